@@ -1,0 +1,21 @@
+"""Four CPU devices and JAX's strict modes for every test, set before JAX starts."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def golden() -> pathlib.Path:
+    """The folder of the official code's reference numbers."""
+    return pathlib.Path(__file__).parent / "golden"
