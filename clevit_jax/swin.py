@@ -1,0 +1,338 @@
+"""Swin Transformer, top to bottom.
+
+Parameter names mirror the official checkpoint (`layers.0.blocks.1.attn.qkv` and so on), with
+Flax's words for the leaves: `weight` of a linear layer or convolution is `kernel`, of a norm
+`scale`. No state but parameters: drop path takes its random numbers at call time.
+
+Source: Liu et al., Swin Transformer, ICCV 2021; microsoft/Swin-Transformer
+`models/swin_transformer.py` (MIT).
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from clevit_jax.window_attention import relative_position_index, shift_mask, window_attention
+
+PATCH = 4  # pixels a side of a patch; fixed in every published Swin
+MLP_RATIO = 4
+LAYER_NORM_EPSILON = 1e-5
+
+VARIANTS = {
+    "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+    "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SwinConfig:
+    """Architecture and numerics of a Swin.
+
+    Attributes:
+        image_size: pixels a side; see `legal_image_sizes`.
+        num_classes: rows of the head.
+        embed_dim: channels of the first stage; doubled by every later one.
+        depths: blocks of each stage.
+        num_heads: attention heads of each stage; divide its channels.
+        window: tokens a side of a window.
+        drop_path: rate of the last block; rises linearly from 0 at the first.
+        dtype: of activations; parameters, statistics, features and logits are float32.
+        remat: `blocks` recomputes each block's inside in the backward pass.
+
+    Raises:
+        ValueError: on values that make no network, with the nearest image sizes that would.
+    """
+
+    image_size: int = 448
+    num_classes: int = 1000
+    embed_dim: int = 128
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: tuple[int, ...] = (4, 8, 16, 32)
+    window: int = 7
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+    remat: Literal["none", "blocks"] = "none"
+
+    @classmethod
+    def variant(cls, name: str, **overrides: Any) -> "SwinConfig":
+        """The published `tiny`, `small`, `base` or `large`, with any field overridden."""
+        if name not in VARIANTS:
+            raise ValueError(f"model.variant is {name!r}; it must be one of {sorted(VARIANTS)}.")
+        return cls(**{**VARIANTS[name], **overrides})
+
+    def __post_init__(self) -> None:
+        if not self.depths or len(self.depths) != len(self.num_heads):
+            raise ValueError(
+                f"model.depths {self.depths} and model.num_heads {self.num_heads} must have one "
+                "entry a stage each."
+            )
+        if self.window < 2 or self.embed_dim < 1 or self.num_classes < 1:
+            raise ValueError(
+                f"model.window ({self.window}) must be at least 2, model.embed_dim "
+                f"({self.embed_dim}) and the number of classes ({self.num_classes}) at least 1."
+            )
+        for stage, heads in enumerate(self.num_heads):
+            if heads < 1 or self.channels(stage) % heads:
+                raise ValueError(
+                    f"model.num_heads[{stage}] is {heads}; it must divide the "
+                    f"{self.channels(stage)} channels of that stage."
+                )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path is {self.drop_path}; it must be in [0, 1).")
+        if self.remat not in ("none", "blocks"):
+            raise ValueError(f"model.remat is {self.remat!r}; it must be 'none' or 'blocks'.")
+        if not is_legal_image_size(self.image_size, self.window, len(self.depths)):
+            near = legal_image_sizes(self.image_size, self.window, len(self.depths))
+            raise ValueError(
+                f"Image size {self.image_size} does not fit window {self.window} with "
+                f"{len(self.depths)} stages; the nearest sizes that do are "
+                f"{' and '.join(map(str, near))}."
+            )
+
+    def channels(self, stage: int) -> int:
+        """Channels of a stage, counted from 0; stage -1 is the last."""
+        return self.embed_dim * 2 ** (stage % len(self.depths))
+
+    def grid(self, stage: int) -> int:
+        """Tokens a side at a stage."""
+        return self.image_size // PATCH // 2**stage
+
+    @property
+    def num_drop_paths(self) -> int:
+        """Columns of the `drop_path_noise` that the model takes: two a block."""
+        return 2 * sum(self.depths)
+
+
+def is_legal_image_size(size: int, window: int, stages: int) -> bool:
+    """Whether every stage's grid is whole and is divided by the window (or smaller than it)."""
+    if size < 1 or size % (PATCH * 2 ** (stages - 1)):
+        return False
+    grids = [size // PATCH // 2**stage for stage in range(stages)]
+    return all(grid <= window or grid % window == 0 for grid in grids)
+
+
+def legal_image_sizes(size: int, window: int, stages: int) -> list[int]:
+    """The nearest legal image sizes below (if there is one) and above `size`, in pixels."""
+    step = PATCH * 2 ** (stages - 1)
+    below = range(size // step * step, 0, -step)
+    # Multiples of step * window are always legal, so the search upwards ends.
+    above = range(max(size, 0) // step * step + step, size + step * (window + 1), step)
+    found = (next((s for s in sizes if is_legal_image_size(s, window, stages)), None)
+             for sizes in (below, above))  # fmt: skip
+    return [s for s in found if s is not None]
+
+
+def _linear(inputs: int, outputs: int, config: SwinConfig, rngs: nnx.Rngs, *, bias: bool = True):
+    return nnx.Linear(
+        inputs, outputs, use_bias=bias, dtype=config.dtype, param_dtype=jnp.float32,
+        kernel_init=nnx.initializers.truncated_normal(0.02), rngs=rngs,
+    )  # fmt: skip
+
+
+class LayerNorm(nnx.LayerNorm):
+    """LayerNorm over the last axis, computed in float32, given back in `out_dtype`."""
+
+    def __init__(self, channels: int, out_dtype: Any, rngs: nnx.Rngs):
+        super().__init__(
+            channels, epsilon=LAYER_NORM_EPSILON, use_fast_variance=False,
+            dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs,
+        )  # fmt: skip
+        self.out_dtype = out_dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        return super().__call__(x.astype(jnp.float32)).astype(self.out_dtype)
+
+
+class PatchEmbed(nnx.Module):
+    """Images [B, S, S, 3] -> tokens [B, S/4, S/4, C]."""
+
+    def __init__(self, config: SwinConfig, rngs: nnx.Rngs):
+        self.proj = nnx.Conv(
+            3, config.embed_dim, (PATCH, PATCH), strides=PATCH, padding="VALID",
+            kernel_init=nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            dtype=config.dtype, param_dtype=jnp.float32, rngs=rngs,
+        )  # fmt: skip
+        self.norm = LayerNorm(config.embed_dim, config.dtype, rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.norm(self.proj(images))
+
+
+class WindowAttention(nnx.Module):
+    """Attention inside windows [B, n, N, C] -> [B, n, N, C]."""
+
+    def __init__(self, channels: int, heads: int, window: int, config: SwinConfig, rngs: nnx.Rngs):
+        self.num_heads, self.window = heads, window
+        self.relative_position_bias_table = nnx.Param(
+            nnx.initializers.truncated_normal(0.02)(
+                rngs.params(), ((2 * window - 1) ** 2, heads), jnp.float32
+            )
+        )
+        self.qkv = _linear(channels, 3 * channels, config, rngs)
+        self.proj = _linear(channels, channels, config, rngs)
+
+    def __call__(self, x: jax.Array, mask: Any) -> jax.Array:
+        table = self.relative_position_bias_table[...]
+        bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # [h, N, N]
+        x = window_attention(self.qkv(x), bias, num_heads=self.num_heads, mask=mask)
+        return self.proj(x)
+
+
+class Mlp(nnx.Module):
+    """Linear, exact (erf) GELU, linear, on the last axis."""
+
+    def __init__(self, channels: int, config: SwinConfig, rngs: nnx.Rngs):
+        self.fc1 = _linear(channels, MLP_RATIO * channels, config, rngs)
+        self.fc2 = _linear(MLP_RATIO * channels, channels, config, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+def drop_path(x: jax.Array, rate: float, noise: jax.Array | None) -> jax.Array:
+    """Stochastic depth: zeroes whole samples of a residual branch and scales the rest up.
+
+    Args:
+        x: [B, ...], the branch.
+        rate: probability of dropping a sample, in [0, 1).
+        noise: float32 [B], uniform in [0, 1); None keeps everything.
+    """
+    if noise is None or rate == 0:
+        return x
+    scale = jnp.where(noise >= rate, 1 / (1 - rate), 0.0).astype(x.dtype)
+    return x * scale.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+class Block(nnx.Module):
+    """One Swin block on tokens [B, H, W, C]; odd blocks of a stage shift their windows."""
+
+    def __init__(self, config: SwinConfig, stage: int, index: int, rngs: nnx.Rngs):
+        channels, grid = config.channels(stage), config.grid(stage)
+        self.window = min(config.window, grid)
+        # A grid that is a single window has no neighbours to shift to.
+        self.shift = config.window // 2 if index % 2 and grid > config.window else 0
+        before = sum(config.depths[:stage]) + index
+        self.rate = config.drop_path * before / max(1, sum(config.depths) - 1)
+        self.norm1 = LayerNorm(channels, config.dtype, rngs)
+        self.attn = WindowAttention(channels, config.num_heads[stage], self.window, config, rngs)
+        self.norm2 = LayerNorm(channels, config.dtype, rngs)
+        self.mlp = Mlp(channels, config, rngs)
+
+    def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+        """`noise`: float32 [B, 2], uniform, for the drop path of the two branches."""
+        noise1, noise2 = (None, None) if noise is None else (noise[:, 0], noise[:, 1])
+        x = x + drop_path(self._attend(self.norm1(x)), self.rate, noise1)
+        return x + drop_path(self.mlp(self.norm2(x)), self.rate, noise2)
+
+    def _attend(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        w, shift = self.window, self.shift
+        mask = shift_mask((height, width), w, shift) if shift else None
+        if shift:
+            x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
+        x = x.reshape(batch, height // w, w, width // w, w, channels).swapaxes(2, 3)
+        x = self.attn(x.reshape(batch, -1, w * w, channels), mask)  # [B, n, N, C]
+        x = x.reshape(batch, height // w, width // w, w, w, channels).swapaxes(2, 3)
+        x = x.reshape(batch, height, width, channels)
+        return jnp.roll(x, (shift, shift), axis=(1, 2)) if shift else x
+
+
+class PatchMerging(nnx.Module):
+    """Tokens [B, H, W, C] -> [B, H/2, W/2, 2C]."""
+
+    def __init__(self, channels: int, config: SwinConfig, rngs: nnx.Rngs):
+        self.norm = LayerNorm(4 * channels, config.dtype, rngs)
+        self.reduction = _linear(4 * channels, 2 * channels, config, rngs, bias=False)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+        # Neighbours in the official order (row, column): (0,0) (1,0) (0,1) (1,1).
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+        return self.reduction(self.norm(x))
+
+
+class Stage(nnx.Module):
+    """The blocks of one resolution, then patch merging (None after the last stage)."""
+
+    def __init__(self, config: SwinConfig, stage: int, rngs: nnx.Rngs):
+        self.remat = config.remat == "blocks"
+        self.blocks = nnx.List(Block(config, stage, i, rngs) for i in range(config.depths[stage]))
+        last = stage == len(config.depths) - 1
+        self.downsample = None if last else PatchMerging(config.channels(stage), config, rngs)
+
+    def __call__(self, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+        """`noise`: float32 [B, 2 * blocks of this stage] or None."""
+        for index, block in enumerate(self.blocks):
+            pair = None if noise is None else noise[:, 2 * index : 2 * index + 2]
+            x = jax.checkpoint(block.__call__)(x, pair) if self.remat else block(x, pair)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class Swin(nnx.Module):
+    """Swin with a linear head on the mean of the last tokens.
+
+    Args:
+        config: the architecture.
+        rngs: for the initial parameters. The head starts at zeros, as in the official recipe.
+    """
+
+    def __init__(self, config: SwinConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.patch_embed = PatchEmbed(config, rngs)
+        self.layers = nnx.List(Stage(config, stage, rngs) for stage in range(len(config.depths)))
+        self.norm = LayerNorm(config.channels(-1), jnp.float32, rngs)
+        self.head = nnx.Linear(
+            config.channels(-1), config.num_classes, kernel_init=nnx.initializers.zeros_init(),
+            dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs,
+        )  # fmt: skip
+
+    def __call__(
+        self, images: jax.Array, *, drop_path_noise: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Classifies images.
+
+        Args:
+            images: float32 [B, S, S, 3], normalised; S is the config's image size.
+            drop_path_noise: float32 [B, config.num_drop_paths], uniform in [0, 1), when
+                training; None when not.
+
+        Returns:
+            logits float32 [B, K] and features float32 [B, C], the mean over the tokens after
+            the last LayerNorm.
+        """
+        size = self.config.image_size
+        if images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"Swin was built for images [B, {size}, {size}, 3], not {images.shape}."
+            )
+        x = self.patch_embed(images)  # [B, S/4, S/4, C]
+        used = 0
+        for stage, depth in zip(self.layers, self.config.depths, strict=True):
+            noise = drop_path_noise
+            x = stage(x, None if noise is None else noise[:, used : used + 2 * depth])
+            used += 2 * depth
+        features = self.norm(x).mean(axis=(1, 2))  # [B, C]
+        return self.head(features), features
+
+
+def abstract_swin(config: SwinConfig) -> tuple[nnx.GraphDef, Any]:
+    """The model without its numbers.
+
+    Returns:
+        The graph definition and a nested dict of `jax.ShapeDtypeStruct`; `nnx.merge` of the
+        first with a dict like the second is the model.
+    """
+    model = nnx.eval_shape(lambda: Swin(config, rngs=nnx.Rngs(0)))
+    graphdef, params = nnx.split(model, nnx.Param)  # raises if there is any other state
+    return graphdef, nnx.to_pure_dict(params)
+
+
+def init_params(config: SwinConfig, key: jax.Array) -> Any:
+    """Random initial parameters, float32, as a nested dict; jittable."""
+    return nnx.to_pure_dict(nnx.state(Swin(config, rngs=nnx.Rngs(key)), nnx.Param))
