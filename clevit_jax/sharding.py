@@ -1,0 +1,84 @@
+"""Mesh, where parameters live, and batches that span processes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp")
+
+
+def make_mesh(
+    data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh with axes `data` and `fsdp`; a batch is divided over both.
+
+    Args:
+        data: devices along `data`; -1 for all that `fsdp` leaves.
+        fsdp: devices that share one copy of the parameters; -1 for all that `data` leaves.
+        devices: all of JAX's by default.
+
+    Raises:
+        ValueError: the two do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    count = len(devices)
+    if data == -1 and fsdp > 0:
+        data = count // fsdp
+    elif fsdp == -1 and data > 0:
+        fsdp = count // data
+    if data < 1 or fsdp < 1 or data * fsdp != count:
+        raise ValueError(
+            f"mesh.data x mesh.fsdp must use all {count} devices, not {data} x {fsdp}; "
+            "set one of them to -1 to take what is left."
+        )
+    return jax.make_mesh((data, fsdp), AXES, (AxisType.Auto,) * 2, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis divided over every device."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_sharding(mesh: Mesh, tree: Any) -> Any:
+    """Shardings for a tree of arrays: replicated, or divided along `fsdp`.
+
+    With more than one device along `fsdp`, an array is divided along its largest axis that the
+    number divides; arrays under 2**14 numbers stay whole, since moving them costs more than they
+    weigh. Parameters, moments and their average follow this one rule.
+    """
+    size = mesh.shape["fsdp"]
+
+    def rule(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
+        if size == 1 or not axes or leaf.size < 2**14:
+            return replicated(mesh)
+        largest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+
+    return jax.tree.map(rule, tree)
+
+
+def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's rows of a batch -> arrays of the whole batch, divided over the mesh."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
+
+
+def check_batch_size(name: str, size: int, parts: int) -> None:
+    """Raises ValueError unless `size` images divide into `parts` equal shares."""
+    if size < 1 or size % parts:
+        near = [s for s in (size // parts * parts, (size // parts + 1) * parts) if s > 0]
+        raise ValueError(
+            f"{name} is {size}, which does not divide over {parts} devices x accumulation steps; "
+            f"the nearest that does is {' or '.join(map(str, near))}."
+        )

@@ -1,0 +1,65 @@
+"""What training changes: parameters, optimizer state, their average, and the step."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from clevit_jax.sharding import state_sharding
+from clevit_jax.swin import SwinConfig, init_params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Plain arrays, so that jit, sharding and checkpoints see nothing else.
+
+    Attributes:
+        step: int32 scalar, updates made.
+        params: nested dict, float32.
+        opt_state: optax's.
+        ema: exponential moving average of `params`, or None when it is off.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: optax.OptState
+    ema: Any = None
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters to evaluate and to hand on: the average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def create_state(
+    model: SwinConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    ema: bool = False,
+    params: Any = None,
+) -> TrainState:
+    """A new state, made where it will live, so that no device ever holds more than its share.
+
+    Args:
+        model: the architecture.
+        optimizer: its state is made for the final parameters.
+        mesh: decides where each array lives (`sharding.state_sharding`).
+        seed: of the random parameters.
+        ema: whether to keep an average.
+        params: nested dict of pre-trained parameters; random ones when None.
+    """
+
+    def create(params: Any) -> TrainState:
+        if params is None:
+            params = init_params(model, jax.random.key(seed, impl="threefry2x32"))
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
+
+    shardings = state_sharding(mesh, jax.eval_shape(create, params))
+    return jax.jit(create, out_shardings=shardings)(params)

@@ -1,0 +1,99 @@
+"""Masked sums against NumPy on the whole split at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clevit_jax import evaluate, sharding, swin
+from clevit_jax.swin import SwinConfig
+
+CONFIG = SwinConfig(
+    image_size=16, num_classes=7, embed_dim=4, depths=(1, 1), num_heads=(1, 1), window=2
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    graphdef, _ = swin.abstract_swin(CONFIG)
+    params = jax.jit(swin.init_params, static_argnums=0)(CONFIG, jax.random.key(0))
+    shape = params["head"]["kernel"].shape
+    params["head"]["kernel"] = 10 * jax.random.normal(jax.random.key(1), shape)
+    return jax.jit(evaluate.make_eval_step(graphdef)), params, graphdef
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.RandomState(0)
+    images = rng.randint(0, 256, (13, 16, 16, 3)).astype(np.uint8)
+    return images, rng.randint(0, 6, 13).astype(np.int32)  # class 6 never occurs
+
+
+def padded(split, size):
+    images, labels = split
+    for start in range(0, len(labels), size):
+        rows = np.arange(start, start + size)
+        inside = rows < len(labels)
+        rows = np.where(inside, rows, 0)
+        yield {"image": images[rows], "label": labels[rows], "mask": inside}
+
+
+@pytest.mark.parametrize("size", [4, 8, 16])
+def test_equals_numpy_whatever_the_batch(model, split, size):
+    from flax import nnx
+
+    step, params, graphdef = model
+    images, labels = split
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    inputs = ((images / 255 - mean) / std).astype(np.float32)
+    logits = np.asarray(nnx.merge(graphdef, params)(jnp.asarray(inputs))[0], np.float64)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    right = order[:, 0] == labels
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    result = evaluate.evaluate(step, params, padded(split, size))
+    assert result.count == 13
+    assert result.top1 == pytest.approx(right.mean())
+    assert result.top5 == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
+    assert result.mean_per_class == pytest.approx(
+        np.mean([right[labels == k].mean() for k in np.unique(labels)])
+    )
+    assert result.loss == pytest.approx(-log_p[np.arange(13), labels].mean(), rel=1e-4)
+
+
+def test_divided_over_devices(model, split):
+    step, params, _ = model
+    mesh = sharding.make_mesh()
+    params_here = jax.device_put(params, sharding.replicated(mesh))
+    batches = (sharding.to_global(mesh, b) for b in padded(split, 8))
+    ours = evaluate.evaluate(step, params_here, batches)
+    alone = evaluate.evaluate(step, params, padded(split, 8))
+    assert (ours.top1, ours.top5, ours.mean_per_class) == (
+        alone.top1,
+        alone.top5,
+        alone.mean_per_class,
+    )
+    assert ours.loss == pytest.approx(alone.loss, rel=1e-5)
+
+
+def test_padding_never_counts_even_when_it_is_no_number(model, split):
+    step, params, _ = model
+    batch = next(padded(split, 4))
+    batch["mask"] = np.array([True, False, True, False])
+    sums = jax.device_get(step(params, batch))
+    assert sums["count"].sum() == 2
+    np.testing.assert_array_equal(np.nonzero(sums["count"])[0], np.unique(batch["label"][[0, 2]]))
+
+
+def test_ties_and_nan_are_not_right_by_default():
+    labels = jnp.array([0, 2, 4])
+    np.testing.assert_array_equal(evaluate.rank_of_label(jnp.zeros((3, 5)), labels), labels)
+    np.testing.assert_array_equal(
+        evaluate.rank_of_label(jnp.full((3, 5), jnp.nan), labels), [5, 5, 5]
+    )
+    logits = jnp.array([[1.0, 3.0, 2.0], [5.0, jnp.inf, 5.0]])
+    np.testing.assert_array_equal(evaluate.rank_of_label(logits, jnp.array([2, 2])), [1, 2])
+
+
+def test_an_empty_split_is_refused(model):
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate.evaluate(model[0], model[1], [])
