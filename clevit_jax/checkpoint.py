@@ -1,0 +1,173 @@
+"""Checkpoints of a run: asynchronous, atomic, the last few and the best. Alone imports orbax."""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from clevit_jax.state import TrainState
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read, in one sentence."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, under `folder/STEP`.
+
+    A checkpoint holds the state and a JSON object `meta` (the data iterator, the config, the
+    hash of the split). It is written to a temporary folder and renamed when whole, so that a kill
+    at any moment leaves the ones before it.
+
+    Args:
+        folder: created if missing.
+        keep: newest checkpoints to keep; the one with the best top-1 is kept besides.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, keep: int):
+        self.folder = folder.absolute()
+        newest = preservation_policy.LatestN(keep)
+        best = preservation_policy.BestN(
+            get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=_top1,
+                preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
+                cleanup_tmp_directories=True,
+            ),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best(self) -> tuple[int, float] | None:
+        """Step and top-1 of the best evaluated checkpoint, the latest of equals."""
+        scored = [
+            (_top1(metrics), step)
+            for step in self.steps()
+            if (metrics := self._manager.metrics(step)) and "top1" in metrics
+        ]
+        return (max(scored)[1], max(scored)[0]) if scored else None
+
+    def save(self, state: TrainState, meta: dict[str, Any], *, top1: float | None = None) -> None:
+        """Starts to write the state; returns when it has been copied off the devices.
+
+        Args:
+            state: as it is before the update that belongs to its step.
+            meta: JSON-able.
+            top1: of this state, when it has just been evaluated.
+
+        Raises:
+            CheckpointError: there is no room, or an earlier write failed. Earlier checkpoints are
+                as they were.
+        """
+        step = int(state.step)
+        self.check_room(state)
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                ),
+                metrics=None if top1 is None else {"top1": top1},
+                force=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed(f"Checkpoint {step} could not be written", error) from error
+
+    def check_room(self, state: Any) -> None:
+        """Raises CheckpointError unless the disk has room for one more state."""
+        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.folder).free
+        if free < 1.1 * needed:
+            raise CheckpointError(
+                f"There is no room for a checkpoint: {self.folder} has {free / 1e6:.0f} MB free "
+                f"and one takes {1.1 * needed / 1e6:.0f} MB; free some space. {self._kept()}"
+            )
+
+    def restore_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest checkpoint that can be read, laid out as `like` is sharded.
+
+        One that cannot be read is moved aside to `folder-damaged/STEP` and the one before it is
+        tried; the log says so.
+
+        Returns:
+            The state and its `meta`, or None when there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self.restore(step, like)
+            except CheckpointError as error:
+                aside = self.folder.with_name(self.folder.name + "-damaged")
+                logging.error("%s It is moved to %s and the one before it tried.", error, aside)
+                if jax.process_index() == 0:
+                    aside.mkdir(exist_ok=True)
+                    shutil.rmtree(aside / str(step), ignore_errors=True)
+                    (self.folder / str(step)).rename(aside / str(step))
+                self._manager.reload()
+        if steps:
+            raise CheckpointError(f"None of the checkpoints {steps} in {self.folder} can be read.")
+        return None
+
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """One checkpoint, laid out as `like` (arrays or shapes with shardings) is.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or of another shape than `like`.
+        """
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(_abstract(like)), meta=ocp.args.JsonRestore()
+                ),
+            )
+        # Damage shows in as many exceptions as there are libraries below.
+        except Exception as error:
+            raise self._failed(f"Checkpoint {step} cannot be read", error) from error
+        return restored["state"], restored["meta"]
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk. Raises CheckpointError if a write failed."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failed("The last checkpoint could not be written", error) from error
+
+    def close(self) -> None:
+        """Ends the background threads, whatever state they are in."""
+        self._manager.close()
+
+    def _kept(self) -> str:
+        steps = self.steps()
+        return f"The last good checkpoint is step {steps[-1]}." if steps else "None is saved yet."
+
+    def _failed(self, what: str, error: Exception) -> CheckpointError:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return CheckpointError(f"{what} in {self.folder}: {reason[0][:300]}. {self._kept()}")
+
+
+def _top1(metrics: dict[str, float]) -> float:
+    return metrics["top1"]
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )

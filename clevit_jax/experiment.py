@@ -1,0 +1,222 @@
+"""From a config to what a run is made of: data, model, views, losses, optimizer.
+
+Everything here stops on a senseless setting with one sentence that names it, before anything is
+written or computed.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from clevit_jax.data import decode, leaves, sources
+from clevit_jax.data.pipeline import DecodedImages
+from clevit_jax.optim import learning_rate_schedules, make_optimizer, peak_learning_rate
+from clevit_jax.step import LossConfig
+from clevit_jax.swin import VARIANTS, SwinConfig
+from clevit_jax.views import ViewConfig
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used, in one sentence."""
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Raises ConfigError naming the first setting that is out of its range."""
+    lowest = {
+        "seed": 0, "epochs": 1, "batch_size": 1, "accumulation": 1, "image_size": 1,
+        "data.resize": 1, "data.cache_bytes": 0, "data.threads": 0, "optim.lr": 0,
+        "optim.head_multiplier": 0, "optim.warmup_epochs": 0, "optim.warmup_start": 0,
+        "optim.end": 0, "optim.weight_decay": 0, "optim.ema": 0, "eval.every_epochs": 1,
+        "eval.batch_size": 1, "eval.resize": config.image_size, "checkpoint.every_minutes": 0,
+        "checkpoint.every_steps": 0, "checkpoint.keep": 1, "log.every_steps": 1,
+        "model.num_classes": 0,
+    }  # fmt: skip
+    flat = flatten(config)
+    for name, low in lowest.items():
+        if not flat[name] >= low:
+            raise ConfigError(f"{name} is {flat[name]}; it must be at least {low}.")
+    if config.optim.ema >= 1:
+        raise ConfigError(f"optim.ema is {config.optim.ema}; it must be below 1.")
+    if config.optim.clip_norm <= 0:
+        raise ConfigError(f"optim.clip_norm is {config.optim.clip_norm}; it must be above 0.")
+    for name in ("model.depths", "model.num_heads", "views.crop_scale", "views.crop_ratio",
+                 "views.erase_area", "views.erase_ratio"):  # fmt: skip
+        if not all(isinstance(x, int | float) for x in flat[name]):
+            raise ConfigError(f"{name} is {flat[name]}; it must hold numbers alone.")
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """`{"model.window": 7, ...}`, tuples as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{name}.{inner}": x for inner, x in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def open_data(config: ConfigDict) -> sources.Dataset:
+    """Reads which images there are; writes the procedural leaves first if the config asks.
+
+    Raises:
+        ConfigError: no data is named.
+        sources.DataError: listing everything wrong with the files.
+    """
+    if not config.data.root:
+        raise ConfigError("data.root is empty; name the folder of images: --config.data.root=DIR.")
+    wanted = config.data.leaves.to_dict()
+    root = pathlib.Path(config.data.root)
+    if wanted["classes"] and jax.process_index() == 0:
+        try:
+            leaves.write_dataset(root, **wanted)
+        except (FileExistsError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+    num_classes = config.model.num_classes or None
+    return sources.load(root, layout=config.data.layout, num_classes=num_classes)
+
+
+def training_images(config: ConfigDict, dataset: sources.Dataset) -> DecodedImages:
+    """The training split as uint8 squares, `data.resize` pixels a side."""
+    decoder = functools.partial(decode.decode_train, size=config.data.resize)
+    return DecodedImages(dataset.train, decoder, cache_bytes=config.data.cache_bytes)
+
+
+def test_images(config: ConfigDict, dataset: sources.Dataset) -> DecodedImages:
+    """The test split as uint8 centre crops, `image_size` pixels a side.
+
+    They are kept in what the training images leave of `data.cache_bytes`.
+    """
+    taken = len(dataset.train) * 3 * config.data.resize**2
+    cache_bytes = max(0, config.data.cache_bytes - taken)
+    decoder = functools.partial(
+        decode.decode_eval, resize=config.eval.resize, crop=config.image_size
+    )
+    return DecodedImages(dataset.test, decoder, cache_bytes=cache_bytes)
+
+
+def threads(config: ConfigDict) -> int:
+    """Threads that decode."""
+    return config.data.threads or len(os.sched_getaffinity(0))
+
+
+def model_config(config: ConfigDict, num_classes: int) -> SwinConfig:
+    """The architecture. Raises ValueError, see `SwinConfig`."""
+    model = config.model
+    if model.variant not in VARIANTS:
+        raise ConfigError(f"model.variant is {model.variant!r}; choose of {', '.join(VARIANTS)}.")
+    if model.dtype not in ("auto", *DTYPES):
+        raise ConfigError(f"model.dtype is {model.dtype!r}; choose of auto, {', '.join(DTYPES)}.")
+    on_cpu = jax.default_backend() == "cpu"
+    automatic = jnp.float32 if on_cpu else jnp.bfloat16
+    overrides = {
+        name: tuple(model[name]) if name != "embed_dim" else model[name]
+        for name in ("embed_dim", "depths", "num_heads")
+        if model[name]
+    }
+    return SwinConfig.variant(
+        model.variant,
+        **overrides,
+        image_size=config.image_size,
+        num_classes=num_classes,
+        window=model.window,
+        drop_path=model.drop_path,
+        dtype=DTYPES.get(model.dtype, automatic),
+        remat=model.remat,
+    )
+
+
+def view_config(config: ConfigDict) -> ViewConfig:
+    """How views are made. Raises ValueError, see `ViewConfig`."""
+    return ViewConfig(size=config.image_size, **config.views)
+
+
+def loss_config(config: ConfigDict) -> LossConfig:
+    """The loss. Raises ValueError, see `LossConfig`, and on a term that its views cannot feed."""
+    loss = LossConfig(**config.loss)
+    if config.views.kind == "base" and (loss.positive or loss.contrast):
+        raise ConfigError(
+            "views.kind=base makes no positive view, so set loss.positive=0 and loss.contrast=0."
+        )
+    return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How epochs become updates: epoch e ends with update `e * images // batch`.
+
+    Attributes:
+        images: training images.
+        batch: images of one update.
+        epochs: passes over the images.
+    """
+
+    images: int
+    batch: int
+    epochs: int
+
+    @property
+    def total(self) -> int:
+        """Updates of the whole run."""
+        return self.end_of(self.epochs)
+
+    def end_of(self, epochs: float) -> int:
+        """Updates made when so many epochs are over."""
+        return int(epochs * self.images // self.batch)
+
+    def epochs_done(self, step: int) -> int:
+        """Whole epochs that are over after `step` updates."""
+        # The inverse of end_of: the largest e with e * images // batch <= step.
+        return min(self.epochs, ((step + 1) * self.batch - 1) // self.images)
+
+
+def make_plan(config: ConfigDict, images: int) -> Plan:
+    """Raises ConfigError when the run would not make a single update."""
+    plan = Plan(images, config.batch_size, config.epochs)
+    if plan.total < 1:
+        raise ConfigError(
+            f"{plan.epochs} epochs of {images} images make no update of batch_size {plan.batch}; "
+            "lower batch_size or raise epochs."
+        )
+    return plan
+
+
+def schedules(config: ConfigDict, plan: Plan) -> tuple[optax.Schedule, optax.Schedule]:
+    """Learning rates of backbone and head by update. Raises ValueError on a senseless one."""
+    optim = config.optim
+    return learning_rate_schedules(
+        optim.schedule,
+        peak=peak_learning_rate(optim.lr, config.batch_size),
+        head_multiplier=optim.head_multiplier,
+        warmup_updates=plan.end_of(optim.warmup_epochs),
+        total_updates=plan.total,
+        warmup_start_fraction=optim.warmup_start,
+        end_fraction=optim.end,
+    )
+
+
+def optimizer(config: ConfigDict, plan: Plan, params: Any) -> optax.GradientTransformation:
+    """The optimizer for parameters of these names and shapes."""
+    optim = config.optim
+    backbone, head = schedules(config, plan)
+    return make_optimizer(
+        params,
+        name=optim.name,
+        backbone_schedule=backbone,
+        head_schedule=head,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_norm,
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+        momentum=optim.momentum,
+    )

@@ -1,0 +1,80 @@
+"""The command: `python -m clevit_jax.main --config FILE --workdir DIR [--mode train|eval]`."""
+
+import difflib
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file(
+    "config", None, "File of the experiment; --config.a.b=VALUE overrides a setting of it."
+)
+flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
+flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the mode; prints a failure as one sentence and returns 2."""
+    from clevit_jax import rundir
+    from clevit_jax.checkpoint import CheckpointError
+    from clevit_jax.data.sources import DataError
+    from clevit_jax.run import evaluate_workdir
+    from clevit_jax.train import TrainingError, train
+
+    try:
+        if len(argv) > 1:
+            raise rundir.ConfigError(f"{argv[1]!r} is no flag; settings are --config.NAME=VALUE.")
+        if not FLAGS.workdir:
+            raise rundir.ConfigError("Name the folder of the run: --workdir DIR.")
+        workdir = pathlib.Path(FLAGS.workdir)
+        config = FLAGS.config if FLAGS.config is not None else rundir.load_config(workdir)
+        return (train if FLAGS.mode == "train" else evaluate_workdir)(config, workdir)
+    except (rundir.ConfigError, DataError, CheckpointError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parsing, with config files found from anywhere and failures as one sentence."""
+    logging.set_verbosity(logging.WARNING)
+    # Config files import `configs.base`; let them, wherever the command is run from.
+    sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+    try:
+        rest = flags.FLAGS(argv)
+        if FLAGS["config"].present:
+            _ = FLAGS.config.to_dict()  # a file that is missing shows at the first use only
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        print(f"error: {_explain(argv, error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _explain(argv: list[str], error: Exception) -> str:
+    """The sentence for a command line that cannot be parsed."""
+    given = [arg.lstrip("-").partition("=")[0] for arg in argv[1:] if arg.startswith("--config.")]
+    try:
+        from clevit_jax.experiment import flatten
+
+        known = [f"config.{name}" for name in flatten(FLAGS.config)]
+    except Exception:
+        known = []
+    for name in given:
+        if known and name not in known:
+            same_end = [k for k in known if k.rsplit(".", 1)[1] == name.rsplit(".", 1)[1]]
+            near = same_end or difflib.get_close_matches(name, known, n=1, cutoff=0)
+            return f"There is no setting --{name}; the nearest is --{near[0]}."
+    text = str(error).strip() or type(error).__name__
+    if given and "Unknown command line flag" in text:
+        return f"--{given[0]} needs --config FILE before it."
+    return text
+
+
+def run() -> None:
+    """The entry point."""
+    app.run(main, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,139 @@
+"""Where numbers go: metrics.jsonl, TensorBoard and the terminal."""
+
+import collections
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+
+import tensorboardX
+from tqdm import tqdm
+
+
+class MetricWriter:
+    """Appends scalars to `folder/metrics.jsonl` and to TensorBoard under `folder/tensorboard`.
+
+    Args:
+        folder: of the run; exists.
+        step: the run continues from here; records of later steps, which a killed run left, are
+            dropped from both, since they will be made again.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, step: int):
+        path = folder / "metrics.jsonl"
+        _keep_until(path, step)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = tensorboardX.SummaryWriter(
+            str(folder / "tensorboard"), purge_step=step + 1 if step else None
+        )
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One line `{"step": step, name: value, ...}`; what is not finite becomes null."""
+        line = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        self._board.close()
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # the torn last line of a killed run
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class Progress:
+    """The bar of a training run, and means over the updates since the last record.
+
+    Args:
+        start: update that the run continues from.
+        total: updates of the whole run.
+        batch_size: images of an update.
+    """
+
+    def __init__(self, start: int, total: int, batch_size: int):
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, initial=start, unit="step", dynamic_ncols=terminal,
+            ncols=None if terminal else 120, mininterval=0.2 if terminal else 20,
+            bar_format="{desc}{percentage:3.0f}%|{bar:18}| {n_fmt}/{total_fmt} "
+            "[{elapsed}<{remaining}{postfix}]",
+        )  # fmt: skip
+        self._batch_size = batch_size
+        self._recent = collections.deque[tuple[float, float]](maxlen=50)  # seconds: whole, waiting
+        self._sums = collections.defaultdict[str, float](float)
+        self._updates = 0
+        self._mark = time.perf_counter()
+
+    def update(self, metrics: Mapping[str, float], *, waited: float) -> None:
+        """Counts one update, with its metrics and the seconds it waited for data."""
+        now = time.perf_counter()
+        self._recent.append((now - self._mark, waited))
+        self._mark = now
+        self._updates += 1
+        for name, value in metrics.items():
+            self._sums[name] += value
+        self._bar.set_postfix_str(
+            f"loss {metrics['loss']:.3f}, acc {100 * self.mean('accuracy'):.0f} %, "
+            f"{self.images_per_second:.1f} img/s, data {100 * self.data_share:.0f} %",
+            refresh=False,
+        )
+        self._bar.update()
+
+    def pause(self) -> None:
+        """Leaves the time since the last update (evaluating, saving) out of the speed."""
+        self._mark = time.perf_counter()
+
+    def mean(self, name: str) -> float:
+        """Mean of a metric over the updates since the last `record`."""
+        return self._sums[name] / max(1, self._updates)
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the last 50 updates."""
+        seconds = sum(whole for whole, _ in self._recent)
+        return self._batch_size * len(self._recent) / seconds if seconds else 0.0
+
+    @property
+    def data_share(self) -> float:
+        """Share of the time of the last 50 updates that was spent waiting for data."""
+        seconds = sum(whole for whole, _ in self._recent)
+        return sum(wait for _, wait in self._recent) / seconds if seconds else 0.0
+
+    def record(self) -> dict[str, float]:
+        """Means since the last record, speed and waiting; starts the next means."""
+        means = {f"train/{name}": self.mean(name) for name in self._sums}
+        means |= {
+            "train/images_per_second": self.images_per_second,
+            "train/data_wait": self.data_share,
+        }
+        self._sums.clear()
+        self._updates = 0
+        return means
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.clear()
+        print(text, flush=True)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()

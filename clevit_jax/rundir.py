@@ -1,0 +1,110 @@
+"""The folder of a run: whose it is, what it was made with, what came of it."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clevit_jax.experiment import ConfigError, flatten
+
+CONFIG, RUN, RESULT = "config.json", "run.json", "evaluation.json"
+# Settings that say where and how to compute, and do not change what is computed.
+FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")
+PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes it whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Raises ConfigError when the file is missing or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}.") from error
+
+
+def load_config(workdir: pathlib.Path) -> ConfigDict:
+    """The config that a run was made with. Raises ConfigError when the folder is no run."""
+    if not (workdir / CONFIG).exists():
+        raise ConfigError(
+            f"{workdir} holds no run ({CONFIG} is missing); start one with --config FILE."
+        )
+    return ConfigDict(_with_tuples(read_json(workdir / CONFIG))).lock()
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_tuples(inner) for name, inner in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Raises ConfigError unless the folder is new, or a run with this very config."""
+    begun = (workdir / "checkpoints").exists() or (workdir / "metrics.jsonl").exists()
+    if not begun:
+        return
+    if not (workdir / CONFIG).exists():
+        raise ConfigError(
+            f"{workdir} holds results but no {CONFIG}; name another --workdir, nothing is changed."
+        )
+    differences = compare(flatten(load_config(workdir)), flatten(config))
+    if differences:
+        raise ConfigError(
+            f"{workdir} holds a run with another config; name another --workdir. "
+            f"Different are (there, here): {'; '.join(differences)}."
+        )
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Makes the folder this run's. Raises ConfigError when it cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, config.to_dict())
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}."
+        ) from error
+
+
+def compare(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`name: before, now` of every setting that differs and changes what is computed."""
+    missing = "not set"
+    return [
+        f"{name}: {before.get(name, missing)}, {now.get(name, missing)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, missing) != now.get(name, missing) and not name.startswith(FREE)
+    ]
+
+
+def describe(extra: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` records of the machine and the software, and `extra`."""
+
+    def version(package: str) -> str | None:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "devices": [jax.devices()[0].device_kind, jax.device_count()],
+        "processes": jax.process_count(),
+        **extra,
+    }

@@ -1,0 +1,96 @@
+"""Every setting and its default: Swin-B at 448 with the official CLE-ViT recipe.
+
+The other files of this folder start from here and change what they must. Not run by itself, for it
+names no data. "code": the official PyTorch code; "paper": Yu, Wang, Gao, IJCAI 2023.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of parameters, order, views and drop path (code: 0)
+    config.epochs = 200  # passes over the training images (code: 200)
+    config.batch_size = 12  # images of one update over all devices; each gives two views (code: 12)
+    config.accumulation = 1  # parts that a batch is cut into to save memory; see docs/training.md
+    config.image_size = 448  # pixels a side that the network sees (code: 448)
+
+    config.data = data = ConfigDict()
+    data.root = ""  # folder of the images
+    data.layout = "auto"  # auto | ufg (anno/*.txt + images/) | folders (train/<class>/*)
+    data.resize = 600  # pixels a side of the square that training images are kept at (paper: 600)
+    data.cache_bytes = 8 << 30  # decoded images kept in memory, bytes
+    data.threads = 0  # that decode; 0 is one a core
+    # Before training, write procedural leaves to data.root; 0 classes writes none.
+    data.leaves = ConfigDict()
+    data.leaves.classes = 0
+    data.leaves.train_per_class = 20
+    data.leaves.test_per_class = 20
+    data.leaves.size = 128  # pixels a side
+    data.leaves.seed = 0
+    data.leaves.difficulty = 0.5  # 0 to 1: likeness of the cultivars, strength of the nuisances
+
+    config.model = model = ConfigDict()
+    model.variant = "base"  # tiny | small | base | large (code: base)
+    model.embed_dim = 0  # channels of the first stage; 0 is the variant's
+    model.depths = ()  # blocks a stage; () is the variant's
+    model.num_heads = ()  # heads a stage; () is the variant's
+    model.window = 7  # tokens a side of a window (code: 7)
+    model.num_classes = 0  # 0 is what the data has
+    model.drop_path = 0.5  # rate at the last block, rising from 0 (code: 0.5)
+    model.dtype = "auto"  # of activations: float32 | bfloat16 | auto (bfloat16 on GPU and TPU)
+    model.remat = "none"  # none | blocks: recompute each block in the backward pass to save memory
+
+    config.views = views = ConfigDict()
+    views.kind = "full"  # full | base (anchor alone) | mask_only | swap_only
+    views.crop_scale = (0.67, 1.0)  # area of the crop, share of the image (code)
+    views.crop_ratio = (3 / 4, 4 / 3)  # width over height of the crop (code)
+    views.brightness = 0.3  # jitter, factor 1 +- this; 0 is off (code: 0.3)
+    views.degrees = 15.0  # rotation within +- this; 0 is off (code: 15)
+    views.flip = 0.5  # probability of the horizontal flip (code: 0.5)
+    views.erase_area = (0.15, 0.45)  # of the erased box, share of the view (code)
+    views.erase_ratio = (0.3, 3.3)  # height over width of the erased box (code)
+    views.parts = 2  # the positive is shuffled in parts x parts pieces (code: 2)
+
+    config.loss = loss = ConfigDict()
+    loss.anchor = 1.0  # weight of the anchor's cross-entropy (code: 1)
+    loss.positive = 1.0  # weight of the positive's cross-entropy (code: by data set)
+    loss.contrast = 1.0  # weight of the contrastive term; 0 leaves it out (code: by data set)
+    loss.contrast_kind = "supervised_cosine"  # (code) | instance_triplet (paper)
+    loss.label_smoothing = 0.1  # of both cross-entropies (code: 0.1)
+    loss.cosine_margin = 0.4  # of supervised_cosine (code: 0.4, whatever its flag says)
+    loss.triplet_margin = 1.0  # of instance_triplet (paper: 1)
+
+    config.optim = optim = ConfigDict()
+    optim.name = "adamw"  # adamw | sgd (Nesterov)
+    optim.lr = 1e-3  # for 512 images; scaled by batch_size / 512 (code: 1e-3)
+    optim.head_multiplier = 5.0  # peak rate of the head over that of the rest (code: 5)
+    optim.schedule = "linear"  # after the warm-up: linear | cosine | constant (code: linear)
+    optim.warmup_epochs = 20.0  # (code: 20)
+    optim.warmup_start = 1e-3  # first rate, share of the peak, the same for the head (code: 1e-3)
+    optim.end = 0.01  # last rate, share of the peak (code: 0.01)
+    optim.weight_decay = 0.05  # not on 1-d parameters, biases and bias tables (code: 0.05)
+    optim.clip_norm = 5.0  # largest global norm of the gradient (code: 5)
+    optim.b1 = 0.9  # of adamw (code: 0.9)
+    optim.b2 = 0.999  # of adamw (code: 0.999)
+    optim.eps = 1e-8  # of adamw (code: 1e-8)
+    optim.momentum = 0.9  # of sgd
+    optim.ema = 0.0  # decay of the average of parameters that is evaluated; 0 is off
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.every_epochs = 1  # (code: 1)
+    evaluation.batch_size = 24  # images, over all devices
+    evaluation.resize = 512  # pixels of the shorter side before the centre crop (code: 512)
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every_minutes = 10.0  # between checkpoints; a new best is always saved
+    checkpoint.every_steps = 0  # and at every multiple of this; 0 is by time alone
+    checkpoint.keep = 2  # newest that are kept, besides the best
+
+    config.log = ConfigDict()
+    config.log.every_steps = 20  # between records in metrics.jsonl and TensorBoard
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices that share a batch; -1 is all that fsdp leaves
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters
+    return config.lock()
