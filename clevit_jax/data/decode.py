@@ -1,0 +1,137 @@
+"""Encoded images to uint8 pixels."""
+
+import io
+import os
+import pathlib
+import re
+import warnings
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Formats outside this list are refused: Pillow would hand some of them (EPS) to other programs.
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodeError(ValueError):
+    """An image cannot be decoded; the message is one sentence that names the file."""
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever a damaged EXIF block raises: the pixels are good without it
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bit")
+    if image.mode.startswith("I"):  # 16 bit, which Pillow's own conversion would clip at 255
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 0xFFFF:
+            raise ValueError("its pixels do not fit 16 bit; save it with 8 or 16 bit")
+        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _place(data: pathlib.Path | bytes, name: str) -> str:
+    return str(data) if isinstance(data, os.PathLike) else name or "An image in memory"
+
+
+def read_rgb(data: pathlib.Path | bytes, name: str = "") -> Image.Image:
+    """Decodes an image as torchvision's loader does, upright.
+
+    EXIF orientation is applied. Alpha is dropped, grey is repeated, the first frame stands for an
+    animation, and 16-bit grey is divided by 256 (`>> 8`) instead of clipped. Safe to call from
+    several threads. From the first call on, Python shows no warnings out of Pillow's modules.
+
+    Args:
+      data: a path or an encoded image.
+      name: what errors call an image that is given as bytes.
+
+    Returns:
+      An image of mode RGB.
+
+    Raises:
+      DecodeError: unreadable, truncated, empty, no image, or a decompression bomb.
+    """
+    # Pillow warns of harmless things (broken EXIF, many pixels) from within `open`. To filter
+    # only around the call, `warnings.catch_warnings`, is not safe with threads. Compare first,
+    # because each change of the filters makes Python forget which warnings it has shown.
+    if tuple(warnings.filters[:1]) != (_QUIET,):
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    place = _place(data, name)
+    try:
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        with Image.open(stream, formats=_FORMATS) as image:
+            image.load()
+            turn = _UPRIGHT.get(_orientation(image))
+            rgb = _to_rgb(image)
+            return rgb if turn is None else rgb.transpose(turn)
+    except UnidentifiedImageError:
+        size = len(data) if isinstance(data, bytes) else os.path.getsize(data)
+        what = f"no image of a known format ({', '.join(_FORMATS)})" if size else "an empty file"
+        raise DecodeError(f"{place} is {what}.") from None
+    except Exception as error:  # Pillow's plugins raise what they like on damaged files
+        text = str(error).removesuffix(".") or type(error).__name__
+        raise DecodeError(f"{place} cannot be decoded: {text}.") from error
+
+
+def decode_train(data: pathlib.Path | bytes, name: str = "", *, size: int) -> np.ndarray:
+    """Decodes an image and resizes it to a fixed square, bilinear.
+
+    As torchvision's `Resize((size, size))` (paper, section 4: 600 x 600).
+
+    Returns:
+      uint8 [size, size, 3], read-only.
+
+    Raises:
+      DecodeError: see `read_rgb`.
+    """
+    image = read_rgb(data, name)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def decode_eval(
+    data: pathlib.Path | bytes, name: str = "", *, resize: int, crop: int
+) -> np.ndarray:
+    """Decodes an image, resizes its shorter side, bicubic, and cuts out the centre.
+
+    As torchvision's `Resize(resize, BICUBIC)` and `CenterCrop(crop)`, with their rounding
+    (official file data/build.py).
+
+    Returns:
+      uint8 [crop, crop, 3], read-only.
+
+    Raises:
+      DecodeError: see `read_rgb`; also when the image is so narrow that resizing would exhaust
+        the memory.
+      ValueError: `crop` exceeds `resize`.
+    """
+    if crop > resize:
+        raise ValueError(f"crop = {crop} must not exceed resize = {resize}.")
+    image = read_rgb(data, name)
+    short, long = sorted(image.size)
+    scaled = int(resize * long / short)
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and resize * scaled > 2 * limit:
+        raise DecodeError(
+            f"{_place(data, name)} is too narrow to be resized: {image.width} x {image.height}."
+        )
+    width, height = (resize, scaled) if image.width <= image.height else (scaled, resize)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (round((side - crop) / 2.0) for side in (width, height))
+    return np.asarray(image.crop((left, top, left + crop, top + crop)))

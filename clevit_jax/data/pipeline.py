@@ -1,0 +1,258 @@
+"""From examples to batches of uint8 arrays, with Grain."""
+
+import concurrent.futures
+import functools
+import pathlib
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from clevit_jax.data.decode import DecodeError
+from clevit_jax.data.sources import DataError, Example
+
+Batch = dict[str, np.ndarray]
+
+
+class Images(Protocol):
+    """Random access to images of one shape: an array [N, S, S, 3] or `DecodedImages`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+class DecodedImages:
+    """Random access to decoded images; as many as fit a budget stay in memory.
+
+    Args:
+      examples: what to decode.
+      decode: `decode(example.data, example.name)` -> uint8 [S, S, 3], for example
+        `functools.partial(decode_train, size=600)`.
+      cache_bytes: decoded bytes to keep; what does not fit is decoded each time.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        decode: Callable[[pathlib.Path | bytes, str], np.ndarray],
+        *,
+        cache_bytes: int,
+    ):
+        self._examples = examples
+        self._decode = decode
+        self._free = cache_bytes
+        self._kept: list[np.ndarray | None] = [None] * len(examples)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """uint8 [S, S, 3], read-only and not copied. Raises DecodeError."""
+        kept = self._kept[index]
+        if kept is not None:
+            return kept
+        example = self._examples[index]
+        image = self._decode(example.data, example.name)
+        image.flags.writeable = False  # the cache hands out the array itself
+        with self._lock:
+            if self._kept[index] is None and image.nbytes <= self._free:
+                self._kept[index] = image
+                self._free -= image.nbytes
+        return image
+
+    def fill(self, *, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
+        """Decodes every image once: fills the cache, and checks those that do not fit.
+
+        Args:
+          threads: images to decode at a time.
+          progress: called with (images done, images in all).
+
+        Raises:
+          DataError: names every image that cannot be decoded.
+        """
+
+        def problem(index: int) -> str | None:
+            try:
+                self[index]
+            except DecodeError as error:
+                return str(error)
+            return None
+
+        problems: list[str] = []
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            for done, found in enumerate(pool.map(problem, range(len(self))), start=1):
+                if found is not None:
+                    problems.append(found)
+                if progress is not None:
+                    progress(done, len(self))
+        if problems:
+            raise DataError(problems)
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The rows of a global batch that one process loads."""
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"The global batch size {batch_size} does not divide among {process_count} processes."
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index = {process_index} is not below {process_count}.")
+    rows = batch_size // process_count
+    return slice(process_index * rows, (process_index + 1) * rows)
+
+
+def _batches(load: Callable[[int], Batch], count: int, prefetch: int) -> grain.IterDataset:
+    """`load(0)`, `load(1)`, ...; `prefetch` of them ahead, two under way."""
+    options = grain.ReadOptions(num_threads=min(2, prefetch), prefetch_buffer_size=prefetch)
+    return grain.MapDataset.range(count).map(load).to_iter_dataset(options)
+
+
+def train_dataset(
+    images: Images,
+    labels: Sequence[int] | np.ndarray,
+    ids: Sequence[int] | np.ndarray | None = None,
+    *,
+    seed: int,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    threads: int,
+    prefetch: int,
+) -> grain.IterDataset:
+    """Endless training batches: each example once an epoch, each epoch in another order.
+
+    The N examples of epoch e follow a permutation that is drawn from (seed, e); all epochs in a
+    row are one endless order. Global batch t is its positions [t * B, (t + 1) * B), row by row,
+    and a process loads its block of these rows. So the global batch is the same array for any
+    number of processes and threads, and whether or not B divides N or even exceeds it.
+
+    Args:
+      images: uint8 [S, S, 3] each.
+      labels: integers [N].
+      ids: integers [N] that the views are seeded by; by default the index.
+      seed: of the order, at least 0.
+      batch_size: of the global batch, B.
+      process_index: this process.
+      process_count: number of processes.
+      threads: images to load at a time.
+      prefetch: batches to load ahead; 0 loads each when it is asked for.
+
+    Returns:
+      A dataset of {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": int32 [b],
+      "epoch": int32 [b]}, b = B / process_count. The state of its iterator is JSON-able: the
+      number of batches that were handed out, which any number of processes can resume from.
+
+    Raises:
+      ValueError: no images, lengths that differ, a negative seed, or a batch that does not divide
+        among the processes.
+    """
+    number = len(images)
+    share = _share(batch_size, process_index, process_count)
+    labels = np.asarray(labels, np.int32)
+    ids = np.arange(number, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
+    if number == 0:
+        raise ValueError("There are no training images.")
+    if labels.shape != (number,) or ids.shape != (number,):
+        raise ValueError(f"{number} images have {labels.shape} labels and {ids.shape} ids.")
+    if seed < 0:
+        raise ValueError(f"seed = {seed} must not be negative.")
+    pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="load-images")
+
+    # Not grain's `shuffle`: its index cipher, run in Python, takes as long as loading the image.
+    # RandomState, because NumPy promises its stream for ever, and a run may outlive a version.
+    @functools.lru_cache(maxsize=4)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.RandomState([seed, epoch]).permutation(number)
+
+    def load(step: int) -> Batch:
+        positions = step * batch_size + np.arange(share.start, share.stop)  # [b]
+        epochs = positions // number
+        rows = [int(order(int(e))[p % number]) for e, p in zip(epochs, positions, strict=True)]
+        return {
+            "image": np.stack(list(pool.map(images.__getitem__, rows))),
+            "label": labels[rows],
+            "id": ids[rows],
+            "epoch": epochs.astype(np.int32),
+        }
+
+    return _batches(load, sys.maxsize // batch_size, prefetch)
+
+
+def to_device(
+    dataset: grain.IterDataset, put: Callable[[Batch], Any], *, buffer: int
+) -> grain.IterDataset:
+    """Maps `put` over the batches in a background thread, at most `buffer` + 1 ahead.
+
+    The state of its iterator is that of the batches which were handed out, not of those which
+    wait in the buffer. Close the iterator to end the thread.
+    """
+    return grain.experimental.ThreadPrefetchIterDataset(
+        dataset.map(put), prefetch_buffer_size=buffer
+    )
+
+
+def eval_batches(
+    images: Images,
+    labels: Sequence[int] | np.ndarray,
+    *,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+    threads: int,
+) -> Generator[Batch, None, None]:
+    """All examples once, in order, in batches of one shape.
+
+    Global batch t is the examples [t * B, (t + 1) * B), of which a process loads its block. Rows
+    beyond the last example are zeros with mask False. Every process gets the same number of
+    batches, also one that has no example.
+
+    Args:
+      images: uint8 [S, S, 3] each.
+      labels: integers [N].
+      batch_size: of the global batch, B.
+      process_index: this process.
+      process_count: number of processes.
+      threads: images to load at a time.
+
+    Yields:
+      {"image": uint8 [b, S, S, 3], "label": int32 [b], "mask": bool [b]}, b = B / process_count.
+
+    Raises:
+      ValueError: no images, lengths that differ, or a batch that does not divide among processes.
+    """
+    number = len(images)
+    share = _share(batch_size, process_index, process_count)
+    labels = np.asarray(labels, np.int32)
+    if number == 0:
+        raise ValueError("There are no images to evaluate.")
+    if labels.shape != (number,):
+        raise ValueError(f"{number} images have {labels.shape} labels.")
+    return _eval_batches(images, labels, batch_size, share, threads)
+
+
+def _eval_batches(
+    images: Images, labels: np.ndarray, batch_size: int, share: slice, threads: int
+) -> Generator[Batch, None, None]:
+    number = len(images)
+    zeros = np.zeros_like(images[0])
+
+    def load(step: int) -> Batch:
+        rows = step * batch_size + np.arange(share.start, share.stop)  # [b]
+        mask = rows < number
+        loaded = list(pool.map(images.__getitem__, rows[mask].tolist()))
+        return {
+            "image": np.stack(loaded + [zeros] * int((~mask).sum())),
+            "label": np.where(mask, labels[np.minimum(rows, number - 1)], np.int32(0)),
+            "mask": mask,
+        }
+
+    with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="load-images") as pool:
+        batches = iter(_batches(load, -(-number // batch_size), prefetch=2))
+        try:
+            yield from batches
+        finally:
+            batches.close()

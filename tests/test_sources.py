@@ -1,0 +1,281 @@
+"""Readers of the data layouts: what they find, and what they say of bad data."""
+
+import hashlib
+import pathlib
+
+import pytest
+
+from clevit_jax.data import sources
+
+TRAIN = [("a 1_train.png", 1), ("b_1_train.png", 2)]
+TEST = [("a 1_test.png", 1), ("b_1_test.png", 2)]
+
+
+def rows(pairs) -> bytes:
+    return "".join(f"{name} {label}\n" for name, label in pairs).encode()
+
+
+def make_ufg(root: pathlib.Path, train=None, test=None, files=None, classes=None) -> pathlib.Path:
+    (root / "anno").mkdir(parents=True)
+    (root / "images").mkdir()
+    (root / "anno" / "train.txt").write_bytes(rows(TRAIN) if train is None else train)
+    (root / "anno" / "test.txt").write_bytes(rows(TEST) if test is None else test)
+    for name in [name for name, _ in TRAIN + TEST] if files is None else files:
+        (root / "images" / name).parent.mkdir(exist_ok=True)
+        (root / "images" / name).touch()
+    if classes is not None:
+        (root / "classes.txt").write_text(classes)
+    return root
+
+
+def make_folders(root: pathlib.Path, files) -> pathlib.Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+FOLDERS = ["train/b/1.png", "train/a/x/2.JPG", "train/a/1.jpeg", "test/a/3.tif", "test/b/4.webp"]
+
+
+def problems(root, **options) -> tuple[str, ...]:
+    with pytest.raises(sources.DataError) as caught:
+        sources.load(root, **options)
+    return caught.value.problems
+
+
+def test_ufg(tmp_path):
+    data = sources.load(make_ufg(tmp_path))
+    assert (data.layout, data.num_classes, data.warnings) == ("ufg", 2, ())
+    assert [tuple(e)[1:] for e in data.train] == [(0, 0, "a 1_train.png"), (1, 1, "b_1_train.png")]
+    assert [e.data for e in data.test] == [tmp_path / "images" / name for name, _ in TEST]
+    assert "anno/train.txt" in data.recognised_by
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf" + rows(TRAIN),
+        rows(TRAIN).replace(b"\n", b"\r\n"),
+        rows(TRAIN).rstrip(b"\n"),
+        b"\n  \n" + rows(TRAIN).replace(b"\n", b"\n\n"),
+        rows(TRAIN).replace(b" 2", b" \t 2  "),
+    ],
+    ids=["bom", "crlf", "no last newline", "empty lines", "blanks"],
+)
+def test_ufg_text_variants(tmp_path, text):
+    plain = sources.load(make_ufg(tmp_path / "plain"))
+    other = sources.load(make_ufg(tmp_path / "other", train=text))
+    assert [e[1:] for e in other.train] == [e[1:] for e in plain.train]
+
+
+def test_ufg_class_names(tmp_path):
+    pattern = [("x_y_1_train.png", 1), ("z_1_train.png", 2)]
+    test = [("x_y_9_test.png", 1), ("z_3_test.png", 2)]
+    files = [name for name, _ in pattern + test]
+    root = make_ufg(tmp_path / "pattern", rows(pattern), rows(test), files)
+    assert sources.load(root).class_names == ("x_y", "z")
+    root = make_ufg(tmp_path / "file", rows(pattern), rows(test), files, "Anjou\nBeef Tomato\n")
+    assert sources.load(root).class_names == ("Anjou", "Beef Tomato")
+    test[0] = ("q_9_test.png", 1)  # label 1 is x_y in training
+    files.append("q_9_test.png")
+    root = make_ufg(tmp_path / "mixed", rows(pattern), rows(test), files)
+    assert sources.load(root).class_names == ("1", "2")
+    same = [("x_1_train.png", 1), ("x_2_train.png", 2)]  # two labels, one name
+    root = make_ufg(tmp_path / "same", rows(same), rows(same), [name for name, _ in same])
+    assert sources.load(root).class_names == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lonely.png", "expected '<file> <label>'"),
+        ("a 1_train.png x", "'x' of 'a 1_train.png' is not an integer"),
+        ("a 1_train.png 1.0", "not an integer"),
+        ("a 1_train.png 1_0", "not an integer"),
+        ("a 1_train.png 0", "is 0, but labels start at 1"),
+        ("a 1_train.png -3", "is -3, but labels start at 1"),
+        ("a 1_train.png 3", "above num_classes = 2"),
+        ("gone.png 1", "'gone.png' is not in images/"),
+        ("../a.png 1", "'../a.png' points out of images/"),
+        ("x/../../a.png 1", "points out of images/"),
+        ("..\\a.png 1", "points out of images/"),
+        ("/etc/a.png 1", "'/etc/a.png' points out of images/"),
+        ("C:\\a.png 1", "points out of images/"),
+        ("b_1_train.png 1", "has label 1 here but label 2 on line 2"),
+    ],
+)
+def test_ufg_bad_line_is_named(tmp_path, line, said):
+    root = make_ufg(tmp_path, train=rows(TRAIN) + b"\n" + line.encode() + b"\n")
+    (found,) = problems(root, num_classes=2)
+    assert found.startswith(f"{root / 'anno' / 'train.txt'}, line 4: ")
+    assert said in found
+
+
+def test_ufg_all_problems_at_once(tmp_path):
+    root = make_ufg(tmp_path, rows(TRAIN) + b"gone.png zero\n", b"b_1_test.png 9\n\xff\n")
+    found = problems(root, num_classes=3)
+    assert [s for s in found if "line 3" in s and "'zero'" in s]  # both faults of one line
+    assert [s for s in found if "line 3" in s and "not in images/" in s]
+    assert [s for s in found if "test.txt, line 2" in s and "UTF-8" in s]
+    assert [s for s in found if "label 3 has no training image" in s]
+
+
+def test_long_lists_are_cut_in_the_message_only(tmp_path):
+    root = make_ufg(tmp_path, rows(TRAIN) + b"".join(b"gone%d.png 1\n" % i for i in range(50)))
+    with pytest.raises(sources.DataError) as caught:
+        sources.load(root)
+    assert len(caught.value.problems) == 50
+    assert str(caught.value).count("\n") == 20
+    assert str(caught.value).endswith("and 30 more.")
+
+
+def test_ufg_empty_classes(tmp_path):
+    train = [("a 1_train.png", 2), ("b_1_train.png", 6)]
+    root = make_ufg(tmp_path, rows(train), rows([("a 1_test.png", 10**15)]))
+    found = problems(root)
+    assert [s.split("train.txt: ")[1].split(" no")[0] for s in found] == [
+        "label 1 has",
+        "labels 3 to 5 have",
+        f"labels 7 to {10**15} have",
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_ufg_missing_and_empty_files(tmp_path, split):
+    root = make_ufg(tmp_path / "empty", **{split: b"\n"})
+    assert f"{root / 'anno' / split}.txt lists no image." in problems(root)
+    root = make_ufg(tmp_path / "missing")
+    (root / "anno" / f"{split}.txt").unlink()
+    assert f"{root / 'anno' / split}.txt is missing." in problems(root)
+
+
+def test_ufg_without_images_folder(tmp_path):
+    root = make_ufg(tmp_path, files=[])
+    (root / "images").rmdir()
+    (found,) = problems(root)
+    assert found.startswith(f"{root / 'images'} is missing")
+
+
+def test_ufg_classes_file_must_fit(tmp_path):
+    (found,) = problems(make_ufg(tmp_path / "few", classes="one\n"))
+    assert "1 class names, but there are 2 classes" in found
+    (found,) = problems(make_ufg(tmp_path / "twice", classes="one\none\n"))
+    assert "'one' is given more than once" in found
+
+
+def test_ufg_warnings(tmp_path):
+    train = [*TRAIN, TRAIN[0]]
+    data = sources.load(make_ufg(tmp_path, rows(train), rows([*TEST, TRAIN[1]])))
+    assert len(data.warnings) == 2
+    assert "1 file(s) are listed more than once" in data.warnings[0]
+    assert "(b_1_train.png)" in data.warnings[1]
+    assert "both for training and for testing" in data.warnings[1]
+    assert [e.id for e in data.train] == [0, 1, 2]
+
+
+def test_ufg_subfolders(tmp_path):
+    train = [("s/a.png", 1), ("./b.png", 2)]
+    root = make_ufg(tmp_path, rows(train), rows(train), ["s/a.png", "b.png"])
+    assert [e.name for e in sources.load(root).train] == ["s/a.png", "b.png"]
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_folders(tmp_path, test):
+    files = [file.replace("test/", f"{test}/") for file in FOLDERS]
+    hidden = ["train/a/.hidden.png", "train/.git/x.png", "train/a/notes.txt", "train/a/._1.jpg"]
+    data = sources.load(make_folders(tmp_path, files + hidden))
+    assert (data.layout, data.class_names, data.warnings) == ("folders", ("a", "b"), ())
+    assert [(e.name, e.label, e.id) for e in data.train] == [
+        ("train/a/1.jpeg", 0, 0),
+        ("train/a/x/2.JPG", 0, 1),
+        ("train/b/1.png", 1, 2),
+    ]
+    assert [(e.name, e.label) for e in data.test] == [
+        (f"{test}/a/3.tif", 0),
+        (f"{test}/b/4.webp", 1),
+    ]
+    assert data.train[0].data == tmp_path / "train/a/1.jpeg"
+
+
+def test_folders_problems(tmp_path):
+    root = make_folders(tmp_path, [*FOLDERS, "train/c/notes.txt", "test/d/1.png"])
+    found = problems(root, num_classes=4)
+    assert len(found) == 3
+    assert found[0].startswith(f"{root / 'train' / 'c'} holds no image")
+    assert found[1].startswith(f"{root / 'test' / 'd'}: there is no class 'd'")
+    assert "3 class folders, but num_classes = 4" in found[2]
+
+
+def test_folders_without_splits(tmp_path):
+    root = make_folders(tmp_path / "one", ["train/a/1.png"])
+    assert problems(root) == (f"{root / 'test'} is missing, and so is {root / 'val'}.",)
+    (root / "test").mkdir()
+    assert problems(root) == (f"{root / 'test'} holds no class folder.",)
+    (tmp_path / "two").mkdir()
+    assert problems(tmp_path / "two", layout="folders") == (
+        f"{tmp_path / 'two' / 'train'} is missing.",
+    )
+
+
+def test_folders_warnings(tmp_path):
+    data = sources.load(make_folders(tmp_path, [*FOLDERS, "val/a/1.png", "train/loose.png"]))
+    assert len(data.warnings) == 2
+    assert data.warnings[0].startswith(f"{tmp_path / 'val'} is not read")
+    assert "loose.png" in data.warnings[1]
+    assert len(data.test) == 2
+
+
+def test_folders_follow_links_but_not_in_circles(tmp_path):
+    root = make_folders(tmp_path / "data", [*FOLDERS, "../elsewhere/5.png"])
+    (root / "train" / "c").symlink_to(tmp_path / "elsewhere")
+    (root / "test" / "c").symlink_to(tmp_path / "elsewhere")
+    (root / "train" / "a" / "again").symlink_to(root / "train")
+    data = sources.load(root)
+    assert data.class_names == ("a", "b", "c")
+    assert len(data.train) == 4
+
+
+def test_layout_is_found_or_asked_for(tmp_path):
+    root = make_folders(make_ufg(tmp_path), FOLDERS)
+    (found,) = problems(root)
+    assert "ufg and folders" in found
+    assert "data.layout" in found
+    assert sources.load(root, layout="ufg").layout == "ufg"
+    assert sources.load(root, layout="folders").layout == "folders"
+    assert problems(root, layout="zip") == ("Layout 'zip' is none of auto, ufg, folders.",)
+
+
+def test_no_data(tmp_path):
+    (found,) = problems(tmp_path / "gone")
+    assert str(tmp_path / "gone") in found
+    assert "anno/train.txt" in found
+    assert "train/<class>/" in found
+    (found,) = problems(tmp_path)
+    assert "no known layout" in found
+    assert "anno/train.txt" in found
+
+
+def test_split_hash(tmp_path):
+    data = sources.load(make_ufg(tmp_path / "here"))
+    text = "train\0a 1_train.png\x000\ntrain\0b_1_train.png\x001\n"
+    text += "test\0a 1_test.png\x000\ntest\0b_1_test.png\x001\n"
+    assert data.split_hash() == hashlib.sha256(text.encode()).hexdigest()
+    assert sources.load(make_ufg(tmp_path / "there")).split_hash() == data.split_hash()
+    moved = sources.load(make_ufg(tmp_path / "moved", rows(TRAIN + TEST[:1]), rows(TEST[1:])))
+    assert moved.split_hash() != data.split_hash()
+
+
+def test_no_stat_for_each_file(tmp_path, monkeypatch):
+    root = make_ufg(tmp_path)
+    calls = []
+    for name in ("stat", "resolve", "exists", "is_file"):
+        kept = getattr(pathlib.Path, name)
+
+        def counted(self, *args, kept=kept, **options):
+            calls.append(self)
+            return kept(self, *args, **options)
+
+        monkeypatch.setattr(pathlib.Path, name, counted)
+    sources.load(root)
+    assert not [path for path in calls if path.suffix == ".png"]
