@@ -92,9 +92,18 @@ def evaluate(
         ValueError: there is no example at all.
     """
     totals: dict[str, np.ndarray] = {}
-    for batch in batches:
-        for name, value in jax.device_get(eval_step(params, batch)).items():
+
+    def add(sums: Sums) -> None:
+        for name, value in jax.device_get(sums).items():
             totals[name] = totals.get(name, 0) + value.astype(np.float64)
+
+    running = None  # read one batch later, so that the device never waits for the host
+    for batch in batches:
+        before, running = running, eval_step(params, batch)
+        if before is not None:
+            add(before)
+    if running is not None:
+        add(running)
     if not totals or totals["count"].sum() == 0:
         raise ValueError("There is nothing to evaluate: the split holds no image.")
     count = totals["count"]
