@@ -1,7 +1,9 @@
 """Checkpoints of a run: asynchronous, atomic, the last few and the best. Alone imports orbax."""
 
+import json
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,10 +28,13 @@ class Checkpoints:
     Args:
         folder: created if missing.
         keep: newest checkpoints to keep; the one with the best top-1 is kept besides.
+        read_only: changes nothing, so that a run may be looked at while it trains.
     """
 
-    def __init__(self, folder: pathlib.Path, *, keep: int):
+    def __init__(self, folder: pathlib.Path, *, keep: int, read_only: bool = False):
         self.folder = folder.absolute()
+        self._read_only = read_only
+        _check_scores(self.folder)
         newest = preservation_policy.LatestN(keep)
         best = preservation_policy.BestN(
             get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
@@ -39,7 +44,9 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 best_fn=_top1,
                 preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
             ),
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
@@ -69,11 +76,16 @@ class Checkpoints:
             top1: of this state, when it has just been evaluated.
 
         Raises:
-            CheckpointError: there is no room, or an earlier write failed. Earlier checkpoints are
-                as they were.
+            CheckpointError: there is no room, or it cannot be written. Earlier checkpoints are as
+                they were. That the background failed shows in the log at the next save, or raises
+                in `wait`.
         """
         step = int(state.step)
-        self.check_room(state)
+        try:
+            self.wait()
+        except CheckpointError as error:  # an earlier one is lost; this one may succeed
+            logging.error("%s", error)
+        check_room(self.folder, state, self._kept())
         try:
             self._manager.save(
                 step,
@@ -86,61 +98,71 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(f"Checkpoint {step} could not be written", error) from error
 
-    def check_room(self, state: Any) -> None:
-        """Raises CheckpointError unless the disk has room for one more state."""
-        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        free = shutil.disk_usage(self.folder).free
-        if free < 1.1 * needed:
-            raise CheckpointError(
-                f"There is no room for a checkpoint: {self.folder} has {free / 1e6:.0f} MB free "
-                f"and one takes {1.1 * needed / 1e6:.0f} MB; free some space. {self._kept()}"
-            )
-
-    def restore_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_newest(
+        self, like: TrainState, check: Callable[[dict[str, Any]], None] | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest checkpoint that can be read, laid out as `like` is sharded.
 
-        One that cannot be read is moved aside to `folder-damaged/STEP` and the one before it is
-        tried; the log says so.
+        Where one cannot be read, the one before it is tried; the log says so. Once one is read,
+        the damaged ones after it are moved aside to `folder-damaged/STEP`.
+
+        Args:
+            like: see `restore`.
+            check: called with `meta` before the state is read; what it raises is passed on.
 
         Returns:
             The state and its `meta`, or None when there is no checkpoint.
 
         Raises:
-            CheckpointError: there are checkpoints, and none can be read.
+            CheckpointError: there are checkpoints, and none can be read; all stay where they are.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), list[int]()
         for step in reversed(steps):
             try:
-                return self.restore(step, like)
+                restored = self.restore(step, like, check)
             except CheckpointError as error:
-                aside = self.folder.with_name(self.folder.name + "-damaged")
-                logging.error("%s It is moved to %s and the one before it tried.", error, aside)
-                if jax.process_index() == 0:
-                    aside.mkdir(exist_ok=True)
-                    shutil.rmtree(aside / str(step), ignore_errors=True)
-                    (self.folder / str(step)).rename(aside / str(step))
-                self._manager.reload()
+                logging.error("%s The one before it is tried.", error)
+                damaged.append(step)
+                continue
+            if damaged and not self._read_only:
+                self._move_aside(damaged)
+            return restored
         if steps:
-            raise CheckpointError(f"None of the checkpoints {steps} in {self.folder} can be read.")
+            raise CheckpointError(
+                f"None of the checkpoints {steps} in {self.folder} can be read; nothing is "
+                "changed. Put a copy back, or name another --workdir."
+            )
         return None
 
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, step: int, like: TrainState, check: Callable[[dict[str, Any]], None] | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
         """One checkpoint, laid out as `like` (arrays or shapes with shardings) is.
 
         Raises:
             CheckpointError: it is missing, damaged, or of another shape than `like`.
         """
+        meta = self._read(step, "meta", ocp.args.JsonRestore())
+        if check is not None:
+            check(meta)
+        return self._read(step, "state", ocp.args.StandardRestore(_abstract(like))), meta
+
+    def _read(self, step: int, name: str, how: Any) -> Any:
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(_abstract(like)), meta=ocp.args.JsonRestore()
-                ),
-            )
+            return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
         # Damage shows in as many exceptions as there are libraries below.
         except Exception as error:
             raise self._failed(f"Checkpoint {step} cannot be read", error) from error
-        return restored["state"], restored["meta"]
+
+    def _move_aside(self, steps: list[int]) -> None:
+        aside = self.folder.with_name(self.folder.name + "-damaged")
+        logging.error("The damaged checkpoints %s are moved to %s.", sorted(steps), aside)
+        if jax.process_index() == 0:
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                shutil.rmtree(aside / str(step), ignore_errors=True)
+                (self.folder / str(step)).rename(aside / str(step))
+        self._manager.reload()
 
     def wait(self) -> None:
         """Returns when everything is on the disk. Raises CheckpointError if a write failed."""
@@ -161,6 +183,30 @@ class Checkpoints:
     def _failed(self, what: str, error: Exception) -> CheckpointError:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return CheckpointError(f"{what} in {self.folder}: {reason[0][:300]}. {self._kept()}")
+
+
+def check_room(folder: pathlib.Path, state: Any, kept: str = "None is saved yet.") -> None:
+    """Raises CheckpointError unless the disk of `folder`, which may not exist, has room for one."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    folder = folder.absolute()
+    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
+    if free < 1.1 * needed:
+        raise CheckpointError(
+            f"There is no room for a checkpoint: {folder} has {free / 1e6:.0f} MB free "
+            f"and one takes {1.1 * needed / 1e6:.0f} MB; free some space. {kept}"
+        )
+
+
+def _check_scores(folder: pathlib.Path) -> None:
+    """Raises CheckpointError if a score, which orbax reads unasked, is damaged."""
+    for path in sorted(folder.glob("[0-9]*/metrics/metrics")):
+        try:
+            _top1(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}, the score of a checkpoint, is damaged; delete this file, and the "
+                "checkpoint counts as one without a score."
+            ) from error
 
 
 def _top1(metrics: dict[str, float]) -> float:

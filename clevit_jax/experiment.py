@@ -79,7 +79,7 @@ def open_data(config: ConfigDict) -> sources.Dataset:
     if wanted["classes"] and jax.process_index() == 0:
         try:
             leaves.write_dataset(root, **wanted)
-        except (FileExistsError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
     num_classes = config.model.num_classes or None
     return sources.load(root, layout=config.data.layout, num_classes=num_classes)
@@ -106,7 +106,7 @@ def test_images(config: ConfigDict, dataset: sources.Dataset) -> DecodedImages:
 
 def threads(config: ConfigDict) -> int:
     """Threads that decode."""
-    return config.data.threads or len(os.sched_getaffinity(0))
+    return config.data.threads or os.cpu_count() or 1
 
 
 def model_config(config: ConfigDict, num_classes: int) -> SwinConfig:

@@ -31,44 +31,60 @@ def main(argv: list[str]) -> int:
         workdir = pathlib.Path(FLAGS.workdir)
         config = FLAGS.config if FLAGS.config is not None else rundir.load_config(workdir)
         return (train if FLAGS.mode == "train" else evaluate_workdir)(config, workdir)
-    except (rundir.ConfigError, DataError, CheckpointError, TrainingError) as error:
+    except (rundir.ConfigError, DataError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the first update; later ones are saved
+        print("Stopped before the first update; run the same command to go on.", file=sys.stderr)
+        return 130
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parsing, with config files found from anywhere and failures as one sentence."""
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)  # orbax warns of every checkpoint without a score
     # Config files import `configs.base`; let them, wherever the command is run from.
     sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
     try:
-        rest = flags.FLAGS(argv)
+        rest = FLAGS(argv)
         if FLAGS["config"].present:
             _ = FLAGS.config.to_dict()  # a file that is missing shows at the first use only
         return rest
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # a config file may raise anything
         print(f"error: {_explain(argv, error)}", file=sys.stderr)
         sys.exit(2)
 
 
 def _explain(argv: list[str], error: Exception) -> str:
     """The sentence for a command line that cannot be parsed."""
-    given = [arg.lstrip("-").partition("=")[0] for arg in argv[1:] if arg.startswith("--config.")]
-    try:
-        from clevit_jax.experiment import flatten
+    from clevit_jax.experiment import flatten
 
-        known = [f"config.{name}" for name in flatten(FLAGS.config)]
-    except Exception:
-        known = []
+    path = ""
+    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and name == "config":
+            path = value if equals else following
+    given = [arg.lstrip("-").partition("=")[0] for arg in argv[1:] if arg.startswith("--config.")]
+    if not path:
+        return f"--{given[0]} needs --config FILE before it." if given else str(error)
+    file = pathlib.Path(path.partition(":")[0])
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob("*.py")])
+        mend = f"did you mean {file.with_name(near[0])}?" if near else "give the path of one."
+        return f"There is no config file {file}; {mend}"
+    try:  # the file by itself, without what the command line overrides
+        config = FLAGS["config"].parser.parse(path)
+        known = [f"config.{name}" for name in flatten(config)]
+    except Exception as failure:
+        # ml_collections packs a traceback into the message of a ValueError or TypeError.
+        cause = failure.__context__ or failure
+        text = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        return f"The config {path} cannot be loaded: {text.removesuffix('.')}."
     for name in given:
-        if known and name not in known:
+        if name not in known:
             same_end = [k for k in known if k.rsplit(".", 1)[1] == name.rsplit(".", 1)[1]]
             near = same_end or difflib.get_close_matches(name, known, n=1, cutoff=0)
             return f"There is no setting --{name}; the nearest is --{near[0]}."
-    text = str(error).strip() or type(error).__name__
-    if given and "Unknown command line flag" in text:
-        return f"--{given[0]} needs --config FILE before it."
-    return text
+    return str(error).strip() or type(error).__name__
 
 
 def run() -> None:

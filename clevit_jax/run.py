@@ -1,6 +1,7 @@
 """What a run is made of, and how its checkpoints are scored."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -142,11 +143,10 @@ def report_checkpoints(run: Run, checkpoints: Checkpoints, like: TrainState) -> 
         CheckpointError: there is no checkpoint that can be read.
         ConfigError: the data set is not the one of the run.
     """
-    newest = checkpoints.restore_newest(like)
+    newest = checkpoints.restore_newest(like, functools.partial(check_split, run))
     if newest is None:
         raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
-    state, meta = newest
-    check_split(run, meta)
+    state, _ = newest
     last, best = int(state.step), checkpoints.best()
     scores = {last: evaluate_test(run, state.eval_params)}
     if best is not None and best[0] not in scores:
@@ -185,11 +185,12 @@ def evaluate_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
         ConfigError, DataError, CheckpointError: in one sentence, nothing is changed.
     """
+    rundir.check(workdir, config)
     run = prepare(config, workdir)
     if not run.checkpoints.exists():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     run.test_images.fill(threads=experiment.threads(config))
-    checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
     try:
         report_checkpoints(run, checkpoints, run.initial_state())
     finally:

@@ -8,6 +8,7 @@ update.
 import collections
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import signal
 import time
@@ -22,7 +23,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from clevit_jax import experiment, rundir, sharding
-from clevit_jax.checkpoint import CheckpointError, Checkpoints
+from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
 from clevit_jax.data import pipeline
 from clevit_jax.evaluate import Evaluation
 from clevit_jax.gallery import save_gallery
@@ -70,6 +71,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     for warning in data.warnings:
         print(f"Warning: {warning}", flush=True)
     decode_all(run)
+    if not run.checkpoints.exists():
+        check_room(run.checkpoints, jax.eval_shape(run.initial_state))
     rundir.claim(workdir, config)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
@@ -88,12 +91,10 @@ def _start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
     """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
     state = run.initial_state()
     batches = _batches(run)
-    restored = checkpoints.restore_newest(state)
+    restored = checkpoints.restore_newest(state, functools.partial(check_split, run))
     if restored is None:
-        checkpoints.check_room(state)
         return state, batches
     state, meta = restored
-    check_split(run, meta)
     batches.set_state(meta["iterator"])
     print(f"Going on from step {int(state.step)} of {run.plan.total}.", flush=True)
     return state, batches
@@ -140,7 +141,8 @@ def _loop(
         stopping, late = _agreed(step, bool(stop), saver.late())
         if step > start and (stopping or late or step == total or saver.due(step, score)):
             follower.finish()
-            saver.save(state, batches.get_state(), score)
+            must = stopping or step == total
+            saver.save(state, batches.get_state(), score, must=must)
         if stopping and step < total:
             checkpoints.wait()
             follower.say(f"Stopped and saved at step {step}; run the same command to go on.")
@@ -187,8 +189,10 @@ class _Saver:
         every = self._run.config.checkpoint.every_steps
         return bool(every and step % every == 0) or (score is not None and score.top1 > self._best)
 
-    def save(self, state: TrainState, iterator: Any, score: Evaluation | None) -> None:
-        """Saves; before the last step a failure is logged and the run goes on without."""
+    def save(
+        self, state: TrainState, iterator: Any, score: Evaluation | None, *, must: bool
+    ) -> None:
+        """Saves; a failure is logged and the run goes on without, unless the run ends here."""
         meta = {
             "iterator": iterator,
             "config": self._run.config.to_dict(),
@@ -198,7 +202,7 @@ class _Saver:
         try:
             self._checkpoints.save(state, meta, top1=None if score is None else score.top1)
         except CheckpointError as error:
-            if int(state.step) == self._run.plan.total:
+            if must:
                 raise
             logging.error("%s Training goes on; the next checkpoint will try again.", error)
             return

@@ -1,0 +1,327 @@
+"""Checkpoints: whole, exact, the right ones kept, and what happens when one is damaged."""
+
+import errno
+import pathlib
+import shutil
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+from orbax.checkpoint._src.handlers import json_checkpoint_handler
+from orbax.checkpoint._src.path import atomicity
+
+from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
+from clevit_jax.sharding import make_mesh, state_sharding
+from clevit_jax.state import TrainState
+
+# Futures of a restore that fails are collected by the interpreter, which warns.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def values(step):
+    rng = np.random.default_rng(step)
+    return TrainState(
+        np.int32(step),
+        {"head": {"kernel": rng.random((256, 128), np.float32), "bias": np.float32([step] * 7)}},
+        {"mu": rng.random((256, 128), np.float32), "count": np.int32(step)},
+    )
+
+
+def on(mesh, step):
+    tree = values(step)
+    return jax.device_put(tree, state_sharding(mesh, tree))
+
+
+def equal(a, b):
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return make_mesh()
+
+
+@pytest.fixture
+def opened():
+    """`opened(folder, ...)` -> Checkpoints that are closed after the test."""
+    todo = []
+
+    def open_checkpoints(folder, *, keep=3, read_only=False):
+        todo.append(Checkpoints(folder, keep=keep, read_only=read_only))
+        return todo[-1]
+
+    yield open_checkpoints
+    for checkpoints in todo:
+        checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory, mesh):
+    """A folder with checkpoints 1, 2 and 3; their scores are 0.1, 0.2 and 0.3."""
+    folder = tmp_path_factory.mktemp("three") / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=3)
+    for step in (1, 2, 3):
+        checkpoints.save(on(mesh, step), {"s": step}, top1=step / 10)
+    checkpoints.wait()
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture
+def copy(three, tmp_path):
+    return pathlib.Path(shutil.copytree(three, tmp_path / "checkpoints"))
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What is logged as an error."""
+    lines: list[str] = []
+    monkeypatch.setattr(logging, "error", lambda text, *args, **_: lines.append(text % args))
+    return lines
+
+
+def test_a_save_is_the_state_of_its_step_whatever_is_donated_later(opened, tmp_path):
+    """On a CPU a "copy" may share memory with the buffer that the next update overwrites."""
+    for devices in (1, 4):
+        mesh = make_mesh(devices=jax.devices()[:devices])
+        checkpoints = opened(tmp_path / str(devices), keep=10)
+        update = jax.jit(lambda s: jax.tree.map(lambda x: x + x.dtype.type(1), s), donate_argnums=0)
+        state, expected = on(mesh, 0), {}
+        for _ in range(4):
+            step = int(state.step)
+            expected[step] = jax.tree.map(lambda x, s=step: x + x.dtype.type(s), values(0))
+            checkpoints.save(state, {})
+            for _ in range(3):
+                state = update(state)
+        checkpoints.wait()
+        assert checkpoints.steps() == [0, 3, 6, 9]
+        for step in checkpoints.steps():
+            saved = checkpoints.restore(step, on(mesh, 0))[0]
+            assert saved.step == step
+            for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(expected[step]), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_another_number_of_devices(opened, three):
+    """Saved on 4 x 1, read on 1 device and on 2 x 2 with the parameters divided."""
+    checkpoints = opened(three)
+    one, square = make_mesh(devices=jax.devices()[:1]), make_mesh(2, 2)
+    for mesh, shards in ((one, 1), (square, 2)):
+        state, meta = checkpoints.restore(2, on(mesh, 0))
+        assert equal(state, values(2))
+        assert meta == {"s": 2}
+        kernel = state.params["head"]["kernel"]
+        assert kernel.sharding.mesh.size == mesh.size
+        assert kernel.addressable_shards[0].data.size * shards == kernel.size
+
+
+def test_saved_divided_and_read_whole(opened, tmp_path, mesh):
+    checkpoints = opened(tmp_path / "checkpoints")
+    checkpoints.save(on(make_mesh(2, 2), 4), {})
+    checkpoints.wait()
+    assert equal(checkpoints.restore(4, on(mesh, 0))[0], values(4))
+
+
+def test_the_newest_and_the_best_are_kept(opened, tmp_path, mesh):
+    checkpoints = opened(tmp_path / "checkpoints", keep=2)
+    for step, top1 in ((1, 0.1), (2, 0.7), (3, None), (4, 0.5), (5, None), (6, None)):
+        checkpoints.save(on(mesh, step), {}, top1=top1)
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 5, 6]
+    assert checkpoints.best() == (2, 0.7)
+    again = opened(tmp_path / "checkpoints", keep=2)
+    assert again.best() == (2, 0.7)
+    again.save(on(mesh, 7), {}, top1=0.8)
+    again.wait()
+    assert again.steps() == [6, 7]
+    assert again.best() == (7, 0.8)
+
+
+def test_nothing_scored_and_nothing_saved(opened, tmp_path, mesh):
+    checkpoints = opened(tmp_path / "checkpoints", keep=1)
+    assert checkpoints.restore_newest(on(mesh, 0)) is None
+    assert checkpoints.best() is None
+    for step in (1, 2):
+        checkpoints.save(on(mesh, step), {})
+    checkpoints.wait()
+    assert checkpoints.steps() == [2]
+    assert checkpoints.best() is None
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _largest(folder):
+    return max(folder.iterdir(), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", [pathlib.Path.unlink, _cut], ids=["deleted", "cut"])
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda step: step / "meta" / "metadata",
+        lambda step: step / "state" / "_METADATA",
+        lambda step: step / "state" / "manifest.ocdbt",
+        lambda step: _largest(step / "state" / "d"),
+        lambda step: _largest(step / "state" / "ocdbt.process_0" / "d"),
+    ],
+    ids=["meta", "names", "manifest", "index", "numbers"],
+)
+def test_a_damaged_checkpoint_falls_back(opened, copy, mesh, said, find, harm):
+    harm(find(copy / "3"))
+    checkpoints = opened(copy)
+    state, meta = checkpoints.restore_newest(on(mesh, 0))
+    assert equal(state, values(2))
+    assert meta == {"s": 2}
+    assert checkpoints.steps() == [1, 2]
+    assert (copy.parent / "checkpoints-damaged" / "3").is_dir()
+    assert "Checkpoint 3 cannot be read" in said[0]
+    assert "[3] are moved to" in said[1]
+    checkpoints.save(on(mesh, 3), {"s": 33})  # step 3 is free again
+    checkpoints.wait()
+    assert checkpoints.restore_newest(on(mesh, 0))[1] == {"s": 33}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_CHECKPOINT_METADATA",
+        "commit_success.txt",
+        "meta/commit_success.txt",
+        "metrics/commit_success.txt",
+        "state/commit_success.txt",
+        "state/_sharding",
+        "state/ocdbt.process_0/manifest.ocdbt",
+    ],
+)
+def test_files_that_are_not_missed(opened, copy, mesh, name):
+    """Orbax writes them and can do without: the numbers that come back are right."""
+    (copy / "3" / name).unlink(missing_ok=True)
+    assert equal(opened(copy).restore_newest(on(mesh, 0))[0], values(3))
+
+
+def test_a_half_written_checkpoint_is_not_one(opened, copy, mesh):
+    """What a kill during a save leaves; a reader leaves it, for the writer may still be at it."""
+    half = copy / "4.orbax-checkpoint-tmp"
+    shutil.copytree(copy / "3" / "state", half / "state")
+    reader = opened(copy, read_only=True)
+    assert reader.steps() == [1, 2, 3]
+    assert half.exists()
+    writer = opened(copy)
+    assert writer.steps() == [1, 2, 3]
+    assert writer.restore_newest(on(mesh, 0))[1] == {"s": 3}
+    writer.save(on(mesh, 4), {"s": 4})
+    writer.wait()
+    assert not half.exists()
+    assert equal(writer.restore_newest(on(mesh, 0))[0], values(4))
+
+
+def test_none_can_be_read(opened, copy, mesh, said):
+    """Nothing is moved, so that the run after this one does not start from nothing."""
+    for step in "123":
+        (copy / step / "state" / "_METADATA").unlink()
+    for _ in range(2):
+        checkpoints = opened(copy)
+        with pytest.raises(CheckpointError, match=r"None of the checkpoints \[1, 2, 3\] .* --work"):
+            checkpoints.restore_newest(on(mesh, 0))
+    assert sorted(path.name for path in copy.iterdir()) == ["1", "2", "3"]
+    assert len(said) == 6
+
+
+def test_a_reader_changes_nothing(opened, copy, mesh, said):
+    (copy / "3" / "state" / "_METADATA").unlink()
+    before = sorted(copy.rglob("*"))
+    assert opened(copy, read_only=True).restore_newest(on(mesh, 0))[1] == {"s": 2}
+    assert sorted(copy.rglob("*")) == before
+    assert not copy.with_name("checkpoints-damaged").exists()
+
+
+def test_a_damaged_score_is_named(copy):
+    (copy / "2" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(CheckpointError, match=r"2/metrics/metrics.* is damaged; delete this file"):
+        Checkpoints(copy, keep=3)
+    (copy / "2" / "metrics" / "metrics").unlink()
+    checkpoints = Checkpoints(copy, keep=3)
+    assert checkpoints.best() == (3, 0.3)
+    checkpoints.close()
+
+
+def test_another_shape_is_not_damage_that_is_cut_to_fit(opened, copy, mesh):
+    like = on(mesh, 0)
+    like.params["head"]["bias"] = like.params["head"]["bias"][:5]
+    with pytest.raises(CheckpointError, match="Checkpoint 3 cannot be read"):
+        opened(copy).restore(3, like)
+
+
+def test_what_check_raises_is_passed_on(opened, copy, mesh):
+    """And the checkpoint, which is not damaged, stays."""
+
+    def check(meta):
+        raise KeyError(meta["s"])
+
+    with pytest.raises(KeyError, match="3"):
+        opened(copy).restore_newest(on(mesh, 0), check)
+    assert (copy / "3").exists()
+
+
+def test_a_full_disk(opened, copy, mesh, monkeypatch):
+    """A checkpoint takes 262 kB here: two arrays of 256 x 128 float32, and 11 numbers more."""
+    checkpoints = opened(copy)
+    full = shutil.disk_usage(copy)._replace(free=280_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(CheckpointError, match=r"no room.*0 MB free.*free some.*good .* is step 3"):
+        checkpoints.save(on(mesh, 4), {})
+    assert checkpoints.steps() == [1, 2, 3]
+    full = full._replace(free=300_000)
+    checkpoints.save(on(mesh, 4), {})
+    check_room(copy / "not" / "yet", values(0))
+
+
+def _no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_write_that_fails_leaves_the_earlier_ones(opened, copy, mesh, monkeypatch):
+    checkpoints = opened(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(json_checkpoint_handler.JsonCheckpointHandler, "_save_fn", _no_space)
+        with pytest.raises(CheckpointError, match=r"Checkpoint 4 .*No space.*good .* is step 3"):
+            checkpoints.save(on(mesh, 4), {})
+    checkpoints.save(on(mesh, 5), {"s": 5})
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 3, 5]
+    assert equal(checkpoints.restore_newest(on(mesh, 0))[0], values(5))
+
+
+def test_a_write_that_fails_in_the_background(opened, copy, mesh, monkeypatch, said):
+    """It is lost, but does not take the next one with it; `wait` raises it."""
+    checkpoints = opened(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", _no_space)
+        checkpoints.save(on(mesh, 4), {"s": 4})
+        with pytest.raises(CheckpointError, match=r"could not be written.*No space"):
+            checkpoints.wait()
+        checkpoints.save(on(mesh, 5), {"s": 5})
+        while checkpoints._manager.is_saving_in_progress():
+            time.sleep(0.01)
+    checkpoints.save(on(mesh, 6), {"s": 6})
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 3, 6]
+    assert any("could not be written" in line and "No space" in line for line in said)
+
+
+def test_state_may_be_shapes(opened, copy, mesh):
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), on(mesh, 0)
+    )
+    assert equal(opened(copy).restore(1, like)[0], values(1))
+    assert jnp.issubdtype(like.step.dtype, jnp.integer)

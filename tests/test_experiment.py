@@ -1,0 +1,210 @@
+"""Configs: every file, the recipes number by number, no setting that does nothing; the plan."""
+
+import importlib
+import math
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from clevit_jax import experiment
+from clevit_jax.experiment import ConfigError, Plan, check_numbers, flatten, make_plan, schedules
+from clevit_jax.swin import VARIANTS
+
+ROOT = pathlib.Path(__file__).parents[1]
+STAGES = ("R1", "R3", "R4", "R5", "R6")
+# lr, weight of the positive, weight of the contrast, epochs, classes: the official scripts'.
+RECIPES = {
+    "cotton80": (1e-3, 0.75, 1.0, 200, 80),
+    "soylocal": (1e-3, 1.0, 1.0, 200, 200),
+    "soygene": (2e-3, 0.3, 0.5, 200, 1110),
+    **{f"soyageing:{stage}": (1e-3, 1.0, 1.0, 200, 198) for stage in STAGES},
+    "soyglobal": (1e-3, 1.0, 1.0, 200, 1938),
+    "apple_foliar": (1e-3, 1.0, 1.0, 100, 4),
+    "cub": (1e-3, 0.3, 0.5, 40, 200),
+}
+# What a recipe may set; all else is base.py's.
+CHANGED = {
+    "cotton80": {"model.num_classes", "loss.positive"},
+    "soylocal": {"model.num_classes"},
+    "soygene": {"model.num_classes", "loss.positive", "loss.contrast", "optim.lr"},
+    **{f"soyageing:{stage}": {"model.num_classes", "data.root"} for stage in STAGES},
+    "soyglobal": {"model.num_classes"},
+    "apple_foliar": {"model.num_classes", "epochs"},
+    "cub": {"model.num_classes", "epochs", "loss.positive", "loss.contrast"},
+    "folder": set(),
+}
+
+
+def config_of(name):
+    file, _, argument = name.partition(":")
+    module = importlib.import_module(f"configs.{file}")
+    return module.get_config(argument) if argument else module.get_config()
+
+
+BASE = config_of("base")
+ALL = ["base", "demo", *CHANGED]
+
+
+def changed(**values):
+    config = BASE.copy_and_resolve_references()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})
+    return config
+
+
+def test_no_file_is_left_out():
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
+    assert files == {name.partition(":")[0] for name in ALL}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_config_makes_a_run(name):
+    config = config_of(name)
+    assert config.is_locked
+    assert flatten(config).keys() == flatten(BASE).keys()
+    check_numbers(config)
+    model = experiment.model_config(config, config.model.num_classes or 5)
+    experiment.view_config(config)
+    experiment.loss_config(config)
+    schedules(config, make_plan(config, 240))
+    if name != "demo":
+        assert model.image_size == 448
+        assert model.window == 7
+        assert (model.embed_dim, model.depths) == (128, (2, 2, 18, 2))
+        assert model.num_heads == (4, 8, 16, 32)
+        assert model.drop_path == 0.5
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe(name):
+    config = config_of(name)
+    loss, optim = config.loss, config.optim
+    row = (optim.lr, loss.positive, loss.contrast, config.epochs, config.model.num_classes)
+    assert row == RECIPES[name]
+    assert (config.batch_size, config.image_size, config.eval.resize) == (12, 448, 512)
+    assert (loss.anchor, config.views.parts, config.seed) == (1, 2, 0)
+    assert (loss.label_smoothing, loss.cosine_margin) == (0.1, 0.4)
+    assert loss.contrast_kind == "supervised_cosine"
+    assert (optim.name, optim.b1, optim.b2, optim.eps) == ("adamw", 0.9, 0.999, 1e-8)
+    assert (optim.weight_decay, optim.head_multiplier, optim.clip_norm) == (0.05, 5, 5)
+    assert (optim.schedule, optim.warmup_epochs) == ("linear", 20)
+    assert (optim.warmup_start, optim.end) == (1e-3, 0.01)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_recipe_changes_only_what_it_must(name):
+    base, own = flatten(BASE), flatten(config_of(name))
+    assert {key for key in base if own[key] != base[key]} == CHANGED[name]
+
+
+def test_soyageing_needs_its_stage():
+    for stage in ("", "R2", "r3"):
+        with pytest.raises(ValueError, match="one of R1, R3, R4, R5, R6"):
+            importlib.import_module("configs.soyageing").get_config(stage)
+
+
+def test_learning_rate_of_cotton80(golden):
+    """240 images in batches of 12: the rates of the official code at each of 4000 updates."""
+    reference = np.load(golden / "lr_cotton80.npz")
+    plan = make_plan(config_of("cotton80"), 240)
+    assert plan.total == 4000
+    backbone, head = schedules(config_of("cotton80"), plan)
+    updates = np.arange(plan.total)
+    np.testing.assert_allclose(backbone(updates), reference["backbone"][:4000], rtol=2e-6)
+    np.testing.assert_allclose(head(updates), reference["head"][:4000], rtol=2e-6)
+
+
+def test_every_setting_is_used():
+    """By its full name, as a part of `config.views` or `config.loss`, or by its group's alias."""
+    text = "".join(path.read_text() for path in (ROOT / "clevit_jax").rglob("*.py"))
+    body = text.replace('"seed": 0, "epochs": 1', "")  # the table of lowest values is no use
+    body = re.sub(r"lowest = \{.*?\}  # fmt: skip", "", body, flags=re.DOTALL)
+    whole = {"views": "**config.views", "loss": "**config.loss", "data.leaves": "data.leaves"}
+    unused = []
+    for name in flatten(BASE):
+        group, _, leaf = name.rpartition(".")
+        if group in whole:
+            used = whole[group] in body
+        elif group == "model" and leaf in ("embed_dim", "depths", "num_heads"):
+            used = f'"{leaf}"' in body
+        else:
+            owner = group.rpartition(".")[2] or "config"
+            used = re.search(rf"\b{owner}\.{leaf}\b", body)
+        if not used:
+            unused.append(name)
+    assert unused == []
+
+
+def test_a_number_out_of_range_is_named():
+    for name, value, part in (
+        ("batch_size", 0, "batch_size is 0; it must be at least 1."),
+        ("optim__lr", math.nan, "optim.lr is nan"),
+        ("optim__ema", 1.0, "optim.ema is 1.0; it must be below 1."),
+        ("optim__clip_norm", 0.0, "optim.clip_norm is 0.0; it must be above 0."),
+        ("eval__resize", 400, "eval.resize is 400; it must be at least 448."),
+        ("views__crop_scale", ("a", 1.0), "views.crop_scale"),
+        ("checkpoint__keep", 0, "checkpoint.keep is 0"),
+        ("log__every_steps", 0, "log.every_steps is 0"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(part)):
+            check_numbers(changed(**{name: value}))
+
+
+def test_base_views_need_base_losses():
+    with pytest.raises(ConfigError, match=r"loss.positive=0 and loss.contrast=0"):
+        experiment.loss_config(changed(views__kind="base", loss__contrast=0.0))
+    alone = changed(views__kind="base", loss__contrast=0.0, loss__positive=0.0)
+    assert experiment.loss_config(alone).anchor == 1
+
+
+def test_model_overrides():
+    config = changed(model__variant="tiny", model__window=14, model__dtype="bfloat16")
+    model = experiment.model_config(config, 9)
+    assert model.depths == VARIANTS["tiny"]["depths"]
+    assert (model.num_classes, model.window, model.dtype) == (9, 14, jax.numpy.bfloat16)
+    auto = experiment.model_config(BASE, 9)
+    assert auto.dtype == jax.numpy.float32  # on a CPU
+    with pytest.raises(ConfigError, match="'half'; choose of auto, float32, bfloat16"):
+        experiment.model_config(changed(model__dtype="half"), 9)
+
+
+@pytest.mark.parametrize("images", [1, 3, 10, 12, 240, 241])
+@pytest.mark.parametrize("batch", [1, 4, 7, 12, 300])
+@pytest.mark.parametrize("epochs", [1, 2, 13])
+def test_plan_against_counting(images, batch, epochs):
+    """Image by image: an epoch is over with the update that leaves less than a batch of it."""
+    plan = Plan(images, batch, epochs)
+    ends = [sum(1 for n in range(1, e * images + 1) if n % batch == 0) for e in range(epochs + 1)]
+    assert [plan.end_of(e) for e in range(epochs + 1)] == ends
+    assert plan.total == ends[-1]
+    for step in range(plan.total + 3):
+        over = max(e for e in range(epochs + 1) if ends[e] <= step)
+        assert plan.epochs_done(step) == over
+
+
+def test_plan_of_parts_of_an_epoch_and_of_nothing():
+    assert Plan(240, 12, 200).end_of(2.5) == 50
+    with pytest.raises(ConfigError, match="200 epochs of 0 images make no update of batch_size 12"):
+        make_plan(BASE, 0)
+    with pytest.raises(ConfigError, match="lower batch_size or raise epochs"):
+        make_plan(changed(epochs=1), 11)
+    assert make_plan(changed(epochs=1), 12).total == 1
+
+
+def test_data_is_needed():
+    with pytest.raises(ConfigError, match=r"name the folder of images: --config.data.root=DIR"):
+        experiment.open_data(BASE)
+
+
+def test_leaves_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "leaves"):
+        with pytest.raises(ConfigError, match="file"):
+            experiment.open_data(changed(data__root=str(root), data__leaves__classes=2))
+
+
+def test_threads():
+    assert experiment.threads(changed(data__threads=3)) == 3
+    assert experiment.threads(BASE) >= 1

@@ -1,0 +1,118 @@
+"""The floors of the house: imports only go down, and heavy packages stay in their rooms."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "clevit_jax"
+# Top first; a room may import from lower floors only. Rooms that are still to come may be named.
+FLOORS = [
+    ["main"],
+    ["train", "preflight", "analysis"],
+    ["run", "classifier"],
+    ["rundir"],
+    ["experiment", "weights"],
+    ["evaluate", "step", "checkpoint"],
+    ["state"],
+    ["swin"],
+    ["window_attention"],
+    ["kernels", "data.check"],
+    ["data.pipeline"],
+    ["data.sources", "data.decode", "data.leaves"],
+    ["gallery"],
+    ["views"],
+    ["losses", "metrics", "optim", "sharding"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def _room(module):
+    """`clevit_jax.data.sources` -> data.sources, `clevit_jax.analysis.cam` -> analysis."""
+    parts = module.split(".")[1:]
+    names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((name for name in names if name in FLOOR), ".".join(parts))
+
+
+def _files():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(("clevit_jax", *path.relative_to(PACKAGE).with_suffix("").parts))
+        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
+
+
+def _imports(tree):
+    """Full names of what is imported anywhere in a file, `a.b` and `a.b.c` for `c` out of `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+MODULES = dict(_files())
+
+
+def _own(module):
+    """The modules of the package that a module imports."""
+    for name in _imports(MODULES[module]):
+        if name.split(".")[0] == "clevit_jax":
+            yield name if name in MODULES else name.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if MODULES[m].body])
+def test_imports_go_down(module):
+    if module in ("clevit_jax", "clevit_jax.data"):
+        pytest.skip("the names that a package hands out")
+    assert _room(module) in FLOOR, f"{module} has no floor yet"
+    for other in _own(module):
+        same_room = _room(module) == _room(other)
+        assert same_room or FLOOR[_room(other)] > FLOOR[_room(module)], f"{module} -> {other}"
+
+
+def test_no_circle():
+    """Within a room of several files, too."""
+    done: set[str] = set()
+
+    def visit(module, way):
+        assert module not in way, " -> ".join([*way, module])
+        if module not in done:
+            for other in _own(module):
+                visit(other, [*way, module])
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, [])
+
+
+def test_only_checkpoint_imports_orbax():
+    users = {m for m in MODULES if any(n.split(".")[0] == "orbax" for n in _imports(MODULES[m]))}
+    assert users == {"clevit_jax.checkpoint"}
+
+
+def test_no_torch_and_no_tensorflow_at_the_top():
+    """torch is an extra, for reading `.pth`; TensorFlow is no dependency at all."""
+    for module, tree in MODULES.items():
+        for node in tree.body:
+            names = {name.split(".")[0] for name in _imports(ast.Module([node], []))}
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not names & {"torch", "tensorflow"}, module
+
+
+def test_everything_is_imported_without_torch_and_tensorflow():
+    modules = ", ".join(sorted(MODULES))
+    code = f"import sys\nsys.modules |= dict.fromkeys(['torch', 'tensorflow'])\nimport {modules}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_rooms_are_small():
+    """The house rule: a file has one purpose, and at most about 350 lines."""
+    long = {
+        str(path.relative_to(PACKAGE)): count
+        for path in PACKAGE.rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 420
+    }
+    assert long == {}

@@ -1,0 +1,284 @@
+"""The command as a user types it: every mistake ends in one sentence, and nothing is written."""
+
+import functools
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags, logging
+from ml_collections import config_flags
+from PIL import Image
+
+import clevit_jax.main
+from clevit_jax import train
+from clevit_jax.data import decode
+
+# ml_collections loads config files by `load_module`.
+pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+TINY = """
+from configs import base
+
+def get_config():
+    config = base.get_config()
+    config.image_size = 16
+    config.data.resize = 16
+    config.eval.resize = 16
+    config.eval.batch_size = 4
+    config.batch_size = 4
+    config.epochs = 1
+    config.optim.warmup_epochs = 0.0
+    config.model.embed_dim = 8
+    config.model.depths = (1, 1)
+    config.model.num_heads = (1, 2)
+    config.model.window = 2
+    return config
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in: tiny.py, and data/ of 3 classes x 2 + 1 images, layout `ufg`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.py").write_text(TINY)
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "anno").mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 2), ("test", 1)):
+        lines = ""
+        for label, k in np.ndindex(3, count):
+            name = f"{label}_{k}_{split}.png"
+            pixels = rng.integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / "images" / name)
+            lines += f"{name} {label + 1}\n"
+        (tmp_path / "data" / "anno" / f"{split}.txt").write_text(lines)
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """`command(*args)` -> (exit code, stdout, stderr) of main.py run anew with its own flags."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        values = flags.FlagValues()
+        argv = ["main", *map(str, args)]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", argv)
+            sys.modules.pop("config_config", None)  # the file of the test before
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(flags, "FLAGS", values)
+            for module, name in (
+                (flags, "DEFINE_string"),
+                (flags, "DEFINE_enum"),
+                (config_flags, "DEFINE_config_file"),
+            ):
+                define = functools.partial(getattr(module, name), flag_values=values)
+                patch.setattr(module, name, define)
+            source = pathlib.Path(clevit_jax.main.__file__)
+            names = {"__name__": "main", "__file__": str(source)}
+            exec(compile(source.read_text(), source, "exec"), names)
+            verbosity = logging.get_verbosity()
+            capfd.readouterr()
+            try:
+                code = names["main"](names["_parse_flags"](argv))
+            except SystemExit as error:
+                code = error.code
+            finally:
+                logging.set_verbosity(verbosity)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def refused(result, *parts):
+    """Asserts exit code 2, one sentence that holds all parts, and no workdir."""
+    code, out, err = result
+    # The bars of the reading come first, drawn with carriage returns.
+    lines = [line for line in re.split(r"[\r\n]", err) if line and "images/s]" not in line]
+    lines = [line for line in lines if "Reading" not in line]
+    assert code == 2, (out, err)
+    assert lines[0].startswith("error: "), err
+    assert "Traceback" not in err + out
+    assert not pathlib.Path("run").exists()
+    for part in parts:
+        assert part in err
+    return lines
+
+
+OK = ("--config=tiny.py", "--workdir=run", "--config.data.root=data")
+MISTAKES = {
+    "no workdir": (["--config=tiny.py"], ["--workdir DIR"]),
+    "no config": (["--workdir=run"], ["run holds no run", "--config FILE"]),
+    "misspelt file": (["--config=tinny.py", "--workdir=run"], ["tinny.py", "mean tiny.py?"]),
+    "misspelt file, apart": (["--config", "tinny.py", "--workdir=run"], ["mean tiny.py?"]),
+    "no such file": (["--config=zzz/none.py", "--workdir=run"], ["no config file zzz/none.py"]),
+    "misspelt setting": (
+        [*OK, "--config.model.windw=7"],
+        ["no setting --config.model.windw;", "nearest is --config.model.window."],
+    ),
+    "wrong group": (
+        [*OK, "--config.lr=1"],
+        ["no setting --config.lr;", "nearest is --config.optim.lr."],
+    ),
+    "a group": ([*OK, "--config.optim=3"], ["no setting --config.optim;"]),
+    "override first": (["--config.seed=1", "--workdir=run"], ["--config.seed needs --config FILE"]),
+    "no number": ([*OK, "--config.optim.lr=abc"], ["--config.optim.lr=abc", "float"]),
+    "no whole number": ([*OK, "--config.epochs=1.5"], ["--config.epochs=1.5", "int"]),
+    "no numbers": ([*OK, "--config.model.depths=2,a"], ["model.depths", "numbers"]),
+    "unknown flag": ([*OK, "--workdri=x"], ["'workdri'", "workdir"]),
+    "unknown mode": ([*OK, "--mode=test"], ["--mode=test", "train|eval"]),
+    "left over": ([*OK, "epochs=3"], ["'epochs=3' is no flag", "--config.NAME=VALUE"]),
+    "negative": ([*OK, "--config.optim.lr=-1"], ["optim.lr is -1.0", "at least 0"]),
+    "no data": (["--config=tiny.py", "--workdir=run"], ["data.root is empty", "data.root=DIR"]),
+    "data elsewhere": ([*OK, "--config.data.root=dta"], ["dta is not a folder", "anno/train.txt"]),
+    "image size": ([*OK, "--config.image_size=20", "--config.eval.resize=20"],
+                   ["size 20", "16 and 32"]),
+    "views without loss": ([*OK, "--config.views.kind=base"],
+                           ["views.kind=base", "loss.positive=0", "loss.contrast=0"]),
+    "batch over devices": ([*OK, "--config.batch_size=6"], ["batch_size is 6", "4 or 8"]),
+    "evaluation over devices": ([*OK, "--config.eval.batch_size=6"],
+                                ["eval.batch_size is 6", "4 or 8"]),
+    "mesh": ([*OK, "--config.mesh.data=3"], ["mesh.data x mesh.fsdp", "4 devices"]),
+    "warm-up": ([*OK, "--config.optim.warmup_epochs=9"], ["warm-up", "shorter"]),
+    "heads": ([*OK, "--config.model.num_heads=3,2"], ["model.num_heads[0] is 3"]),
+    "variant": ([*OK, "--config.model.variant=huge"], ["'huge'", "tiny, small, base, large"]),
+    "nothing to evaluate": ([*OK, "--mode=eval"], ["run has no checkpoint", "train it"]),
+    "too many classes": ([*OK, "--config.model.num_classes=4"],
+                         ["train.txt: label 4 has no training image"]),
+    "soyageing": ([f"--config={CONFIGS / 'soyageing.py'}", "--workdir=run"],
+                  ["growth stage", "R6"]),
+    "soyageing R2": ([f"--config={CONFIGS / 'soyageing.py'}:R2", "--workdir=run"],
+                     ["growth stage", "'R2'"]),
+    "argument for none": ([f"--config={CONFIGS / 'cub.py'}:R2", "--workdir=run"],
+                          ["cub.py:R2 cannot be loaded", "takes 0 positional arguments"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistyped_command_is_one_sentence(command, place, name):
+    args, parts = MISTAKES[name]
+    assert len(refused(command(*args), *parts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("def get_config(:\n", "SyntaxError: "),
+        ("def get_config():\n    return 1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("x = 1\n", "no attribute 'get_config'"),
+        (
+            "def get_config():\n    raise ValueError('wrong moon.')\n",
+            "cannot be loaded: wrong moon.",
+        ),
+        ("def get_config():\n    pass\n", "broken.py cannot be loaded"),
+    ],
+)
+def test_a_broken_config_file_is_one_sentence(command, place, text, part):
+    (place / "broken.py").write_text(text)
+    assert len(refused(command("--config=broken.py", "--workdir=run"), "broken.py", part)) == 1
+
+
+def _annotate(place, split, text):
+    (place / "data" / "anno" / f"{split}.txt").write_text(text)
+
+
+def test_bad_data_is_named_by_file_and_line(command, place):
+    _annotate(place, "train", "0_0_train.png 1\n1_0_train.png x\n2_0_train.png 0\ngone.png 2\n")
+    lines = refused(command(*OK))
+    assert re.search(r"train.txt, line 2: .*'x'", lines[0])
+    assert re.search(r"train.txt, line 3: .*is 0, but labels start at 1", lines[1])
+    assert re.search(r"train.txt, line 4: .*'gone.png' is not in images/", lines[2])
+    _annotate(place, "train", "0_0_train.png 1\n1_0_train.png 5\n")
+    assert len(refused(command(*OK, "--config.model.num_classes=3"),
+                       "train.txt, line 2", "is 5, above num_classes = 3")) >= 1  # fmt: skip
+
+
+def test_an_empty_class_and_an_empty_split(command, place):
+    _annotate(place, "train", "0_0_train.png 1\n2_0_train.png 3\n")
+    refused(command(*OK), "train.txt: label 2 has no training image")
+    _annotate(place, "train", "0_0_train.png 1\n1_0_train.png 2\n2_0_train.png 3\n")
+    _annotate(place, "test", "")
+    refused(command(*OK), "test.txt lists no image")
+
+
+def test_an_empty_class_folder(command, place):
+    for folder in ("train/a", "train/b", "test/a"):
+        (place / "folders" / folder).mkdir(parents=True)
+        if folder != "train/b":
+            source = place / "data" / "images" / "0_0_train.png"
+            shutil.copy(source, place / "folders" / folder / "0.png")
+    refused(command(*OK, "--config.data.root=folders"), "folders/train/b holds no image")
+
+
+def test_all_truncated_images_are_named(command, place):
+    """One of each split; a good one in between is not."""
+    for name in ("1_0_train.png", "2_0_test.png"):
+        path = place / "data" / "images" / name
+        path.write_bytes(path.read_bytes()[:60])
+    result = command(*OK)
+    refused(result, "1_0_train.png cannot be decoded", "2_0_test.png cannot be decoded")
+    assert "0_0_train.png" not in result[2]
+
+
+def test_no_room_on_the_disk(command, place, monkeypatch):
+    full = shutil.disk_usage(place)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    lines = refused(command(*OK), "no room", "free some space", "None is saved yet")
+    assert len(lines) == 1
+
+
+def test_leaves_are_not_written_over_other_files(command, place):
+    before = sorted(place.rglob("*"))
+    refused(command(*OK, "--config.data.leaves.classes=3"), "data is not empty")
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_workdir_that_cannot_be_written(command, place):
+    (place / "file").write_text("mine")
+    code, _, err = command(*OK, "--workdir=file")
+    assert code == 2
+    assert "error: --workdir file cannot be written" in err
+    assert "Traceback" not in err
+    assert (place / "file").read_text() == "mine"
+    assert command(*OK, "--workdir=file/run")[0] == 2
+
+
+def test_a_folder_of_other_results_is_left_alone(command, place):
+    (place / "other" / "checkpoints").mkdir(parents=True)
+    code, _, err = command(*OK, "--workdir=other")
+    assert code == 2
+    assert "other holds results but no config.json; name another --workdir" in err
+    assert [path.name for path in (place / "other").iterdir()] == ["checkpoints"]
+
+
+def test_ctrl_c_while_images_are_read(command, place, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "decode_all", interrupt)
+    code, _, err = command(*OK)
+    assert code == 130
+    assert "Stopped before the first update" in err
+    assert "Traceback" not in err
+    assert not (place / "run").exists()
+
+
+def test_every_file_is_found_from_anywhere(command, place):
+    """A config of the repository by its full path, from a folder where `configs` is not."""
+    args = (f"--config={CONFIGS / 'cub.py'}", "--workdir=run", "--config.data.root=data")
+    refused(command(*args), "labels 4 to 200 have no training image")
+    assert decode.read_rgb(place / "data" / "images" / "0_0_train.png").size == (16, 16)
+
+
+def test_as_a_process():
+    """What the tests above take apart: entry point, exit code and both streams of a process."""
+    command = [sys.executable, "-m", "clevit_jax.main", "--config=none.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: There is no config file none.py; give the path of one.\n"

@@ -1,0 +1,130 @@
+"""The folder of a run belongs to one config, and its files are whole."""
+
+import json
+import os
+import pathlib
+
+import pytest
+
+from clevit_jax import rundir
+from clevit_jax.experiment import ConfigError, flatten
+from configs import base
+
+FREE = {
+    "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
+    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "mesh.data", "mesh.fsdp",
+}  # fmt: skip
+
+
+def make_config(**changes):
+    config = base.get_config()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A folder where the base config has begun to train."""
+    rundir.claim(tmp_path / "run", make_config())
+    (tmp_path / "run" / "checkpoints").mkdir()
+    return tmp_path / "run"
+
+
+def test_a_config_comes_back_as_it_was(begun):
+    """Tuples, empty tuples, floats and whole numbers included."""
+    loaded = rundir.load_config(begun)
+    assert flatten(loaded) == flatten(make_config())
+    types = {name: type(value) for name, value in flatten(make_config()).items()}
+    assert {name: type(value) for name, value in flatten(loaded).items()} == types
+    assert loaded.is_locked
+
+
+def test_the_same_config_may_go_on(begun):
+    rundir.check(begun, make_config())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data__root": "elsewhere"}, {"data__threads": 3}, {"data__cache_bytes": 1},
+        {"checkpoint__keep": 9}, {"checkpoint__every_minutes": 1.0}, {"log__every_steps": 1},
+        {"mesh__fsdp": 2},
+    ],
+)  # fmt: skip
+def test_what_does_not_change_the_numbers_may_differ(begun, change):
+    rundir.check(begun, make_config(**change))
+
+
+def test_what_does_may_not(begun):
+    """Every other setting, one at a time, with both values."""
+    for name, value in flatten(make_config()).items():
+        if name in FREE:
+            continue
+        other = {str: "x", int: 3456, float: 0.123, tuple: (1.5, 2.5)}[type(value)]
+        with pytest.raises(ConfigError) as error:
+            rundir.check(begun, make_config(**{name: other}))
+        assert str(error.value).endswith(f"Different are (there, here): {name}: {value}, {other}.")
+        assert str(begun) in str(error.value)
+
+
+def test_a_setting_that_one_of_the_two_does_not_have():
+    assert rundir.compare({"a": 1, "b": 2}, {"b": 2, "c": 3}) == ["a: 1, not set", "c: not set, 3"]
+    assert rundir.compare({"data.root": "x"}, {"mesh.data": 1}) == []
+
+
+def test_a_folder_that_has_not_begun_is_free(tmp_path):
+    rundir.check(tmp_path / "new", make_config())
+    rundir.claim(tmp_path, make_config())
+    rundir.check(tmp_path, make_config(seed=1))  # claimed, but nothing was computed
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
+def test_results_without_a_config_are_somebody_elses(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=r"holds results but no config.json; name another --work"):
+        rundir.check(tmp_path, make_config())
+
+
+def test_a_config_that_is_damaged_or_missing(begun):
+    (begun / "config.json").write_text('{"seed": 0')
+    with pytest.raises(ConfigError, match=r"config.json is not JSON"):
+        rundir.check(begun, make_config())
+    (begun / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds no run .* start one with --config FILE"):
+        rundir.load_config(begun)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        rundir.read_json(begun / "config.json")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    rundir.write_json(path, {"a": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            rundir.write_json(path, {"a": [2] * 10})
+    assert rundir.read_json(path) == {"a": 1}
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=r"--workdir .* cannot be written: "):
+            rundir.claim(folder, make_config())
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", refuse)
+    with pytest.raises(ConfigError, match="cannot be written: Permission denied"):
+        rundir.claim(tmp_path / "read-only", make_config())
+
+
+def test_what_run_json_says_of_the_machine():
+    facts = rundir.describe({"updates": 7})
+    assert facts["updates"] == 7
+    assert facts["versions"]["jax"]
+    assert set(facts["versions"]) == set(rundir.PACKAGES)
+    assert facts["devices"] == ["cpu", 4]
+    assert facts["processes"] == 1
+    json.dumps(facts)

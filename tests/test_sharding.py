@@ -1,0 +1,73 @@
+"""Meshes, the rule of where arrays live, and batches that are divided."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from clevit_jax.sharding import check_batch_size, make_mesh, state_sharding, to_global
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "shape"),
+    [(-1, 1, (4, 1)), (4, 1, (4, 1)), (2, 2, (2, 2)), (-1, 2, (2, 2)), (1, -1, (1, 4))],
+)
+def test_mesh(data, fsdp, shape):
+    mesh = make_mesh(data, fsdp)
+    assert mesh.axis_names == ("data", "fsdp")
+    assert mesh.devices.shape == shape
+    assert set(mesh.devices.flat) == set(jax.devices())
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp"), [(3, 1), (2, 1), (-1, 3), (-1, -1), (0, 4), (-1, 0), (-1, 8), (-2, -2)]
+)
+def test_a_mesh_that_leaves_devices_over(data, fsdp):
+    with pytest.raises(ValueError, match=r"mesh.data x mesh.fsdp must use all 4 devices"):
+        make_mesh(data, fsdp)
+
+
+def test_mesh_of_some_devices():
+    assert make_mesh(devices=jax.devices()[:2]).devices.shape == (2, 1)
+
+
+SHAPES = {
+    "largest axis": ((128, 256), P(None, "fsdp")),
+    "first of equals": ((128, 128), P("fsdp")),
+    "largest that divides": ((128, 129), P("fsdp")),
+    "none divides": ((129, 131), P()),
+    "exactly 2**14": ((2**14,), P("fsdp")),
+    "one number less": ((2**14 - 2,), P()),
+    "four axes": ((4, 4, 3, 512), P(None, None, None, "fsdp")),
+    "scalar": ((), P()),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_rule_on_2_x_2(name):
+    shape, spec = SHAPES[name]
+    leaf = jax.ShapeDtypeStruct(shape, np.float32)
+    (sharding,) = jax.tree.leaves(state_sharding(make_mesh(2, 2), {"a": leaf}))
+    assert sharding.spec == spec
+    whole = state_sharding(make_mesh(), leaf)
+    assert whole.spec == P()
+    assert whole.mesh.devices.shape == (4, 1)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (2, 2), (1, 4)])
+def test_a_batch_is_divided_row_by_row(shape):
+    rows = np.arange(24, dtype=np.int32).reshape(8, 3)
+    batch = to_global(make_mesh(*shape), {"a": rows})
+    np.testing.assert_array_equal(batch["a"], rows)
+    held = sorted(np.asarray(shard.data)[:, 0].tolist() for shard in batch["a"].addressable_shards)
+    assert held == [[0, 3], [6, 9], [12, 15], [18, 21]]
+
+
+def test_batch_size():
+    check_batch_size("batch_size", 12, 4)
+    with pytest.raises(ValueError, match=r"^batch_size is 6, .* 4 devices .* is 4 or 8\.$"):
+        check_batch_size("batch_size", 6, 4)
+    with pytest.raises(ValueError, match=r"eval.batch_size is 3.* is 4\.$"):
+        check_batch_size("eval.batch_size", 3, 4)
+    with pytest.raises(ValueError, match=r" is 4\.$"):
+        check_batch_size("batch_size", 0, 4)

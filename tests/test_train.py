@@ -1,0 +1,440 @@
+"""Runs, from start to end: killed, stopped, resumed, finished, evaluated, and gone wrong.
+
+One small run is made once and looked at by most tests; all share its compiled functions.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import numpy as np
+import pytest
+from absl import logging
+
+from clevit_jax import train as training
+from clevit_jax.checkpoint import CheckpointError, Checkpoints
+from clevit_jax.data import leaves, pipeline
+from clevit_jax.experiment import ConfigError, Plan
+from clevit_jax.run import evaluate_test, evaluate_workdir, prepare
+from clevit_jax.sharding import replicated, to_global
+from clevit_jax.train import TrainingError, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+CONFIG = """
+from configs import base
+
+def get_config():
+    config = base.get_config()
+    config.data.root = "leaves"
+    config.data.resize = 16
+    config.image_size = 16
+    config.eval.resize = 16
+    config.eval.batch_size = 4
+    config.eval.every_epochs = 5
+    config.epochs = 16
+    config.batch_size = 4
+    config.model.embed_dim = 8
+    config.model.depths = (1, 1)
+    config.model.num_heads = (1, 2)
+    config.model.window = 2
+    config.views.degrees = 0.0
+    config.optim.lr = 1.0
+    config.optim.warmup_epochs = 1.0
+    config.optim.ema = 0.9
+    config.checkpoint.every_steps = 7
+    config.checkpoint.keep = 100
+    config.log.every_steps = 1
+    return config
+"""
+TOTAL = 48  # 16 epochs of 12 images in batches of 4
+SAVED = [7, 14, 21, 28, 35, 42]  # besides 15, 30, 45 and 48, where it is evaluated
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Runs and processes of this file share what they compile."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+        del os.environ[name.upper()]
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """4 cultivars, 3 training images and 2 test images each."""
+    folder = tmp_path_factory.mktemp("data") / "leaves"
+    return leaves.write_dataset(folder, classes=4, train_per_class=3, test_per_class=2, size=16)
+
+
+@pytest.fixture
+def data(root, tmp_path):
+    """A copy that a test may damage."""
+    return pathlib.Path(shutil.copytree(root, tmp_path / "leaves"))
+
+
+def make_config(root, **changes):
+    names: dict = {}
+    exec(CONFIG, names)
+    config = names["get_config"]()
+    config.data.root = str(root)
+    for name, value in changes.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config
+
+
+@dataclasses.dataclass
+class Whole:
+    config: object
+    workdir: pathlib.Path
+    out: str
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory, compiled):
+    """A run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole") / "new" / "run"
+    config = make_config(f"{root}/")  # as a shell completes it
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda *args, **_: lines.append(" ".join(map(str, args))))
+        assert train(config, workdir) == 0
+    return Whole(config, workdir, "\n".join(lines))
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return pathlib.Path(shutil.copytree(whole.workdir, tmp_path / "run"))
+
+
+def records(workdir, prefix):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [record for line in lines if f"{prefix}/loss" in (record := json.loads(line))]
+
+
+def steps(workdir, prefix="train"):
+    return [record["step"] for record in records(workdir, prefix)]
+
+
+def saved(config, workdir, step):
+    """State and meta of a checkpoint, as arrays."""
+    run = prepare(config, workdir)
+    checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
+    state, meta = checkpoints.restore(step, run.initial_state())
+    checkpoints.close()
+    return jax.device_get(state), meta
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_a_run_leaves(whole):
+    assert steps(whole.workdir) == list(range(1, TOTAL + 1))
+    assert steps(whole.workdir, "test") == [15, 30, 45, 48]  # every 5 epochs of 3 updates, the end
+    last = records(whole.workdir, "test")[-1]
+    result = json.loads((whole.workdir / "evaluation.json").read_text())
+    assert result["last"]["step"] == TOTAL
+    assert result["last"]["loss"] == last["test/loss"]
+    assert result["last"]["count"] == 8
+    best = max(record["test/top1"] for record in records(whole.workdir, "test"))
+    assert result["best"]["top1"] == best
+    assert "chosen on the test set" in whole.out
+    facts = json.loads((whole.workdir / "run.json").read_text())
+    assert facts["updates"] == TOTAL
+    assert facts["peak_learning_rate"] == pytest.approx(1.0 * 4 / 512)
+    assert facts["peak_learning_rate_head"] == pytest.approx(5 * 4 / 512)
+    rates = [record["train/lr"] for record in records(whole.workdir, "train")]
+    assert max(rates) == pytest.approx(4 / 512)
+    names = {"config.json", "run.json", "evaluation.json", "metrics.jsonl", "tensorboard",
+             "views.png", "checkpoints"}  # fmt: skip
+    assert {path.name for path in whole.workdir.iterdir()} == names
+
+
+def test_checkpoints_are_the_states_of_their_steps(whole):
+    """Made again by a plain loop that saves nothing."""
+    run = prepare(whole.config, whole.workdir)
+    batches = pipeline.train_dataset(
+        run.train_images, [example.label for example in run.dataset.train], seed=0, batch_size=4,
+        process_index=0, process_count=1, threads=1, prefetch=0,
+    )  # fmt: skip
+    iterator = iter(batches)
+    state = run.initial_state()
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    update = jax.jit(
+        run.train_step, donate_argnums=0, out_shardings=(shardings, replicated(run.mesh))
+    )
+    for step in range(15):
+        if step in (7, 14):
+            kept, meta = saved(whole.config, whole.workdir, step)
+            same(kept, jax.tree.map(np.array, state))
+            assert meta["split_hash"] == run.dataset.split_hash()
+            assert meta["config"]["optim"]["ema"] == 0.9
+        state, _ = update(state, to_global(run.mesh, next(iterator)))
+    folders = {path.name for path in (whole.workdir / "checkpoints").iterdir()}
+    assert set(map(str, [*SAVED, TOTAL])) <= folders <= set(map(str, [*SAVED, 15, 30, 45, TOTAL]))
+
+
+def _process(folder, root):
+    (folder / "tiny.py").write_text(CONFIG)
+    command = [sys.executable, "-m", "clevit_jax.main", "--config=tiny.py", "--workdir=run",
+               f"--config.data.root={root}"]  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _until(process, condition):
+    """Waits for the condition; fails if the process ends before it."""
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.001)
+
+
+def _last(workdir):
+    """The last step that metrics.jsonl tells of."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path):
+    """SIGKILL between saves, SIGKILL during a save, SIGTERM; every bit as without."""
+    run, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    first = _process(tmp_path, root)
+    _until(first, lambda: (checkpoints / "7").exists() and _last(run) > 8)
+    first.kill()
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert 8 < _last(run) < TOTAL
+
+    second = _process(tmp_path, root)
+    stale = set(checkpoints.glob("*tmp*"))
+    _until(second, lambda: set(checkpoints.glob("*tmp*")) - stale)
+    second.kill()
+    out = second.communicate()[0]
+    assert "Going on from step" in out
+    assert second.returncode == -signal.SIGKILL
+
+    third = _process(tmp_path, root)
+    begin = _last(run)
+    _until(third, lambda: _last(run) not in (begin, 0) and _last(run) > 16)
+    third.terminate()
+    out = third.communicate()[0]
+    assert third.returncode == 75, out
+    assert "Stopped and saved at step" in out
+    assert "run the same command to go on" in out
+    stopped = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+    assert f"saved at step {stopped};" in out
+
+    assert train(make_config(root), run) == 0
+    assert steps(run) == list(range(1, TOTAL + 1))
+    assert steps(run, "test") == [15, 30, 45, 48]
+    same(saved(whole.config, run, TOTAL)[0], saved(whole.config, whole.workdir, TOTAL)[0])
+    for name in ("train/loss", "train/grad_norm", "train/lr"):
+        a, b = ([r[name] for r in records(w, "train")] for w in (run, whole.workdir))
+        assert a == b
+    a, b = (json.loads((w / "evaluation.json").read_text()) for w in (run, whole.workdir))
+    assert (a["last"], a["best"]) == (b["last"], b["best"])
+
+
+def test_a_finished_run_says_so(whole, copy, capsys):
+    before = (copy / "metrics.jsonl").read_bytes()
+    (copy / "evaluation.json").unlink()
+    assert train(whole.config, copy) == 0
+    out = capsys.readouterr().out
+    assert f"{copy} is finished: it is at its last step, {TOTAL}." in out
+    assert (copy / "metrics.jsonl").read_bytes() == before
+    assert json.loads((copy / "evaluation.json").read_text())["last"]["step"] == TOTAL
+
+
+def test_eval_mode_gives_the_numbers_of_the_end(whole, copy):
+    """And changes nothing else, so that it may be run while the run trains."""
+    (copy / "checkpoints" / "50.orbax-checkpoint-tmp").mkdir()
+    first = json.loads((copy / "evaluation.json").read_text())
+    (copy / "evaluation.json").unlink()
+    before = sorted(copy.rglob("*"))
+    assert evaluate_workdir(whole.config, copy) == 0
+    again = json.loads((copy / "evaluation.json").read_text())
+    assert (again["last"], again["best"]) == (first["last"], first["best"])
+    assert sorted(copy.rglob("*")) == sorted([*before, copy / "evaluation.json"])
+
+
+def test_the_average_is_what_is_evaluated(whole):
+    run = prepare(whole.config, whole.workdir)
+    checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
+    state, _ = checkpoints.restore(TOTAL, run.initial_state())
+    checkpoints.close()
+    result = json.loads((whole.workdir / "evaluation.json").read_text())["last"]
+    assert evaluate_test(run, state.ema).loss == result["loss"]
+    assert evaluate_test(run, state.params).loss != result["loss"]
+
+
+def _relabel(data):
+    path = data / "anno" / "test.txt"
+    lines = path.read_text().splitlines()
+    lines[0] = lines[0].rsplit(" ", 1)[0] + " 2"
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _one_class_more(data):
+    """Another head, so the checkpoints do not even fit; they are not damaged for that."""
+    shutil.copy(data / "images" / "01_01_train.png", data / "images" / "05_01_train.png")
+    with (data / "anno" / "train.txt").open("a") as file:
+        file.write("05_01_train.png 5\n")
+    (data / "classes.txt").unlink()
+
+
+@pytest.mark.parametrize("change", [_relabel, _one_class_more])
+def test_another_split_is_refused(copy, data, change):
+    change(data)
+    before = sorted(copy.rglob("*"))
+    for mode in (evaluate_workdir, train):
+        with pytest.raises(ConfigError, match=r"no longer lists the files and labels .*same data"):
+            mode(make_config(data), copy)
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_another_config_is_refused(copy, root):
+    """Both values of all that differs; what only says where and how may differ."""
+    config = make_config(root, optim__lr=0.5, model__window=4, data__threads=1, mesh__data=4)
+    for mode in (evaluate_workdir, train):
+        with pytest.raises(ConfigError) as error:
+            mode(config, copy)
+        assert str(error.value) == (
+            f"{copy} holds a run with another config; name another --workdir. Different are "
+            "(there, here): model.window: 2, 4; optim.lr: 1.0, 0.5."
+        )
+    assert not (copy / "checkpoints-damaged").exists()
+
+
+def test_a_damaged_newest_checkpoint(whole, copy, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(logging, "error", lambda text, *args, **_: said.append(text % args))
+    (copy / "checkpoints" / str(TOTAL) / "state" / "_METADATA").unlink()
+    assert train(whole.config, copy) == 0
+    assert f"Checkpoint {TOTAL} cannot be read" in said[0]
+    assert steps(copy) == list(range(1, TOTAL + 1))
+    same(saved(whole.config, copy, TOTAL)[0], saved(whole.config, whole.workdir, TOTAL)[0])
+
+
+def test_a_file_in_both_splits_is_warned_of(data, tmp_path, capsys):
+    with (data / "anno" / "test.txt").open("a") as file:
+        file.write("01_01_train.png 1\n")
+    assert train(make_config(data), tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert "Warning: " in out
+    assert "1 file(s) are listed both for training and for testing (01_01_train.png)" in out
+    assert "(9 images)" in out
+
+
+def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
+    """The run stops at the tenth, and the parameters are still those that it began with."""
+    run = prepare(make_config(root), tmp_path / "run")
+
+    def poisoned():
+        state = run.initial_state()
+        bias = state.params["head"]["bias"] * np.float32(np.nan)
+        head = {**state.params["head"], "bias": bias}
+        return dataclasses.replace(state, params={**state.params, "head": head})
+
+    bad = dataclasses.replace(run, initial_state=poisoned)
+    monkeypatch.setattr(training, "prepare", lambda config, workdir: bad)
+    with pytest.raises(TrainingError, match=r"10 updates in a row, up to update 10, .* optim.lr"):
+        train(run.config, run.workdir)
+    assert steps(run.workdir)[-1] == 10
+    assert records(run.workdir, "train")[-1]["train/loss"] is None
+    kept, _ = saved(run.config, run.workdir, 7)
+    same(kept.params, jax.device_get(poisoned().params))
+    batch = np.load(run.workdir / "nonfinite_batch.npz")
+    order = np.random.RandomState([0, 3]).permutation(12)  # update 10 is the first of epoch 3
+    np.testing.assert_array_equal(batch["id"], order[:4])
+    np.testing.assert_array_equal(batch["image"], [run.train_images[i] for i in order[:4]])
+
+
+def test_a_save_that_fails(root, tmp_path, monkeypatch):
+    """Before the end it is logged and training goes on; at the end it is an error."""
+    said: list[str] = []
+    monkeypatch.setattr(logging, "error", lambda text, *args, **_: said.append(text % args))
+    original = Checkpoints.save
+    failing = {7}
+
+    def save(self, state, meta, **more):
+        if int(state.step) in failing:
+            raise CheckpointError("The disk is full.")
+        original(self, state, meta, **more)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    config = make_config(root)
+    assert train(config, tmp_path / "a") == 0
+    assert said == ["The disk is full. Training goes on; the next checkpoint will try again."]
+    left = {path.name for path in (tmp_path / "a" / "checkpoints").iterdir()}
+    assert "7" not in left
+    assert {"14", str(TOTAL)} <= left
+    failing = {TOTAL}
+    with pytest.raises(CheckpointError, match="The disk is full"):
+        train(config, tmp_path / "b")
+    left = {path.name for path in (tmp_path / "b" / "checkpoints").iterdir()}
+    assert str(TOTAL) not in left
+    assert {"7", "42"} <= left
+
+
+def test_stopped_and_the_save_fails(root, tmp_path, monkeypatch):
+    """It must not say that it was saved."""
+    monkeypatch.setattr(training, "_agreed", lambda step, *wishes: [step == 2, False])
+
+    def save(self, state, meta, **more):
+        raise CheckpointError("The disk is full.")
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(CheckpointError, match="The disk is full"):
+        train(make_config(root), tmp_path / "run")
+
+
+def test_two_signals():
+    """The first is noted, the second ends at once, and then all is as before."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with training._stop_signals() as received:
+        assert not received
+        signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    code = (
+        "import signal; from clevit_jax import train\n"
+        "with train._stop_signals():\n"
+        "    signal.raise_signal(signal.SIGINT); print('once', flush=True)\n"
+        "    signal.raise_signal(signal.SIGINT); print('twice', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "once\n")
+
+
+@pytest.mark.parametrize(("images", "batch", "epochs"), [(12, 4, 6), (10, 4, 7), (3, 8, 9)])
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_one_evaluation_for_each_epoch_that_is_due(images, batch, epochs, every):
+    """Those epochs that end with the same update share one."""
+    plan = Plan(images, batch, epochs)
+    config = types.SimpleNamespace(eval=types.SimpleNamespace(every_epochs=every))
+    run = types.SimpleNamespace(config=config, plan=plan)
+    due = [s for s in range(1, plan.total + 1) if training._evaluation_due(run, s)]
+    ends = {e * images // batch for e in range(every, epochs + 1, every)}
+    assert due == sorted((ends | {epochs * images // batch}) - {0})
