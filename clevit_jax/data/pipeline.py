@@ -166,7 +166,7 @@ def train_dataset(
     # RandomState, because NumPy promises its stream for ever, and a run may outlive a version.
     @functools.lru_cache(maxsize=4)
     def order(epoch: int) -> np.ndarray:
-        return np.random.RandomState([seed, epoch]).permutation(number)  # noqa: NPY002
+        return np.random.RandomState([seed, epoch]).permutation(number)
 
     def load(step: int) -> Batch:
         positions = step * batch_size + np.arange(share.start, share.stop)  # [b]
