@@ -145,7 +145,8 @@ def _loop(
             saver.save(state, batches.get_state(), score, must=must)
         if stopping and step < total:
             checkpoints.wait()
-            follower.say(f"Stopped and saved at step {step}; run the same command to go on.")
+            where = f"and saved at step {step}" if step else "before the first update"
+            follower.say(f"Stopped {where}; run the same command to go on.")
             return STOPPED
         if step == total:
             break
