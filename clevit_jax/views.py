@@ -36,7 +36,7 @@ class ViewConfig:
     """
 
     kind: str = "full"  # full | base (anchor alone) | mask_only | swap_only
-    size: int = 448  # side of a view, pixels
+    size: int = 448  # side of a view, pixels; the config's `image_size`
     crop_scale: tuple[float, float] = (0.67, 1.0)  # area of the crop, share of the image
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
     brightness: float = 0.3  # factor uniform in 1 +- this; 0 switches it off
@@ -50,29 +50,24 @@ class ViewConfig:
         if self.kind not in KINDS:
             raise ValueError(f"views.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}.")
         if self.size < 1:
-            raise ValueError(f"views.size is {self.size}; it must be at least 1 pixel.")
-        for name, highest in (
-            ("crop_scale", 1),
-            ("crop_ratio", 100),
-            ("erase_area", 1),
-            ("erase_ratio", 100),
-        ):
+            raise ValueError(f"image_size is {self.size}; it must be at least 1 pixel.")
+        pairs = {"crop_scale": 1, "crop_ratio": 100, "erase_area": 1, "erase_ratio": 100}
+        for name, highest in pairs.items():
             pair = tuple(getattr(self, name))  # a list, as read from JSON, would not hash
             object.__setattr__(self, name, pair)
             if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= highest:
                 raise ValueError(
                     f"views.{name} is {pair}; it must be (low, high), 0 < low <= high <= {highest}."
                 )
-        for name, highest in (("brightness", 1), ("degrees", 180), ("flip", 1)):
-            if not 0 <= getattr(self, name) <= highest:
-                raise ValueError(
-                    f"views.{name} is {getattr(self, name)}; it must lie in 0..{highest}."
-                )
+        for name, highest in {"brightness": 1, "degrees": 180, "flip": 1}.items():
+            value = getattr(self, name)
+            if not 0 <= value <= highest:
+                raise ValueError(f"views.{name} is {value}; it must lie in 0..{highest}.")
         if self.parts < 1:
             raise ValueError(f"views.parts is {self.parts}; it must be at least 1.")
         if self.kind in SHUFFLING_KINDS and self.size % self.parts:
             raise ValueError(
-                f"views.parts is {self.parts}, which does not divide views.size {self.size}."
+                f"views.parts is {self.parts}, which does not divide image_size {self.size}."
             )
 
 
@@ -97,14 +92,9 @@ def example_keys(seed: int | jax.Array, epoch: jax.Array, ids: jax.Array) -> jax
 
 
 def _random_box(
-    key: jax.Array,
-    *,
-    shape: tuple[int, int],
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-    largest: tuple[int, int],
-    fallback: tuple[int, int],
-) -> jax.Array:
+    key: jax.Array, *, shape: tuple[int, int], area: tuple[float, float],
+    aspect: tuple[float, float], largest: tuple[int, int], fallback: tuple[int, int],
+) -> jax.Array:  # fmt: skip
     """First of ten drawn sizes that is within `largest`, at a uniform place; else `fallback`.
 
     Sizes are (height, width), `aspect` is height over width. The fall-back box is centred.
@@ -127,13 +117,9 @@ def _random_box(
 
 
 def random_crop_box(
-    key: jax.Array,
-    *,
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-) -> jax.Array:
+    key: jax.Array, *, height: int, width: int,
+    scale: tuple[float, float], ratio: tuple[float, float],
+) -> jax.Array:  # fmt: skip
     """Box int32 [4] of a random resized crop of a height x width image.
 
     `scale` is the share of the area, `ratio` width over height, log-uniform. After ten illegal
@@ -145,42 +131,41 @@ def random_crop_box(
     elif width / height > ratio[1]:
         fallback = (height, round(height * ratio[1]))
     return _random_box(
-        key,
-        shape=(height, width),
-        area=scale,
-        aspect=(1 / ratio[1], 1 / ratio[0]),
-        largest=(height, width),
-        fallback=fallback,
-    )
+        key, shape=(height, width), area=scale, aspect=(1 / ratio[1], 1 / ratio[0]),
+        largest=(height, width), fallback=fallback,
+    )  # fmt: skip
+
+
+def _resize_weights(start: jax.Array, length: jax.Array, *, size: int, pixels: int) -> jax.Array:
+    """Weights float32 [size, pixels] that resize the pixels start..start + length to `size`."""
+    place = jnp.arange(size, dtype=jnp.int32)[:, None]  # [size, 1]
+    index = jnp.arange(pixels, dtype=jnp.int32)[None, :] - start  # [1, pixels]
+    # Distances of the centres times 2 size: integers, and so the same weights on every device.
+    distance = jnp.abs((2 * index + 1) * size - (2 * place + 1) * length)  # [size, pixels]
+    weights = jnp.maximum(2 * jnp.maximum(length, size) - distance, 0)
+    weights = jnp.where((index >= 0) & (index < length), weights, 0).astype(jnp.float32)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def crop(image: jax.Array, box: jax.Array, *, size: int) -> jax.Array:
     """The box of the image [H, W, C], resized to [size, size, C]; float32, same range.
 
-    Bilinear with antialias, as Pillow's `resize(..., BILINEAR, box=...)`: a triangle filter that
-    widens as the crop shrinks, cut off at the edges of the image and not of the box.
+    Bilinear with antialias, as Pillow's `crop` and then `resize(..., BILINEAR)`: a triangle filter
+    that widens as the crop shrinks and sees no pixel outside the box. The box lies in the image
+    and is not empty. Source: torchvision `resized_crop`.
     """
-    start, length = box[:2].astype(jnp.float32), box[2:].astype(jnp.float32)
-    scale = size / length
-    return jax.image.scale_and_translate(
-        image.astype(jnp.float32),
-        (size, size, image.shape[-1]),
-        spatial_dims=(0, 1),
-        scale=scale,
-        translation=-start * scale,
-        method="linear",
-        antialias=True,
-    )
+    top, left, height, width = box
+    rows = _resize_weights(top, height, size=size, pixels=image.shape[0])  # [size, H]
+    columns = _resize_weights(left, width, size=size, pixels=image.shape[1])  # [size, W]
+    highest = jax.lax.Precision.HIGHEST
+    image = image.astype(jnp.float32)
+    return jnp.einsum("hwc,yh,xw->yxc", image, rows, columns, precision=highest)
 
 
 def random_resized_crop(
-    key: jax.Array,
-    image: jax.Array,
-    *,
-    size: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-) -> jax.Array:
+    key: jax.Array, image: jax.Array, *, size: int,
+    scale: tuple[float, float], ratio: tuple[float, float],
+) -> jax.Array:  # fmt: skip
     """`crop` at a `random_crop_box`: float32 [size, size, C], same range as the image."""
     height, width = image.shape[:2]
     box = random_crop_box(key, height=height, width=width, scale=scale, ratio=ratio)
@@ -254,26 +239,18 @@ def normalize_images(images: jax.Array) -> jax.Array:
 
 
 def random_erase_box(
-    key: jax.Array,
-    *,
-    height: int,
-    width: int,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-) -> jax.Array:
+    key: jax.Array, *, height: int, width: int,
+    area: tuple[float, float], ratio: tuple[float, float],
+) -> jax.Array:  # fmt: skip
     """Box int32 [4] to erase in a height x width image, smaller than it on both sides.
 
     `area` is the share of the area, `ratio` height over width, log-uniform. After ten illegal
     draws the box is empty. Source: torchvision `RandomErasing`.
     """
     return _random_box(
-        key,
-        shape=(height, width),
-        area=area,
-        aspect=ratio,
-        largest=(height - 1, width - 1),
-        fallback=(0, 0),
-    )
+        key, shape=(height, width), area=area, aspect=ratio,
+        largest=(height - 1, width - 1), fallback=(0, 0),
+    )  # fmt: skip
 
 
 def erase(image: jax.Array, box: jax.Array) -> jax.Array:
@@ -288,11 +265,7 @@ def erase(image: jax.Array, box: jax.Array) -> jax.Array:
 
 
 def random_erase(
-    key: jax.Array,
-    image: jax.Array,
-    *,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
+    key: jax.Array, image: jax.Array, *, area: tuple[float, float], ratio: tuple[float, float]
 ) -> jax.Array:
     """`erase` at a `random_erase_box`."""
     height, width = image.shape[:2]
