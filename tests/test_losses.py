@@ -34,8 +34,8 @@ def test_cross_entropy_equals_torch(smoothing):
 
     got = smoothed(logits, labels, label_smoothing=smoothing)
 
-    def mean(logits):
-        return cross_entropy(logits, labels, label_smoothing=smoothing).mean()
+    def mean(logits: jax.Array) -> jax.Array:
+        return cross_entropy(logits, jnp.asarray(labels), label_smoothing=smoothing).mean()
 
     gradient = jit(jax.grad(mean))(logits)
     assert got.shape == (6,)

@@ -159,7 +159,7 @@ def test_accumulated_contrastive_term_is_the_mean_over_the_parts():
         keys = example_keys(SEED, batch["epoch"], batch["id"])
         pair = make_views(keys, batch["image"], config=view_config())
         _, metrics = clevit_loss(
-            params, graphdef, *pair, batch, config=LossConfig(), key=jax.random.key(0)
+            params, graphdef, pair[0], pair[1], batch, config=LossConfig(), key=jax.random.key(0)
         )
         return metrics["loss_contrast"]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 from clevit_jax import swin, weights, window_attention
 from clevit_jax.swin import SwinConfig
 
-NANO = {
+NANO: dict[str, Any] = {
     "embed_dim": 16,
     "depths": (2, 2, 2, 2),
     "num_heads": (1, 2, 4, 8),
