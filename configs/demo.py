@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     config.image_size = 64
     config.eval.resize = 72
     config.eval.batch_size = 50
-    config.eval.every_epochs = 10
-    config.epochs = 60
+    config.eval.every_epochs = 20
+    config.epochs = 80
     config.batch_size = 20
     config.model.embed_dim = 32
     config.model.depths = (1, 2, 2)
