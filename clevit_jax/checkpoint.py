@@ -60,12 +60,13 @@ class Checkpoints:
 
     def best(self) -> tuple[int, float] | None:
         """Step and top-1 of the best evaluated checkpoint, the latest of equals."""
-        scored = [
-            (_top1(metrics), step)
-            for step in self.steps()
-            if (metrics := self._manager.metrics(step)) and "top1" in metrics
-        ]
+        scored = [(top1, step) for step in self.steps() if (top1 := self.top1(step)) is not None]
         return (max(scored)[1], max(scored)[0]) if scored else None
+
+    def top1(self, step: int) -> float | None:
+        """Top-1 that a checkpoint was saved with, if it was evaluated."""
+        metrics = self._manager.metrics(step)
+        return _top1(metrics) if metrics and "top1" in metrics else None
 
     def save(self, state: TrainState, meta: dict[str, Any], *, top1: float | None = None) -> None:
         """Starts to write the state; returns when it has been copied off the devices.

@@ -44,6 +44,8 @@ def check_numbers(config: ConfigDict) -> None:
     for name, low in lowest.items():
         if not flat[name] >= low:
             raise ConfigError(f"{name} is {flat[name]}; it must be at least {low}.")
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed is {config.seed}; it must be below 2**32.")
     if config.optim.ema >= 1:
         raise ConfigError(f"optim.ema is {config.optim.ema}; it must be below 1.")
     if config.optim.clip_norm <= 0:
@@ -91,12 +93,13 @@ def training_images(config: ConfigDict, dataset: sources.Dataset) -> DecodedImag
     return DecodedImages(dataset.train, decoder, cache_bytes=config.data.cache_bytes)
 
 
-def test_images(config: ConfigDict, dataset: sources.Dataset) -> DecodedImages:
+def eval_images(config: ConfigDict, dataset: sources.Dataset, *, training: bool) -> DecodedImages:
     """The test split as uint8 centre crops, `image_size` pixels a side.
 
-    They are kept in what the training images leave of `data.cache_bytes`.
+    They are kept in what the training images, when there is training, leave of
+    `data.cache_bytes`.
     """
-    taken = len(dataset.train) * 3 * config.data.resize**2
+    taken = len(dataset.train) * 3 * config.data.resize**2 if training else 0
     cache_bytes = max(0, config.data.cache_bytes - taken)
     decoder = functools.partial(
         decode.decode_eval, resize=config.eval.resize, crop=config.image_size
@@ -146,6 +149,14 @@ def loss_config(config: ConfigDict) -> LossConfig:
     if config.views.kind == "base" and (loss.positive or loss.contrast):
         raise ConfigError(
             "views.kind=base makes no positive view, so set loss.positive=0 and loss.contrast=0."
+        )
+    if not (loss.anchor or loss.positive or loss.contrast):
+        raise ConfigError("loss.anchor, loss.positive and loss.contrast are all 0; raise one.")
+    triplets = loss.contrast and loss.contrast_kind == "instance_triplet"
+    if triplets and config.batch_size // config.accumulation < 2:
+        raise ConfigError(
+            f"batch_size {config.batch_size} in {config.accumulation} parts leaves no other image "
+            "for instance_triplet to push away; raise batch_size or lower accumulation."
         )
     return loss
 

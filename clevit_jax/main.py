@@ -34,8 +34,8 @@ def main(argv: list[str]) -> int:
     except (rundir.ConfigError, DataError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before the first update; later ones are saved
-        print("Stopped before the first update; run the same command to go on.", file=sys.stderr)
+    except KeyboardInterrupt:  # outside the updates, where there is nothing to save
+        print("Stopped; run the same command to go on.", file=sys.stderr)
         return 130
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 import tensorboardX
+from absl import logging
 from tqdm import tqdm
 
 
@@ -33,10 +34,13 @@ class MetricWriter:
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line `{"step": step, name: value, ...}`; what is not finite becomes null."""
         line = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **line}) + "\n")
-        self._file.flush()
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        try:
+            self._file.write(json.dumps({"step": step, **line}) + "\n")
+            self._file.flush()
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:  # a full disk costs numbers, not the run
+            logging.error("The metrics of step %d could not be written: %s.", step, error)
 
     def close(self) -> None:
         """Flushes both."""
@@ -80,12 +84,13 @@ class Progress:
         self._recent = collections.deque[tuple[float, float]](maxlen=50)  # seconds: whole, waiting
         self._sums = collections.defaultdict[str, float](float)
         self._updates = 0
-        self._mark = time.perf_counter()
+        self._mark: float | None = None  # the first update compiles, so it is left out of the speed
 
     def update(self, metrics: Mapping[str, float], *, waited: float) -> None:
         """Counts one update, with its metrics and the seconds it waited for data."""
         now = time.perf_counter()
-        self._recent.append((now - self._mark, waited))
+        if self._mark is not None:
+            self._recent.append((now - self._mark, waited))
         self._mark = now
         self._updates += 1
         for name, value in metrics.items():
@@ -98,8 +103,9 @@ class Progress:
         self._bar.update()
 
     def pause(self) -> None:
-        """Leaves the time since the last update (evaluating, saving) out of the speed."""
-        self._mark = time.perf_counter()
+        """Leaves what lies between two updates (evaluating, saving) out of the speed."""
+        if self._mark is not None:
+            self._mark = time.perf_counter()
 
     def mean(self, name: str) -> float:
         """Mean of a metric over the updates since the last `record`."""

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.data.sources import DataError, Dataset
 from clevit_jax.evaluate import Evaluation, evaluate, make_eval_step
 from clevit_jax.experiment import ConfigError, Plan
-from clevit_jax.state import TrainState, create_state
+from clevit_jax.state import TrainState, abstract_state, create_state
 from clevit_jax.step import make_train_step
 
 
@@ -35,6 +35,7 @@ class Run:
     mesh: jax.sharding.Mesh
     model: swin.SwinConfig
     initial_state: Callable[[], TrainState]
+    like: TrainState  # shapes and shardings of a state
     train_step: Callable[..., Any]
     eval_step: Callable[..., Any]
 
@@ -43,12 +44,13 @@ class Run:
         return self.workdir / "checkpoints"
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
+def prepare(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True) -> Run:
     """Checks all that can be checked without decoding an image, and writes no file of the run.
 
     Args:
         config: in the form of `configs/base.py`.
         workdir: folder of the run.
+        training: whether training images will be kept in memory too.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -85,11 +87,12 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
         workdir=workdir,
         dataset=dataset,
         train_images=experiment.training_images(config, dataset),
-        test_images=experiment.test_images(config, dataset),
+        test_images=experiment.eval_images(config, dataset, training=training),
         plan=plan,
         mesh=mesh,
         model=model,
         initial_state=initial_state,
+        like=abstract_state(model, optimizer, mesh, ema=config.optim.ema > 0),
         train_step=train_step,
         eval_step=jax.jit(make_eval_step(graphdef), out_shardings=sharding.replicated(mesh)),
     )
@@ -112,8 +115,16 @@ def decode_all(run: Run) -> None:
         raise DataError(problems)
 
 
-def evaluate_test(run: Run, params: Any) -> Evaluation:
-    """Scores parameters on the test split."""
+class Interrupted(Exception):  # noqa: N818 - no error: the caller asked for it
+    """A signal ended an evaluation."""
+
+
+def evaluate_test(run: Run, params: Any, *, stop: Sequence[int] = ()) -> Evaluation:
+    """Scores parameters on the test split.
+
+    Raises:
+        Interrupted: `stop` was filled by a signal; several processes finish together instead.
+    """
     batches = pipeline.eval_batches(
         run.test_images,
         [example.label for example in run.dataset.test],
@@ -122,9 +133,14 @@ def evaluate_test(run: Run, params: Any) -> Evaluation:
         process_count=jax.process_count(),
         threads=experiment.threads(run.config),
     )
-    return evaluate(
-        run.eval_step, params, (sharding.to_global(run.mesh, batch) for batch in batches)
-    )
+
+    def on_devices() -> Iterator[dict[str, jax.Array]]:
+        for batch in batches:
+            if stop and jax.process_count() == 1:
+                raise Interrupted
+            yield sharding.to_global(run.mesh, batch)
+
+    return evaluate(run.eval_step, params, on_devices())
 
 
 def check_split(run: Run, meta: dict[str, Any]) -> None:
@@ -136,33 +152,35 @@ def check_split(run: Run, meta: dict[str, Any]) -> None:
         )
 
 
-def report_checkpoints(run: Run, checkpoints: Checkpoints, like: TrainState) -> dict[str, Any]:
+def report_checkpoints(run: Run, checkpoints: Checkpoints) -> None:
     """Scores the newest checkpoint and the best one; prints them and writes evaluation.json.
 
     Raises:
         CheckpointError: there is no checkpoint that can be read.
         ConfigError: the data set is not the one of the run.
     """
-    newest = checkpoints.restore_newest(like, functools.partial(check_split, run))
+    newest = checkpoints.restore_newest(run.like, functools.partial(check_split, run))
     if newest is None:
         raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
     state, _ = newest
     last, best = int(state.step), checkpoints.best()
     scores = {last: evaluate_test(run, state.eval_params)}
     if best is not None and best[0] not in scores:
-        state, _ = checkpoints.restore(best[0], like)
+        state, _ = checkpoints.restore(best[0], run.like)
         scores[best[0]] = evaluate_test(run, state.eval_params)
-    return report(run, scores, last, last if best is None else best[0])
+    report(run, scores, last, None if best is None else best[0])
 
 
-def report(run: Run, scores: dict[int, Evaluation], last: int, best: int) -> dict[str, Any]:
+def report(run: Run, scores: dict[int, Evaluation], last: int, best: int | None) -> None:
     """Prints the scores of the last and of the best step, and writes them to evaluation.json."""
     label = "" if last == run.plan.total else f" of {run.plan.total}, not finished"
     print(f"Test, last (step {last}{label}): {scores[last]}.")
-    print(f"Test, best (step {best}, chosen on the test set, so it flatters): {scores[best]}.")
-    result = {
-        "last": {"step": last, **dataclasses.asdict(scores[last])},
-        "best": {"step": best, "chosen_on": "test", **dataclasses.asdict(scores[best])},
+    result: dict[str, Any] = {"last": {"step": last, **dataclasses.asdict(scores[last])}}
+    if best is not None:
+        print(f"Test, best (step {best}, chosen on the test set, so it flatters): {scores[best]}.")
+        chosen = {"step": best, "chosen_on": "test", **dataclasses.asdict(scores[best])}
+        result["best"] = chosen
+    result |= {
         "split_hash": run.dataset.split_hash(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -175,8 +193,7 @@ def report(run: Run, scores: dict[int, Evaluation], last: int, best: int) -> dic
         ("views", run.workdir / "views.png"),
         ("result", run.workdir / rundir.RESULT),
     ):
-        print(f"  {what:<12} {where}")
-    return result
+        print(f"  {what:<12} {where}", flush=True)
 
 
 def evaluate_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -186,13 +203,13 @@ def evaluate_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
         ConfigError, DataError, CheckpointError: in one sentence, nothing is changed.
     """
     rundir.check(workdir, config)
-    run = prepare(config, workdir)
+    run = prepare(config, workdir, training=False)
     if not run.checkpoints.exists():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     run.test_images.fill(threads=experiment.threads(config))
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
     try:
-        report_checkpoints(run, checkpoints, run.initial_state())
+        report_checkpoints(run, checkpoints)
     finally:
         checkpoints.close()
     return 0

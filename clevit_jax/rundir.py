@@ -54,8 +54,11 @@ def _with_tuples(value: Any) -> Any:
 
 def check(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Raises ConfigError unless the folder is new, or a run with this very config."""
-    begun = (workdir / "checkpoints").exists() or (workdir / "metrics.jsonl").exists()
-    if not begun:
+    metrics = workdir / "metrics.jsonl"
+    begun = any((workdir / "checkpoints").glob("[0-9]*")) or (
+        metrics.exists() and metrics.stat().st_size > 0
+    )
+    if not begun:  # a run that ended before its first record leaves nothing to protect
         return
     if not (workdir / CONFIG).exists():
         raise ConfigError(
@@ -90,8 +93,8 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def describe(extra: dict[str, Any]) -> dict[str, Any]:
-    """What `run.json` records of the machine and the software, and `extra`."""
+def describe_start() -> dict[str, Any]:
+    """What `run.json` records of the machine and the software each time the run is started."""
 
     def version(package: str) -> str | None:
         try:
@@ -106,5 +109,4 @@ def describe(extra: dict[str, Any]) -> dict[str, Any]:
         "versions": {package: version(package) for package in PACKAGES},
         "devices": [jax.devices()[0].device_kind, jax.device_count()],
         "processes": jax.process_count(),
-        **extra,
     }

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from clevit_jax.sharding import state_sharding
-from clevit_jax.swin import SwinConfig, init_params
+from clevit_jax.swin import SwinConfig, abstract_swin, init_params
 
 
 @jax.tree_util.register_dataclass
@@ -33,6 +33,23 @@ class TrainState:
     def eval_params(self) -> Any:
         """The parameters to evaluate and to hand on: the average where there is one."""
         return self.params if self.ema is None else self.ema
+
+
+def abstract_state(
+    model: SwinConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+) -> TrainState:
+    """Shapes, dtypes and shardings of a state (`jax.ShapeDtypeStruct`), to restore onto."""
+    _, params = abstract_swin(model)
+
+    def create(params: Any) -> TrainState:
+        average = params if ema else None
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
+
+    shapes = jax.eval_shape(create, params)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes, state_sharding(mesh, shapes),
+    )  # fmt: skip
 
 
 def create_state(
@@ -61,5 +78,5 @@ def create_state(
         average = jax.tree.map(jnp.copy, params) if ema else None
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
 
-    shardings = state_sharding(mesh, jax.eval_shape(create, params))
-    return jax.jit(create, out_shardings=shardings)(params)
+    like = abstract_state(model, optimizer, mesh, ema=ema)
+    return jax.jit(create, out_shardings=jax.tree.map(lambda s: s.sharding, like))(params)

@@ -1,6 +1,6 @@
 """What one update is: views -> Swin -> losses -> update.
 
-Source: Yu, Wang, Gao, CLE-ViT, IJCAI 2023, section 3; official `main.py`.
+Source: Yu, Wang, Gao, CLE-ViT, IJCAI 2023, and its official code.
 """
 
 import dataclasses
@@ -169,7 +169,7 @@ def make_train_step(
     With `accumulation` k > 1 the batch is cut into k parts that go through the model one after
     the other, and their gradients are averaged. Cross-entropies are then exactly those of the
     whole batch. The contrastive term is not: it compares rows within each of the k parts only,
-    so it sees B/k images at a time, as the official code's does. Views and drop path do not
+    so it sees B/k images at a time. Views and drop path do not
     depend on k.
 
     Args:
@@ -199,10 +199,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # Views draw from (seed, epoch, id); the rest from (seed, step), on a stream of its own.
         root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 2**31)
-        key = jax.random.fold_in(root, state.step)
+        noise_key, key = jax.random.split(jax.random.fold_in(root, state.step))
         if num_drop_paths:
             shape = (batch["label"].shape[0], count, num_drop_paths)
-            batch = {**batch, "noise": jax.random.uniform(key, shape)}
+            batch = {**batch, "noise": jax.random.uniform(noise_key, shape)}
         gradients = jax.grad(part_loss, has_aux=True)
         grads, metrics = _accumulate(
             lambda part: gradients(state.params, part, key), batch, accumulation

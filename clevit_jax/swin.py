@@ -89,7 +89,7 @@ class SwinConfig:
         if not is_legal_image_size(self.image_size, self.window, len(self.depths)):
             near = legal_image_sizes(self.image_size, self.window, len(self.depths))
             raise ValueError(
-                f"Image size {self.image_size} does not fit window {self.window} with "
+                f"image_size {self.image_size} does not fit model.window {self.window} with "
                 f"{len(self.depths)} stages; the nearest sizes that do are "
                 f"{' and '.join(map(str, near))}."
             )
@@ -289,7 +289,8 @@ class Swin(nnx.Module):
         self.norm = LayerNorm(config.channels(-1), jnp.float32, rngs)
         self.head = nnx.Linear(
             config.channels(-1), config.num_classes, kernel_init=nnx.initializers.zeros_init(),
-            dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs,
+            dtype=jnp.float32, param_dtype=jnp.float32, precision=jax.lax.Precision.HIGHEST,
+            rngs=rngs,
         )  # fmt: skip
 
     def __call__(

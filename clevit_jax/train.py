@@ -29,6 +29,7 @@ from clevit_jax.evaluate import Evaluation
 from clevit_jax.gallery import save_gallery
 from clevit_jax.metrics import MetricWriter, Progress
 from clevit_jax.run import (
+    Interrupted,
     Run,
     check_split,
     decode_all,
@@ -70,9 +71,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     )
     for warning in data.warnings:
         print(f"Warning: {warning}", flush=True)
+    if _say_finished(run):
+        return 0
     decode_all(run)
     if not run.checkpoints.exists():
-        check_room(run.checkpoints, jax.eval_shape(run.initial_state))
+        check_room(run.checkpoints, run.like)
     rundir.claim(workdir, config)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
@@ -81,19 +84,35 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         stack.callback(batches.close)
         if int(state.step) >= run.plan.total:
             print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
-            report_checkpoints(run, checkpoints, state)
+            report_checkpoints(run, checkpoints)
             return 0
         _record_run(run, state)
         return _loop(run, checkpoints, state, batches, stack)
 
 
+def _say_finished(run: Run) -> bool:
+    """Whether the result is there already; prints it without decoding an image."""
+    path = run.workdir / rundir.RESULT
+    if not path.exists():
+        return False
+    result = rundir.read_json(path)
+    last = result["last"]
+    if last["step"] < run.plan.total or result["split_hash"] != run.dataset.split_hash():
+        return False
+    print(
+        f"{run.workdir} is finished: it is at its last step, {run.plan.total}, with test top-1 "
+        f"{100 * last['top1']:.2f} %; see {path}.",
+        flush=True,
+    )
+    return True
+
+
 def _start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
     """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
-    state = run.initial_state()
     batches = _batches(run)
-    restored = checkpoints.restore_newest(state, functools.partial(check_split, run))
+    restored = checkpoints.restore_newest(run.like, functools.partial(check_split, run))
     if restored is None:
-        return state, batches
+        return run.initial_state(), batches
     state, meta = restored
     batches.set_state(meta["iterator"])
     print(f"Going on from step {int(state.step)} of {run.plan.total}.", flush=True)
@@ -132,18 +151,21 @@ def _loop(
     stop = stack.enter_context(_stop_signals())
     saver = _Saver(run, checkpoints)
     scores: dict[int, Evaluation] = {}
+    # An evaluation that a signal ended is made up for when the run goes on.
+    scored = start == 0 or checkpoints.top1(start) is not None
     for step in range(start, total + 1):
         score = None
-        if step > start and _evaluation_due(run, step):
+        if (step > start or not scored) and _evaluation_due(run, step):
             follower.finish()
-            score = scores[step] = evaluate_test(run, state.eval_params)
-            follower.evaluated(step, score)
+            with contextlib.suppress(Interrupted):
+                score = scores[step] = evaluate_test(run, state.eval_params, stop=stop)
+                follower.evaluated(step, score)
         stopping, late = _agreed(step, bool(stop), saver.late())
         if step > start and (stopping or late or step == total or saver.due(step, score)):
             follower.finish()
             must = stopping or step == total
             saver.save(state, batches.get_state(), score, must=must)
-        if stopping and step < total:
+        if stopping and (step < total or score is None):
             checkpoints.wait()
             where = f"and saved at step {step}" if step else "before the first update"
             follower.say(f"Stopped {where}; run the same command to go on.")
@@ -159,7 +181,7 @@ def _loop(
     follower.close()
     best = checkpoints.best()
     if best is None or best[0] not in scores:  # reached before this run was last stopped
-        report_checkpoints(run, checkpoints, state)
+        report_checkpoints(run, checkpoints)
     else:
         report(run, scores, total, best[0])
     return 0
@@ -183,7 +205,8 @@ class _Saver:
 
     def late(self) -> bool:
         """Whether the time between two checkpoints is over."""
-        return time.monotonic() - self._saved_at >= 60 * self._run.config.checkpoint.every_minutes
+        minutes = self._run.config.checkpoint.every_minutes
+        return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
     def due(self, step: int, score: Evaluation | None) -> bool:
         """Whether this step is to be saved: by its number, or as the best so far."""
@@ -218,7 +241,8 @@ class _Follower:
         self._run = run
         self._writer = MetricWriter(run.workdir, step=start)
         self._progress = Progress(start, run.plan.total, run.config.batch_size)
-        self._rates = experiment.schedules(run.config, run.plan)
+        updates = np.arange(run.plan.total, dtype=np.int32)
+        self._rates = [np.asarray(f(updates)) for f in experiment.schedules(run.config, run.plan)]
         self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
 
     def follow(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
@@ -235,15 +259,16 @@ class _Follower:
     def _read(self) -> None:
         step, metrics, batch, waited = self._pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        in_a_row = int(values.pop("skipped_in_a_row"))
+        in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
         self._progress.update(values, waited=waited)
         if step % self._run.config.log.every_steps == 0:
-            rates = {
-                "train/lr": float(self._rates[0](step - 1)),
-                "train/lr_head": float(self._rates[1](step - 1)),
+            more = {
+                "train/lr": float(self._rates[0][step - 1]),
+                "train/lr_head": float(self._rates[1][step - 1]),
+                "train/skipped": skipped,  # since the beginning, while the others are means
             }
             epoch = step * self._run.plan.batch / self._run.plan.images
-            self._writer.write(step, {"epoch": epoch, **self._progress.record(), **rates})
+            self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
         if in_a_row >= MAX_SKIPPED:
             path = self._run.workdir / "nonfinite_batch.npz"
             rows = {name: _local_rows(array) for name, array in batch.items()}
@@ -312,19 +337,20 @@ def _record_run(run: Run, state: TrainState) -> None:
     rates = experiment.schedules(run.config, run.plan)
     peak = run.plan.end_of(run.config.optim.warmup_epochs) + 1
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    facts = rundir.describe(
-        {
-            "parameters": parameters,
-            "global_batch": run.config.batch_size,
-            "updates": run.plan.total,
-            "peak_learning_rate": float(rates[0](peak)),
-            "peak_learning_rate_head": float(rates[1](peak)),
-            "layout": run.dataset.layout,
-            "split_hash": run.dataset.split_hash(),
-            "class_names": run.dataset.class_names,
-        }
-    )
-    rundir.write_json(run.workdir / rundir.RUN, facts)
+    facts = {
+        "parameters": parameters,
+        "global_batch": run.config.batch_size,
+        "updates": run.plan.total,
+        "peak_learning_rate": float(rates[0](peak)),
+        "peak_learning_rate_head": float(rates[1](peak)),
+        "layout": run.dataset.layout,
+        "split_hash": run.dataset.split_hash(),
+        "class_names": run.dataset.class_names,
+    }
+    path = run.workdir / rundir.RUN
+    starts = rundir.read_json(path)["starts"] if path.exists() else []
+    starts.append({"step": int(state.step), **rundir.describe_start()})
+    rundir.write_json(path, {**facts, "starts": starts})
     print(
         f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} device(s), {run.plan.total} updates of "

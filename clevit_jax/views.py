@@ -5,7 +5,7 @@ first, options are keyword-only. Both take one image [H, W, C] and are vmapped i
 Unless said otherwise an image is float32 in the range 0..1; the crop is not rounded to 8 bits.
 A box is int32 [4]: top, left, height, width, in pixels.
 
-Source: CLE-ViT (doi 10.24963/ijcai.2023/504) and its official code, built on torchvision's
+Source: CLE-ViT (doi 10.24963/ijcai.2023/504) and its official code, drawn as torchvision's
 `RandomResizedCrop`, `ColorJitter`, `RandomRotation` and `RandomErasing`.
 """
 

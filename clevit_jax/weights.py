@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 # Buffers of the official model that are recomputed, never loaded.
-_BUFFERS = re.compile(r"(^|\.)(relative_position_index|relative_coords_table|attn_mask)$")
+_BUFFERS = re.compile(r"(^|\.)(relative_position_index|attn_mask)$")
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:

@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
     evaluation.resize = 512  # pixels of the shorter side before the centre crop (code: 512)
 
     config.checkpoint = checkpoint = ConfigDict()
-    checkpoint.every_minutes = 10.0  # between checkpoints; a new best is always saved
+    checkpoint.every_minutes = 10.0  # between checkpoints; 0 is off; a new best is always saved
     checkpoint.every_steps = 0  # and at every multiple of this; 0 is by time alone
     checkpoint.keep = 2  # newest that are kept, besides the best
 

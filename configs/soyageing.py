@@ -1,10 +1,10 @@
 """SoyAgeing: 198 soybean cultivars at one growth stage, 990 training and 990 test images.
 
-    python -m clevit_jax.main --config configs/soyageing.py:R3 --config.data.root=DIR --workdir W
+    python -m clevit_jax.main --config configs/soyageing.py:R3 --workdir W
 
-The argument is the stage, R1, R3, R4, R5 or R6; DIR holds that stage's images. Published top-1 of
-the method (second-hand): R1 80.1 %, R3 83.3 %, R4 84.2 %, R5 86.4 %, mean of the five 82.1 %; not
-reproduced here.
+The argument is the stage, R1, R3, R4, R5 or R6: `data.root` is `data/soyageing/R3` and so on.
+Published top-1 of the method (second-hand): R1 80.1 %, R3 83.3 %, R4 84.2 %, R5 86.4 %, mean of the
+five 82.1 %; not reproduced here.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,9 @@ import pytest
 
 from clevit_jax import experiment
 from clevit_jax.experiment import ConfigError, Plan, check_numbers, flatten, make_plan, schedules
+from clevit_jax.step import LossConfig
 from clevit_jax.swin import VARIANTS
+from clevit_jax.views import ViewConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGES = ("R1", "R3", "R4", "R5", "R6")
@@ -150,6 +152,29 @@ def test_a_number_out_of_range_is_named():
     ):
         with pytest.raises(ConfigError, match=re.escape(part)):
             check_numbers(changed(**{name: value}))
+
+
+def test_defaults_are_said_once():
+    """What the parts take for granted is what base.py says."""
+    assert experiment.view_config(BASE) == ViewConfig()
+    assert experiment.loss_config(BASE) == LossConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"loss__anchor": 0.0, "loss__positive": 0.0, "loss__contrast": 0.0}, "all 0"),
+        ({"loss__contrast_kind": "instance_triplet", "accumulation": 12}, "no other image"),
+    ],
+)
+def test_what_could_not_train_is_refused(values, says):
+    def check(config):
+        check_numbers(config)
+        experiment.loss_config(config)
+
+    with pytest.raises(ConfigError, match=says):
+        check(changed(**values))
 
 
 def test_base_views_need_base_losses():

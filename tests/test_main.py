@@ -144,7 +144,7 @@ MISTAKES = {
     "evaluation over devices": ([*OK, "--config.eval.batch_size=6"],
                                 ["eval.batch_size is 6", "4 or 8"]),
     "mesh": ([*OK, "--config.mesh.data=3"], ["mesh.data x mesh.fsdp", "4 devices"]),
-    "warm-up": ([*OK, "--config.optim.warmup_epochs=9"], ["warm-up", "shorter"]),
+    "warm-up": ([*OK, "--config.optim.warmup_epochs=9"], ["optim.warmup_epochs", "lower it"]),
     "heads": ([*OK, "--config.model.num_heads=3,2"], ["model.num_heads[0] is 3"]),
     "variant": ([*OK, "--config.model.variant=huge"], ["'huge'", "tiny, small, base, large"]),
     "nothing to evaluate": ([*OK, "--mode=eval"], ["run has no checkpoint", "train it"]),
@@ -250,7 +250,7 @@ def test_a_workdir_that_cannot_be_written(command, place):
 
 
 def test_a_folder_of_other_results_is_left_alone(command, place):
-    (place / "other" / "checkpoints").mkdir(parents=True)
+    (place / "other" / "checkpoints" / "20").mkdir(parents=True)
     code, _, err = command(*OK, "--workdir=other")
     assert code == 2
     assert "other holds results but no config.json; name another --workdir" in err
@@ -264,7 +264,7 @@ def test_ctrl_c_while_images_are_read(command, place, monkeypatch):
     monkeypatch.setattr(train, "decode_all", interrupt)
     code, _, err = command(*OK)
     assert code == 130
-    assert "Stopped before the first update" in err
+    assert "Stopped; run the same command" in err
     assert "Traceback" not in err
     assert not (place / "run").exists()
 

@@ -77,10 +77,12 @@ def clock(monkeypatch):
 
 
 def test_progress_by_hand(clock, capsys):
-    """Four updates of 8 images in 2 s each, of which 0.5 s waiting, with a pause of 60 s."""
+    """Five updates of 8 images in 2 s each, of which 0.5 s waiting, and all that is not speed:
+    the first, which takes 30 s to compile, and a pause of 60 s."""
     progress = Progress(10, 20, 8)
-    for loss in (4.0, 2.0):
-        clock[0] += 2
+    progress.pause()
+    for seconds, loss in ((30, 3.0), (2, 4.0), (2, 2.0)):
+        clock[0] += seconds
         progress.update({"loss": loss, "accuracy": 0.5}, waited=0.5)
     assert progress.mean("loss") == 3
     assert progress.images_per_second == 4
@@ -101,12 +103,12 @@ def test_progress_by_hand(clock, capsys):
     progress.close()
     out, err = capsys.readouterr()
     assert out == "Epoch 3\n"
-    assert "14/20" in err
+    assert "15/20" in err
 
 
 def test_speed_is_of_the_last_50_updates(clock):
     progress = Progress(0, 200, 1)
-    for seconds in [10] * 50 + [0.5] * 50:
+    for seconds in [10] * 51 + [0.5] * 50:
         clock[0] += seconds
         progress.update({"loss": 1.0, "accuracy": 0.0}, waited=0.0)
     assert progress.images_per_second == 2

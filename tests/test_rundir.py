@@ -26,7 +26,7 @@ def make_config(**changes):
 def begun(tmp_path):
     """A folder where the base config has begun to train."""
     rundir.claim(tmp_path / "run", make_config())
-    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / "20").mkdir(parents=True)
     return tmp_path / "run"
 
 
@@ -75,12 +75,15 @@ def test_a_setting_that_one_of_the_two_does_not_have():
 def test_a_folder_that_has_not_begun_is_free(tmp_path):
     rundir.check(tmp_path / "new", make_config())
     rundir.claim(tmp_path, make_config())
-    rundir.check(tmp_path, make_config(seed=1))  # claimed, but nothing was computed
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "metrics.jsonl").touch()
+    rundir.check(tmp_path, make_config(seed=1))  # claimed, but no update was ever recorded
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["checkpoints/20/state", "metrics.jsonl"])
 def test_results_without_a_config_are_somebody_elses(tmp_path, name):
-    (tmp_path / name).mkdir()
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("something")
     with pytest.raises(ConfigError, match=r"holds results but no config.json; name another --work"):
         rundir.check(tmp_path, make_config())
 
@@ -121,8 +124,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_what_run_json_says_of_the_machine():
-    facts = rundir.describe({"updates": 7})
-    assert facts["updates"] == 7
+    facts = rundir.describe_start()
     assert facts["versions"]["jax"]
     assert set(facts["versions"]) == set(rundir.PACKAGES)
     assert facts["devices"] == ["cpu", 4]

@@ -185,7 +185,9 @@ def test_folders(tmp_path, test):
     files = [file.replace("test/", f"{test}/") for file in FOLDERS]
     hidden = ["train/a/.hidden.png", "train/.git/x.png", "train/a/notes.txt", "train/a/._1.jpg"]
     data = sources.load(make_folders(tmp_path, files + hidden))
-    assert (data.layout, data.class_names, data.warnings) == ("folders", ("a", "b"), ())
+    assert (data.layout, data.class_names) == ("folders", ("a", "b"))
+    (warning,) = data.warnings  # of what is no image, and not of what is hidden
+    assert "1 file(s) have no ending that is read (train/a/notes.txt)" in warning
     assert [(e.name, e.label, e.id) for e in data.train] == [
         ("train/a/1.jpeg", 0, 0),
         ("train/a/x/2.JPG", 0, 1),

@@ -259,12 +259,35 @@ def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path)
 
 def test_a_finished_run_says_so(whole, copy, capsys):
     before = (copy / "metrics.jsonl").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:  # the result is there, so no image is read
+        patch.setattr(training, "decode_all", lambda _: pytest.fail("read images"))
+        assert train(whole.config, copy) == 0
+    assert f"{copy} is finished" in capsys.readouterr().out
     (copy / "evaluation.json").unlink()
     assert train(whole.config, copy) == 0
     out = capsys.readouterr().out
     assert f"{copy} is finished: it is at its last step, {TOTAL}." in out
     assert (copy / "metrics.jsonl").read_bytes() == before
     assert json.loads((copy / "evaluation.json").read_text())["last"]["step"] == TOTAL
+
+
+def test_a_signal_ends_an_evaluation_which_is_made_up_for(whole, tmp_path, monkeypatch):
+    """Stopped in the evaluation after step 15, which is saved unscored; then left alone."""
+    evaluated = training.evaluate_test
+
+    def signalled(run, params, *, stop):
+        signal.raise_signal(signal.SIGTERM)
+        return evaluated(run, params, stop=stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate_test", signalled)
+        assert train(whole.config, tmp_path) == 75
+    assert steps(tmp_path, "test") == []
+    assert _last(tmp_path) == 15
+    assert train(whole.config, tmp_path) == 0
+    scores = [[r["test/loss"] for r in records(w, "test")] for w in (tmp_path, whole.workdir)]
+    assert scores[0] == scores[1]
+    same(saved(whole.config, tmp_path, TOTAL)[0], saved(whole.config, whole.workdir, TOTAL)[0])
 
 
 def test_eval_mode_gives_the_numbers_of_the_end(whole, copy):
@@ -331,6 +354,7 @@ def test_a_damaged_newest_checkpoint(whole, copy, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(logging, "error", lambda text, *args, **_: said.append(text % args))
     (copy / "checkpoints" / str(TOTAL) / "state" / "_METADATA").unlink()
+    (copy / "evaluation.json").unlink()
     assert train(whole.config, copy) == 0
     assert f"Checkpoint {TOTAL} cannot be read" in said[0]
     assert steps(copy) == list(range(1, TOTAL + 1))

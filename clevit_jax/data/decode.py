@@ -93,7 +93,7 @@ def read_rgb(data: pathlib.Path | bytes, name: str = "") -> Image.Image:
 def decode_train(data: pathlib.Path | bytes, name: str = "", *, size: int) -> np.ndarray:
     """Decodes an image and resizes it to a fixed square, bilinear.
 
-    As torchvision's `Resize((size, size))` (paper, section 4: 600 x 600).
+    As torchvision's `Resize((size, size))` (paper: 600 x 600).
 
     Returns:
       uint8 [size, size, 3], read-only.
@@ -111,7 +111,7 @@ def decode_eval(
     """Decodes an image, resizes its shorter side, bicubic, and cuts out the centre.
 
     As torchvision's `Resize(resize, BICUBIC)` and `CenterCrop(crop)`, with their rounding
-    (official file data/build.py).
+    (`tests/golden/eval_preprocess.npz`).
 
     Returns:
       uint8 [crop, crop, 3], read-only.

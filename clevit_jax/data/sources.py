@@ -10,7 +10,21 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-_TYPES = ("bmp", "gif", "jp2", "jpeg", "jpg", "pgm", "png", "ppm", "tif", "tiff", "webp")
+_TYPES = (
+    "bmp",
+    "gif",
+    "jfif",
+    "jp2",
+    "jpe",
+    "jpeg",
+    "jpg",
+    "pgm",
+    "png",
+    "ppm",
+    "tif",
+    "tiff",
+    "webp",
+)
 EXTENSIONS = tuple(f".{name}" for name in _TYPES)
 _SHOWN = 20
 
@@ -261,6 +275,7 @@ def _read_class_folders(root: pathlib.Path, split: str, notes: _Notes) -> dict[s
     """Class name -> sorted image paths, relative to `root`."""
     classes: dict[str, list[str]] = {}
     loose: list[str] = []
+    others: list[str] = []
     with os.scandir(root / split) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -269,8 +284,9 @@ def _read_class_folders(root: pathlib.Path, split: str, notes: _Notes) -> dict[s
                 if _is_image(entry.name):
                     loose.append(entry.name)
                 continue
-            files = _files(entry.path, f"{split}/{entry.name}/", hidden=False)
-            classes[entry.name] = sorted(file for file in files if _is_image(file))
+            files = sorted(_files(entry.path, f"{split}/{entry.name}/", hidden=False))
+            classes[entry.name] = [file for file in files if _is_image(file)]
+            others += [file for file in files if not _is_image(file)]
     if not classes:
         notes.problems.append(f"{root / split} holds no class folder.")
     for name in sorted(name for name, inside in classes.items() if not inside):
@@ -282,6 +298,11 @@ def _read_class_folders(root: pathlib.Path, split: str, notes: _Notes) -> dict[s
         notes.warnings.append(
             f"{root / split}: {len(loose)} image(s) lie in no class folder and are not read "
             f"({_sample(sorted(loose))})."
+        )
+    if others:
+        notes.warnings.append(
+            f"{root / split}: {len(others)} file(s) have no ending that is read "
+            f"({_sample(sorted(others))}); read are {' '.join(EXTENSIONS)}."
         )
     return dict(sorted(classes.items()))
 
