@@ -20,8 +20,9 @@ def main(argv: list[str]) -> int:
     from clevit_jax import rundir
     from clevit_jax.checkpoint import CheckpointError
     from clevit_jax.data.sources import DataError
+    from clevit_jax.record import TrainingError
     from clevit_jax.run import evaluate_workdir
-    from clevit_jax.train import TrainingError, train
+    from clevit_jax.train import train
 
     try:
         if len(argv) > 1:

@@ -5,9 +5,7 @@ evaluated and saved, with the data iterator as it is before batch s; only then c
 update.
 """
 
-import collections
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import signal
@@ -16,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
@@ -26,8 +23,7 @@ from clevit_jax import experiment, rundir, sharding
 from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
 from clevit_jax.data import pipeline
 from clevit_jax.evaluate import Evaluation
-from clevit_jax.gallery import save_gallery
-from clevit_jax.metrics import MetricWriter, Progress
+from clevit_jax.record import Follower, record_run
 from clevit_jax.run import (
     Interrupted,
     Run,
@@ -39,15 +35,8 @@ from clevit_jax.run import (
     report_checkpoints,
 )
 from clevit_jax.state import TrainState
-from clevit_jax.views import example_keys, make_views
 
 STOPPED = 75  # exit code after SIGTERM or Ctrl-C: saved, run again to go on (sysexits' EX_TEMPFAIL)
-MAX_SKIPPED = 10  # updates in a row with a gradient that is not finite
-GALLERY_ROWS = 6
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on, in one sentence."""
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -86,7 +75,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
             print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
             report_checkpoints(run, checkpoints)
             return 0
-        _record_run(run, state)
+        record_run(run, state)
         return _loop(run, checkpoints, state, batches, stack)
 
 
@@ -146,7 +135,7 @@ def _loop(
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(run.mesh)),
     )
-    follower = _Follower(run, start)
+    follower = Follower(run, start)
     stack.callback(follower.close)
     stop = stack.enter_context(_stop_signals())
     saver = _Saver(run, checkpoints)
@@ -234,74 +223,6 @@ class _Saver:
             self._best = max(self._best, score.top1)
 
 
-class _Follower:
-    """Reads the metrics of each update one update later, so that the device never waits for it."""
-
-    def __init__(self, run: Run, start: int):
-        self._run = run
-        self._writer = MetricWriter(run.workdir, step=start)
-        self._progress = Progress(start, run.plan.total, run.config.batch_size)
-        updates = np.arange(run.plan.total, dtype=np.int32)
-        self._rates = [np.asarray(f(updates)) for f in experiment.schedules(run.config, run.plan)]
-        self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
-
-    def follow(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
-        """Takes the metrics of update `step`, counted from 1, and reads those of the one before."""
-        self._pending.append((step, metrics, batch, waited))
-        if len(self._pending) > 1:
-            self._read()
-
-    def finish(self) -> None:
-        """Reads all that is left."""
-        while self._pending:
-            self._read()
-
-    def _read(self) -> None:
-        step, metrics, batch, waited = self._pending.popleft()
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
-        self._progress.update(values, waited=waited)
-        if step % self._run.config.log.every_steps == 0:
-            more = {
-                "train/lr": float(self._rates[0][step - 1]),
-                "train/lr_head": float(self._rates[1][step - 1]),
-                "train/skipped": skipped,  # since the beginning, while the others are means
-            }
-            epoch = step * self._run.plan.batch / self._run.plan.images
-            self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
-        if in_a_row >= MAX_SKIPPED:
-            path = self._run.workdir / "nonfinite_batch.npz"
-            rows = {name: _local_rows(array) for name, array in batch.items()}
-            np.savez(path, allow_pickle=False, **rows)
-            raise TrainingError(
-                f"The gradients of {in_a_row} updates in a row, up to update {step}, were not "
-                f"finite, and none of them was applied. The last batch is in {path}; lower "
-                "optim.lr, or look at that batch. The newest checkpoint is unharmed."
-            )
-
-    def evaluated(self, step: int, score: Evaluation) -> None:
-        """Writes and prints a score."""
-        numbers = dataclasses.asdict(score)
-        self._writer.write(step, {f"test/{name}": value for name, value in numbers.items()})
-        epochs = self._run.plan.epochs_done(step)
-        self.say(f"Epoch {epochs}, step {step}: test {score}")
-
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self._progress.say(text)
-        self._progress.pause()
-
-    def close(self) -> None:
-        """Ends bar and files; may be called twice."""
-        self._progress.close()
-        self._writer.close()
-
-
-def _local_rows(array: jax.Array) -> np.ndarray:
-    """The rows of a batch that this process holds."""
-    return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
-
-
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """A list that fills when SIGTERM or Ctrl-C asks for an end; a second one ends at once."""
@@ -328,39 +249,3 @@ def _agreed(step: int, *wishes: bool) -> list[bool]:
     if step % 10:
         return [False] * len(wishes)
     return multihost_utils.process_allgather(np.array(wishes)).any(axis=0).tolist()
-
-
-def _record_run(run: Run, state: TrainState) -> None:
-    """Writes run.json and views.png."""
-    if jax.process_index() != 0:
-        return
-    rates = experiment.schedules(run.config, run.plan)
-    peak = run.plan.end_of(run.config.optim.warmup_epochs) + 1
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    facts = {
-        "parameters": parameters,
-        "global_batch": run.config.batch_size,
-        "updates": run.plan.total,
-        "peak_learning_rate": float(rates[0](peak)),
-        "peak_learning_rate_head": float(rates[1](peak)),
-        "layout": run.dataset.layout,
-        "split_hash": run.dataset.split_hash(),
-        "class_names": run.dataset.class_names,
-    }
-    path = run.workdir / rundir.RUN
-    starts = rundir.read_json(path)["starts"] if path.exists() else []
-    starts.append({"step": int(state.step), **rundir.describe_start()})
-    rundir.write_json(path, {**facts, "starts": starts})
-    print(
-        f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
-        f"{jax.devices()[0].device_kind} device(s), {run.plan.total} updates of "
-        f"{run.config.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
-        f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles.",
-        flush=True,
-    )
-    count = min(GALLERY_ROWS, len(run.dataset.train))
-    rows = np.linspace(0, len(run.dataset.train) - 1, count).astype(np.int32)
-    images = np.stack([run.train_images[int(row)] for row in rows])
-    keys = example_keys(run.config.seed, jnp.zeros_like(rows), jnp.asarray(rows))
-    views = make_views(keys, jnp.asarray(images), config=experiment.view_config(run.config))
-    save_gallery(run.workdir / "views.png", images, *jax.device_get(views))

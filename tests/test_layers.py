@@ -12,6 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "clevit_jax"
 FLOORS = [
     ["main"],
     ["train", "preflight", "analysis"],
+    ["record"],
     ["run", "classifier"],
     ["rundir"],
     ["experiment", "weights"],

@@ -23,9 +23,10 @@ from clevit_jax import train as training
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.data import leaves, pipeline
 from clevit_jax.experiment import ConfigError, Plan
+from clevit_jax.record import TrainingError
 from clevit_jax.run import evaluate_test, evaluate_workdir, prepare
 from clevit_jax.sharding import replicated, to_global
-from clevit_jax.train import TrainingError, train
+from clevit_jax.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 CONFIG = """

@@ -1,0 +1,128 @@
+"""What a run writes down while it trains: its metrics, one update late, run.json and views.png."""
+
+import collections
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clevit_jax import experiment, rundir
+from clevit_jax.evaluate import Evaluation
+from clevit_jax.gallery import save_gallery
+from clevit_jax.metrics import MetricWriter, Progress
+from clevit_jax.run import Run
+from clevit_jax.state import TrainState
+from clevit_jax.views import example_keys, make_views
+
+MAX_SKIPPED = 10  # updates in a row with a gradient that is not finite
+GALLERY_ROWS = 6
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on, in one sentence."""
+
+
+class Follower:
+    """Reads the metrics of each update one update later, so that the device never waits for it."""
+
+    def __init__(self, run: Run, start: int):
+        self._run = run
+        self._writer = MetricWriter(run.workdir, step=start)
+        self._progress = Progress(start, run.plan.total, run.config.batch_size)
+        updates = np.arange(run.plan.total, dtype=np.int32)
+        self._rates = [np.asarray(f(updates)) for f in experiment.schedules(run.config, run.plan)]
+        self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
+
+    def follow(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
+        """Takes the metrics of update `step`, counted from 1, and reads those of the one before."""
+        self._pending.append((step, metrics, batch, waited))
+        if len(self._pending) > 1:
+            self._read()
+
+    def finish(self) -> None:
+        """Reads all that is left."""
+        while self._pending:
+            self._read()
+
+    def _read(self) -> None:
+        step, metrics, batch, waited = self._pending.popleft()
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
+        self._progress.update(values, waited=waited)
+        if step % self._run.config.log.every_steps == 0:
+            more = {
+                "train/lr": float(self._rates[0][step - 1]),
+                "train/lr_head": float(self._rates[1][step - 1]),
+                "train/skipped": skipped,  # since the beginning, while the others are means
+            }
+            epoch = step * self._run.plan.batch / self._run.plan.images
+            self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
+        if in_a_row >= MAX_SKIPPED:
+            path = self._run.workdir / "nonfinite_batch.npz"
+            rows = {name: _local_rows(array) for name, array in batch.items()}
+            np.savez(path, allow_pickle=False, **rows)
+            raise TrainingError(
+                f"The gradients of {in_a_row} updates in a row, up to update {step}, were not "
+                f"finite, and none of them was applied. The last batch is in {path}; lower "
+                "optim.lr, or look at that batch. The newest checkpoint is unharmed."
+            )
+
+    def evaluated(self, step: int, score: Evaluation) -> None:
+        """Writes and prints a score."""
+        numbers = dataclasses.asdict(score)
+        self._writer.write(step, {f"test/{name}": value for name, value in numbers.items()})
+        epochs = self._run.plan.epochs_done(step)
+        self.say(f"Epoch {epochs}, step {step}: test {score}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._progress.say(text)
+        self._progress.pause()
+
+    def close(self) -> None:
+        """Ends bar and files; may be called twice."""
+        self._progress.close()
+        self._writer.close()
+
+
+def _local_rows(array: jax.Array) -> np.ndarray:
+    """The rows of a batch that this process holds."""
+    return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
+
+
+def record_run(run: Run, state: TrainState) -> None:
+    """Writes run.json and views.png."""
+    if jax.process_index() != 0:
+        return
+    rates = experiment.schedules(run.config, run.plan)
+    peak = run.plan.end_of(run.config.optim.warmup_epochs) + 1
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    facts = {
+        "parameters": parameters,
+        "global_batch": run.config.batch_size,
+        "updates": run.plan.total,
+        "peak_learning_rate": float(rates[0](peak)),
+        "peak_learning_rate_head": float(rates[1](peak)),
+        "layout": run.dataset.layout,
+        "split_hash": run.dataset.split_hash(),
+        "class_names": run.dataset.class_names,
+    }
+    path = run.workdir / rundir.RUN
+    starts = rundir.read_json(path)["starts"] if path.exists() else []
+    starts.append({"step": int(state.step), **rundir.describe_start()})
+    rundir.write_json(path, {**facts, "starts": starts})
+    print(
+        f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind} device(s), {run.plan.total} updates of "
+        f"{run.config.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
+        f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles.",
+        flush=True,
+    )
+    count = min(GALLERY_ROWS, len(run.dataset.train))
+    rows = np.linspace(0, len(run.dataset.train) - 1, count).astype(np.int32)
+    images = np.stack([run.train_images[int(row)] for row in rows])
+    keys = example_keys(run.config.seed, jnp.zeros_like(rows), jnp.asarray(rows))
+    views = make_views(keys, jnp.asarray(images), config=experiment.view_config(run.config))
+    save_gallery(run.workdir / "views.png", images, *jax.device_get(views))
