@@ -79,6 +79,10 @@ class Follower:
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
         self._progress.say(text)
+        self.pause()
+
+    def pause(self) -> None:
+        """Leaves what was done since the last update out of the speed."""
         self._progress.pause()
 
     def close(self) -> None:

@@ -120,7 +120,7 @@ def _batches(run: Run) -> Any:
         threads=experiment.threads(run.config),
         prefetch=2,
     )
-    put = lambda batch: sharding.to_global(run.mesh, batch)  # noqa: E731
+    put = functools.partial(sharding.to_global, run.mesh)
     return iter(pipeline.to_device(dataset, put, buffer=2))
 
 
@@ -154,6 +154,7 @@ def _loop(
             follower.finish()
             must = stopping or step == total
             saver.save(state, batches.get_state(), score, must=must)
+            follower.pause()
         if stopping and (step < total or score is None):
             checkpoints.wait()
             where = f"and saved at step {step}" if step else "before the first update"
