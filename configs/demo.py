@@ -1,6 +1,8 @@
 """A small CLE-ViT on procedural leaves, in minutes on two CPU cores.
 
-python -m clevit_jax.main --config configs/demo.py --workdir runs/demo
+    python -m clevit_jax.main --config configs/demo.py --workdir runs/demo
+
+Expect a test top-1 of about 62 % (chance 10 %, nearest neighbour by colour 11 %): docs/results.md.
 """
 
 from ml_collections import ConfigDict
