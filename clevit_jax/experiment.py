@@ -19,7 +19,7 @@ from clevit_jax.data import decode, leaves, sources
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.optim import learning_rate_schedules, make_optimizer, peak_learning_rate
 from clevit_jax.step import LossConfig
-from clevit_jax.swin import VARIANTS, SwinConfig
+from clevit_jax.swin import SwinConfig
 from clevit_jax.views import ViewConfig
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -115,8 +115,6 @@ def threads(config: ConfigDict) -> int:
 def model_config(config: ConfigDict, num_classes: int) -> SwinConfig:
     """The architecture. Raises ValueError, see `SwinConfig`."""
     model = config.model
-    if model.variant not in VARIANTS:
-        raise ConfigError(f"model.variant is {model.variant!r}; choose of {', '.join(VARIANTS)}.")
     if model.dtype not in ("auto", *DTYPES):
         raise ConfigError(f"model.dtype is {model.dtype!r}; choose of auto, {', '.join(DTYPES)}.")
     on_cpu = jax.default_backend() == "cpu"

@@ -92,7 +92,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True)
         mesh=mesh,
         model=model,
         initial_state=initial_state,
-        like=abstract_state(model, optimizer, mesh, ema=config.optim.ema > 0),
+        like=abstract_state(abstract, optimizer, mesh, ema=config.optim.ema > 0),
         train_step=train_step,
         eval_step=jax.jit(make_eval_step(graphdef), out_shardings=sharding.replicated(mesh)),
     )

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from clevit_jax.sharding import state_sharding
-from clevit_jax.swin import SwinConfig, abstract_swin, init_params
+from clevit_jax.swin import SwinConfig, init_params
 
 
 @jax.tree_util.register_dataclass
@@ -35,17 +35,23 @@ class TrainState:
         return self.params if self.ema is None else self.ema
 
 
+def _new_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
+
+
 def abstract_state(
-    model: SwinConfig, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool = False
 ) -> TrainState:
-    """Shapes, dtypes and shardings of a state (`jax.ShapeDtypeStruct`), to restore onto."""
-    _, params = abstract_swin(model)
+    """Shapes, dtypes and shardings of a state (`jax.ShapeDtypeStruct`), to restore onto.
 
-    def create(params: Any) -> TrainState:
-        average = params if ema else None
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
-
-    shapes = jax.eval_shape(create, params)
+    Args:
+        params: shapes and dtypes of the parameters (`swin.abstract_swin`).
+        optimizer: its state is part of the state.
+        mesh: decides where each array lives (`sharding.state_sharding`).
+        ema: whether an average is kept.
+    """
+    shapes = jax.eval_shape(lambda params: _new_state(params, optimizer, ema), params)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         shapes, state_sharding(mesh, shapes),
@@ -75,8 +81,7 @@ def create_state(
     def create(params: Any) -> TrainState:
         if params is None:
             params = init_params(model, jax.random.key(seed, impl="threefry2x32"))
-        average = jax.tree.map(jnp.copy, params) if ema else None
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
+        return _new_state(params, optimizer, ema)
 
-    like = abstract_state(model, optimizer, mesh, ema=ema)
-    return jax.jit(create, out_shardings=jax.tree.map(lambda s: s.sharding, like))(params)
+    shardings = state_sharding(mesh, jax.eval_shape(create, params))
+    return jax.jit(create, out_shardings=shardings)(params)

@@ -62,7 +62,8 @@ class SwinConfig:
     def variant(cls, name: str, **overrides: Any) -> "SwinConfig":
         """The published `tiny`, `small`, `base` or `large`, with any field overridden."""
         if name not in VARIANTS:
-            raise ValueError(f"model.variant is {name!r}; it must be one of {sorted(VARIANTS)}.")
+            known = ", ".join(VARIANTS)
+            raise ValueError(f"model.variant is {name!r}; it must be one of {known}.")
         return cls(**{**VARIANTS[name], **overrides})
 
     def __post_init__(self) -> None:

@@ -192,6 +192,7 @@ class _Saver:
         best = checkpoints.best()
         self._best = best[1] if best else -1.0
         self._saved_at = time.monotonic()
+        self._meta = {"config": run.config.to_dict(), "split_hash": run.dataset.split_hash()}
 
     def late(self) -> bool:
         """Whether the time between two checkpoints is over."""
@@ -207,11 +208,7 @@ class _Saver:
         self, state: TrainState, iterator: Any, score: Evaluation | None, *, must: bool
     ) -> None:
         """Saves; a failure is logged and the run goes on without, unless the run ends here."""
-        meta = {
-            "iterator": iterator,
-            "config": self._run.config.to_dict(),
-            "split_hash": self._run.dataset.split_hash(),
-        }
+        meta = {"iterator": iterator, **self._meta}
         self._saved_at = time.monotonic()
         try:
             self._checkpoints.save(state, meta, top1=None if score is None else score.top1)
