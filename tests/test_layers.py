@@ -12,10 +12,12 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "clevit_jax"
 FLOORS = [
     ["main"],
     ["train", "preflight", "analysis"],
-    ["record"],
+    ["record", "torch_reference"],
     ["run", "classifier"],
-    ["rundir"],
+    ["trained", "pretrained", "export_torch"],
+    ["rundir", "converted"],
     ["experiment", "weights"],
+    ["architecture", "dialects"],
     ["evaluate", "step", "checkpoint"],
     ["state"],
     ["swin"],
@@ -25,7 +27,9 @@ FLOORS = [
     ["data.sources", "data.decode", "data.leaves"],
     ["gallery"],
     ["views"],
-    ["losses", "metrics", "optim", "sharding"],
+    ["weight_files"],
+    ["torch_pickle"],
+    ["losses", "metrics", "optim", "sharding", "weights_error"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
