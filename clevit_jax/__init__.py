@@ -2,22 +2,26 @@
 
 The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 
-* `Swin`, `SwinConfig`: the network; `clevit_jax.weights` carries official parameters over.
+* `load`: a trained model, `logits, features = load(path)(images)`.
+* `Swin`, `SwinConfig`: the network.
 * `ViewConfig`, `example_keys`, `make_views`: the two views, on the device.
 * `cross_entropy`, `supervised_cosine`, `instance_triplet`: the terms of the loss.
 """
 
+from clevit_jax.classifier import Classifier, load
 from clevit_jax.losses import cross_entropy, instance_triplet, supervised_cosine
 from clevit_jax.swin import Swin, SwinConfig
 from clevit_jax.views import ViewConfig, example_keys, make_views
 
 __all__ = [
+    "Classifier",
     "Swin",
     "SwinConfig",
     "ViewConfig",
     "cross_entropy",
     "example_keys",
     "instance_triplet",
+    "load",
     "make_views",
     "supervised_cosine",
 ]

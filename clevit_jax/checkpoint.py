@@ -4,9 +4,11 @@ import json
 import pathlib
 import shutil
 from collections.abc import Callable
+from logging import getLogger
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -148,12 +150,48 @@ class Checkpoints:
             check(meta)
         return self._read(step, "state", ocp.args.StandardRestore(_abstract(like))), meta
 
+    def restore_params(self, steps: list[int], like: Any, *, average: bool) -> tuple[int, Any]:
+        """The parameters alone, of the first of `steps` that can be read.
+
+        Args:
+            steps: to be tried in turn; the log says which cannot be read.
+            like: nested dict of arrays or shapes.
+            average: those of the moving average.
+
+        Returns:
+            The step, and a nested dict like `like` of NumPy arrays.
+
+        Raises:
+            CheckpointError: none can be read, or they are of another shape than `like`.
+        """
+        part = "ema" if average else "params"
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        problem = CheckpointError(f"{self.folder} has no checkpoint.")
+        for step in steps:
+            try:
+                with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                    found = reader.restore(
+                        self.folder / str(step) / "state",
+                        args=ocp.args.PyTreeRestore(
+                            item={part: like}, restore_args={part: how}, partial_restore=True
+                        ),
+                    )[part]
+                shapes = jax.tree.map(lambda a, b: (a.shape, b.shape), found, like)
+                if any(a != b for a, b in jax.tree.leaves(shapes, is_leaf=_is_pair)):
+                    raise ValueError("its parameters are of another shape")
+            except Exception as error:  # see _read
+                problem = self._unreadable(step, error)
+                logging.error("%s", problem)
+                continue
+            return step, found
+        raise problem
+
     def _read(self, step: int, name: str, how: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
         # Damage shows in as many exceptions as there are libraries below.
         except Exception as error:
-            raise self._failed(f"Checkpoint {step} cannot be read", error) from error
+            raise self._unreadable(step, error) from error
 
     def _move_aside(self, steps: list[int]) -> None:
         aside = self.folder.with_name(self.folder.name + "-damaged")
@@ -182,8 +220,19 @@ class Checkpoints:
         return f"The last good checkpoint is step {steps[-1]}." if steps else "None is saved yet."
 
     def _failed(self, what: str, error: Exception) -> CheckpointError:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return CheckpointError(f"{what} in {self.folder}: {reason[0][:300]}. {self._kept()}")
+        return CheckpointError(f"{what} in {self.folder}: {_reason(error)}. {self._kept()}")
+
+    def _unreadable(self, step: int, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"Checkpoint {step} cannot be read in {self.folder}: {_reason(error)}."
+        )
+
+
+def quiet() -> None:
+    """For commands: leaves out what orbax says beside the errors that are passed on."""
+    logging.set_verbosity(logging.ERROR)  # it warns of every checkpoint without a score
+    # The reads that it gave up at the first damaged file end in tracebacks of their own.
+    getLogger("asyncio").setLevel("CRITICAL")
 
 
 def check_room(folder: pathlib.Path, state: Any, kept: str = "None is saved yet.") -> None:
@@ -208,6 +257,15 @@ def _check_scores(folder: pathlib.Path) -> None:
                 f"{path}, the score of a checkpoint, is damaged; delete this file, and the "
                 "checkpoint counts as one without a score."
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of the libraries below, which write pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple)
 
 
 def _top1(metrics: dict[str, float]) -> float:

@@ -48,6 +48,8 @@ def check_numbers(config: ConfigDict) -> None:
         raise ConfigError(f"seed is {config.seed}; it must be below 2**32.")
     if config.optim.ema >= 1:
         raise ConfigError(f"optim.ema is {config.optim.ema}; it must be below 1.")
+    if config.model.class_map and not config.model.pretrained:
+        raise ConfigError("model.class_map maps the classes of model.pretrained, which is empty.")
     if config.optim.clip_norm <= 0:
         raise ConfigError(f"optim.clip_norm is {config.optim.clip_norm}; it must be above 0.")
     for name in ("model.depths", "model.num_heads", "views.crop_scale", "views.crop_ratio",

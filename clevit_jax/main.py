@@ -4,7 +4,7 @@ import difflib
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
@@ -18,12 +18,13 @@ flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
 def main(argv: list[str]) -> int:
     """Runs the mode; prints a failure as one sentence and returns 2."""
     from clevit_jax import rundir
-    from clevit_jax.checkpoint import CheckpointError
+    from clevit_jax.checkpoint import CheckpointError, quiet
     from clevit_jax.data.sources import DataError
     from clevit_jax.record import TrainingError
     from clevit_jax.run import evaluate_workdir
     from clevit_jax.train import train
 
+    quiet()
     try:
         if len(argv) > 1:
             raise rundir.ConfigError(f"{argv[1]!r} is no flag; settings are --config.NAME=VALUE.")
@@ -42,7 +43,6 @@ def main(argv: list[str]) -> int:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """absl's parsing, with config files found from anywhere and failures as one sentence."""
-    logging.set_verbosity(logging.ERROR)  # orbax warns of every checkpoint without a score
     # Config files import `configs.base`; let them, wherever the command is run from.
     sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
     try:

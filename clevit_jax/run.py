@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from clevit_jax import experiment, rundir, sharding, swin
+from clevit_jax import architecture, experiment, pretrained, rundir, sharding, swin, trained
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.data import pipeline
 from clevit_jax.data.pipeline import DecodedImages
@@ -20,6 +20,7 @@ from clevit_jax.evaluate import Evaluation, evaluate, make_eval_step
 from clevit_jax.experiment import ConfigError, Plan
 from clevit_jax.state import TrainState, abstract_state, create_state
 from clevit_jax.step import make_train_step
+from clevit_jax.weights_error import WeightsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Run:
     plan: Plan
     mesh: jax.sharding.Mesh
     model: swin.SwinConfig
-    initial_state: Callable[[], TrainState]
+    initial_state: Callable[..., TrainState]  # of pre-trained parameters, or random
     like: TrainState  # shapes and shardings of a state
     train_step: Callable[..., Any]
     eval_step: Callable[..., Any]
@@ -79,8 +80,9 @@ def prepare(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True)
         accumulation=config.accumulation, ema_decay=config.optim.ema,
     )  # fmt: skip
 
-    def initial_state() -> TrainState:
-        return create_state(model, optimizer, mesh, seed=config.seed, ema=config.optim.ema > 0)
+    def initial_state(params: Any = None) -> TrainState:
+        ema = config.optim.ema > 0
+        return create_state(model, optimizer, mesh, seed=config.seed, ema=ema, params=params)
 
     return Run(
         config=config,
@@ -96,6 +98,49 @@ def prepare(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True)
         train_step=train_step,
         eval_step=jax.jit(make_eval_step(graphdef), out_shardings=sharding.replicated(mesh)),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Pre-trained parameters, as the model of a run wants them.
+
+    Attributes:
+        params: nested dict of float32 NumPy arrays.
+        facts: where they come from and what became of each of them, JSON-able.
+    """
+
+    params: Any
+    facts: dict[str, Any]
+
+
+def read_start(run: Run) -> Start | None:
+    """Reads `model.pretrained` and prints the load report; None where the start is random.
+
+    Raises:
+        ConfigError: the weights or the class map cannot be read, or do not fit the model.
+        CheckpointError: they are a run that has no readable checkpoint.
+    """
+    path, class_map = run.config.model.pretrained, run.config.model.class_map
+    if not path:
+        return None
+    try:
+        weights = trained.read(path)
+        mapping = pretrained.read_class_map(class_map) if class_map else None
+        params, report = pretrained.fit(weights, run.model, class_map=mapping)
+    except WeightsError as error:
+        raise ConfigError(f"model.pretrained: {error}") from error
+    print(f"Starting from {dataclasses.replace(weights, report=report)}", flush=True)
+    if not report.reinitialised and not report.mapped:
+        print(f"  The head is kept: {run.model.num_classes} classes there and here.", flush=True)
+    facts = {
+        "source": weights.source,
+        "path": str(path),
+        "sha256": weights.source_sha256,
+        "dialect": weights.dialect,
+        "architecture": architecture.to_json(weights.model),
+        "report": dataclasses.asdict(report),
+    }
+    return Start(params, facts)
 
 
 def decode_all(run: Run) -> None:

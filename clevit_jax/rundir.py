@@ -15,8 +15,11 @@ from ml_collections import ConfigDict
 from clevit_jax.experiment import ConfigError, flatten
 
 CONFIG, RUN, RESULT = "config.json", "run.json", "evaluation.json"
+START = "load_report.json"
 # Settings that say where and how to compute, and do not change what is computed.
 FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")
+# Settings that came later, with what older runs did without them.
+ADDED: dict[str, Any] = {"model.pretrained": "", "model.class_map": ""}
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -43,7 +46,10 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
         raise ConfigError(
             f"{workdir} holds no run ({CONFIG} is missing); start one with --config FILE."
         )
-    return ConfigDict(_with_tuples(read_json(workdir / CONFIG))).lock()
+    config = ConfigDict(_with_tuples(read_json(workdir / CONFIG)))
+    known = flatten(config)
+    config.update_from_flattened_dict({k: v for k, v in ADDED.items() if k not in known})
+    return config.lock()
 
 
 def _with_tuples(value: Any) -> Any:

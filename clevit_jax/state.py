@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -75,7 +76,8 @@ def create_state(
         mesh: decides where each array lives (`sharding.state_sharding`).
         seed: of the random parameters.
         ema: whether to keep an average.
-        params: nested dict of pre-trained parameters; random ones when None.
+        params: nested dict of pre-trained parameters, NumPy, the same on every process; random
+            ones when None.
     """
 
     def create(params: Any) -> TrainState:
@@ -84,4 +86,10 @@ def create_state(
         return _new_state(params, optimizer, ema)
 
     shardings = state_sharding(mesh, jax.eval_shape(create, params))
-    return jax.jit(create, out_shardings=shardings)(params)
+    if params is not None:  # each device receives its share alone
+        params = jax.tree.map(_place, params, shardings.params)
+    return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -27,10 +27,12 @@ from clevit_jax.record import Follower, record_run
 from clevit_jax.run import (
     Interrupted,
     Run,
+    Start,
     check_split,
     decode_all,
     evaluate_test,
     prepare,
+    read_start,
     report,
     report_checkpoints,
 )
@@ -62,6 +64,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         print(f"Warning: {warning}", flush=True)
     if _say_finished(run):
         return 0
+    begun = any(run.checkpoints.glob("[0-9]*"))
+    pretrained = None if begun else read_start(run)
     decode_all(run)
     if not run.checkpoints.exists():
         check_room(run.checkpoints, run.like)
@@ -69,7 +73,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
         stack.callback(checkpoints.close)
-        state, batches = _start(run, checkpoints)
+        state, batches = _start(run, checkpoints, pretrained)
         stack.callback(batches.close)
         if int(state.step) >= run.plan.total:
             print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
@@ -96,12 +100,15 @@ def _say_finished(run: Run) -> bool:
     return True
 
 
-def _start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
+def _start(run: Run, checkpoints: Checkpoints, pretrained: Start | None) -> tuple[TrainState, Any]:
     """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
     batches = _batches(run)
     restored = checkpoints.restore_newest(run.like, functools.partial(check_split, run))
     if restored is None:
-        return run.initial_state(), batches
+        pretrained = pretrained or read_start(run)
+        if pretrained and jax.process_index() == 0:
+            rundir.write_json(run.workdir / rundir.START, pretrained.facts)
+        return run.initial_state(pretrained.params if pretrained else None), batches
     state, meta = restored
     batches.set_state(meta["iterator"])
     print(f"Going on from step {int(state.step)} of {run.plan.total}.", flush=True)

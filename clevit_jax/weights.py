@@ -1,9 +1,12 @@
-"""Official PyTorch names <-> our parameters.
+"""Swin weights from files of other libraries to our parameters, and back.
 
 Ours is a nested dict with the official path and Flax's leaf names. Arrays are transposed where
-the frameworks differ: linear [out, in] -> [in, out], convolution OIHW -> HWIO.
+the frameworks differ: linear [out, in] -> [in, out], convolution OIHW -> HWIO. `dialects` knows
+what other libraries call things, `weight_files` their containers, `converted` our own folder.
 """
 
+import dataclasses
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +14,88 @@ from typing import Any
 import jax
 import numpy as np
 
-# Buffers of the official model that are recomputed, never loaded.
-_BUFFERS = re.compile(r"(^|\.)(relative_position_index|attn_mask)$")
+from clevit_jax import dialects, weight_files
+from clevit_jax.architecture import describe, infer
+from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.weights_error import WeightsError
+from clevit_jax.window_attention import relative_position_index, shift_mask
+
+# Of the official model; they are recomputed, never loaded.
+_BUFFERS = (".relative_position_index", ".attn_mask")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What became of every entry of a weight file.
+
+    Attributes:
+        matched: our names of the parameters that the file gave.
+        transposed: those of them whose axes were turned.
+        resized: bias tables brought to another window, `name: window 7 -> 12`.
+        mapped: entries of the head taken from other classes by a class map.
+        reinitialised: parameters that start anew.
+        ignored: kind -> names in the file that hold no parameter of the network.
+    """
+
+    matched: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    mapped: tuple[str, ...] = ()
+    reinitialised: tuple[str, ...] = ()
+    ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        ignored = [f"{len(names)} {kind}" for kind, names in self.ignored.items()]
+        rows = [
+            ("matched", f"{len(self.matched)} parameters"),
+            ("transposed", f"{len(self.transposed)} of them"),
+            ("resized", _listed(self.resized)),
+            *([("mapped", _listed(self.mapped))] if self.mapped else []),
+            ("re-initialised", _listed(self.reinitialised)),
+            ("ignored", ", ".join(ignored) or "0"),
+        ]
+        return "\n".join(f"  {name:<15} {text}" for name, text in rows)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)}: {some}" if names else "0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A Swin's parameters and where they come from.
+
+    Attributes:
+        model: the architecture; its image size is that of the file, or the usual one.
+        params: nested dict of float32 NumPy arrays, as `swin.abstract_swin` shapes it.
+        dialect: one of `dialects.DIALECTS`, or `clevit_jax` for a run of our own.
+        source: name of the file, without its folder, or of the run.
+        source_sha256: of that file, hex; of a run, empty.
+        class_names: of the head's rows where they are known, else ().
+        report: what became of the entries of the file.
+    """
+
+    model: SwinConfig
+    params: Any
+    dialect: str
+    source: str
+    source_sha256: str = ""
+    class_names: tuple[str, ...] = ()
+    report: LoadReport = LoadReport()
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.dialect}): {describe(self.model)}\n{self.report}"
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:
     """`layers.0.blocks.1.attn.qkv.kernel` for the path of a leaf in a nested dict."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def named_leaves(params: Any) -> dict[str, Any]:
+    """The leaves of a nested dict under their `parameter_name`."""
+    return {parameter_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
 
 
 def official_name(name: str) -> str:
@@ -37,41 +115,122 @@ def _to_official(value: np.ndarray, name: str) -> np.ndarray:
     return value
 
 
-def from_official(state_dict: Mapping[str, Any], params: Any) -> Any:
+def read_file(path: str | pathlib.Path) -> Weights:
+    """Reads the weight file of another library: finds out container, dialect and architecture.
+
+    Args:
+        path: a `.pth` or `.safetensors` file; its content decides, not its name.
+
+    Raises:
+        WeightsError: it cannot be read, is no Swin, or an entry is missing, left over or of a
+            wrong shape; all of them are listed, under the names that the file uses.
+    """
+    path = pathlib.Path(path)
+    file = weight_files.read(path)
+    try:
+        dialect = dialects.recognise(file.tensors, file.wrapper)
+        official, buffers = dialects.to_official(file.tensors, dialect)
+        shapes = {name: value.shape for name, value in official.items()}
+        masks = buffers.get("attention mask", ())
+        model = infer(shapes | {name: file.tensors[name].shape for name in masks})
+        params = from_official(official, abstract_swin(model)[1], dialect=dialect)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    ignored = {kind: tuple(names) for kind, names in buffers.items() if names}
+    if file.beside:
+        ignored["entries beside the model"] = file.beside
+    names = tuple(named_leaves(params))
+    return Weights(
+        model, params, dialect, path.name, file.sha256,
+        report=LoadReport(
+            matched=names,
+            transposed=tuple(name for name in names if name.endswith(".kernel")),
+            ignored=ignored,
+        ),
+    )  # fmt: skip
+
+
+def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = "microsoft") -> Any:
     """Fills our parameters from a state dict with the official names.
 
     Args:
-        state_dict: name -> array (NumPy, or a torch tensor on the CPU).
+        state_dict: name -> array (NumPy, or a torch tensor on the CPU); buffers are passed over.
         params: nested dict of arrays or `ShapeDtypeStruct`s that says which are wanted.
+        dialect: whose names an error uses.
 
     Returns:
         A nested dict like `params`, of float32 NumPy arrays.
 
     Raises:
-        ValueError: naming at once every missing, left-over and wrongly shaped entry.
+        WeightsError: naming at once every missing, left-over, wrongly shaped or non-finite entry.
     """
-    given = {n: np.asarray(v) for n, v in state_dict.items() if not _BUFFERS.search(n)}
+    given = {n: v for n, v in state_dict.items() if not n.endswith(_BUFFERS)}
     problems = []
 
     def take(path: jax.tree_util.KeyPath, wanted: Any) -> np.ndarray | None:
         ours = parameter_name(path)
         name = official_name(ours)
+        shape = _to_official(np.broadcast_to(np.float32(0), wanted.shape), ours).shape
+        shown = " + ".join(
+            dialects.from_official({name: np.broadcast_to(np.float32(0), shape)}, dialect)
+        )
         if name not in given:
-            problems.append(f"missing {name}")
+            problems.append(f"missing {shown}")
             return None
-        value = _to_ours(given.pop(name).astype(np.float32), ours)
-        if value.shape != wanted.shape:
-            problems.append(f"{name} gives {value.shape}, wanted {wanted.shape}")
+        value = np.asarray(given.pop(name))
+        if value.shape != shape:
+            problems.append(f"{shown} has shape {list(value.shape)}, wanted {list(shape)}")
+            return None
+        # ml_dtypes' bfloat16 has kind V, as raw bytes would have; no other such type gets here.
+        if value.dtype.kind not in "fV":
+            problems.append(f"{shown} holds {value.dtype}, wanted floating-point numbers")
+            return None
+        value = np.ascontiguousarray(_to_ours(value.astype(np.float32), ours))
+        if not np.isfinite(value).all():
+            problems.append(f"{shown} holds numbers that are not finite")
         return value
 
     filled = jax.tree.map_with_path(take, params)
     problems += [f"left over {name}" for name in given]
     if problems:
-        raise ValueError("These weights do not fit this model: " + "; ".join(problems) + ".")
+        raise WeightsError(
+            f"These weights do not fit a Swin of this shape in {len(problems)} place(s): "
+            f"{'; '.join(problems)}."
+        )
     return filled
 
 
 def to_official(params: Any) -> dict[str, np.ndarray]:
     """The parameters under their official names and in their official layout, float32."""
-    named = ((parameter_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(params))
-    return {official_name(name): _to_official(np.asarray(leaf), name) for name, leaf in named}
+    return {
+        official_name(name): _to_official(np.asarray(leaf), name)
+        for name, leaf in named_leaves(params).items()
+    }
+
+
+def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
+    """The state dict that a library loads strictly: parameters, and buffers where it keeps them.
+
+    Args:
+        weights: any.
+        dialect: one of `dialects.DIALECTS`.
+
+    Returns:
+        name -> float32 array (an index is int64) in the dialect's names and order of axes.
+    """
+    return dialects.from_official(to_official(weights.params) | _buffers(weights.model), dialect)
+
+
+def _buffers(model: SwinConfig) -> dict[str, np.ndarray]:
+    """The index and mask tables that the official model stores, for its image size."""
+    found: dict[str, np.ndarray] = {}
+    for stage, depth in enumerate(model.depths):
+        grid = model.grid(stage)
+        window = min(model.window, grid)
+        for index in range(depth):
+            block = f"layers.{stage}.blocks.{index}"
+            table = relative_position_index(window).astype(np.int64)
+            found[f"{block}.attn.relative_position_index"] = table
+            if index % 2 and grid > window:
+                found[f"{block}.attn_mask"] = shift_mask((grid, grid), window, window // 2)
+    return found

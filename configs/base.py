@@ -37,6 +37,10 @@ def get_config() -> ConfigDict:
     model.num_heads = ()  # heads a stage; () is the variant's
     model.window = 7  # tokens a side of a window (code: 7)
     model.num_classes = 0  # 0 is what the data has
+    # Where to start: a converted checkpoint, a .pth or .safetensors file, or a run; "" is random.
+    model.pretrained = ""
+    # Text file: on line i, from 0, which class of model.pretrained class i is (e.g. 22k to 1k).
+    model.class_map = ""
     model.drop_path = 0.5  # rate at the last block, rising from 0 (code: 0.5)
     model.dtype = "auto"  # of activations: float32 | bfloat16 | auto (bfloat16 on GPU and TPU)
     model.remat = "none"  # none | blocks: recompute each block in the backward pass to save memory

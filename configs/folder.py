@@ -4,7 +4,8 @@
 
 DIR holds `anno/{train,test}.txt` + `images/`, or `train/<class>/*` + `test/<class>/*`; which one,
 and the number of classes, is found out. A Swin-B learns little from a few images a class when it
-starts from random weights, as it does here: docs/results.md has settings for a small one.
+starts from random weights: give it some with --config.model.pretrained=PATH (docs/weights.md), or
+take a small one (docs/results.md has settings).
 """
 
 from ml_collections import ConfigDict

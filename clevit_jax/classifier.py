@@ -1,0 +1,95 @@
+"""A trained Swin as a user holds it: images in, logits and features out."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clevit_jax import trained
+from clevit_jax.experiment import DTYPES
+from clevit_jax.pretrained import fit
+from clevit_jax.swin import SwinConfig, abstract_swin
+
+
+class Classifier:
+    """A Swin and its parameters, compiled once for each batch size.
+
+    Attributes:
+        model: the architecture; `model.image_size` is the side of the images it takes.
+        class_names: of the columns of the logits; () where they are not known.
+        source: the file or the run that the parameters come from.
+    """
+
+    def __init__(
+        self, model: SwinConfig, params: Any, class_names: tuple[str, ...], source: str
+    ) -> None:
+        self.model, self.class_names, self.source = model, class_names, source
+        self._params = jax.device_put(params)
+        graphdef = abstract_swin(model)[0]
+        self._apply = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
+
+    def __call__(self, images: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """Classifies images.
+
+        Args:
+            images: float32 [B, S, S, 3], S = `model.image_size`, RGB in [0, 1] less the ImageNet
+                mean (0.485, 0.456, 0.406), over its deviation (0.229, 0.224, 0.225).
+
+        Returns:
+            logits float32 [B, K] and features float32 [B, C], the mean over the last tokens.
+
+        Raises:
+            ValueError: images of another shape or dtype.
+        """
+        size = self.model.image_size
+        images = images if isinstance(images, jax.Array) else np.asarray(images)
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"{self.source} takes normalised images, float32 [B, {size}, {size}, 3], not "
+                f"{images.dtype} {list(images.shape)}; clevit_jax.load(..., image_size=S) takes "
+                "another size."
+            )
+        return self._apply(self._params, jnp.asarray(images))
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.source!r}, {self.model})"
+
+
+def load(
+    path: str | pathlib.Path,
+    *,
+    checkpoint: trained.Which = "last",
+    image_size: int | None = None,
+    dtype: str = "float32",
+) -> Classifier:
+    """Loads a trained Swin.
+
+    Args:
+        path: a workdir, a converted checkpoint, or a `.pth` or `.safetensors` file; see
+            `trained.read`.
+        checkpoint: of a workdir, "last" or "best" (of its scores on the test set).
+        image_size: pixels a side; by default that of the run, or of the file. Another one needs no
+            training, but the accuracy at it is another too.
+        dtype: of activations, "float32" or "bfloat16".
+
+    Raises:
+        WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
+        ValueError: an image size that the windows do not divide, or an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose of {', '.join(DTYPES)}.")
+    if checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint is {checkpoint!r}; choose of last, best.")
+    weights = trained.read(path, checkpoint=checkpoint)
+    model = dataclasses.replace(
+        weights.model,
+        image_size=image_size or weights.model.image_size,
+        drop_path=0.0,
+        dtype=DTYPES[dtype],
+        remat="none",
+    )
+    return Classifier(model, fit(weights, model)[0], weights.class_names, weights.source)

@@ -1,0 +1,117 @@
+"""The architecture from shapes alone, also where some of them are wrong."""
+
+import pytest
+import torch
+
+from clevit_jax import architecture, weights
+from clevit_jax.swin import VARIANTS, SwinConfig, abstract_swin
+from clevit_jax.weights_error import WeightsError
+
+
+def shapes_of(model):
+    """Official names and shapes of the network, by PyTorch's order of axes."""
+    shapes = {}
+    for name, leaf in weights.named_leaves(abstract_swin(model)[1]).items():
+        order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(leaf.ndim if name.endswith("kernel") else 0)
+        shape = leaf.shape if order is None else tuple(leaf.shape[axis] for axis in order)
+        shapes[weights.official_name(name)] = shape
+    return shapes
+
+
+TINY = SwinConfig.variant("tiny", image_size=224)
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return shapes_of(TINY)
+
+
+@pytest.mark.parametrize(
+    ("variant", "window", "size", "classes"),
+    [("small", 7, 224, 1000), ("base", 12, 384, 21841), ("large", 7, 224, 2)],
+)
+def test_published(variant, window, size, classes):
+    model = SwinConfig.variant(variant, image_size=size, window=window, num_classes=classes)
+    assert architecture.infer(shapes_of(model)) == model
+    assert f"Swin-{variant}: embed {VARIANTS[variant]['embed_dim']}," in architecture.describe(
+        model
+    )
+
+
+def test_golden_with_its_masks(golden):
+    official = torch.load(golden / "swin_nano_224.pth", weights_only=True)["model"]
+    found = architecture.infer({name: tuple(value.shape) for name, value in official.items()})
+    assert found == SwinConfig(
+        image_size=224, num_classes=21, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)
+    )
+    assert architecture.describe(found).startswith("Swin: embed 16, depths 2-2-2-2, heads 1-2-4-8")
+
+
+def test_masks_tell_the_image_size(shapes):
+    """448 pixels: a grid of 112 in windows of 7 is 256 windows."""
+    masks = {"layers.0.blocks.1.attn_mask": (256, 49, 49)}
+    assert architecture.infer(shapes | masks).image_size == 448
+    nonsense = {"layers.0.blocks.1.attn_mask": (255, 49, 49)}
+    assert architecture.infer(shapes | nonsense).image_size == 224
+
+
+def test_a_table_that_shrank_tells_the_image_size():
+    """At 96 the last grid is 3, where a window of 6 cannot be."""
+    model = SwinConfig(image_size=96, window=6, embed_dim=8, num_heads=(1, 1, 1, 1))
+    assert architecture.infer(shapes_of(model)) == model
+
+
+def test_a_few_wrong_entries_do_not_mislead(shapes):
+    wrong = dict(shapes)
+    wrong["patch_embed.norm.bias"] = (95,)
+    wrong["layers.2.blocks.3.attn.relative_position_bias_table"] = (100, 11)
+    wrong["head.bias"] = (7,)
+    del wrong["layers.2.blocks.2.norm1.weight"]
+    assert architecture.infer(wrong) == TINY
+
+
+def test_without_head_or_with_headless_classes(shapes):
+    bare = {name: shape for name, shape in shapes.items() if not name.startswith("head")}
+    assert architecture.infer(bare).num_classes == 1
+    assert architecture.infer(bare | {"head.bias": (9,)}).num_classes == 9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: {},
+        lambda s: {"fc.weight": (3, 4)},
+        lambda s: {n: x for n, x in s.items() if "patch_embed" not in n and "blocks.0.n" not in n},
+        lambda s: {n: x for n, x in s.items() if "layers.1." not in n},
+        lambda s: s | {f"layers.2.blocks.{i}.attn.relative_position_bias_table": (100, 12)
+                       for i in range(6)},
+        # Numbers that would make a network of millions of blocks.
+        lambda s: s | {f"layers.{i}.blocks.99.attn.relative_position_bias_table": (169, 3)
+                       for i in range(100)},
+        lambda s: s | {f"layers.{i}.blocks.99.attn.relative_position_bias_table": (169, 3)
+                       for i in range(4)},
+        lambda s: s | {"layers.0.blocks.0.attn.relative_position_bias_table": (169, 0),
+                       "layers.0.blocks.1.attn.relative_position_bias_table": (169, 5)},
+    ],
+)  # fmt: skip
+def test_no_swin(shapes, change):
+    with pytest.raises(WeightsError):
+        architecture.infer(change(shapes))
+
+
+def test_json():
+    fields = architecture.to_json(TINY)
+    assert architecture.from_json({**fields, "depths": list(fields["depths"])}) == TINY
+    for bad in (
+        None,
+        [],
+        "x",
+        {},
+        fields | {"window": "7"},
+        fields | {"window": 7.5},
+        fields | {"depths": 3},
+        fields | {"image_size": 225},
+        fields | {"more": 1},
+    ):
+        with pytest.raises(WeightsError):
+            architecture.from_json(bad)  # fmt: skip

@@ -1,0 +1,156 @@
+"""A trained Swin as a user holds it, whatever it was kept in."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import clevit_jax
+from clevit_jax import converted, rundir, sharding, trained, weights
+from clevit_jax.checkpoint import CheckpointError, Checkpoints
+from clevit_jax.experiment import ConfigError
+from clevit_jax.state import TrainState
+from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.weights_error import WeightsError
+from configs import base
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def images_of(seed, size):
+    return np.random.RandomState(seed).standard_normal((2, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def best(golden, tmp_path_factory):
+    """What the official script saved, as it is and converted."""
+    folder = tmp_path_factory.mktemp("converted") / "best"
+    converted.write(weights.read_file(golden / "clevit_best_nano.pth"), folder)
+    return golden / "clevit_best_nano.pth", folder
+
+
+def test_golden_numbers(best, golden):
+    """The official code's logits and features, within 1e-5, from its file and from ours."""
+    expected = np.load(golden / "clevit_best_nano.npz")
+    file, folder = (clevit_jax.load(path) for path in best)
+    logits, features = folder(images_of(42, 224))
+    assert isinstance(logits, jax.Array)
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(features, expected["features"], atol=1e-5, rtol=0)
+    jax.tree.map(np.testing.assert_array_equal, file._params, folder._params)
+    assert file.model == folder.model == SwinConfig(
+        image_size=224, num_classes=80, embed_dim=8, num_heads=(1, 2, 2, 4), depths=(2, 2, 2, 2)
+    )  # fmt: skip
+
+
+def test_what_it_says_of_wrong_images(best):
+    model = clevit_jax.load(best[1])
+    for images in (images_of(0, 96), images_of(0, 224)[0], images_of(0, 224).astype(np.float64),
+                   np.zeros((1, 224, 224, 3), np.uint8)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"normalised images, float32 \[B, 224, 224, 3\], not"):
+            model(images)
+
+
+def test_options(best):
+    assert clevit_jax.load(best[1], image_size=448).model.image_size == 448
+    assert clevit_jax.load(best[1], dtype="bfloat16").model.dtype == jax.numpy.bfloat16
+    with pytest.raises(ValueError, match=r"image_size 300 .* 224 and 448"):
+        clevit_jax.load(best[1], image_size=300)
+    with pytest.raises(ValueError, match="dtype"):
+        clevit_jax.load(best[1], dtype="float16")
+    with pytest.raises(ValueError, match="checkpoint"):
+        clevit_jax.load(best[1], checkpoint="newest")
+
+
+MODEL = SwinConfig(
+    image_size=16, num_classes=3, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=2
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Parameters and average of the steps 5 (the best), 8 and 9."""
+    rng = np.random.RandomState(0)
+
+    def draw():
+        return jax.tree.map(
+            lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
+            abstract_swin(MODEL)[1],
+        )
+
+    return {step: (draw(), draw()) for step in (5, 8, 9)}
+
+
+@pytest.fixture(scope="module")
+def make_run(params, tmp_path_factory):
+    def make(ema):
+        workdir = tmp_path_factory.mktemp("runs") / "run"
+        config = base.get_config()
+        config.update_from_flattened_dict({
+            "image_size": 16, "model.embed_dim": 8, "model.depths": (1, 1), "optim.ema": ema,
+            "model.num_heads": (1, 2), "model.window": 2, "model.drop_path": 0.5,
+        })  # fmt: skip
+        rundir.claim(workdir, config)
+        rundir.write_json(workdir / rundir.RUN, {"class_names": ["a", "b", "c"]})
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=5)
+        for step, (mine, average) in params.items():
+            state = TrainState(np.int32(step), mine, {"mu": mine}, average if ema else None)
+            state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+            checkpoints.save(state, {}, top1=0.9 if step == 5 else 0.5)
+        checkpoints.wait()
+        checkpoints.close()
+        return workdir
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def runs(make_run):
+    return make_run(0.0), make_run(0.9)
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_a_run_gives_its_last_or_its_best(runs, params):
+    for run, which in ((runs[0], 0), (runs[1], 1)):  # the average, where there is one
+        last, best = clevit_jax.load(run), clevit_jax.load(run, checkpoint="best")
+        assert equal(last._params, params[9][which])
+        assert equal(best._params, params[5][which])
+        assert last.class_names == ("a", "b", "c")
+        assert last.model == MODEL
+        logits, features = last(images_of(0, 16))
+        assert (logits.shape, features.shape) == ((2, 3), (2, 16))
+    assert equal(trained.read_run(runs[1], checkpoint="last", average=False).params, params[9][0])
+    with pytest.raises(ConfigError, match="keeps no average"):
+        trained.read_run(runs[0], checkpoint="last", average=True)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_run, params, caplog):
+    run = make_run(0.0)
+    for path in (run / "checkpoints" / "9" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert equal(clevit_jax.load(run)._params, params[8][0])
+    assert "Checkpoint 9 cannot be read" in caplog.text
+    for path in (run / "checkpoints").rglob("d/*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        clevit_jax.load(run)
+
+
+def test_a_run_of_another_shape_is_refused(make_run):
+    run = make_run(0.0)
+    facts = json.loads((run / rundir.RUN).read_text())
+    rundir.write_json(run / rundir.RUN, facts | {"class_names": ["a", "b"]})
+    with pytest.raises(CheckpointError, match="shape"):
+        clevit_jax.load(run)
+
+
+def test_paths_that_hold_no_model(tmp_path):
+    (tmp_path / "text").write_text("x")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "text"):
+        with pytest.raises(WeightsError, match=str(path)):
+            clevit_jax.load(path)

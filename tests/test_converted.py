@@ -1,0 +1,150 @@
+"""Converted checkpoints: what is written is read, whole or not at all, and damage shows."""
+
+import json
+import pathlib
+import stat
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from clevit_jax import converted, weight_files, weights
+from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.weights_error import WeightsError
+
+MODEL = SwinConfig(
+    image_size=16, num_classes=3, embed_dim=4, depths=(1, 1), num_heads=(1, 2), window=2
+)
+
+
+@pytest.fixture(scope="module")
+def given():
+    rng = np.random.RandomState(0)
+    params = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), abstract_swin(MODEL)[1]
+    )
+    return weights.Weights(MODEL, params, "timm", "x.pth", "ab12", class_names=("a", "é", "c"))
+
+
+@pytest.fixture
+def folder(given, tmp_path):
+    converted.write(given, tmp_path / "new" / "x")
+    return tmp_path / "new" / "x"
+
+
+def everything(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_is_written_is_read(given, folder):
+    read = converted.read(folder)
+    jax.tree.map(np.testing.assert_array_equal, read.params, given.params)
+    assert (read.model, read.dialect, read.source, read.source_sha256, read.class_names) == (
+        MODEL, "timm", "x.pth", "ab12", ("a", "é", "c"),
+    )  # fmt: skip
+    assert set(read.report.matched) == set(weights.named_leaves(given.params))
+
+
+def test_the_files_are_plain(given, folder):
+    """Anyone with safetensors and JSON reads them, under our names."""
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    kernel = given.params["layers"][0]["blocks"][0]["attn"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(tensors["layers.0.blocks.0.attn.qkv.kernel"], kernel)
+    facts = json.loads((folder / "model.json").read_text())
+    assert facts["class_count"] == 3
+    assert facts["architecture"]["depths"] == [1, 1]
+    assert facts["source"] == "x.pth"
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json"}
+    assert [path.name for path in folder.parent.iterdir()] == ["x"]
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o500 == 0o500
+
+
+def test_nothing_is_overwritten_unasked(given, folder):
+    before = everything(folder)
+    with pytest.raises(WeightsError, match=r"x is there; .*--overwrite"):
+        converted.write(given, folder)
+    assert everything(folder) == before
+    other = weights.Weights(MODEL, given.params, "timm", "y.pth")
+    converted.write(other, folder, overwrite=True)
+    assert converted.read(folder).source == "y.pth"
+    assert [path.name for path in folder.parent.iterdir()] == ["x"]
+
+
+def test_only_a_converted_checkpoint_is_ever_replaced(given, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"1")
+    (tmp_path / "file").write_bytes(b"1")
+    before = everything(tmp_path)
+    for target in (tmp_path / "photos", tmp_path / "file"):
+        with pytest.raises(WeightsError, match="name another target"):
+            converted.write(given, target, overwrite=True)
+    with pytest.raises(WeightsError, match="cannot be written"):
+        converted.write(given, tmp_path / "file" / "x")
+    assert everything(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    converted.write(given, tmp_path / "empty")
+    assert converted.is_converted(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failure_leaves_what_was_there(given, folder, overwrite, monkeypatch):
+    target = folder if overwrite else folder.with_name("y")
+    before = everything(folder.parent)
+
+    def fail(path, *_, **__):
+        pathlib.Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weight_files, "write_safetensors", fail)
+    with pytest.raises(WeightsError, match="cannot be written: No space left"):
+        converted.write(given, target, overwrite=overwrite)
+    assert everything(folder.parent) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["x"]
+
+
+def _edit(**changes):
+    def edit(folder):
+        facts = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(facts | changes))
+
+    return edit
+
+
+def _flip(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(bytes(data))
+
+
+DAMAGE = {
+    "flipped": (_flip, "sha256 is another"),
+    "no tensors": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors"),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes(b""), r"model\.safetensors"),
+    "no JSON": (lambda f: (f / "model.json").write_text("{"), "not JSON"),
+    "deep JSON": (lambda f: (f / "model.json").write_text("[" * 100_000), "not JSON"),
+    "binary": (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "not JSON"),
+    "a list": (lambda f: (f / "model.json").write_text("[]"), "not a model.json"),
+    "format": (_edit(format="2"), "not a model.json"),
+    "hash": (_edit(sha256=7), "wrong type"),
+    "names": (_edit(class_names=[1]), "wrong type"),
+    "architecture": (_edit(architecture=3), "architecture"),
+    "other": (_edit(architecture={"image_size": 16, "num_classes": 4, "embed_dim": 4, "window": 2,
+                                  "depths": [1, 1], "num_heads": [1, 2]}), "another network"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_a_sentence(folder, kind):
+    damage, says = DAMAGE[kind]
+    damage(folder)
+    with pytest.raises(WeightsError, match=says) as error:
+        converted.read(folder)
+    assert str(folder) in str(error.value)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    assert not converted.is_converted(tmp_path)
+    with pytest.raises(WeightsError, match=r"model\.json cannot be read"):
+        converted.read(tmp_path)
