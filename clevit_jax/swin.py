@@ -9,6 +9,7 @@ Source: Liu et al., Swin Transformer, ICCV 2021; microsoft/Swin-Transformer
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -330,6 +331,13 @@ def abstract_swin(config: SwinConfig) -> tuple[nnx.GraphDef, Any]:
         The graph definition and a nested dict of `jax.ShapeDtypeStruct`; `nnx.merge` of the
         first with a dict like the second is the model.
     """
+    graphdef, params = _traced_swin(config)
+    return graphdef, jax.tree.map(lambda leaf: leaf, params)  # dicts of the caller's own
+
+
+@functools.lru_cache(maxsize=8)
+def _traced_swin(config: SwinConfig) -> tuple[nnx.GraphDef, Any]:
+    """Seconds for a Swin-B, and asked for wherever weights are read, fitted and used."""
     model = nnx.eval_shape(lambda: Swin(config, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(model, nnx.Param)  # raises if there is any other state
     return graphdef, nnx.to_pure_dict(params)

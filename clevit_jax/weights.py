@@ -170,25 +170,14 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
     def take(path: jax.tree_util.KeyPath, wanted: Any) -> np.ndarray | None:
         ours = parameter_name(path)
         name = official_name(ours)
-        shape = _to_official(np.broadcast_to(np.float32(0), wanted.shape), ours).shape
-        shown = " + ".join(
-            dialects.from_official({name: np.broadcast_to(np.float32(0), shape)}, dialect)
-        )
-        if name not in given:
-            problems.append(f"missing {shown}")
+        like = _to_official(np.broadcast_to(np.float32(0), wanted.shape), ours)
+        value = np.asarray(given.pop(name)) if name in given else None
+        if problem := _problem(value, like.shape):
+            in_file = " + ".join(dialects.from_official({name: like}, dialect))
+            problems.append(problem.format(in_file))
             return None
-        value = np.asarray(given.pop(name))
-        if value.shape != shape:
-            problems.append(f"{shown} has shape {list(value.shape)}, wanted {list(shape)}")
-            return None
-        # ml_dtypes' bfloat16 has kind V, as raw bytes would have; no other such type gets here.
-        if value.dtype.kind not in "fV":
-            problems.append(f"{shown} holds {value.dtype}, wanted floating-point numbers")
-            return None
-        value = np.ascontiguousarray(_to_ours(value.astype(np.float32), ours))
-        if not np.isfinite(value).all():
-            problems.append(f"{shown} holds numbers that are not finite")
-        return value
+        assert value is not None
+        return np.ascontiguousarray(_to_ours(value.astype(np.float32, copy=False), ours))
 
     filled = jax.tree.map_with_path(take, params)
     problems += [f"left over {name}" for name in given]
@@ -198,6 +187,18 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
             f"{'; '.join(problems)}."
         )
     return filled
+
+
+def _problem(value: np.ndarray | None, shape: tuple[int, ...]) -> str:
+    """What is wrong with a parameter of a file, {} being its name there; "" if nothing is."""
+    if value is None:
+        return "missing {}"
+    if value.shape != shape:
+        return f"{{}} has shape {list(value.shape)}, wanted {list(shape)}"
+    # ml_dtypes' bfloat16 has kind V, as raw bytes would have; no other such type gets here.
+    if value.dtype.kind not in "fV":
+        return f"{{}} holds {value.dtype}, wanted floating-point numbers"
+    return "" if np.isfinite(value).all() else "{} holds numbers that are not finite"
 
 
 def to_official(params: Any) -> dict[str, np.ndarray]:
