@@ -1,0 +1,279 @@
+"""The command tools/convert_torch_weights.py, as someone uses it who just downloaded a file."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import clevit_jax
+from clevit_jax import converted, rundir, sharding, weights
+from clevit_jax.checkpoint import Checkpoints
+from clevit_jax.state import TrainState
+from clevit_jax.swin import SwinConfig, abstract_swin
+from configs import base
+
+TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("convert_torch_weights", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def convert(tool, capsys):
+    """`convert(*arguments)` -> (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = tool.main(list(map(str, arguments)))
+        out, error = capsys.readouterr()
+        return code, out, error
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def nano(golden):
+    return golden / "swin_nano_224.pth"
+
+
+@pytest.fixture(scope="module")
+def run(nano, tmp_path_factory):
+    """A run with the nano's parameters, and an average that is twice as large."""
+    read = weights.read_file(nano)
+    workdir = tmp_path_factory.mktemp("runs") / "mine"
+    config = base.get_config()
+    config.update_from_flattened_dict(
+        {
+            "image_size": 224, "model.embed_dim": 16, "model.depths": (2, 2, 2, 2),
+            "model.num_heads": (1, 2, 4, 8), "optim.ema": 0.9,
+        }
+    )  # fmt: skip
+    rundir.claim(workdir, config)
+    names = [f"leaf {index}" for index in range(21)]
+    rundir.write_json(workdir / rundir.RUN, {"class_names": names})
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=5)
+    for step, top1, sign in ((3, 0.5, -1), (4, 0.1, 1)):
+        mine = jax.tree.map(lambda leaf, sign=sign: sign * leaf, read.params)
+        average = jax.tree.map(lambda leaf: 2 * leaf, mine)
+        state = TrainState(np.int32(step), mine, {}, average)
+        state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+        checkpoints.save(state, {}, top1=top1)
+    checkpoints.wait()
+    checkpoints.close()
+    return workdir
+
+
+def kernel_of(path):
+    """A tensor that every dialect holds as it is."""
+    tensors = safetensors.numpy.load_file(path)
+    ends = ("layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.layernorm_before.weight")
+    (name,) = [name for name in tensors if name.endswith(ends)]
+    return tensors[name]
+
+
+def test_a_download_becomes_a_checkpoint(convert, nano, tmp_path, golden):
+    target = tmp_path / "weights" / "nano"
+    code, out, error = convert(nano, target)
+    assert (code, error) == (0, "")
+    assert "swin_nano_224.pth (microsoft): Swin: embed 16, depths 2-2-2-2, heads 1-2-4-8, " in out
+    state = torch.load(nano, weights_only=True)["model"]
+    count = sum(value.is_floating_point() and "mask" not in name for name, value in state.items())
+    assert f"matched         {count} parameters" in out
+    assert "ignored         8 relative position index, 3 attention mask" in out
+    assert f"--config.model.pretrained={target}" in out
+    facts = json.loads((target / "model.json").read_text())
+    assert facts["source"] == "swin_nano_224.pth"
+    assert facts["source_sha256"] == hashlib.sha256(nano.read_bytes()).hexdigest()
+    assert (facts["dialect"], facts["class_count"]) == ("microsoft", 21)
+    logits, features = clevit_jax.load(target)(
+        np.random.RandomState(224).standard_normal((2, 224, 224, 3)).astype(np.float32)
+    )
+    expected = np.load(golden / "swin_nano.npz")
+    np.testing.assert_allclose(logits, expected["logits_224"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(features, expected["features_224"], atol=1e-5, rtol=0)
+
+
+def test_a_target_that_is_there_stays(convert, nano, tmp_path):
+    assert convert(nano, tmp_path / "x")[0] == 0
+    before = (tmp_path / "x" / "model.json").stat().st_mtime_ns
+    code, out, error = convert(nano, tmp_path / "x")
+    assert (code, out) == (2, "")  # before anything is read
+    assert "--overwrite" in error
+    assert (tmp_path / "x" / "model.json").stat().st_mtime_ns == before
+    assert convert(nano, tmp_path / "x", "--overwrite")[0] == 0
+    file = tmp_path / "y.safetensors"
+    assert convert(nano, file, "--to", "timm")[0] == 0
+    assert convert(nano, file, "--to", "timm")[0] == 2
+    assert convert(nano, file, "--to", "timm", "--overwrite")[0] == 0
+
+
+def test_everything_wrong_is_listed_at_once(convert, nano, tmp_path):
+    state = torch.load(nano, weights_only=True)["model"]
+    state["extra.weight"] = torch.zeros(3)
+    del state["layers.2.blocks.1.norm2.bias"], state["norm.weight"]
+    state["layers.1.blocks.0.mlp.fc1.weight"] = torch.zeros(7, 32)
+    state["layers.0.blocks.0.attn.proj.bias"] = torch.zeros(16, dtype=torch.int64)
+    state["layers.0.blocks.0.norm1.bias"] = torch.full((16,), torch.nan)
+    torch.save(state, tmp_path / "broken.pth")
+    code, out, error = convert(tmp_path / "broken.pth", tmp_path / "x")
+    assert (code, out) == (2, "")
+    assert error.startswith(f"error: {tmp_path / 'broken.pth'}: ")
+    assert error.count("\n") == 1
+    for text in (
+        "in 6 place(s)",
+        "left over extra.weight",
+        "missing layers.2.blocks.1.norm2.bias",
+        "missing norm.weight",
+        "layers.1.blocks.0.mlp.fc1.weight has shape [7, 32], wanted [128, 32]",
+        "layers.0.blocks.0.attn.proj.bias holds int64",
+        "layers.0.blocks.0.norm1.bias holds numbers that are not finite",
+    ):
+        assert text in error
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.pth"]
+
+
+def test_errors_use_the_names_of_the_file(convert, nano, tmp_path):
+    assert convert(nano, tmp_path / "hf.safetensors", "--to", "huggingface")[0] == 0
+    tensors = safetensors.numpy.load_file(tmp_path / "hf.safetensors")
+    for part in ("query", "key", "value"):
+        del tensors[f"swin.encoder.layers.0.blocks.1.attention.self.{part}.weight"]
+    safetensors.numpy.save_file(tensors, tmp_path / "broken.safetensors")
+    code, _, error = convert(tmp_path / "broken.safetensors")
+    assert code == 2
+    assert "missing swin.encoder.layers.0.blocks.1.attention.self.query.weight" in error
+    assert "qkv" not in error
+
+
+def test_without_a_target_it_only_looks(convert, nano, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = convert(nano)
+    assert code == 0
+    assert "window 7, 21 classes" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--checkpoint", "best"], ["--ema"]])
+def test_a_run_is_handed_on(convert, run, tmp_path, options, nano):
+    factor = {"best": -1, "--ema": 2}.get(options[-1] if options else "", 1)
+    scale = weights.read_file(nano).params["layers"][0]["blocks"][0]["norm1"]["scale"]
+    for dialect in ("microsoft", "timm", "huggingface"):
+        target = tmp_path / f"{dialect}.safetensors"
+        code, out, _ = convert(run, target, "--to", dialect, *options)
+        assert code == 0
+        assert ("keeps an average" in out) == ("--ema" not in options)
+        np.testing.assert_array_equal(kernel_of(target), factor * scale)
+        assert weights.read_file(target).dialect == dialect.replace("microsoft", "timm<0.9")
+    assert convert(run, tmp_path / "m.pth", "--to", "microsoft", *options)[0] == 0
+    state = torch.load(tmp_path / "m.pth", weights_only=True)["model"]
+    np.testing.assert_array_equal(state["layers.0.blocks.0.norm1.weight"], factor * scale)
+    assert convert(run, tmp_path / "converted", *options)[0] == 0
+    assert converted.read(tmp_path / "converted").class_names[3] == "leaf 3"
+
+
+def test_a_class_map(convert, nano, tmp_path):
+    (tmp_path / "map.txt").write_text("20\n0\n")
+    code, out, _ = convert(nano, tmp_path / "x", "--class-map", tmp_path / "map.txt")
+    assert code == 0
+    assert "head.kernel: 21 -> 2 classes" in out
+    head, whole = (
+        converted.read(tmp_path / "x").params["head"],
+        weights.read_file(nano).params["head"],
+    )
+    np.testing.assert_array_equal(head["kernel"], whole["kernel"][:, [20, 0]])
+    (tmp_path / "map.txt").write_text("21\n0\n")
+    code, _, error = convert(nano, tmp_path / "y", "--class-map", tmp_path / "map.txt")
+    assert code == 2
+    assert "from 0 to 21" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--ema"], "--ema and --checkpoint are for a run"),
+        (["--checkpoint", "best"], "--ema and --checkpoint are for a run"),
+        (["--to", "timm"], "need a target"),
+        (["--overwrite"], "need a target"),
+        (["x.bin2", "--to", "timm"], "must end in .safetensors"),
+        (["x", "--to", "microsoft"], "must end in .safetensors"),
+        (["x", "--class-map", "missing.txt"], "missing.txt cannot be read"),
+    ],
+)
+def test_options_that_would_do_nothing(convert, nano, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = convert(nano, *arguments)
+    assert code == 2
+    assert says in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_that_shrink_are_not_for_transformers(convert, tmp_path):
+    model = SwinConfig(
+        image_size=16, num_classes=3, embed_dim=4, depths=(1, 1), num_heads=(1, 2), window=4
+    )
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_swin(model)[1])
+    converted.write(weights.Weights(model, params, "timm", "x"), tmp_path / "x")
+    code, _, error = convert(tmp_path / "x", tmp_path / "hf", "--to", "huggingface")
+    assert code == 2
+    assert "transformers can load no such network" in error
+    assert not (tmp_path / "hf").exists()
+    assert convert(tmp_path / "x", tmp_path / "y.safetensors", "--to", "timm")[0] == 0
+    assert weights.read_file(tmp_path / "y.safetensors").model == model
+
+
+def test_safetensors_need_no_torch(nano, tmp_path, convert):
+    """As the command, with torch out of reach."""
+    assert convert(nano, tmp_path / "timm.safetensors", "--to", "timm")[0] == 0
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['torch'] = None\n"
+        "del sys.argv[0]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+
+    def command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", code, str(TOOL), *map(str, arguments)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = command(tmp_path / "timm.safetensors", tmp_path / "x")
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = weights.read_file(nano)
+    jax.tree.map(np.testing.assert_array_equal, converted.read(tmp_path / "x").params, kept.params)
+    done = command(nano, tmp_path / "y")
+    assert done.returncode == 2
+    assert "clevit_jax[convert]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_verify(convert, tool, nano, monkeypatch):
+    code, out, _ = convert(nano, "--verify")
+    assert code == 0
+    assert "Verified with" in out
+    read = tool.trained.read
+
+    def wrong(path):
+        found = read(path)
+        params = jax.tree.map(np.copy, found.params)
+        params["layers"][1]["blocks"][1]["mlp"]["fc1"]["bias"] += 1
+        return dataclasses.replace(found, params=params)
+
+    monkeypatch.setattr(tool.trained, "read", wrong)
+    code, out, _ = convert(nano, "--verify")
+    assert code == 1
+    assert "DIFFERENT" in out
