@@ -1,0 +1,65 @@
+"""Full-size files of other libraries, with random numbers, verified by the conversion tool.
+
+    python benchmarks/verify_weights.py
+
+Each installed library (timm, transformers, torchvision) builds its own Swin, every parameter is
+moved away from its initial value, its state dict is saved, and `convert_torch_weights.py --verify`
+reads it. No network is needed.
+"""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"
+
+
+def _timm(name: str, classes: int) -> Any:
+    return importlib.import_module("timm").create_model(name, num_classes=classes)
+
+
+def _transformers(classes: int) -> Any:
+    library = importlib.import_module("transformers")
+    config = library.SwinConfig(
+        embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], num_labels=classes
+    )
+    return library.SwinForImageClassification(config)
+
+
+FILES: dict[str, Callable[[], Any]] = {
+    "timm, Swin-B window 7, 21841 classes": lambda: _timm("swin_base_patch4_window7_224", 21841),
+    "timm, Swin-B window 12, 1000 classes": lambda: _timm("swin_base_patch4_window12_384", 1000),
+    "transformers, Swin-B window 7, 21841 classes": lambda: _transformers(21841),
+    "torchvision, swin_t": lambda: importlib.import_module("torchvision").models.swin_t(),
+}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for what, make in FILES.items():
+            try:
+                module = make()
+            except Exception as error:
+                print(f"{what}: skipped, {type(error).__name__}: {str(error)[:80]}")
+                continue
+            torch.manual_seed(0)
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter += 0.02 * torch.randn_like(parameter)
+            path = pathlib.Path(folder) / "file.pth"
+            torch.save(module.state_dict(), path)
+            del module
+            done = subprocess.run(
+                [sys.executable, TOOL, path, "--verify"], capture_output=True, text=True
+            )
+            print(f"{what}: {(done.stdout + done.stderr).strip().splitlines()[-1]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
