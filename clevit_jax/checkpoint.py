@@ -1,9 +1,10 @@
 """Checkpoints of a run: asynchronous, atomic, the last few and the best. Alone imports orbax."""
 
+import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from logging import getLogger
 from typing import Any
 
@@ -41,20 +42,22 @@ class Checkpoints:
         best = preservation_policy.BestN(
             get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
         )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_top1,
-                preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
-            ),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-        )
+        # A folder that is only read is worth no warnings.
+        with _verbosity(logging.ERROR if read_only else logging.get_verbosity()):
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    best_fn=_top1,
+                    preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
+                    cleanup_tmp_directories=not read_only,
+                    create=not read_only,
+                    read_only=read_only,
+                ),
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "meta": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
@@ -226,6 +229,16 @@ class Checkpoints:
         return CheckpointError(
             f"Checkpoint {step} cannot be read in {self.folder}: {_reason(error)}."
         )
+
+
+@contextlib.contextmanager
+def _verbosity(level: int) -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity(level)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def quiet() -> None:
