@@ -63,8 +63,8 @@ def test_a_table_that_shrank_tells_the_image_size():
 
 def test_a_few_wrong_entries_do_not_mislead(shapes):
     wrong = dict(shapes)
-    wrong["patch_embed.norm.bias"] = (95,)
-    wrong["layers.2.blocks.3.attn.relative_position_bias_table"] = (100, 11)
+    wrong["patch_embed.norm.bias"] = (97,)
+    wrong["layers.2.blocks.3.attn.relative_position_bias_table"] = (225, 13)
     wrong["head.bias"] = (7,)
     del wrong["layers.2.blocks.2.norm1.weight"]
     assert architecture.infer(wrong) == TINY
@@ -84,6 +84,8 @@ def test_without_head_or_with_headless_classes(shapes):
         lambda s: {n: x for n, x in s.items() if "patch_embed" not in n and "blocks.0.n" not in n},
         lambda s: {n: x for n, x in s.items() if "layers.1." not in n},
         lambda s: s | {f"layers.2.blocks.{i}.attn.relative_position_bias_table": (100, 12)
+                       for i in range(6)},
+        lambda s: s | {f"layers.2.blocks.{i}.attn.relative_position_bias_table": (170, 12)
                        for i in range(6)},
         # Numbers that would make a network of millions of blocks.
         lambda s: s | {f"layers.{i}.blocks.99.attn.relative_position_bias_table": (169, 3)

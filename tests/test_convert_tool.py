@@ -108,6 +108,21 @@ def test_a_download_becomes_a_checkpoint(convert, nano, tmp_path, golden):
     np.testing.assert_allclose(features, expected["features_224"], atol=1e-5, rtol=0)
 
 
+def test_what_lies_beside_the_model_is_said(convert, golden):
+    out = convert(golden / "clevit_best_nano.pth")[1]
+    assert "8 relative position index, 3 attention mask, 6 entries beside the model" in out
+
+
+def test_the_masks_tell_the_image_size(convert, nano, tmp_path):
+    read = weights.read_file(nano)
+    larger = dataclasses.replace(read, model=dataclasses.replace(read.model, image_size=448))
+    converted.write(larger, tmp_path / "x")
+    for dialect, size in (("microsoft", 448), ("timm", 224)):  # timm stores none
+        target = tmp_path / f"{dialect}.safetensors"
+        assert convert(tmp_path / "x", target, "--to", dialect)[0] == 0
+        assert weights.read_file(target).model.image_size == size
+
+
 def test_a_target_that_is_there_stays(convert, nano, tmp_path):
     assert convert(nano, tmp_path / "x")[0] == 0
     before = (tmp_path / "x" / "model.json").stat().st_mtime_ns

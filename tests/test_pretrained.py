@@ -110,6 +110,8 @@ def test_a_class_map_takes_its_columns(given):
     assert report.reinitialised == ()
     with pytest.raises(WeightsError, match="must have one for each of the 4 classes wanted"):
         fitted(given, num_classes=4, class_map=np.array([5, 0, 5]))
+    with pytest.raises(WeightsError, match="from -1 to 5"):
+        fitted(given, num_classes=3, class_map=np.array([5, 0, -1]))
     with pytest.raises(WeightsError, match="from 0 to 6"):
         fitted(given, num_classes=3, class_map=np.array([6, 0, 5]))
 

@@ -376,7 +376,7 @@ def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
     """The run stops at the tenth, and the parameters are still those that it began with."""
     run = prepare(make_config(root), tmp_path / "run")
 
-    def poisoned(_):
+    def poisoned(_=None):
         state = run.initial_state()
         bias = state.params["head"]["bias"] * np.float32(np.nan)
         head = {**state.params["head"], "bias": bias}
