@@ -47,7 +47,8 @@ class Classifier:
         """
         size = self.model.image_size
         images = images if isinstance(images, jax.Array) else np.asarray(images)
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+        right = images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
+        if images.dtype != np.float32 or not right:
             raise ValueError(
                 f"{self.source} takes normalised images, float32 [B, {size}, {size}, 3], not "
                 f"{images.dtype} {list(images.shape)}; clevit_jax.load(..., image_size=S) takes "
@@ -82,12 +83,14 @@ def load(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose of {', '.join(DTYPES)}.")
+    if image_size is not None and (type(image_size) is not int or image_size < 1):
+        raise ValueError(f"image_size is {image_size!r}; it must be a number of pixels.")
     if checkpoint not in ("last", "best"):
         raise ValueError(f"checkpoint is {checkpoint!r}; choose of last, best.")
     weights = trained.read(path, checkpoint=checkpoint)
     model = dataclasses.replace(
         weights.model,
-        image_size=image_size or weights.model.image_size,
+        image_size=weights.model.image_size if image_size is None else image_size,
         drop_path=0.0,
         dtype=DTYPES[dtype],
         remat="none",

@@ -57,6 +57,7 @@ def replacing(
     Raises:
         WeightsError: see `check_target`; or it cannot be written.
     """
+    folder = pathlib.Path(os.path.realpath(folder))  # through links, so that they stay
     check_target(folder, overwrite=overwrite, holds=holds)
     new = None
     try:
@@ -64,18 +65,30 @@ def replacing(
         new = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         new.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         yield new
-        if folder.exists() and any(folder.iterdir()):
-            old = new.with_name(new.name + "-old")
-            folder.rename(old)
-            new.rename(folder)
-            shutil.rmtree(old)
-        else:
-            new.rename(folder)
+        for path in (*new.iterdir(), new):
+            weight_files.sync(path)
+        _take_place(new, folder)
+        weight_files.sync(folder.parent)
     except OSError as error:
         raise WeightsError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)
+
+
+def _take_place(new: pathlib.Path, folder: pathlib.Path) -> None:
+    """Renames `new` to `folder`; what is there goes when that is done, and comes back if not."""
+    if not folder.exists() or not any(folder.iterdir()):
+        new.rename(folder)
+        return
+    old = new.with_name(new.name + "-old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:
@@ -90,7 +103,9 @@ def check_target(
     """Raises WeightsError unless a folder of such files may be written there."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - set(holds):
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is a file; name a folder, which need not be there.")
+    if {path.name for path in folder.iterdir()} - set(holds):
         raise WeightsError(
             f"{folder} is there and holds more than {' and '.join(holds)}; name another target."
         )

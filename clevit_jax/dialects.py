@@ -146,6 +146,8 @@ _MERGING = re.compile(r"layers\.([0-9]{1,3})\.downsample\.")
 _PARTS = ("query", "key", "value")
 _PART = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.(query|key|value)\.(weight|bias)")
 _QKV = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.qkv\.(weight|bias)")
+# DistributedDataParallel and torch.compile, in either order; Lightning modules by custom.
+_OUTER = ("module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 _NUMBER = "0|[1-9][0-9]{0,2}"
 
 
@@ -209,9 +211,9 @@ def _is_official(name: str) -> bool:
 
 
 def _without_wrapping(names: Iterable[str]) -> dict[str, str]:
-    """Name in the file -> without what DistributedDataParallel and torch.compile put before all."""
+    """Name in the file -> without what a module that holds the Swin puts before all of them."""
     bare = {name: name for name in names}
-    for prefix in ("module.", "_orig_mod.", "module."):  # either may be the outer one
+    for prefix in _OUTER:
         if all(name.startswith(prefix) for name in bare.values()):
             bare = {name: inner.removeprefix(prefix) for name, inner in bare.items()}
     return bare
@@ -252,7 +254,9 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
         return dialect
     merging = {int(found[1]) for found in map(_MERGING.match, bare) if found}
     headless = not any(name.startswith("head.") for name in bare)
-    if "head.fc.weight" in bare or (headless and merging and 0 not in merging):
+    if any(name.startswith("head.fc.") for name in bare) or (
+        headless and merging and 0 not in merging
+    ):
         return "timm"
     return "microsoft" if wrapper == "model" else "timm<0.9"
 

@@ -11,13 +11,15 @@ from clevit_jax.weights_error import WeightsError
 
 DIALECTS = ("microsoft", "timm", "huggingface")
 PICKLED = (".pth", ".pt", ".bin")
+FILES = (".safetensors", *PICKLED)
 
 
 def check_target(target: pathlib.Path, dialect: str, *, overwrite: bool) -> None:
     """Raises WeightsError unless `write` would write there."""
-    if target.suffix not in (".safetensors", *PICKLED) and dialect != "huggingface":
+    is_file = target.suffix.lower() in FILES
+    if not is_file and dialect != "huggingface":
         raise WeightsError(f"{target} must end in .safetensors (needs no torch) or .pth.")
-    if not target.suffix:
+    if not is_file:
         converted.check_target(target, overwrite=overwrite, holds=HUGGING_FACE)
     elif target.exists() and not overwrite:
         raise WeightsError(f"{target} is there; name another target, or replace it: --overwrite.")
@@ -51,10 +53,11 @@ def write(
             "pixels, and transformers can load no such network; write for microsoft or timm."
         )
     tensors = to_dialect(weights, dialect)
-    if target.suffix in PICKLED:
+    suffix = target.suffix.lower()
+    if suffix in PICKLED:
         wrapper = "model" if dialect == "microsoft" else ""
         weight_files.write_pth(target, tensors, wrapper=wrapper, overwrite=overwrite)
-    elif target.suffix:
+    elif suffix in FILES:
         # "pt" is what transformers asks for.
         metadata = {"format": "pt"}
         weight_files.write_safetensors(target, tensors, metadata, overwrite=overwrite)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from clevit_jax.architecture import describe
-from clevit_jax.swin import VARIANTS, SwinConfig, abstract_swin
+from clevit_jax.swin import SwinConfig, abstract_swin
 from clevit_jax.weights import LoadReport, Weights, parameter_name
 from clevit_jax.weights_error import WeightsError
 
@@ -66,16 +66,14 @@ def fit(
         weights.report,
         matched=tuple(name for name in weights.report.matched if name not in anew),
         transposed=tuple(name for name in weights.report.transposed if name not in anew),
-        resized=tuple(resized), mapped=tuple(mapped), reinitialised=tuple(anew),
+        resized=tuple(resized), mapped=tuple(mapped),
+        reinitialised=tuple(dict.fromkeys((*weights.report.reinitialised, *anew))),
     )  # fmt: skip
     return params, report
 
 
 def _settings(model: SwinConfig) -> str:
-    """The flags that ask for this architecture."""
-    for name, shape in VARIANTS.items():
-        if all(getattr(model, field) == value for field, value in shape.items()):
-            return f"--config.model.variant={name}"
+    """The flags that ask for this architecture, whatever a config says."""
     return (
         f"--config.model.embed_dim={model.embed_dim} --config.model.depths='{model.depths}' "
         f"--config.model.num_heads='{model.num_heads}'"
@@ -92,11 +90,16 @@ def _window(table: np.ndarray) -> int:
 
 
 def _check_map(class_map: np.ndarray, given: int, wanted: int) -> None:
-    if len(class_map) != wanted or class_map.min() < 0 or class_map.max() >= given:
+    if len(class_map) != wanted:
         raise WeightsError(
-            f"the class map has {len(class_map)} lines from {class_map.min()} to "
-            f"{class_map.max()}; it must have one for each of the {wanted} classes wanted, each "
-            f"from 0 to {given - 1}, a class of the weights."
+            f"The class map has {len(class_map)} lines; it must have one for each of the {wanted} "
+            "classes wanted."
+        )
+    outside = np.flatnonzero((class_map < 0) | (class_map >= given)) + 1
+    if outside.size:
+        raise WeightsError(
+            f"The class map must hold classes of the weights, from 0 to {given - 1}; wrong are the "
+            f"lines {outside.tolist()}."
         )
 
 

@@ -93,7 +93,8 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """`name: before, now` of every setting that differs and changes what is computed."""
     missing = "not set"
     return [
-        f"{name}: {before.get(name, missing)}, {now.get(name, missing)}"
+        f"{name}: {before.get(name, missing) or repr(before[name])}, "
+        f"{now.get(name, missing) or repr(now[name])}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name, missing) != now.get(name, missing) and not name.startswith(FREE)
     ]

@@ -123,7 +123,7 @@ def legal_image_sizes(size: int, window: int, stages: int) -> list[int]:
     step = PATCH * 2 ** (stages - 1)
     below = range(size // step * step, 0, -step)
     # Multiples of step * window are always legal, so the search upwards ends.
-    above = range(max(size, 0) // step * step + step, size + step * (window + 1), step)
+    above = range(max(size, 0) // step * step + step, max(size, 0) + step * (window + 1), step)
     found = (next((s for s in sizes if is_legal_image_size(s, window, stages)), None)
              for sizes in (below, above))  # fmt: skip
     return [s for s in found if s is not None]

@@ -55,7 +55,6 @@ _SPECIAL_TENSORS = re.compile(
     r"torch\.(_utils\._rebuild_\w+|serialization\._get_layout|per_\w+|\w*float\w*|\w+Storage"
     r"|storage\.UntypedStorage)"
 )
-_KEYS = (str, int, bool, bytes, type(None))
 MAX_PICKLE = 64 << 20
 _PICKLE_OPCODES = 1_000_000  # a Swin-L with its optimizer needs a tenth
 _TENSORS_PER_FILE = 4  # tied weights may add up to more bytes than the file has, but not many times
@@ -115,9 +114,12 @@ def survey_zip(file: io.BufferedReader, size: int) -> None:
             raise WeightsError(f"holds a pickle of over {MAX_PICKLE >> 20} MiB")
         prefix = f"{root}/data/"
         records = {name.removeprefix(prefix): e.file_size for name, e in entries.items()}
-        _Survey(size, records).run(io.BytesIO(archive.read(f"{root}/data.pkl")))
         if wrong := archive.testzip():  # torch writes checksums, but does not compare them
-            raise WeightsError(damaged(f"the checksum of {quoted([wrong])}"))
+            raise WeightsError(
+                damaged(f"the checksum of {quoted([wrong])}")
+                + ", or save it anew with torch.serialization.set_crc32_options(True)"
+            )
+        _Survey(size, records).run(io.BytesIO(archive.read(f"{root}/data.pkl")))
 
 
 def _ends_plainly(file: io.BufferedReader, size: int) -> bool:
@@ -173,8 +175,19 @@ def _globals(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) 
 
 def _check_keys(keys: Iterable[Any]) -> None:
     """Refuses keys whose hashes take for ever (nested tuples) or all collide (huge integers)."""
-    if not all(type(key) in _KEYS and not (type(key) is int and abs(key) >> 60) for key in keys):
-        raise TypeError
+
+    def plain(key: Any) -> bool:
+        if type(key) in (int, float):
+            return abs(key) < 1 << 60
+        return type(key) in (str, bool, bytes, type(None))
+
+    for key in keys:
+        parts = key if type(key) is tuple and len(key) <= 8 else (key,)
+        if not all(map(plain, parts)):
+            raise WeightsError(
+                "holds a dict whose keys are no text or numbers, which is not read: save "
+                "model.state_dict() alone"
+            )
 
 
 def foreign(stream: IO[bytes]) -> str:
@@ -192,7 +205,7 @@ def _would_run(names: Collection[str]) -> str:
     if all(_SPECIAL_TENSORS.fullmatch(name) for name in names):
         return f"holds tensors that are not plain dense numbers ({listed}): save them as float32"
     mend = "take a .safetensors of these weights, or save model.state_dict() alone"
-    return f"would run code when it is read, by {listed}: {mend}"
+    return f"asks for {listed}, which could run code when it is read: {mend}"
 
 
 class _Survey:

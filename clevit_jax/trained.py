@@ -7,8 +7,10 @@ from clevit_jax import converted, experiment, rundir, weights
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.swin import abstract_swin
 from clevit_jax.weights import LoadReport, Weights, named_leaves
+from clevit_jax.weights_error import WeightsError
 
 Which = Literal["last", "best"]
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
@@ -16,7 +18,7 @@ def read(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
 
     Args:
         path: workdir of a run, folder of a converted checkpoint, or a `.pth` or `.safetensors`
-            file in any of `dialects.DIALECTS`.
+            file in any of `dialects.DIALECTS`, or a folder with one as the Hugging Face hub has it.
         checkpoint: of a run: its newest, or the one with the best test top-1. A run that keeps an
             average gives the average, which is what its evaluations score.
 
@@ -24,11 +26,22 @@ def read(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
     path = pathlib.Path(path)
-    if converted.is_converted(path):
-        return converted.read(path)
     if is_run(path):
         average = rundir.load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
+    if checkpoint != "last":
+        raise WeightsError(f"{path} is no run, so it has no {checkpoint} checkpoint.")
+    if converted.is_converted(path):
+        return converted.read(path)
+    if path.is_dir():
+        inside = [path / name for name in HUB_FILES if (path / name).is_file()]
+        if not inside:
+            raise WeightsError(
+                f"{path} is neither a run (config.json and checkpoints/) nor a converted "
+                f"checkpoint ({converted.FACTS}), and holds no {' or '.join(HUB_FILES)}; name the "
+                "file of weights."
+            )
+        path = inside[0]
     return weights.read_file(path)
 
 
@@ -52,6 +65,8 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
     config = rundir.load_config(workdir)
     if average and not config.optim.ema:
         raise experiment.ConfigError(f"{workdir} keeps no average: its optim.ema is 0.")
+    if not (workdir / rundir.RUN).is_file():
+        raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     names = tuple(rundir.read_json(workdir / rundir.RUN)["class_names"])
     model = experiment.model_config(config, len(names))
     like = abstract_swin(model)[1]

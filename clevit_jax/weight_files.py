@@ -26,8 +26,9 @@ from clevit_jax import torch_pickle
 from clevit_jax.torch_pickle import BF16
 from clevit_jax.weights_error import WeightsError, damaged, quoted
 
-# Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts.
-WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts;
+# last, for files that have nothing else, the averages of timm and others.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "state_dict_ema", "model_ema")
 _SAFETENSORS_DTYPES = {
     code: np.dtype(name)
     for code, name in zip(
@@ -162,10 +163,13 @@ def _one_sentence(path: str | os.PathLike[str], done: str) -> Iterator[None]:
         reason = str(error)
     except MemoryError:
         reason = f"cannot be {done}: there is not enough memory"
-    except FileNotFoundError:
-        reason = "does not exist"
     except OSError as error:
-        reason = f"cannot be {done} ({error.strerror or type(error).__name__})"
+        missing = isinstance(error, FileNotFoundError) and done == "read"
+        reason = (
+            "does not exist"
+            if missing
+            else f"cannot be {done} ({error.strerror or type(error).__name__})"
+        )
     except Exception as error:
         if done == "written" and not isinstance(error, RuntimeError | safetensors.SafetensorError):
             raise
@@ -311,14 +315,15 @@ def _replacing(path: str | os.PathLike[str], overwrite: bool) -> Iterator[pathli
     try:
         yield unfinished
         unfinished.chmod(mode)
-        _sync(unfinished)
+        sync(unfinished)
         os.replace(unfinished, target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -22,6 +22,8 @@ from clevit_jax.window_attention import relative_position_index, shift_mask
 
 # Of the official model; they are recomputed, never loaded.
 _BUFFERS = (".relative_position_index", ".attn_mask")
+_HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
+BESIDE = "beside the model:"  # a kind of ignored entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,9 @@ class LoadReport:
     ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
-        ignored = [f"{len(names)} {kind}" for kind, names in self.ignored.items()]
+        ignored = [f"{len(names)} {kind}" for kind, names in self.ignored.items() if kind != BESIDE]
+        if BESIDE in self.ignored:
+            ignored.append(f"{BESIDE} {', '.join(self.ignored[BESIDE])}")
         rows = [
             ("matched", f"{len(self.matched)} parameters"),
             ("transposed", f"{len(self.transposed)} of them"),
@@ -121,6 +125,9 @@ def read_file(path: str | pathlib.Path) -> Weights:
     Args:
         path: a `.pth` or `.safetensors` file; its content decides, not its name.
 
+    Returns:
+        The weights; where the file has no head at all, a head of one class at zero.
+
     Raises:
         WeightsError: it cannot be read, is no Swin, or an entry is missing, left over or of a
             wrong shape; all of them are listed, under the names that the file uses.
@@ -133,18 +140,24 @@ def read_file(path: str | pathlib.Path) -> Weights:
         shapes = {name: value.shape for name, value in official.items()}
         masks = buffers.get("attention mask", ())
         model = infer(shapes | {name: file.tensors[name].shape for name in masks})
+        anew = () if official.keys() & _HEAD.keys() else tuple(sorted(_HEAD.values()))
+        if anew:  # a backbone alone
+            wide = model.channels(-1)
+            official |= {"head.weight": np.zeros((1, wide), np.float32),
+                         "head.bias": np.zeros(1, np.float32)}  # fmt: skip
         params = from_official(official, abstract_swin(model)[1], dialect=dialect)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     ignored = {kind: tuple(names) for kind, names in buffers.items() if names}
     if file.beside:
-        ignored["entries beside the model"] = file.beside
-    names = tuple(named_leaves(params))
+        ignored[BESIDE] = file.beside
+    names = tuple(name for name in named_leaves(params) if name not in anew)
     return Weights(
         model, params, dialect, path.name, file.sha256,
         report=LoadReport(
             matched=names,
             transposed=tuple(name for name in names if name.endswith(".kernel")),
+            reinitialised=anew,
             ignored=ignored,
         ),
     )  # fmt: skip

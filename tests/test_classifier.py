@@ -47,7 +47,7 @@ def test_golden_numbers(best, golden):
 def test_what_it_says_of_wrong_images(best):
     model = clevit_jax.load(best[1])
     for images in (images_of(0, 96), images_of(0, 224)[0], images_of(0, 224).astype(np.float64),
-                   np.zeros((1, 224, 224, 3), np.uint8)):  # fmt: skip
+                   np.zeros((1, 224, 224, 3), np.uint8), images_of(0, 224)[:0]):  # fmt: skip
         with pytest.raises(ValueError, match=r"normalised images, float32 \[B, 224, 224, 3\], not"):
             model(images)
 
@@ -57,6 +57,11 @@ def test_options(best):
     assert clevit_jax.load(best[1], dtype="bfloat16").model.dtype == jax.numpy.bfloat16
     with pytest.raises(ValueError, match=r"image_size 300 .* 224 and 448"):
         clevit_jax.load(best[1], image_size=300)
+    for size in (0, -64, "64"):
+        with pytest.raises(ValueError, match=r"image_size is .*; it must be a number of pixels"):
+            clevit_jax.load(best[1], image_size=size)
+    with pytest.raises(WeightsError, match="is no run, so it has no best"):
+        clevit_jax.load(best[1], checkpoint="best")
     with pytest.raises(ValueError, match="dtype"):
         clevit_jax.load(best[1], dtype="float16")
     with pytest.raises(ValueError, match="checkpoint"):
@@ -146,6 +151,13 @@ def test_a_run_of_another_shape_is_refused(make_run):
     facts = json.loads((run / rundir.RUN).read_text())
     rundir.write_json(run / rundir.RUN, facts | {"class_names": ["a", "b"]})
     with pytest.raises(CheckpointError, match="shape"):
+        clevit_jax.load(run)
+
+
+def test_a_run_that_has_not_begun(make_run):
+    run = make_run(0.0)
+    (run / rundir.RUN).unlink()
+    with pytest.raises(CheckpointError, match="has no checkpoint yet; train it first"):
         clevit_jax.load(run)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -110,7 +111,7 @@ def test_a_download_becomes_a_checkpoint(convert, nano, tmp_path, golden):
 
 def test_what_lies_beside_the_model_is_said(convert, golden):
     out = convert(golden / "clevit_best_nano.pth")[1]
-    assert "8 relative position index, 3 attention mask, 6 entries beside the model" in out
+    assert "8 relative position index, 3 attention mask, beside the model: optimizer, lr_" in out
 
 
 def test_the_masks_tell_the_image_size(convert, nano, tmp_path):
@@ -133,7 +134,9 @@ def test_a_target_that_is_there_stays(convert, nano, tmp_path):
     assert convert(nano, tmp_path / "x", "--overwrite")[0] == 0
     file = tmp_path / "y.safetensors"
     assert convert(nano, file, "--to", "timm")[0] == 0
-    assert convert(nano, file, "--to", "timm")[0] == 2
+    code, out, error = convert(nano, file, "--to", "timm")
+    assert (code, out) == (2, "")
+    assert "y.safetensors is there" in error
     assert convert(nano, file, "--to", "timm", "--overwrite")[0] == 0
 
 
@@ -213,7 +216,7 @@ def test_a_class_map(convert, nano, tmp_path):
     (tmp_path / "map.txt").write_text("21\n0\n")
     code, _, error = convert(nano, tmp_path / "y", "--class-map", tmp_path / "map.txt")
     assert code == 2
-    assert "from 0 to 21" in error
+    assert "from 0 to 20; wrong are the lines [1]" in error
 
 
 @pytest.mark.parametrize(
@@ -224,6 +227,7 @@ def test_a_class_map(convert, nano, tmp_path):
         (["--to", "timm"], "need a target"),
         (["--overwrite"], "need a target"),
         (["x.bin2", "--to", "timm"], "must end in .safetensors"),
+        (["x.safetensors"], "--to microsoft|timm|huggingface"),
         (["x", "--to", "microsoft"], "must end in .safetensors"),
         (["x", "--class-map", "missing.txt"], "missing.txt cannot be read"),
     ],
@@ -248,6 +252,53 @@ def test_windows_that_shrink_are_not_for_transformers(convert, tmp_path):
     assert not (tmp_path / "hf").exists()
     assert convert(tmp_path / "x", tmp_path / "y.safetensors", "--to", "timm")[0] == 0
     assert weights.read_file(tmp_path / "y.safetensors").model == model
+
+
+def test_a_source_is_not_its_own_target(convert, nano, tmp_path):
+    path = pathlib.Path(shutil.copy(nano, tmp_path / "nano.pth"))
+    code, _, error = convert(path, tmp_path / "." / "nano.pth", "--to", "timm", "--overwrite")
+    assert code == 2
+    assert "is the source itself" in error
+    assert path.read_bytes() == nano.read_bytes()
+
+
+def test_a_folder_for_transformers_may_have_a_dot_in_its_name(convert, nano, tmp_path):
+    assert convert(nano, tmp_path / "hf_v1.0", "--to", "huggingface")[0] == 0
+    assert {path.name for path in (tmp_path / "hf_v1.0").iterdir()} == {
+        "config.json", "model.safetensors",
+    }  # fmt: skip
+    code, out, _ = convert(tmp_path / "hf_v1.0")  # and is read as the hub's folders are
+    assert code == 0
+    assert "model.safetensors (huggingface)" in out
+    code, _, error = convert(tmp_path)
+    assert code == 2
+    assert "neither a run" in error
+
+
+def test_a_backbone_alone_gets_a_head_at_zero(convert, nano, tmp_path):
+    assert convert(nano, tmp_path / "whole.safetensors", "--to", "timm")[0] == 0
+    tensors = safetensors.numpy.load_file(tmp_path / "whole.safetensors")
+    del tensors["head.fc.weight"]
+    safetensors.numpy.save_file(tensors, tmp_path / "half.safetensors")
+    code, _, error = convert(tmp_path / "half.safetensors")
+    assert code == 2
+    assert "missing head.fc.weight" in error
+    del tensors["head.fc.bias"]
+    safetensors.numpy.save_file(tensors, tmp_path / "bare.safetensors")
+    code, out, _ = convert(tmp_path / "bare.safetensors", tmp_path / "bare")
+    assert code == 0
+    assert "re-initialised  2: head.bias, head.kernel" in out
+    assert not converted.read(tmp_path / "bare").params["head"]["kernel"].any()
+
+
+def test_ctrl_c_is_no_traceback(convert, nano, tmp_path, tool, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool.converted.weight_files, "write_safetensors", stop)
+    code, _, error = convert(nano, tmp_path / "x")
+    assert (code, error) == (130, "Stopped; nothing was written.\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_safetensors_need_no_torch(nano, tmp_path, convert):

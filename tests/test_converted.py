@@ -1,6 +1,7 @@
 """Converted checkpoints: what is written is read, whole or not at all, and damage shows."""
 
 import json
+import os
 import pathlib
 import stat
 
@@ -57,7 +58,11 @@ def test_the_files_are_plain(given, folder):
     assert facts["source"] == "x.pth"
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json"}
     assert [path.name for path in folder.parent.iterdir()] == ["x"]
-    assert stat.S_IMODE(folder.stat().st_mode) & 0o500 == 0o500
+    plain = folder.parent / "plain"
+    plain.mkdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
 
 
 def test_nothing_is_overwritten_unasked(given, folder):
@@ -77,7 +82,7 @@ def test_only_a_converted_checkpoint_is_ever_replaced(given, tmp_path):
     (tmp_path / "file").write_bytes(b"1")
     before = everything(tmp_path)
     for target in (tmp_path / "photos", tmp_path / "file"):
-        with pytest.raises(WeightsError, match="name another target"):
+        with pytest.raises(WeightsError, match=r"name another target|is a file; name a folder"):
             converted.write(given, target, overwrite=True)
     with pytest.raises(WeightsError, match="cannot be written"):
         converted.write(given, tmp_path / "file" / "x")
@@ -101,6 +106,52 @@ def test_a_failure_leaves_what_was_there(given, folder, overwrite, monkeypatch):
         converted.write(given, target, overwrite=overwrite)
     assert everything(folder.parent) == before
     assert [path.name for path in folder.parent.iterdir()] == ["x"]
+
+
+def test_links_stay_links(given, folder, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    converted.write(weights.Weights(MODEL, given.params, "timm", "y.pth"), link, overwrite=True)
+    assert link.is_symlink()
+    assert converted.read(folder).source == "y.pth"
+    (tmp_path / "to come").symlink_to(tmp_path / "later")
+    converted.write(given, tmp_path / "to come")
+    assert converted.is_converted(tmp_path / "later")
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_what_was_there_comes_back_when_its_place_cannot_be_taken(given, folder, monkeypatch):
+    before = everything(folder.parent)
+    rename = pathlib.Path.rename
+
+    def stop_at_the_second(self, target):
+        if target == folder and not self.name.endswith("-old"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        converted.write(given, folder, overwrite=True)
+    assert everything(folder.parent) == before
+
+
+def test_it_is_on_the_disk_before_it_takes_its_place(given, tmp_path, monkeypatch):
+    synced, sync, rename = [], os.fsync, pathlib.Path.rename
+
+    def watch(descriptor):
+        synced.append(pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        sync(descriptor)
+
+    def renamed(self, target):
+        synced.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    monkeypatch.setattr(pathlib.Path, "rename", renamed)
+    converted.write(given, tmp_path / "x")
+    at = synced.index("renamed")
+    assert {"model.safetensors", "model.json"} <= set(synced[:at])
+    assert synced[at + 1 :] == [tmp_path.name]
 
 
 def _edit(**changes):

@@ -251,9 +251,10 @@ def tiny(file):
 
 
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+    "prefix",
+    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "module.net."],
 )
-def test_wrapping_of_ddp_and_compile_is_taken_off(prefix):
+def test_what_an_outer_module_puts_before_all_names_is_taken_off(prefix):
     wrapped = {prefix + name: value for name, value in tiny("timm").items()}
     assert dialects.recognise(wrapped) == "timm"
     official, _ = dialects.to_official(wrapped | {prefix + "extra": np.zeros(1)}, "timm")

@@ -63,7 +63,8 @@ def test_what_does_may_not(begun):
         other = {str: "x", int: 3456, float: 0.123, tuple: (1.5, 2.5)}[type(value)]
         with pytest.raises(ConfigError) as error:
             rundir.check(begun, make_config(**{name: other}))
-        assert str(error.value).endswith(f"Different are (there, here): {name}: {value}, {other}.")
+        before = value or repr(value)
+        assert str(error.value).endswith(f"(there, here): {name}: {before}, {other}.")
         assert str(begun) in str(error.value)
 
 

@@ -1,6 +1,8 @@
 """A run that starts from real weights: what it evaluates first is what PyTorch evaluates."""
 
+import ast
 import json
+import re
 import shutil
 
 import jax
@@ -11,6 +13,8 @@ import torch
 import transformers
 
 from clevit_jax import converted, rundir, sharding, trained, weights
+from clevit_jax import train as training
+from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.data import leaves
 from clevit_jax.experiment import ConfigError
 from clevit_jax.run import evaluate_test, prepare, read_start
@@ -124,6 +128,32 @@ def test_the_file_is_not_needed_to_go_on(first, root, tmp_path, capsys):
         train(config, workdir)
 
 
+def test_a_first_save_that_was_cut_off_starts_from_the_weights(root, file, tmp_path):
+    """Its unfinished folder looks like a run that has begun."""
+    run = prepare(make_config(root, file), tmp_path / "run")
+    (run.checkpoints / "5.orbax-checkpoint-tmp").mkdir(parents=True)
+    checkpoints = Checkpoints(run.checkpoints, keep=1)
+    state, batches = training._start(run, checkpoints, None)
+    batches.close()
+    checkpoints.close()
+    jax.tree.map(
+        np.testing.assert_array_equal, jax.device_get(state.params), read_start(run).params
+    )
+
+
+def test_the_flags_of_the_error_make_it_fit(root, file, tmp_path):
+    """Also over a config that sets its own shape."""
+    config = make_config(root, file)
+    config.model.embed_dim = 16
+    with pytest.raises(ConfigError) as error:
+        read_start(prepare(config, tmp_path / "run"))
+    flags = re.findall(r"--config\.(\S+?)=('[^']*'|\w+)", str(error.value))
+    assert len(flags) == 3
+    for name, value in flags:
+        config.update_from_flattened_dict({name: ast.literal_eval(value.strip("'"))})
+    assert read_start(prepare(config, tmp_path / "run")) is not None
+
+
 def test_every_device_gets_its_share_alone(root, file, monkeypatch):
     """No array that the rule divides is ever whole on a device; the average starts equal."""
     handed = []
@@ -204,5 +234,5 @@ def test_a_run_from_before_these_settings_goes_on(first, root, file, tmp_path):
     rundir.write_json(workdir / rundir.CONFIG, old)
     rundir.check(workdir, config)
     assert trained.read(workdir).model.num_classes == CLASSES
-    with pytest.raises(ConfigError, match=r"model\.pretrained: , "):
+    with pytest.raises(ConfigError, match=r"model\.pretrained: '', "):
         rundir.check(workdir, make_config(root, file, optim__lr=0.0))

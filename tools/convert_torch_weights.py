@@ -11,6 +11,7 @@ architecture it is, is found out. docs/weights.md says more.
 import argparse
 import dataclasses
 import pathlib
+import shlex
 import sys
 
 import jax
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except (WeightsError, CheckpointError, ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped; nothing was written.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--class-map", type=pathlib.Path, metavar="FILE",
-        help="take the head's rows by this map: on line i, from 0, the class that class i is",
+        help="take the head's columns by this map: on line i, from 0, the class that class i is",
     )  # fmt: skip
     parser.add_argument("--checkpoint", choices=("last", "best"), help="of a run (default: last)")
     parser.add_argument("--ema", action="store_true", help="of a run: its average of parameters")
@@ -78,9 +82,16 @@ def _check(options: argparse.Namespace) -> None:
         raise WeightsError(f"--ema and --checkpoint are for a run, and {options.source} is none.")
     if not options.target and (options.to or options.overwrite):
         raise WeightsError("--to and --overwrite need a target to write to.")
+    if options.target and options.target.resolve() == options.source.resolve():
+        raise WeightsError(f"{options.target} is the source itself; name another target.")
     if options.target and options.to:
         export_torch.check_target(options.target, options.to, overwrite=options.overwrite)
     elif options.target:
+        if options.target.suffix.lower() in export_torch.FILES:
+            raise WeightsError(
+                f"{options.target} is the name of a file, and a converted checkpoint is a folder; "
+                f"name one, or a library to write for: --to {'|'.join(export_torch.DIALECTS)}."
+            )
         converted.check_target(options.target, overwrite=options.overwrite)
 
 
@@ -106,7 +117,8 @@ def _write(weights: Weights, options: argparse.Namespace) -> None:
         print(f"Wrote {options.target}, for {options.to}.")
     else:
         converted.write(weights, options.target, overwrite=options.overwrite)
-        print(f"Wrote {options.target}; train from it: --config.model.pretrained={options.target}")
+        path = shlex.quote(str(options.target))
+        print(f"Wrote {options.target}; train from it: --config.model.pretrained={path}")
 
 
 if __name__ == "__main__":
