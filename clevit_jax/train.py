@@ -74,6 +74,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
         stack.callback(checkpoints.close)
         state, batches = _start(run, checkpoints, pretrained)
+        del pretrained  # a copy of the parameters that the host need not keep
         stack.callback(batches.close)
         if int(state.step) >= run.plan.total:
             print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
