@@ -34,7 +34,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
               if rest == "attn.relative_position_bias_table" and len(shape) == 2]  # fmt: skip
     stages = 1 + max((stage for stage, *_ in blocks), default=-1)
     heads = [_most(shape[1] for at, shape in tables if at == stage) for stage in range(stages)]
-    windows = [_most(_window(shape[0]) for at, shape in tables if at == stage)
+    windows = [_most(window_of(shape[0]) for at, shape in tables if at == stage)
                for stage in range(stages)]  # fmt: skip
     embed_dim = _most(
         _first(shapes, name)
@@ -76,8 +76,8 @@ def _first(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     return (shapes.get(name) or (0,))[0]
 
 
-def _window(rows: int) -> int:
-    """The window whose table has so many rows, (2 window - 1)**2; 0 when there is none."""
+def window_of(rows: int) -> int:
+    """The window whose bias table has so many rows, (2 window - 1)**2; 0 when there is none."""
     side = math.isqrt(rows)
     return (side + 1) // 2 if side * side == rows and side % 2 else 0
 

@@ -179,8 +179,7 @@ class Checkpoints:
                             item={part: like}, restore_args={part: how}, partial_restore=True
                         ),
                     )[part]
-                shapes = jax.tree.map(lambda a, b: (a.shape, b.shape), found, like)
-                if any(a != b for a, b in jax.tree.leaves(shapes, is_leaf=_is_pair)):
+                if jax.tree.map(np.shape, found) != jax.tree.map(np.shape, like):
                     raise ValueError("its parameters are of another shape")
             except Exception as error:  # see _read
                 problem = self._unreadable(step, error)
@@ -275,10 +274,6 @@ def _check_scores(folder: pathlib.Path) -> None:
 def _reason(error: Exception) -> str:
     """The first line of an error of the libraries below, which write pages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple)
 
 
 def _top1(metrics: dict[str, float]) -> float:

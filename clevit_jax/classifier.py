@@ -2,17 +2,15 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from clevit_jax import trained
-from clevit_jax.experiment import DTYPES
 from clevit_jax.pretrained import fit
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import DTYPES, SwinConfig, abstract_swin
 
 
 class Classifier:
@@ -63,7 +61,7 @@ class Classifier:
 def load(
     path: str | pathlib.Path,
     *,
-    checkpoint: trained.Which = "last",
+    checkpoint: Literal["last", "best"] = "last",
     image_size: int | None = None,
     dtype: str = "float32",
 ) -> Classifier:
@@ -81,6 +79,9 @@ def load(
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
         ValueError: an image size that the windows do not divide, or an unknown dtype.
     """
+    # Here, since what reads runs (orbax, grain) would add half a second to every import.
+    from clevit_jax import trained
+
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose of {', '.join(DTYPES)}.")
     if image_size is not None and (type(image_size) is not int or image_size < 1):
@@ -91,8 +92,6 @@ def load(
     model = dataclasses.replace(
         weights.model,
         image_size=weights.model.image_size if image_size is None else image_size,
-        drop_path=0.0,
         dtype=DTYPES[dtype],
-        remat="none",
     )
     return Classifier(model, fit(weights, model)[0], weights.class_names, weights.source)

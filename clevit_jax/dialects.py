@@ -261,6 +261,11 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
     return "microsoft" if wrapper == "model" else "timm<0.9"
 
 
+def ignored_kind(name: str) -> str | None:
+    """Which buffer a name of any dialect means, in words; None if it is none."""
+    return next((kind for kind, ends in _IGNORED.items() if ends.search(name)), None)
+
+
 def to_official(
     tensors: Mapping[str, np.ndarray], dialect: str
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
@@ -286,7 +291,7 @@ def to_official(
     ignored: dict[str, list[str]] = {}
     foreign = []
     for name, bare in _without_wrapping(tensors).items():
-        kind = next((kind for kind, ends in _IGNORED.items() if ends.search(bare)), None)
+        kind = ignored_kind(bare)
         official = _respell(bare, table)
         if kind is not None:
             ignored.setdefault(kind, []).append(name)
@@ -360,7 +365,7 @@ def from_official(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, 
     for name, tensor in _cut_attention(tensors, dialect).items():
         target = _respell(name, table)
         if target is None:
-            unknown += [] if any(ends.search(name) for ends in _IGNORED.values()) else [name]
+            unknown += [name] if ignored_kind(name) is None else []
         elif dialect == "torchvision" and name.endswith(".relative_position_index"):
             written[target] = tensor.reshape(-1)
         else:

@@ -19,10 +19,8 @@ from clevit_jax.data import decode, leaves, sources
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.optim import learning_rate_schedules, make_optimizer, peak_learning_rate
 from clevit_jax.step import LossConfig
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin import DTYPES, SwinConfig
 from clevit_jax.views import ViewConfig
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class ConfigError(ValueError):

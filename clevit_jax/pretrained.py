@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import re
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from clevit_jax.architecture import describe
+from clevit_jax.architecture import describe, window_of
 from clevit_jax.swin import SwinConfig, abstract_swin
 from clevit_jax.weights import LoadReport, Weights, parameter_name
 from clevit_jax.weights_error import WeightsError
@@ -50,9 +51,9 @@ def fit(
     def fitted(path: jax.tree_util.KeyPath, given: np.ndarray, wanted: Any) -> np.ndarray:
         name = parameter_name(path)
         if name.endswith(_TABLE) and given.shape != wanted.shape:
-            window = _window(given)
+            old, new = window_of(len(given)), window_of(wanted.shape[0])
             given = resize_bias_table(given, wanted.shape[0])
-            resized.append(f"{name}: window {window} -> {_window(given)}")
+            resized.append(f"{name}: window {old} -> {new}")
         elif name.startswith("head.") and class_map is not None:
             given = np.ascontiguousarray(given[..., class_map])
             mapped.append(f"{name}: {weights.model.num_classes} -> {model.num_classes} classes")
@@ -78,15 +79,6 @@ def _settings(model: SwinConfig) -> str:
         f"--config.model.embed_dim={model.embed_dim} --config.model.depths='{model.depths}' "
         f"--config.model.num_heads='{model.num_heads}'"
     )
-
-
-def _side(table: np.ndarray) -> int:
-    """Offsets along one axis, 2w - 1."""
-    return round(table.shape[0] ** 0.5)
-
-
-def _window(table: np.ndarray) -> int:
-    return (_side(table) + 1) // 2
 
 
 def _check_map(class_map: np.ndarray, given: int, wanted: int) -> None:
@@ -146,7 +138,7 @@ def resize_bias_table(table: np.ndarray, rows: int) -> np.ndarray:
     Returns:
         float32 [rows, h].
     """
-    old, new = _side(table), round(rows**0.5)
+    old, new = math.isqrt(len(table)), math.isqrt(rows)  # offsets along one axis, 2w - 1
     weights = _bicubic(old, new)
     square = table.reshape(old, old, -1).astype(np.float64)  # [2w-1, 2w-1, h]
     resized = np.einsum("ai,bj,ijh->abh", weights, weights, square, optimize=True)

@@ -42,7 +42,7 @@ class Run:
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        return self.workdir / "checkpoints"
+        return self.workdir / rundir.CHECKPOINTS
 
 
 def prepare(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True) -> Run:

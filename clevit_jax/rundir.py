@@ -16,6 +16,7 @@ from clevit_jax.experiment import ConfigError, flatten
 
 CONFIG, RUN, RESULT = "config.json", "run.json", "evaluation.json"
 START = "load_report.json"
+CHECKPOINTS = "checkpoints"
 # Settings that say where and how to compute, and do not change what is computed.
 FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")
 # Settings that came later, with what older runs did without them.
@@ -58,12 +59,15 @@ def _with_tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+    """Whether a checkpoint was begun, whole or not."""
+    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
+
+
 def check(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Raises ConfigError unless the folder is new, or a run with this very config."""
     metrics = workdir / "metrics.jsonl"
-    begun = any((workdir / "checkpoints").glob("[0-9]*")) or (
-        metrics.exists() and metrics.stat().st_size > 0
-    )
+    begun = has_checkpoints(workdir) or (metrics.exists() and metrics.stat().st_size > 0)
     if not begun:  # a run that ended before its first record leaves nothing to protect
         return
     if not (workdir / CONFIG).exists():
@@ -93,8 +97,8 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """`name: before, now` of every setting that differs and changes what is computed."""
     missing = "not set"
     return [
-        f"{name}: {before.get(name, missing) or repr(before[name])}, "
-        f"{now.get(name, missing) or repr(now[name])}"
+        f"{name}: {str(before.get(name, missing)) or repr('')}, "
+        f"{str(now.get(name, missing)) or repr('')}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name, missing) != now.get(name, missing) and not name.startswith(FREE)
     ]

@@ -22,6 +22,7 @@ PATCH = 4  # pixels a side of a patch; fixed in every published Swin
 MLP_RATIO = 4
 LAYER_NORM_EPSILON = 1e-5
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
 VARIANTS = {
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
@@ -103,6 +104,13 @@ class SwinConfig:
     def grid(self, stage: int) -> int:
         """Tokens a side at a stage."""
         return self.image_size // PATCH // 2**stage
+
+    def window_and_shift(self, stage: int, index: int) -> tuple[int, int]:
+        """Side of the windows of block `index` of a stage, and their shift, in tokens."""
+        grid = self.grid(stage)
+        # A grid that is a single window has no neighbours to shift to.
+        shift = self.window // 2 if index % 2 and grid > self.window else 0
+        return min(self.window, grid), shift
 
     @property
     def num_drop_paths(self) -> int:
@@ -214,10 +222,8 @@ class Block(nnx.Module):
     """One Swin block on tokens [B, H, W, C]; odd blocks of a stage shift their windows."""
 
     def __init__(self, config: SwinConfig, stage: int, index: int, rngs: nnx.Rngs):
-        channels, grid = config.channels(stage), config.grid(stage)
-        self.window = min(config.window, grid)
-        # A grid that is a single window has no neighbours to shift to.
-        self.shift = config.window // 2 if index % 2 and grid > config.window else 0
+        channels = config.channels(stage)
+        self.window, self.shift = config.window_and_shift(stage, index)
         before = sum(config.depths[:stage]) + index
         self.rate = config.drop_path * before / max(1, sum(config.depths) - 1)
         self.norm1 = LayerNorm(channels, config.dtype, rngs)

@@ -64,8 +64,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         print(f"Warning: {warning}", flush=True)
     if _say_finished(run):
         return 0
-    begun = any(run.checkpoints.glob("[0-9]*"))
-    pretrained = None if begun else read_start(run)
+    pretrained = None if rundir.has_checkpoints(workdir) else read_start(run)
     decode_all(run)
     if not run.checkpoints.exists():
         check_room(run.checkpoints, run.like)

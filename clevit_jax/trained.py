@@ -3,7 +3,7 @@
 import pathlib
 from typing import Literal
 
-from clevit_jax import converted, experiment, rundir, weights
+from clevit_jax import architecture, converted, experiment, rundir, weights
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.swin import abstract_swin
 from clevit_jax.weights import LoadReport, Weights, named_leaves
@@ -47,7 +47,7 @@ def read(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
 
 def is_run(path: pathlib.Path) -> bool:
     """Whether a path looks like the workdir of a run."""
-    return (path / rundir.CONFIG).is_file() and (path / "checkpoints").is_dir()
+    return (path / rundir.CONFIG).is_file() and (path / rundir.CHECKPOINTS).is_dir()
 
 
 def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weights:
@@ -68,9 +68,12 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
     if not (workdir / rundir.RUN).is_file():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     names = tuple(rundir.read_json(workdir / rundir.RUN)["class_names"])
-    model = experiment.model_config(config, len(names))
+    trained = experiment.model_config(config, len(names))
+    model = architecture.from_json(architecture.to_json(trained))  # float32, without drop path
     like = abstract_swin(model)[1]
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep, read_only=True)
+    checkpoints = Checkpoints(
+        workdir / rundir.CHECKPOINTS, keep=config.checkpoint.keep, read_only=True
+    )
     try:
         steps = checkpoints.steps()[::-1]
         if checkpoint == "best":

@@ -20,8 +20,6 @@ from clevit_jax.swin import SwinConfig, abstract_swin
 from clevit_jax.weights_error import WeightsError
 from clevit_jax.window_attention import relative_position_index, shift_mask
 
-# Of the official model; they are recomputed, never loaded.
-_BUFFERS = (".relative_position_index", ".attn_mask")
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 BESIDE = "beside the model:"  # a kind of ignored entry
 
@@ -177,7 +175,7 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
     Raises:
         WeightsError: naming at once every missing, left-over, wrongly shaped or non-finite entry.
     """
-    given = {n: v for n, v in state_dict.items() if not n.endswith(_BUFFERS)}
+    given = {n: v for n, v in state_dict.items() if dialects.ignored_kind(n) is None}
     problems = []
 
     def take(path: jax.tree_util.KeyPath, wanted: Any) -> np.ndarray | None:
@@ -239,12 +237,12 @@ def _buffers(model: SwinConfig) -> dict[str, np.ndarray]:
     """The index and mask tables that the official model stores, for its image size."""
     found: dict[str, np.ndarray] = {}
     for stage, depth in enumerate(model.depths):
-        grid = model.grid(stage)
-        window = min(model.window, grid)
+        grid = (model.grid(stage), model.grid(stage))
         for index in range(depth):
+            window, shift = model.window_and_shift(stage, index)
             block = f"layers.{stage}.blocks.{index}"
             table = relative_position_index(window).astype(np.int64)
             found[f"{block}.attn.relative_position_index"] = table
-            if index % 2 and grid > window:
-                found[f"{block}.attn_mask"] = shift_mask((grid, grid), window, window // 2)
+            if shift:
+                found[f"{block}.attn_mask"] = shift_mask(grid, window, shift)
     return found

@@ -9,6 +9,7 @@ class WeightsError(ValueError):
 
 
 def damaged(detail: str) -> str:
+    """The end of a sentence about a file that is not as it was written."""
     return f"is damaged or cut short ({detail}): download or copy it again"
 
 
