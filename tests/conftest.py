@@ -9,7 +9,10 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import numpy as np
 import pytest
+
+from clevit_jax.swin import abstract_swin
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -19,3 +22,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def golden() -> pathlib.Path:
     """The folder of the official code's reference numbers."""
     return pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """`random_params(model, seed=0)`: parameters of a SwinConfig, all drawn from the normal."""
+
+    def draw(model, seed=0):
+        rng = np.random.RandomState(seed)
+        return jax.tree.map(
+            lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
+            abstract_swin(model)[1],
+        )
+
+    return draw

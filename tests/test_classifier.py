@@ -5,15 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny
 
 import clevit_jax
 from clevit_jax import converted, rundir, sharding, trained, weights
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.experiment import ConfigError
 from clevit_jax.state import TrainState
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import SwinConfig
 from clevit_jax.weights_error import WeightsError
-from configs import base
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -74,28 +74,20 @@ MODEL = SwinConfig(
 
 
 @pytest.fixture(scope="module")
-def params():
+def params(random_params):
     """Parameters and average of the steps 5 (the best), 8 and 9."""
-    rng = np.random.RandomState(0)
-
-    def draw():
-        return jax.tree.map(
-            lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32),
-            abstract_swin(MODEL)[1],
-        )
-
-    return {step: (draw(), draw()) for step in (5, 8, 9)}
+    return {
+        step: (random_params(MODEL, seed=step), random_params(MODEL, seed=10 + step))
+        for step in (5, 8, 9)
+    }
 
 
 @pytest.fixture(scope="module")
 def make_run(params, tmp_path_factory):
     def make(ema):
         workdir = tmp_path_factory.mktemp("runs") / "run"
-        config = base.get_config()
-        config.update_from_flattened_dict({
-            "image_size": 16, "model.embed_dim": 8, "model.depths": (1, 1), "optim.ema": ema,
-            "model.num_heads": (1, 2), "model.window": 2, "model.drop_path": 0.5,
-        })  # fmt: skip
+        config = tiny.get_config()
+        config.optim.ema = ema
         rundir.claim(workdir, config)
         rundir.write_json(workdir / rundir.RUN, {"class_names": ["a", "b", "c"]})
         checkpoints = Checkpoints(workdir / "checkpoints", keep=5)

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from clevit_jax import converted, weight_files, weights
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 MODEL = SwinConfig(
@@ -20,11 +20,8 @@ MODEL = SwinConfig(
 
 
 @pytest.fixture(scope="module")
-def given():
-    rng = np.random.RandomState(0)
-    params = jax.tree.map(
-        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), abstract_swin(MODEL)[1]
-    )
+def given(random_params):
+    params = random_params(MODEL)
     return weights.Weights(MODEL, params, "timm", "x.pth", "ab12", class_names=("a", "é", "c"))
 
 

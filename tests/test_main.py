@@ -21,31 +21,14 @@ from clevit_jax.data import decode
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-TINY = """
-from configs import base
-
-def get_config():
-    config = base.get_config()
-    config.image_size = 16
-    config.data.resize = 16
-    config.eval.resize = 16
-    config.eval.batch_size = 4
-    config.batch_size = 4
-    config.epochs = 1
-    config.optim.warmup_epochs = 0.0
-    config.model.embed_dim = 8
-    config.model.depths = (1, 1)
-    config.model.num_heads = (1, 2)
-    config.model.window = 2
-    return config
-"""
+TINY = pathlib.Path(__file__).with_name("tiny.py")
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder to work in: tiny.py, and data/ of 3 classes x 2 + 1 images, layout `ufg`."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.py").write_text(TINY)
+    (tmp_path / "tiny.py").write_text(TINY.read_text())
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "anno").mkdir()
     rng = np.random.default_rng(0)

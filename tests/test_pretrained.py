@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 import torch
 
 from clevit_jax import pretrained, weights
 from clevit_jax.pretrained import fit, read_class_map, resize_bias_table
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 MODEL = SwinConfig(
@@ -21,12 +20,9 @@ TABLES = {f"layers.{block}.attn.relative_position_bias_table"
 
 
 @pytest.fixture(scope="module")
-def given():
+def given(random_params):
     """Weights with random numbers, as `weights.read_file` gives them."""
-    rng = np.random.RandomState(0)
-    params = jax.tree.map(
-        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), abstract_swin(MODEL)[1]
-    )
+    params = random_params(MODEL)
     names = tuple(weights.named_leaves(params))
     return weights.Weights(
         MODEL, params, "timm", "x.pth", "0", report=weights.LoadReport(matched=names)

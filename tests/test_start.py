@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+import tiny
 import torch
 import transformers
 
@@ -19,9 +20,7 @@ from clevit_jax.data import leaves
 from clevit_jax.experiment import ConfigError
 from clevit_jax.run import evaluate_test, prepare, read_start
 from clevit_jax.train import train
-from configs import base
 
-ARCHITECTURE = {"embed_dim": 64, "depths": (1, 1), "num_heads": (1, 2), "window": 2}
 CLASSES = 4
 
 
@@ -57,15 +56,13 @@ def file(original, tmp_path_factory):
 
 
 def make_config(root, file, **changes):
-    config = base.get_config()
+    config = tiny.get_config()
     config.update_from_flattened_dict(
         {
-            "data.root": str(root), "data.resize": 16, "image_size": 16, "eval.resize": 16,
-            "eval.batch_size": 8, "epochs": 1, "batch_size": 4, "model.pretrained": str(file),
+            "data.root": str(root), "eval.batch_size": 8, "model.pretrained": str(file),
+            "model.embed_dim": 64, "log.every_steps": 1,
             "views.kind": "base", "loss.positive": 0.0, "loss.contrast": 0.0,
-            "optim.warmup_epochs": 0.0, "log.every_steps": 1,
         }
-        | {f"model.{name}": value for name, value in ARCHITECTURE.items()}
         | {name.replace("__", "."): value for name, value in changes.items()}
     )  # fmt: skip
     return config

@@ -30,22 +30,13 @@ from clevit_jax.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 CONFIG = """
-from configs import base
+import tiny
 
 def get_config():
-    config = base.get_config()
+    config = tiny.get_config()
     config.data.root = "leaves"
-    config.data.resize = 16
-    config.image_size = 16
-    config.eval.resize = 16
-    config.eval.batch_size = 4
     config.eval.every_epochs = 5
     config.epochs = 16
-    config.batch_size = 4
-    config.model.embed_dim = 8
-    config.model.depths = (1, 1)
-    config.model.num_heads = (1, 2)
-    config.model.window = 2
     config.views.degrees = 0.0
     config.optim.lr = 1.0
     config.optim.warmup_epochs = 1.0
@@ -196,8 +187,9 @@ def test_checkpoints_are_the_states_of_their_steps(whole):
 
 
 def _process(folder, root):
-    (folder / "tiny.py").write_text(CONFIG)
-    command = [sys.executable, "-m", "clevit_jax.main", "--config=tiny.py", "--workdir=run",
+    (folder / "config.py").write_text(CONFIG)
+    shutil.copy(pathlib.Path(__file__).with_name("tiny.py"), folder)
+    command = [sys.executable, "-m", "clevit_jax.main", "--config=config.py", "--workdir=run",
                f"--config.data.root={root}"]  # fmt: skip
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
