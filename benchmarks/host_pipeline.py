@@ -22,13 +22,15 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from clevit_jax.data import decode, pipeline, sources
+from clevit_jax.data import decode, pipeline
+from clevit_jax.data.dataset import Example
+from clevit_jax.data.layouts.listing import EXTENSIONS
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
 
 
-def made_images(count: int, side: int) -> list[sources.Example]:
+def made_images(count: int, side: int) -> list[Example]:
     """JPEGs of smooth colour with some grain, which compress about as photographs do."""
     rng = np.random.default_rng(0)
     examples = []
@@ -39,14 +41,14 @@ def made_images(count: int, side: int) -> list[sources.Example]:
         pixels = np.clip(smooth + grain, 0, 255).astype(np.uint8)
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG", quality=90)
-        examples.append(sources.Example(stream.getvalue(), 0, i, f"made {i}"))
+        examples.append(Example(stream.getvalue(), 0, i, f"made {i}"))
     return examples
 
 
-def found_images(folder: pathlib.Path, count: int) -> list[sources.Example]:
+def found_images(folder: pathlib.Path, count: int) -> list[Example]:
     """The first images below `folder`, read into memory: disks are not what is measured."""
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in sources.EXTENSIONS]
-    examples = [sources.Example(p.read_bytes(), 0, i, p.name) for i, p in enumerate(paths[:count])]
+    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in EXTENSIONS]
+    examples = [Example(p.read_bytes(), 0, i, p.name) for i, p in enumerate(paths[:count])]
     if not examples:
         raise SystemExit(f"{folder} holds no image.")
     return examples
@@ -77,7 +79,7 @@ def official_view(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
     return pixels
 
 
-def official_batches(examples: list[sources.Example], batch_size: int) -> Iterator[np.ndarray]:
+def official_batches(examples: list[Example], batch_size: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
     while True:
         views = []

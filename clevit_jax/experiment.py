@@ -16,6 +16,8 @@ import optax
 from ml_collections import ConfigDict
 
 from clevit_jax.data import decode, leaves, sources
+from clevit_jax.data.dataset import DataError, Dataset
+from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.optim import learning_rate_schedules, make_optimizer, peak_learning_rate
 from clevit_jax.step import LossConfig
@@ -67,33 +69,61 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def open_data(config: ConfigDict) -> sources.Dataset:
-    """Reads which images there are; writes the procedural leaves first if the config asks.
+def scan_data(config: ConfigDict) -> tuple[Dataset, list[str]]:
+    """Finds which images there are; writes the procedural leaves first if the config asks.
+
+    Returns:
+        The data set, as far as problems allow, and a sentence for each thing wrong with it.
 
     Raises:
-        ConfigError: no data is named.
-        sources.DataError: listing everything wrong with the files.
+        ConfigError: no data is named, or a setting cannot be used.
+        DataError: the layout of the files cannot be told.
     """
-    if not config.data.root:
+    data = config.data
+    if not (data.root or data.tfds):
         raise ConfigError("data.root is empty; name the folder of images: --config.data.root=DIR.")
-    wanted = config.data.leaves.to_dict()
-    root = pathlib.Path(config.data.root)
+    wanted = data.leaves.to_dict()
     if wanted["classes"] and jax.process_index() == 0:
         try:
-            leaves.write_dataset(root, **wanted)
+            leaves.write_dataset(pathlib.Path(data.root), **wanted)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
-    num_classes = config.model.num_classes or None
-    return sources.load(root, layout=config.data.layout, num_classes=num_classes)
+    request = Request(
+        num_classes=config.model.num_classes or None,
+        file_column=data.file_column,
+        label_column=data.label_column,
+        tfds=data.tfds,
+    )
+    return sources.scan(data.root, layout=data.layout, request=request, split=split_config(config))
 
 
-def training_images(config: ConfigDict, dataset: sources.Dataset) -> DecodedImages:
+def open_data(config: ConfigDict) -> Dataset:
+    """As `scan_data`; DataError lists everything that is wrong with the files."""
+    dataset, problems = scan_data(config)
+    if problems:
+        raise DataError(problems)
+    return dataset
+
+
+def split_config(config: ConfigDict) -> sources.SplitConfig:
+    """How splits are cut. Raises ValueError, see `SplitConfig`."""
+    data = config.data
+    return sources.SplitConfig(
+        test_fraction=data.test_fraction,
+        val_fraction=data.val_fraction,
+        folds=data.folds,
+        fold=data.fold,
+        seed=data.split_seed,
+    )
+
+
+def training_images(config: ConfigDict, dataset: Dataset) -> DecodedImages:
     """The training split as uint8 squares, `data.resize` pixels a side."""
     decoder = functools.partial(decode.decode_train, size=config.data.resize)
     return DecodedImages(dataset.train, decoder, cache_bytes=config.data.cache_bytes)
 
 
-def eval_images(config: ConfigDict, dataset: sources.Dataset, *, training: bool) -> DecodedImages:
+def eval_images(config: ConfigDict, dataset: Dataset, *, training: bool) -> DecodedImages:
     """The test split as uint8 centre crops, `image_size` pixels a side.
 
     They are kept in what the training images, when there is training, leave of

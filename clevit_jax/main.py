@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     """Runs the mode; prints a failure as one sentence and returns 2."""
     from clevit_jax import rundir
     from clevit_jax.checkpoint import CheckpointError, quiet
-    from clevit_jax.data.sources import DataError
+    from clevit_jax.data.dataset import DataError
     from clevit_jax.record import TrainingError
     from clevit_jax.run import evaluate_workdir
     from clevit_jax.train import train

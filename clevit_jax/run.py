@@ -14,8 +14,8 @@ from tqdm import tqdm
 from clevit_jax import architecture, experiment, pretrained, rundir, sharding, swin, trained
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.data import pipeline
+from clevit_jax.data.dataset import DataError, Dataset
 from clevit_jax.data.pipeline import DecodedImages
-from clevit_jax.data.sources import DataError, Dataset
 from clevit_jax.evaluate import Evaluation, evaluate, make_eval_step
 from clevit_jax.experiment import ConfigError, Plan
 from clevit_jax.state import TrainState, abstract_state, create_state

@@ -20,7 +20,18 @@ CHECKPOINTS = "checkpoints"
 # Settings that say where and how to compute, and do not change what is computed.
 FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")
 # Settings that came later, with what older runs did without them.
-ADDED: dict[str, Any] = {"model.pretrained": "", "model.class_map": ""}
+ADDED: dict[str, Any] = {
+    "model.pretrained": "",
+    "model.class_map": "",
+    "data.tfds": "",
+    "data.file_column": "",
+    "data.label_column": "",
+    "data.test_fraction": 0.2,
+    "data.val_fraction": 0.0,
+    "data.folds": 0,
+    "data.fold": 0,
+    "data.split_seed": 0,
+}
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 

@@ -17,7 +17,17 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.root = ""  # folder of the images
-    data.layout = "auto"  # auto | ufg (anno/*.txt + images/) | folders (train/<class>/*)
+    data.layout = "auto"  # auto | ufg | cub | folders | csv | parquet | tfds; see docs/data.md
+    data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
+    data.file_column = (
+        ""  # of a CSV or Parquet table, what names the image; "" is found by its name
+    )
+    data.label_column = ""  # likewise, what names the class
+    data.test_fraction = 0.2  # of the images, cut for testing where the data has no test split
+    data.val_fraction = 0.0  # of the training images, cut to choose the best checkpoint by
+    data.folds = 0  # for cross-validation where the data has no test split; 0 is none
+    data.fold = 0  # which fold is tested on, from 0
+    data.split_seed = 0  # of these cuts; apart from seed, so that seeds compare on the same images
     data.resize = 600  # pixels a side of the square that training images are kept at (paper: 600)
     data.cache_bytes = 8 << 30  # decoded images kept in memory, bytes
     data.threads = 0  # that decode; 0 is one a core

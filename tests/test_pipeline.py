@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clevit_jax.data import decode, pipeline, sources
+from clevit_jax.data import decode, pipeline
+from clevit_jax.data.dataset import DataError, Example
 
 
 def make(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,8 +239,8 @@ class Counting:
         return np.full((1, 1, 3), int(data), np.uint8)
 
 
-def examples(*contents: bytes) -> list[sources.Example]:
-    return [sources.Example(data, 0, i, f"{i}.png") for i, data in enumerate(contents)]
+def examples(*contents: bytes) -> list[Example]:
+    return [Example(data, 0, i, f"{i}.png") for i, data in enumerate(contents)]
 
 
 def test_decoded_images_are_kept_within_the_budget():
@@ -261,7 +262,7 @@ def test_fill_names_every_unreadable_file():
     counting = Counting()
     bad = [b"bad" if i % 2 else b"1" for i in range(60)]
     images = pipeline.DecodedImages(examples(*bad), counting, cache_bytes=6)
-    with pytest.raises(sources.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         images.fill(threads=4)
     assert caught.value.problems == tuple(f"{i}.png is bad." for i in range(1, 60, 2))
     assert len(counting.calls) == 60
@@ -302,7 +303,7 @@ def test_from_files_to_batches(tmp_path: pathlib.Path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
     Image.fromarray(pixels).save(stream, "PNG")
     (tmp_path / "a.png").write_bytes(stream.getvalue())
-    files = [sources.Example(tmp_path / "a.png", 3, 0, "a.png")]
+    files = [Example(tmp_path / "a.png", 3, 0, "a.png")]
     images = pipeline.DecodedImages(
         files, lambda data, name: decode.decode_train(data, name, size=6), cache_bytes=1000
     )

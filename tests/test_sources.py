@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from clevit_jax.data import sources
+from clevit_jax.data import dataset, sources
+from clevit_jax.data.layouts.listing import Request
 
 TRAIN = [("a 1_train.png", 1), ("b_1_train.png", 2)]
 TEST = [("a 1_test.png", 1), ("b_1_test.png", 2)]
@@ -39,7 +40,7 @@ FOLDERS = ["train/b/1.png", "train/a/x/2.JPG", "train/a/1.jpeg", "test/a/3.tif",
 
 
 def problems(root, **options) -> tuple[str, ...]:
-    with pytest.raises(sources.DataError) as caught:
+    with pytest.raises(dataset.DataError) as caught:
         sources.load(root, **options)
     return caught.value.problems
 
@@ -107,14 +108,14 @@ def test_ufg_class_names(tmp_path):
 )
 def test_ufg_bad_line_is_named(tmp_path, line, said):
     root = make_ufg(tmp_path, train=rows(TRAIN) + b"\n" + line.encode() + b"\n")
-    (found,) = problems(root, num_classes=2)
+    (found,) = problems(root, request=Request(num_classes=2))
     assert found.startswith(f"{root / 'anno' / 'train.txt'}, line 4: ")
     assert said in found
 
 
 def test_ufg_all_problems_at_once(tmp_path):
     root = make_ufg(tmp_path, rows(TRAIN) + b"gone.png zero\n", b"b_1_test.png 9\n\xff\n")
-    found = problems(root, num_classes=3)
+    found = problems(root, request=Request(num_classes=3))
     assert [s for s in found if "line 3" in s and "'zero'" in s]  # both faults of one line
     assert [s for s in found if "line 3" in s and "not in images/" in s]
     assert [s for s in found if "test.txt, line 2" in s and "UTF-8" in s]
@@ -123,7 +124,7 @@ def test_ufg_all_problems_at_once(tmp_path):
 
 def test_long_lists_are_cut_in_the_message_only(tmp_path):
     root = make_ufg(tmp_path, rows(TRAIN) + b"".join(b"gone%d.png 1\n" % i for i in range(50)))
-    with pytest.raises(sources.DataError) as caught:
+    with pytest.raises(dataset.DataError) as caught:
         sources.load(root)
     assert len(caught.value.problems) == 50
     assert str(caught.value).count("\n") == 20
@@ -202,30 +203,30 @@ def test_folders(tmp_path, test):
 
 def test_folders_problems(tmp_path):
     root = make_folders(tmp_path, [*FOLDERS, "train/c/notes.txt", "test/d/1.png"])
-    found = problems(root, num_classes=4)
+    found = problems(root, request=Request(num_classes=4))
     assert len(found) == 3
     assert found[0].startswith(f"{root / 'train' / 'c'} holds no image")
     assert found[1].startswith(f"{root / 'test' / 'd'}: there is no class 'd'")
-    assert "3 class folders, but num_classes = 4" in found[2]
+    assert "3 classes, but num_classes = 4" in found[2]
 
 
 def test_folders_without_splits(tmp_path):
     root = make_folders(tmp_path / "one", ["train/a/1.png"])
-    assert problems(root) == (f"{root / 'test'} is missing, and so is {root / 'val'}.",)
+    (found,) = problems(root)
+    assert found.startswith(f"{root} has no test split, and 20 % of the images are none")
     (root / "test").mkdir()
     assert problems(root) == (f"{root / 'test'} holds no class folder.",)
     (tmp_path / "two").mkdir()
     assert problems(tmp_path / "two", layout="folders") == (
-        f"{tmp_path / 'two' / 'train'} is missing.",
+        f"{tmp_path / 'two'} holds no class folder.",
     )
 
 
 def test_folders_warnings(tmp_path):
     data = sources.load(make_folders(tmp_path, [*FOLDERS, "val/a/1.png", "train/loose.png"]))
-    assert len(data.warnings) == 2
-    assert data.warnings[0].startswith(f"{tmp_path / 'val'} is not read")
-    assert "loose.png" in data.warnings[1]
-    assert len(data.test) == 2
+    (warning,) = data.warnings
+    assert "loose.png" in warning
+    assert (len(data.test), [e.name for e in data.val]) == (2, ["val/a/1.png"])
 
 
 def test_folders_follow_links_but_not_in_circles(tmp_path):
@@ -241,7 +242,7 @@ def test_folders_follow_links_but_not_in_circles(tmp_path):
 def test_layout_is_found_or_asked_for(tmp_path):
     root = make_folders(make_ufg(tmp_path), FOLDERS)
     (found,) = problems(root)
-    assert "ufg and folders" in found
+    assert "ufg (anno/train.txt and anno/test.txt) and folders (train/<class>/" in found
     assert "data.layout" in found
     assert sources.load(root, layout="ufg").layout == "ufg"
     assert sources.load(root, layout="folders").layout == "folders"

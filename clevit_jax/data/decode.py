@@ -9,6 +9,8 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from clevit_jax.data.dataset import Stored
+
 # Formats outside this list are refused: Pillow would hand some of them (EPS) to other programs.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
@@ -47,11 +49,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _place(data: pathlib.Path | bytes, name: str) -> str:
-    return str(data) if isinstance(data, os.PathLike) else name or "An image in memory"
+def _place(data: pathlib.Path | bytes | Stored, name: str) -> str:
+    return (name or "An image in memory") if isinstance(data, bytes) else str(data)
 
 
-def read_rgb(data: pathlib.Path | bytes, name: str = "") -> Image.Image:
+def read_rgb(data: pathlib.Path | bytes | Stored, name: str = "") -> Image.Image:
     """Decodes an image as torchvision's loader does, upright.
 
     EXIF orientation is applied. Alpha is dropped, grey is repeated, the first frame stands for an
@@ -59,7 +61,7 @@ def read_rgb(data: pathlib.Path | bytes, name: str = "") -> Image.Image:
     several threads. From the first call on, Python shows no warnings out of Pillow's modules.
 
     Args:
-      data: a path or an encoded image.
+      data: a path, an encoded image, or what reads one.
       name: what errors call an image that is given as bytes.
 
     Returns:
@@ -75,14 +77,15 @@ def read_rgb(data: pathlib.Path | bytes, name: str = "") -> Image.Image:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     place = _place(data, name)
     try:
-        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        encoded = data if isinstance(data, bytes | pathlib.Path) else data.read()
+        stream = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
         with Image.open(stream, formats=_FORMATS) as image:
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
             rgb = _to_rgb(image)
             return rgb if turn is None else rgb.transpose(turn)
     except UnidentifiedImageError:
-        size = len(data) if isinstance(data, bytes) else os.path.getsize(data)
+        size = len(encoded) if isinstance(encoded, bytes) else os.path.getsize(encoded)
         what = f"no image of a known format ({', '.join(_FORMATS)})" if size else "an empty file"
         raise DecodeError(f"{place} is {what}.") from None
     except Exception as error:  # Pillow's plugins raise what they like on damaged files
@@ -90,7 +93,7 @@ def read_rgb(data: pathlib.Path | bytes, name: str = "") -> Image.Image:
         raise DecodeError(f"{place} cannot be decoded: {text}.") from error
 
 
-def decode_train(data: pathlib.Path | bytes, name: str = "", *, size: int) -> np.ndarray:
+def decode_train(data: pathlib.Path | bytes | Stored, name: str = "", *, size: int) -> np.ndarray:
     """Decodes an image and resizes it to a fixed square, bilinear.
 
     As torchvision's `Resize((size, size))` (paper: 600 x 600).
@@ -106,7 +109,7 @@ def decode_train(data: pathlib.Path | bytes, name: str = "", *, size: int) -> np
 
 
 def decode_eval(
-    data: pathlib.Path | bytes, name: str = "", *, resize: int, crop: int
+    data: pathlib.Path | bytes | Stored, name: str = "", *, resize: int, crop: int
 ) -> np.ndarray:
     """Decodes an image, resizes its shorter side, bicubic, and cuts out the centre.
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
+from clevit_jax.data.dataset import DataError, Example, Stored
 from clevit_jax.data.decode import DecodeError
-from clevit_jax.data.sources import DataError, Example
 
 Batch = dict[str, np.ndarray]
 
@@ -37,7 +37,7 @@ class DecodedImages:
     def __init__(
         self,
         examples: Sequence[Example],
-        decode: Callable[[pathlib.Path | bytes, str], np.ndarray],
+        decode: Callable[[pathlib.Path | bytes | Stored, str], np.ndarray],
         *,
         cache_bytes: int,
     ):

@@ -1,0 +1,93 @@
+"""What a data set is to the rest of the house: examples, class names, splits, and what is wrong."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+_SHOWN = 20
+
+
+class DataError(ValueError):
+    """Everything that is wrong with a data set, found in one pass.
+
+    Attributes:
+      problems: one sentence for each problem; all of them, while the message shows the first 20.
+    """
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = tuple(problems)
+        lines = list(self.problems[:_SHOWN])
+        if len(self.problems) > _SHOWN:
+            lines.append(f"... and {len(self.problems) - _SHOWN} more.")
+        super().__init__("\n".join(lines))
+
+
+class Stored(Protocol):
+    """An encoded image inside a larger file; `str()` of it says where, for errors.
+
+    It is read when it is decoded, so that a data set may be larger than the memory.
+    """
+
+    def read(self) -> bytes:
+        """The encoded image; safe to call from several threads."""
+        ...
+
+
+class Example(NamedTuple):
+    """One labelled image.
+
+    Attributes:
+      data: where the encoded image lies, or its bytes.
+      label: class number, from 0.
+      id: index in its split, from 0.
+      name: the file as the data set itself names it; the same on every machine.
+    """
+
+    data: pathlib.Path | bytes | Stored
+    label: int
+    id: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set that was found to be free of errors.
+
+    Attributes:
+      layout: name of the layout, as `data.layout` takes it.
+      recognised_by: the files that the layout was recognised by, and how it was split, if it was.
+      class_names: one name for each label.
+      train: training examples.
+      test: test examples.
+      warnings: a sentence for each thing that is odd but no error.
+      val: validation examples, by which the best checkpoint is chosen; often none.
+    """
+
+    layout: str
+    recognised_by: str
+    class_names: tuple[str, ...]
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    warnings: tuple[str, ...]
+    val: tuple[Example, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def splits(self) -> dict[str, tuple[Example, ...]]:
+        """train, val where there is one, and test."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: examples for name, examples in splits.items() if examples or name != "val"}
+
+    def split_hash(self) -> str:
+        """Hex SHA-256 over (split, name, label) of all examples, in order."""
+        digest = hashlib.sha256()
+        for split, examples in (("train", self.train), ("test", self.test), ("val", self.val)):
+            for example in examples:
+                row = f"{split}\0{example.name}\0{example.label}\n"
+                digest.update(row.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""Class folders: `train/<class>/**` with `test` and `val` alike, or `<class>/**` alone."""
+
+import os
+import pathlib
+
+from clevit_jax.data.dataset import Example
+from clevit_jax.data.layouts.listing import (
+    EXTENSIONS,
+    Found,
+    Notes,
+    Request,
+    files_below,
+    is_image,
+    sample,
+)
+
+LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+_ENDINGS = " ".join(EXTENSIONS)
+
+
+def _folders(root: pathlib.Path) -> list[str]:
+    """Names of the folders in `root` that are not hidden."""
+    with os.scandir(root) as entries:
+        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+
+
+def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
+    """Split -> name of its folder."""
+    found: dict[str, str] = {}
+    for name in _folders(root):
+        for split, names in _SPLITS.items():
+            if name.lower() not in names:
+                continue
+            if split in found:
+                notes.problems.append(
+                    f"{root / found[split]} and {root / name} both are folders of the {split} "
+                    "split; rename one."
+                )
+            found[split] = name
+    return found
+
+
+def _has_image(folder: pathlib.Path) -> bool:
+    return any(is_image(name) for name in files_below(str(folder), hidden=False))
+
+
+def fits(root: pathlib.Path) -> str | None:
+    """What the layout is recognised by, or None: a folder `train`."""
+    splits = _split_folders(root, Notes([], []))
+    if "train" not in splits:
+        return None
+    return " and ".join(f"{splits[split]}/<class>/" for split in _SPLITS if split in splits)
+
+
+def fits_unsplit(root: pathlib.Path) -> str | None:
+    """Likewise for class folders alone: at least two folders with images, none named as a split.
+
+    Weak evidence, for when nothing else fits.
+    """
+    inside = _folders(root)
+    if len(inside) < 2 or _split_folders(root, Notes([], [])):
+        return None
+    with_images = [name for name in inside if _has_image(root / name)]
+    return f"<class>/ as {with_images[0]}/" if len(with_images) > 1 else None
+
+
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+    """train/<class>/** and test/<class>/** and val/<class>/**, or <class>/** alone.
+
+    Without `test`, `val` is taken as the test split.
+    """
+    folders = _split_folders(root, notes)
+    if not folders:
+        classes = _read_split(root, "", notes)
+        return Found(tuple(classes), {"train": _examples(root, classes, tuple(classes))})
+    if "train" not in folders:
+        notes.problems.append(f"{root / 'train'} is missing.")
+        return Found((), {"train": []})
+    if "test" not in folders and "val" in folders:
+        folders["test"] = folders.pop("val")
+    found = {split: _read_split(root, name, notes) for split, name in folders.items()}
+    names = tuple(found["train"])
+    for split, classes in found.items():
+        notes.problems.extend(
+            f"{root / folders[split] / name}: there is no class {name!r} in {folders['train']}/."
+            for name in sorted(classes.keys() - set(names))
+        )
+    return Found(names, {split: _examples(root, inside, names) for split, inside in found.items()})
+
+
+def _examples(
+    root: pathlib.Path, classes: dict[str, list[str]], names: tuple[str, ...]
+) -> list[Example]:
+    labels = {name: label for label, name in enumerate(names)}
+    return [
+        Example(root / file, labels[name], 0, file)
+        for name, files in classes.items()
+        if name in labels
+        for file in files
+    ]
+
+
+def _read_split(root: pathlib.Path, split: str, notes: Notes) -> dict[str, list[str]]:
+    """Class name -> sorted image paths, relative to `root`."""
+    classes: dict[str, list[str]] = {}
+    loose: list[str] = []
+    others: list[str] = []
+    with os.scandir(root / split) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                if is_image(entry.name):
+                    loose.append(entry.name)
+                continue
+            prefix = f"{split}/{entry.name}/" if split else f"{entry.name}/"
+            files = sorted(files_below(entry.path, prefix, hidden=False))
+            classes[entry.name] = [file for file in files if is_image(file)]
+            others += [file for file in files if not is_image(file)]
+    if not classes:
+        notes.problems.append(f"{root / split} holds no class folder.")
+    for name in sorted(name for name, inside in classes.items() if not inside):
+        notes.problems.append(
+            f"{root / split / name} holds no image; add some or remove the folder "
+            f"(read are {_ENDINGS})."
+        )
+    if loose:
+        notes.warnings.append(
+            f"{root / split}: {len(loose)} image(s) lie in no class folder and are not read "
+            f"({sample(sorted(loose))})."
+        )
+    if others:
+        notes.warnings.append(
+            f"{root / split}: {len(others)} file(s) have no ending that is read "
+            f"({sample(sorted(others))}); read are {_ENDINGS}."
+        )
+    return dict(sorted(classes.items()))

@@ -1,0 +1,179 @@
+"""What the readers of all layouts share: listing files, reading lines, telling labels apart."""
+
+import itertools
+import os
+import pathlib
+import posixpath
+import re
+import unicodedata
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from clevit_jax.data.dataset import Example
+
+_TYPES = (
+    "bmp",
+    "gif",
+    "jfif",
+    "jp2",
+    "jpe",
+    "jpeg",
+    "jpg",
+    "pgm",
+    "png",
+    "ppm",
+    "tif",
+    "tiff",
+    "webp",
+)
+EXTENSIONS = tuple(f".{name}" for name in _TYPES)
+
+
+class Request(NamedTuple):
+    """What a reader is asked for.
+
+    Attributes:
+      num_classes: number of classes that the user says there are.
+      file_column: of a table, the column of files or images; "" finds it by its name.
+      label_column: of a table, the column of labels; "" finds it by its name.
+      tfds: name of a TFDS data set, perhaps with config and version.
+    """
+
+    num_classes: int | None = None
+    file_column: str = ""
+    label_column: str = ""
+    tfds: str = ""
+
+
+class Notes(NamedTuple):
+    """Where a reader writes sentences: problems stop a run, warnings are printed."""
+
+    problems: list[str]
+    warnings: list[str]
+
+
+class Found(NamedTuple):
+    """What a reader returns, as far as problems allow.
+
+    Attributes:
+      class_names: one name for each label.
+      splits: examples of "train", and of "val" and "test" where the data set has them. Their ids
+        are given later.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, list[Example]]
+
+
+def files_below(folder: str, prefix: str = "", *, hidden: bool = True) -> Iterator[str]:
+    """Paths of all files below `folder`, relative to it, with forward slashes."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not hidden and entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                if entry.is_file():
+                    yield prefix + entry.name
+            elif not (entry.is_symlink() and _contains(entry.path, folder)):
+                yield from files_below(entry.path, f"{prefix}{entry.name}/", hidden=hidden)
+
+
+def _contains(link: str, folder: str) -> bool:
+    """Whether following `link` would come back to `folder`, that is, go round in a circle."""
+    target = os.path.realpath(link)
+    return os.path.commonpath([target, os.path.realpath(folder)]) == target
+
+
+def read_text(path: pathlib.Path, notes: Notes) -> str | None:
+    """The text of a UTF-8 file without its byte-order mark; None, and a problem, if it is none."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        notes.problems.append(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8.")
+        return None
+
+
+def lines(path: pathlib.Path, notes: Notes) -> list[tuple[int, str]]:
+    """(line number from 1, stripped text) of each line of `path` that is not blank."""
+    text = read_text(path, notes)
+    stripped = [(i, line.strip()) for i, line in enumerate((text or "").split("\n"), start=1)]
+    return [(i, line) for i, line in stripped if line]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's ending is one that is read."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def sample(names: Sequence[str]) -> str:
+    """The first three of `names`, for a sentence."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def label_problem(name: str, text: str, num_classes: int | None) -> str | None:
+    """What is wrong with a label that must be an integer from 1."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        return f"the label {text!r} of {name!r} is not an integer."
+    if int(text) < 1:
+        return f"the label of {name!r} is {text}, but labels start at 1."
+    if num_classes is not None and int(text) > num_classes:
+        return f"the label of {name!r} is {text}, above num_classes = {num_classes}."
+    return None
+
+
+def points_out(name: str) -> bool:
+    """Whether a file name of an annotation is absolute, or climbs out of its folder."""
+    return bool(re.match(r"[\\/]|[A-Za-z]:[\\/]", name)) or ".." in re.split(r"[\\/]", name)
+
+
+def find_file(
+    name: str, present: Container[str] | None, folder: str = "images/"
+) -> tuple[str, str | None]:
+    """The file that an annotation names, and what is wrong with it.
+
+    Args:
+      name: as it is written; backslashes, and another form of the same accents, are understood.
+      present: files below the folder with forward slashes; None does not look.
+      folder: what problems call the folder.
+    """
+    if points_out(name):
+        return name, f"the file {name!r} points out of {folder}; name it relative to {folder}."
+    plain = posixpath.normpath(name)
+    if present is None or plain in present:
+        return plain, None
+    slashes = posixpath.normpath(name.replace("\\", "/"))
+    for form in (slashes, *(unicodedata.normalize(f, slashes) for f in ("NFC", "NFD"))):
+        if form in present:
+            return form, None
+    return plain, f"the file {name!r} is not in {folder}."
+
+
+def gaps(labels: set[int], num_classes: int) -> Iterator[str]:
+    """The runs of labels from 1 to `num_classes` that are not in `labels`, in words."""
+    for low, high in itertools.pairwise([0, *sorted(labels), num_classes + 1]):
+        if high - low == 2:
+            yield f"label {low + 1} has"
+        elif high - low > 2:
+            yield f"labels {low + 1} to {high - 1} have"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Distinct class names: by number where all are integers, by text otherwise."""
+    distinct = set(names)
+    if all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in distinct):
+        return sorted(distinct, key=lambda name: (int(name), name))
+    return sorted(distinct)
+
+
+def names_file(path: pathlib.Path, num_classes: int, notes: Notes) -> tuple[str, ...]:
+    """The class names of a file with a name a line, which must be distinct and as many."""
+    names = [name for _, name in lines(path, notes)]
+    if len(names) != num_classes:
+        notes.problems.append(
+            f"{path} has {len(names)} class names, but there are {num_classes} classes."
+        )
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        notes.problems.append(f"{path}: the class name {name!r} is given more than once.")
+    return tuple(names)

@@ -1,0 +1,170 @@
+"""The UFG sets and AFD: `anno/{train,test}.txt` and `images/`, or names that tell all of it."""
+
+import pathlib
+import re
+from collections.abc import Sequence
+
+from clevit_jax.data.dataset import Example
+from clevit_jax.data.layouts.listing import (
+    Found,
+    Notes,
+    Request,
+    files_below,
+    find_file,
+    gaps,
+    in_order,
+    is_image,
+    label_problem,
+    lines,
+    names_file,
+    sample,
+)
+
+LOOKS_FOR = "anno/train.txt and anno/test.txt, or images/<class>_<k>_<split>.*"
+_NAME = re.compile(r"(.+)_[^_]+_(train|val|test)")
+_SPLITS = ("train", "test", "val")
+
+
+def fits(root: pathlib.Path) -> str | None:
+    """What the layout is recognised by, or None."""
+    if any((root / "anno" / f"{split}.txt").is_file() for split in ("train", "test")):
+        return "anno/train.txt and anno/test.txt"
+    if not (root / "images").is_dir():
+        return None
+    for name in files_below(str(root / "images"), hidden=False):
+        if _told_by(name) is not None:
+            return f"names <class>_<k>_<split> as images/{name}"
+    return None
+
+
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+    """anno/{train,test}.txt with lines `<file> <label from 1>`, images/, perhaps classes.txt.
+
+    Without anno/, class and split are those of the names `<class>_<k>_<split>`.
+    """
+    present = None
+    if (root / "images").is_dir():
+        present = set(files_below(str(root / "images")))
+    else:
+        notes.problems.append(f"{root / 'images'} is missing: the annotated files belong there.")
+    if present is not None and not (root / "anno").is_dir():
+        return _read_names(root, sorted(present), request, notes)
+    splits = {
+        split: _read_annotation(root / "anno" / f"{split}.txt", present, request, notes)
+        for split in _SPLITS
+        if split != "val" or (root / "anno" / "val.txt").is_file()
+    }
+    examples = [example for inside in splits.values() for example in inside]
+    num_classes = request.num_classes or max((example.label + 1 for example in examples), default=0)
+    if splits["train"]:
+        labels = {example.label + 1 for example in splits["train"]}
+        notes.problems.extend(
+            f"{root / 'anno' / 'train.txt'}: {gap} no training image."
+            for gap in gaps(labels, num_classes)
+        )
+    return Found(_names_of_classes(root, examples, num_classes, notes), splits)
+
+
+def _read_annotation(
+    path: pathlib.Path, present: set[str] | None, request: Request, notes: Notes
+) -> list[Example]:
+    if not path.is_file():
+        notes.problems.append(f"{path} is missing.")
+        return []
+    images = path.parent.parent / "images"
+    rows = lines(path, notes)
+    if not rows:
+        notes.problems.append(f"{path} lists no image.")
+    examples: list[Example] = []
+    first: dict[str, tuple[int, int]] = {}  # file -> (line, label) of its first mention
+    for number, line in rows:
+        written, *rest = line.rsplit(maxsplit=1)
+        if not rest:
+            notes.problems.append(
+                f"{path}, line {number}: expected '<file> <label>', not {line!r}."
+            )
+            continue
+        bad_label = label_problem(written, rest[0], request.num_classes)
+        name, bad_file = find_file(written, present)
+        found = [bad_label, bad_file]
+        notes.problems.extend(f"{path}, line {number}: {problem}" for problem in found if problem)
+        if bad_label:
+            continue
+        label = int(rest[0])
+        before, other = first.setdefault(name, (number, label))
+        if other != label:
+            notes.problems.append(
+                f"{path}, line {number}: {name!r} has label {label} here "
+                f"but label {other} on line {before}."
+            )
+        examples.append(Example(images / name, label - 1, 0, name))
+    return examples
+
+
+def _told_by(name: str) -> tuple[str, str] | None:
+    """(class, split) of `<class>_<k>_<split>.ext`."""
+    match = _NAME.fullmatch(pathlib.PurePath(name).stem) if is_image(name) else None
+    return None if match is None else (match[1], match[2])
+
+
+def _names_of_classes(
+    root: pathlib.Path, examples: Sequence[Example], num_classes: int, notes: Notes
+) -> tuple[str, ...]:
+    """Names from classes.txt, else from `<class>_<k>_<split>.ext`, else the label numbers."""
+    path = root / "classes.txt"
+    if path.is_file():
+        return names_file(path, num_classes, notes)
+    if notes.problems:  # a mistyped label may have made num_classes huge
+        return ()
+    found: dict[int, str] = {}
+    for example in examples:
+        told = _told_by(example.name)
+        if told is None or found.setdefault(example.label, told[0]) != told[0]:
+            break
+    else:
+        if len(set(found.values())) == num_classes:
+            return tuple(found[label] for label in range(num_classes))
+    return tuple(str(label) for label in range(1, num_classes + 1))
+
+
+def _read_names(root: pathlib.Path, files: Sequence[str], request: Request, notes: Notes) -> Found:
+    told = {name: _told_by(name) for name in files if is_image(name)}
+    notes.problems.extend(
+        f"{root / 'images' / name} does not tell its class and split, as <class>_<k>_<split> would."
+        for name, parts in told.items()
+        if parts is None
+    )
+    others = [name for name in files if not is_image(name)]
+    if others:
+        notes.warnings.append(
+            f"{root / 'images'}: {len(others)} file(s) are no images ({sample(others)})."
+        )
+    known = {name: parts for name, parts in told.items() if parts is not None}
+    found = in_order(parts[0] for parts in known.values())
+    classes, names = _order_of_classes(root, found, notes)
+    numbers = {name: label for label, name in enumerate(classes)}
+    splits: dict[str, list[Example]] = {"train": []}
+    for name, (class_name, split) in known.items():
+        example = Example(root / "images" / name, numbers[class_name], 0, name)
+        splits.setdefault(split, []).append(example)
+    return Found(tuple(names), splits)
+
+
+def _order_of_classes(
+    root: pathlib.Path, found: list[str], notes: Notes
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The classes that file names tell, in the order of their labels, and their names."""
+    path = root / "classes.txt"
+    if not path.is_file():
+        return found, found
+    listed = names_file(path, len(found), notes)
+    if set(listed) == set(found):
+        return listed, listed
+    if all(name.isdigit() for name in found) and len(listed) == len(found):
+        return found, listed
+    notes.problems.extend(
+        f"{path} does not name the class {name!r} of the files in {root / 'images'}."
+        for name in found
+        if name not in listed
+    )
+    return found, found
