@@ -117,24 +117,28 @@ def split_config(config: ConfigDict) -> sources.SplitConfig:
     )
 
 
-def training_images(config: ConfigDict, dataset: Dataset) -> DecodedImages:
-    """The training split as uint8 squares, `data.resize` pixels a side."""
-    decoder = functools.partial(decode.decode_train, size=config.data.resize)
-    return DecodedImages(dataset.train, decoder, cache_bytes=config.data.cache_bytes)
+def decoded_images(
+    config: ConfigDict, dataset: Dataset, *, training: bool
+) -> dict[str, DecodedImages]:
+    """The images of each split, decoded when they are asked for.
 
-
-def eval_images(config: ConfigDict, dataset: Dataset, *, training: bool) -> DecodedImages:
-    """The test split as uint8 centre crops, `image_size` pixels a side.
-
-    They are kept in what the training images, when there is training, leave of
-    `data.cache_bytes`.
+    Those of "train" are uint8 squares, `data.resize` pixels a side; the others uint8 centre crops,
+    `image_size` pixels a side. `data.cache_bytes` goes to the splits in turn: to the training
+    images first, if there is `training`; what they leave to the others.
     """
-    taken = len(dataset.train) * 3 * config.data.resize**2 if training else 0
-    cache_bytes = max(0, config.data.cache_bytes - taken)
-    decoder = functools.partial(
-        decode.decode_eval, resize=config.eval.resize, crop=config.image_size
-    )
-    return DecodedImages(dataset.test, decoder, cache_bytes=cache_bytes)
+    free = config.data.cache_bytes
+    images = {}
+    for split, examples in dataset.splits.items():
+        if split == "train":
+            side = config.data.resize
+            decoder = functools.partial(decode.decode_train, size=side)
+        else:
+            side = config.image_size
+            decoder = functools.partial(decode.decode_eval, resize=config.eval.resize, crop=side)
+        images[split] = DecodedImages(examples, decoder, cache_bytes=free)
+        if split != "train" or training:
+            free = max(0, free - 3 * side**2 * len(examples))
+    return images
 
 
 def threads(config: ConfigDict) -> int:

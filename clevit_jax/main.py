@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     from clevit_jax.checkpoint import CheckpointError, quiet
     from clevit_jax.data.dataset import DataError
     from clevit_jax.record import TrainingError
-    from clevit_jax.run import evaluate_workdir
+    from clevit_jax.scoring import evaluate_workdir
     from clevit_jax.train import train
 
     quiet()

@@ -12,7 +12,7 @@ from clevit_jax import experiment, rundir
 from clevit_jax.evaluate import Evaluation
 from clevit_jax.gallery import save_gallery
 from clevit_jax.metrics import MetricWriter, Progress
-from clevit_jax.run import Run
+from clevit_jax.run import SPLIT_NAMES, Run
 from clevit_jax.state import TrainState
 from clevit_jax.views import example_keys, make_views
 
@@ -70,11 +70,12 @@ class Follower:
             )
 
     def evaluated(self, step: int, score: Evaluation) -> None:
-        """Writes and prints a score."""
+        """Writes and prints a score on the split that the best is chosen on."""
+        split = self._run.chosen_on
         numbers = dataclasses.asdict(score)
-        self._writer.write(step, {f"test/{name}": value for name, value in numbers.items()})
+        self._writer.write(step, {f"{split}/{name}": value for name, value in numbers.items()})
         epochs = self._run.plan.epochs_done(step)
-        self.say(f"Epoch {epochs}, step {step}: test {score}")
+        self.say(f"Epoch {epochs}, step {step}: {SPLIT_NAMES[split]} {score}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -110,6 +111,9 @@ def record_run(run: Run, state: TrainState) -> None:
         "peak_learning_rate": float(rates[0](peak)),
         "peak_learning_rate_head": float(rates[1](peak)),
         "layout": run.dataset.layout,
+        "recognised_by": run.dataset.recognised_by,
+        "images": {split: len(examples) for split, examples in run.dataset.splits.items()},
+        "chosen_on": run.chosen_on,
         "split_hash": run.dataset.split_hash(),
         "class_names": run.dataset.class_names,
     }
@@ -126,7 +130,7 @@ def record_run(run: Run, state: TrainState) -> None:
     )
     count = min(GALLERY_ROWS, len(run.dataset.train))
     rows = np.linspace(0, len(run.dataset.train) - 1, count).astype(np.int32)
-    images = np.stack([run.train_images[int(row)] for row in rows])
+    images = np.stack([run.images["train"][int(row)] for row in rows])
     keys = example_keys(run.config.seed, jnp.zeros_like(rows), jnp.asarray(rows))
     views = make_views(keys, jnp.asarray(images), config=experiment.view_config(run.config))
     save_gallery(run.workdir / "views.png", images, *jax.device_get(views))

@@ -75,8 +75,14 @@ def has_checkpoints(workdir: pathlib.Path) -> bool:
     return any((workdir / CHECKPOINTS).glob("[0-9]*"))
 
 
-def check(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Raises ConfigError unless the folder is new, or a run with this very config."""
+def check(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str, ...] = ()) -> None:
+    """Raises ConfigError unless the folder is new, or a run with this very config.
+
+    Args:
+        workdir: the folder.
+        config: of the run that is asked for.
+        free: beginnings of names of settings that may differ, besides `FREE`.
+    """
     metrics = workdir / "metrics.jsonl"
     begun = has_checkpoints(workdir) or (metrics.exists() and metrics.stat().st_size > 0)
     if not begun:  # a run that ended before its first record leaves nothing to protect
@@ -85,7 +91,7 @@ def check(workdir: pathlib.Path, config: ConfigDict) -> None:
         raise ConfigError(
             f"{workdir} holds results but no {CONFIG}; name another --workdir, nothing is changed."
         )
-    differences = compare(flatten(load_config(workdir)), flatten(config))
+    differences = compare(flatten(load_config(workdir)), flatten(config), free=free)
     if differences:
         raise ConfigError(
             f"{workdir} holds a run with another config; name another --workdir. "
@@ -104,14 +110,16 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         ) from error
 
 
-def compare(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """`name: before, now` of every setting that differs and changes what is computed."""
+def compare(
+    before: dict[str, Any], now: dict[str, Any], *, free: tuple[str, ...] = ()
+) -> list[str]:
+    """`name: before, now` of every setting that differs and is neither of `FREE` nor of `free`."""
     missing = "not set"
     return [
         f"{name}: {str(before.get(name, missing)) or repr('')}, "
         f"{str(now.get(name, missing)) or repr('')}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name, missing) != now.get(name, missing) and not name.startswith(FREE)
+        if before.get(name, missing) != now.get(name, missing) and not name.startswith(FREE + free)
     ]
 
 

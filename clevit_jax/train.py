@@ -10,7 +10,7 @@ import functools
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,15 +24,12 @@ from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
 from clevit_jax.data import pipeline
 from clevit_jax.evaluate import Evaluation
 from clevit_jax.record import Follower, record_run
-from clevit_jax.run import (
+from clevit_jax.run import SPLIT_NAMES, Run, Start, decode_all, prepare, read_start
+from clevit_jax.scoring import (
     Interrupted,
-    Run,
-    Start,
+    Scores,
     check_split,
-    decode_all,
-    evaluate_test,
-    prepare,
-    read_start,
+    evaluate_split,
     report,
     report_checkpoints,
 )
@@ -55,9 +52,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     rundir.check(workdir, config)
     run = prepare(config, workdir)
     data = run.dataset
+    counts = [f"{len(inside)} {SPLIT_NAMES[name]}" for name, inside in data.splits.items()]
     print(
         f"Data: {data.layout} ({data.recognised_by}); {data.num_classes} classes, "
-        f"{len(data.train)} training and {len(data.test)} test images.",
+        f"{', '.join(counts[:-1])} and {counts[-1]} images.",
         flush=True,
     )
     for warning in data.warnings:
@@ -118,7 +116,7 @@ def _start(run: Run, checkpoints: Checkpoints, pretrained: Start | None) -> tupl
 def _batches(run: Run) -> Any:
     """A checkpointable iterator of batches that already lie on the devices."""
     dataset = pipeline.train_dataset(
-        run.train_images,
+        run.images["train"],
         [example.label for example in run.dataset.train],
         seed=run.config.seed,
         batch_size=run.config.batch_size,
@@ -154,7 +152,9 @@ def _loop(
         if (step > start or not scored) and _evaluation_due(run, step):
             follower.finish()
             with contextlib.suppress(Interrupted):
-                score = scores[step] = evaluate_test(run, state.eval_params, stop=stop)
+                score = scores[step] = evaluate_split(
+                    run, state.eval_params, run.chosen_on, stop=stop
+                )
                 follower.evaluated(step, score)
         stopping, late = _agreed(step, bool(stop), saver.late())
         if step > start and (stopping or late or step == total or saver.due(step, score)):
@@ -176,11 +176,23 @@ def _loop(
         follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
     follower.close()
-    best = checkpoints.best()
-    if best is None or best[0] not in scores:  # reached before this run was last stopped
-        report_checkpoints(run, checkpoints)
-    else:
-        report(run, scores, total, best[0])
+    return _report(run, checkpoints, scores, stop)
+
+
+def _report(
+    run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Sequence[int]
+) -> int:
+    """Reports a finished run, from the `scores` by step where they say it all."""
+    last, best = run.plan.total, checkpoints.best()
+    if run.chosen_on == "test" and best is not None and best[0] in scores:
+        pair = (Scores(step, scores[step]) for step in (last, best[0]))
+        report(run, *pair, trained_on=run.dataset.split_hash())
+        return 0
+    try:  # the test is still to be taken, or the best was reached before the last stop
+        report_checkpoints(run, checkpoints, stop=stop)
+    except Interrupted:
+        print("Stopped before the final scores; run the same command to go on.", flush=True)
+        return STOPPED
     return 0
 
 

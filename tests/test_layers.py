@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "clevit_jax"
 FLOORS = [
     ["main"],
     ["train", "preflight", "analysis"],
-    ["record", "torch_reference"],
+    ["record", "scoring", "torch_reference"],
     ["run", "classifier"],
     ["trained", "pretrained", "export_torch"],
     ["rundir", "converted"],

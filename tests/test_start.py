@@ -18,7 +18,8 @@ from clevit_jax import train as training
 from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.data import leaves
 from clevit_jax.experiment import ConfigError
-from clevit_jax.run import evaluate_test, prepare, read_start
+from clevit_jax.run import prepare, read_start
+from clevit_jax.scoring import evaluate_split
 from clevit_jax.train import train
 
 CLASSES = 4
@@ -188,7 +189,7 @@ def test_another_head_starts_at_zero(file, tmp_path, capsys):
     )
     run = prepare(make_config(five, file), tmp_path / "run")
     state = run.initial_state(read_start(run).params)
-    assert evaluate_test(run, state.eval_params).loss == pytest.approx(np.log(5), rel=1e-6)
+    assert evaluate_split(run, state.eval_params, "test").loss == pytest.approx(np.log(5), rel=1e-6)
     assert "re-initialised  2: head.bias, head.kernel" in capsys.readouterr().out
 
 

@@ -24,7 +24,8 @@ from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.data import leaves, pipeline
 from clevit_jax.experiment import ConfigError, Plan
 from clevit_jax.record import TrainingError
-from clevit_jax.run import evaluate_test, evaluate_workdir, prepare
+from clevit_jax.run import prepare
+from clevit_jax.scoring import evaluate_split, evaluate_workdir
 from clevit_jax.sharding import replicated, to_global
 from clevit_jax.train import train
 
@@ -166,7 +167,7 @@ def test_checkpoints_are_the_states_of_their_steps(whole):
     """Made again by a plain loop that saves nothing."""
     run = prepare(whole.config, whole.workdir)
     batches = pipeline.train_dataset(
-        run.train_images, [example.label for example in run.dataset.train], seed=0, batch_size=4,
+        run.images["train"], [example.label for example in run.dataset.train], seed=0, batch_size=4,
         process_index=0, process_count=1, threads=1, prefetch=0,
     )  # fmt: skip
     iterator = iter(batches)
@@ -266,14 +267,14 @@ def test_a_finished_run_says_so(whole, copy, capsys):
 
 def test_a_signal_ends_an_evaluation_which_is_made_up_for(whole, tmp_path, monkeypatch):
     """Stopped in the evaluation after step 15, which is saved unscored; then left alone."""
-    evaluated = training.evaluate_test
+    evaluated = training.evaluate_split
 
-    def signalled(run, params, *, stop):
+    def signalled(run, params, split, *, stop):
         signal.raise_signal(signal.SIGTERM)
-        return evaluated(run, params, stop=stop)
+        return evaluated(run, params, split, stop=stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate_test", signalled)
+        patch.setattr(training, "evaluate_split", signalled)
         assert train(whole.config, tmp_path) == 75
     assert steps(tmp_path, "test") == []
     assert _last(tmp_path) == 15
@@ -301,8 +302,8 @@ def test_the_average_is_what_is_evaluated(whole):
     state, _ = checkpoints.restore(TOTAL, run.initial_state())
     checkpoints.close()
     result = json.loads((whole.workdir / "evaluation.json").read_text())["last"]
-    assert evaluate_test(run, state.ema).loss == result["loss"]
-    assert evaluate_test(run, state.params).loss != result["loss"]
+    assert evaluate_split(run, state.ema, "test").loss == result["loss"]
+    assert evaluate_split(run, state.params, "test").loss != result["loss"]
 
 
 def _relabel(data):
@@ -385,7 +386,7 @@ def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
     batch = np.load(run.workdir / "nonfinite_batch.npz")
     order = np.random.RandomState([0, 3]).permutation(12)  # update 10 is the first of epoch 3
     np.testing.assert_array_equal(batch["id"], order[:4])
-    np.testing.assert_array_equal(batch["image"], [run.train_images[i] for i in order[:4]])
+    np.testing.assert_array_equal(batch["image"], [run.images["train"][i] for i in order[:4]])
 
 
 def test_a_save_that_fails(root, tmp_path, monkeypatch):

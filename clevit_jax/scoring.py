@@ -1,0 +1,202 @@
+"""How the checkpoints of a run are scored, and what is said of it."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clevit_jax import experiment, rundir, sharding
+from clevit_jax.checkpoint import CheckpointError, Checkpoints
+from clevit_jax.data import pipeline
+from clevit_jax.evaluate import Evaluation, evaluate
+from clevit_jax.experiment import ConfigError
+from clevit_jax.run import Run, prepare
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: the caller asked for it
+    """A signal ended an evaluation."""
+
+
+def evaluate_split(run: Run, params: Any, split: str, *, stop: Sequence[int] = ()) -> Evaluation:
+    """Scores parameters on "test" or "val".
+
+    Raises:
+        Interrupted: `stop` was filled by a signal; several processes finish together instead.
+    """
+    batches = pipeline.eval_batches(
+        run.images[split],
+        [example.label for example in run.dataset.splits[split]],
+        batch_size=run.config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=experiment.threads(run.config),
+    )
+
+    def on_devices() -> Iterator[dict[str, jax.Array]]:
+        for batch in batches:
+            if stop and jax.process_count() == 1:
+                raise Interrupted
+            yield sharding.to_global(run.mesh, batch)
+
+    return evaluate(run.eval_step, params, on_devices())
+
+
+def check_split(run: Run, meta: dict[str, Any]) -> None:
+    """Raises ConfigError unless the data set is the one that a checkpoint was trained on."""
+    if meta["split_hash"] != run.dataset.split_hash():
+        raise ConfigError(
+            f"{run.config.data.root} no longer lists the files and labels that {run.workdir} was "
+            "trained on; point --config.data.root at the same data set, or score the run on other "
+            "images with --mode eval --other_split."
+        )
+
+
+def _check_classes(run: Run) -> None:
+    """Raises ConfigError unless the data set has the classes that the run was trained on."""
+    trained = rundir.read_json(run.workdir / rundir.RUN)["class_names"]
+    here = list(run.dataset.class_names)
+    if trained == here:
+        return
+    missing, new = (
+        [name for name in a if name not in b] for a, b in ((trained, here), (here, trained))
+    )
+    differences = [
+        f"{what} {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
+        for what, names in (("missing are", missing), ("new are", new))
+        if names
+    ] or ["they stand in another order"]
+    raise ConfigError(
+        f"{run.config.data.root} does not have the classes that {run.workdir} was trained on: "
+        f"{', '.join(differences)}."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What one checkpoint scored.
+
+    Attributes:
+        step: of the checkpoint.
+        test: on the test split.
+        val: on the validation split, where there is one.
+    """
+
+    step: int
+    test: Evaluation
+    val: Evaluation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"step": ..., "top1": ..., ...}` of the test, with `val` inside where there is one."""
+        val = {"val": dataclasses.asdict(self.val)} if self.val else {}
+        return {"step": self.step, **dataclasses.asdict(self.test), **val}
+
+
+def score(run: Run, step: int, params: Any, *, stop: Sequence[int] = ()) -> Scores:
+    """Scores parameters on the test split, and on the validation split where there is one.
+
+    Raises:
+        Interrupted: see `evaluate_split`.
+    """
+    val = evaluate_split(run, params, "val", stop=stop) if run.dataset.val else None
+    return Scores(step, evaluate_split(run, params, "test", stop=stop), val)
+
+
+def report_checkpoints(
+    run: Run, checkpoints: Checkpoints, *, other_split: bool = False, stop: Sequence[int] = ()
+) -> None:
+    """Scores the newest checkpoint and the best one; prints them and writes evaluation.json.
+
+    Args:
+        run: what to score on.
+        checkpoints: of the run.
+        other_split: whether the data set may be another than the run's. The result is then
+            written to a file of its own, named by the hash of the split.
+        stop: see `evaluate_split`.
+
+    Raises:
+        CheckpointError: there is no checkpoint that can be read.
+        ConfigError: the data set is not the one of the run.
+        Interrupted: see `evaluate_split`.
+    """
+    check = None if other_split else functools.partial(check_split, run)
+    newest = checkpoints.restore_newest(run.like, check)
+    if newest is None:
+        raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
+    state, meta = newest
+    last = score(run, int(state.step), state.eval_params, stop=stop)
+    best, found = None, checkpoints.best()
+    if found is not None:
+        best = last
+        if found[0] != last.step:
+            state, _ = checkpoints.restore(found[0], run.like)
+            best = score(run, found[0], state.eval_params, stop=stop)
+    report(run, last, best, trained_on=meta["split_hash"])
+
+
+def report(run: Run, last: Scores, best: Scores | None, *, trained_on: str) -> None:
+    """Prints the scores of the last and of the best step, and writes them to evaluation.json."""
+    split_hash = run.dataset.split_hash()
+    facts = rundir.read_json(run.workdir / rundir.RUN)
+    chosen_on = facts.get("chosen_on", "test")
+    path = run.workdir / rundir.RESULT
+    if split_hash != trained_on:
+        path = path.with_name(f"{path.stem}-{split_hash[:8]}{path.suffix}")
+        print(f"On another split ({split_hash[:8]}) than the run's ({trained_on[:8]}):")
+    label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"
+    print(f"Test, last (step {last.step}{label}): {last.test}.")
+    result: dict[str, Any] = {"last": last.to_json()}
+    if best is not None:
+        how = "validation images" if chosen_on == "val" else "test set, so it flatters"
+        print(f"Test, best (step {best.step}, chosen on the {how}): {best.test}.")
+        result["best"] = {"chosen_on": chosen_on, **best.to_json()}
+    for name, scores in (("last", last), ("best", best)):
+        if scores is not None and scores.val is not None:
+            print(f"Validation, {name} (step {scores.step}): {scores.val}.")
+    result |= {
+        "split_hash": split_hash,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if jax.process_index() == 0:
+        rundir.write_json(path, result)
+    for what, where in (
+        ("checkpoints", run.checkpoints),
+        ("metrics", run.workdir / "metrics.jsonl"),
+        ("TensorBoard", run.workdir / "tensorboard"),
+        ("views", run.workdir / "views.png"),
+        ("result", path),
+    ):
+        print(f"  {what:<12} {where}", flush=True)
+
+
+def evaluate_workdir(
+    config: ConfigDict, workdir: pathlib.Path, *, other_split: bool = False
+) -> int:
+    """`--mode eval`: scores the newest and the best checkpoint of a run. Returns 0.
+
+    Args:
+        config: of the run; with `other_split`, its settings of `data` may be others.
+        workdir: of the run.
+        other_split: whether to score on images that are not the run's.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: in one sentence, nothing is changed.
+    """
+    rundir.check(workdir, config, free=("data.",) if other_split else ())
+    run = prepare(config, workdir, training=False)
+    if not run.checkpoints.exists():
+        raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
+    if other_split:
+        _check_classes(run)
+    for split in run.dataset.splits.keys() - {"train"}:
+        run.images[split].fill(threads=experiment.threads(config))
+    checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
+    try:
+        report_checkpoints(run, checkpoints, other_split=other_split)
+    finally:
+        checkpoints.close()
+    return 0
