@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from clevit_jax.swin import abstract_swin
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same examples each time, and however slow the machine is.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -331,6 +331,69 @@ def test_another_split_is_refused(copy, data, change):
     assert sorted(copy.rglob("*")) == before
 
 
+def test_another_split_is_scored_when_told(whole, copy, data, capsys):
+    """Into a file of its own; with other classes there is nothing to score."""
+    before = (copy / "evaluation.json").read_bytes()
+    _relabel(data)
+    config = make_config(data, data__layout="ufg")  # a setting of data may differ, too
+    assert evaluate_workdir(config, copy, other_split=True) == 0
+    out = capsys.readouterr().out
+    assert (copy / "evaluation.json").read_bytes() == before
+    run = prepare(config, copy)
+    path = copy / f"evaluation-{run.dataset.split_hash()[:8]}.json"
+    assert f"On another split ({run.dataset.split_hash()[:8]}) than the run's" in out
+    assert str(path) in out
+    state = saved(whole.config, copy, TOTAL)[0]
+    result = json.loads(path.read_text())
+    score = evaluate_split(run, state.ema, "test")
+    assert result["last"] == {"step": TOTAL, **dataclasses.asdict(score)}
+    assert score.loss != json.loads(before)["last"]["loss"]
+    with pytest.raises(ConfigError, match=r"another config.*optim.lr"):
+        evaluate_workdir(make_config(data, optim__lr=0.5), copy, other_split=True)
+    _one_class_more(data)
+    with pytest.raises(ConfigError, match=r"not have the classes .*: .*new are .*'5'"):
+        evaluate_workdir(make_config(data), copy, other_split=True)
+
+
+def test_the_best_is_chosen_on_validation_images(root, tmp_path, capsys, monkeypatch):
+    """Which are cut from the training images; the test images are not looked at before the end."""
+    splits: list[str] = []
+    evaluated = training.evaluate_split
+
+    def followed(run, params, split, **more):
+        splits.append(split)
+        return evaluated(run, params, split, **more)
+
+    monkeypatch.setattr(training, "evaluate_split", followed)
+    config = make_config(root, data__val_fraction=1 / 3)
+    assert train(config, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "8 training, 4 validation and 8 test images" in out
+    assert "33.3333 % of the training images, cut by seed 0" in out
+    assert "chosen on the validation images" in out
+    assert set(splits) == {"val"}
+    scores = {r["step"]: r["val/top1"] for r in records(tmp_path, "val")}
+    assert len(scores) == len(splits)
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert (result["best"]["step"], result["best"]["chosen_on"]) == (best, "val")
+    assert result["last"]["val"]["top1"] == scores[result["last"]["step"]]
+    assert (result["last"]["count"], result["last"]["val"]["count"]) == (8, 4)
+    run = prepare(config, tmp_path)
+    assert (
+        result["best"]["loss"]
+        == evaluate_split(run, saved(config, tmp_path, best)[0].ema, "test").loss
+    )
+    assert not {e.name for e in run.dataset.val} & {e.name for e in run.dataset.train}
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert (facts["chosen_on"], facts["images"]) == ("val", {"train": 8, "val": 4, "test": 8})
+    assert facts["split_hash"] == result["split_hash"] == run.dataset.split_hash()
+    (tmp_path / "evaluation.json").unlink()
+    assert evaluate_workdir(config, tmp_path) == 0
+    again = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (again["last"], again["best"]) == (result["last"], result["best"])
+
+
 def test_another_config_is_refused(copy, root):
     """Both values of all that differs; what only says where and how may differ."""
     config = make_config(root, optim__lr=0.5, model__window=4, data__threads=1, mesh__data=4)
