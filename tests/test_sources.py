@@ -282,3 +282,153 @@ def test_no_stat_for_each_file(tmp_path, monkeypatch):
         monkeypatch.setattr(pathlib.Path, name, counted)
     sources.load(root)
     assert not [path for path in calls if path.suffix == ".png"]
+
+
+def test_ufg_by_names_alone(tmp_path):
+    """The set of produce22: class, number and split are in the name, classes in classes.txt."""
+    files = ["z_1_train.png", "z_2_test.JPG", "a_b_1_train.png", "s/a_b_7_test.png", "notes.txt"]
+    root = make_folders(tmp_path, [f"images/{file}" for file in files])
+    data = sources.load(root)
+    assert (data.layout, data.class_names) == ("ufg", ("a_b", "z"))
+    assert "<class>_<k>_<split>" in data.recognised_by
+    assert [(e.name, e.label, e.id) for e in data.train] == [
+        ("a_b_1_train.png", 0, 0),
+        ("z_1_train.png", 1, 1),
+    ]
+    assert {(e.name, e.label) for e in data.test} == {("z_2_test.JPG", 1), ("s/a_b_7_test.png", 0)}
+    assert data.test[0].data == root / "images" / data.test[0].name
+    assert "1 file(s) are no images (notes.txt)" in data.warnings[0]
+    (root / "classes.txt").write_text("z\na_b\n")
+    assert sources.load(root).class_names == ("z", "a_b")
+    (root / "classes.txt").write_text("z\nq\n")
+    (found,) = problems(root)
+    assert "does not name the class 'a_b'" in found
+    (root / "images" / "stray.png").touch()
+    assert "stray.png does not tell its class and split" in problems(root)[0]
+
+
+def test_ufg_by_names_counts_numbers_as_numbers(tmp_path):
+    files = [f"images/{k}_1_{split}.png" for k in (10, 2, 1) for split in ("train", "test")]
+    root = make_folders(tmp_path, files)
+    data = sources.load(root)
+    assert data.class_names == ("1", "2", "10")
+    assert {e.name: e.label for e in data.train}["10_1_train.png"] == 2
+    (root / "classes.txt").write_text("one\ntwo\nten\n")
+    assert sources.load(root).class_names == ("one", "two", "ten")
+
+
+def test_ufg_with_validation(tmp_path):
+    root = make_ufg(tmp_path, files=[name for name, _ in TRAIN + TEST] + ["v.png"])
+    (root / "anno" / "val.txt").write_text("v.png 2\n")
+    data = sources.load(root)
+    assert [(e.name, e.label, e.id) for e in data.val] == [("v.png", 1, 0)]
+    assert data.splits.keys() == {"train", "val", "test"}
+    (found,) = problems(root, split=sources.SplitConfig(val_fraction=0.5))
+    assert "has a validation split, so none can be cut; set data.val_fraction=0" in found
+
+
+def test_annotated_names_in_another_form(tmp_path):
+    """Backslashes of Windows, and accents that another machine spells in two characters."""
+    train = [("s\\b.png", 2), ("cafe\u0301.png", 1), ("\u00a0x\u00a0.png", 1)]
+    root = make_ufg(tmp_path, rows(train), files=["s/b.png", "caf\u00e9.png", "\u00a0x\u00a0.png"]
+                    + [name for name, _ in TEST])  # fmt: skip
+    names = [e.name for e in sources.load(root).train]
+    assert names == ["s/b.png", "caf\u00e9.png", "\u00a0x\u00a0.png"]
+
+
+TREE = [f"{c}/{k}.jpg" for c in ("ash", "oak", "elm") for k in range(10)]
+
+
+def test_class_folders_alone_are_split_by_seed(tmp_path):
+    data = sources.load(make_folders(tmp_path, [*TREE, ".git/x.png", "README.md"]))
+    assert (data.layout, data.class_names) == ("folders", ("ash", "elm", "oak"))
+    assert data.recognised_by == "<class>/ as ash/; test split: 20 % of the images, cut by seed 0"
+    assert (len(data.train), len(data.test), data.val) == (24, 6, ())
+    assert sorted(e.name for e in data.train + data.test) == sorted(TREE)
+    assert [e.id for e in data.test] == list(range(6))
+    assert all(e.name.startswith(data.class_names[e.label]) for e in data.train + data.test)
+    other = sources.load(tmp_path, split=sources.SplitConfig(seed=1))
+    assert {e.name for e in other.test} != {e.name for e in data.test}
+    assert other.split_hash() != data.split_hash()
+
+
+def test_folds_test_each_image_once(tmp_path):
+    make_folders(tmp_path, [f"train/{file}" for file in TREE])
+    parts = [
+        sources.load(tmp_path, split=sources.SplitConfig(folds=5, fold=i, val_fraction=0.25))
+        for i in range(5)
+    ]
+    assert sorted(e.name for part in parts for e in part.test) == sorted(f"train/{f}" for f in TREE)
+    for part in parts:
+        assert {split: len(inside) for split, inside in part.splits.items()} == {
+            "train": 18, "val": 6, "test": 6
+        }  # fmt: skip
+        assert len({e.name for e in part.train + part.val + part.test}) == 30
+    assert len({part.split_hash() for part in parts}) == 5
+
+
+def test_folds_want_a_set_without_a_test_split(tmp_path):
+    (found,) = problems(make_ufg(tmp_path), split=sources.SplitConfig(folds=2))
+    assert "has a test split, and data.folds is for data without one" in found
+
+
+def test_a_fold_that_takes_all_of_a_class(tmp_path):
+    root = make_folders(tmp_path, [*TREE, "yew/1.jpg"])
+    found = [
+        list(sources.scan(root, split=sources.SplitConfig(folds=2, fold=i))[1]) for i in (0, 1)
+    ]
+    (said,) = found[0] + found[1]
+    assert "holds every image of the class 'yew'" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"test_fraction": 1.0}, "data.test_fraction is 1.0"),
+        ({"val_fraction": -0.1}, "data.val_fraction is -0.1"),
+        ({"folds": 1}, "data.folds is 1"),
+        ({"folds": 3, "fold": 3}, "data.fold is 3"),
+        ({"fold": 1}, "data.fold is 1"),
+        ({"seed": -1}, "data.split_seed is -1"),
+    ],
+)
+def test_senseless_splits(setting, said):
+    with pytest.raises(ValueError, match=said):
+        sources.SplitConfig(**setting)
+
+
+def test_folders_by_other_names(tmp_path):
+    data = sources.load(
+        make_folders(tmp_path, ["Training/a/1.png", "valid/a/2.png", "TEST/a/3.png"])
+    )
+    assert data.recognised_by == "Training/<class>/ and valid/<class>/ and TEST/<class>/"
+    assert [inside[0].name for inside in data.splits.values()] == [
+        "Training/a/1.png", "valid/a/2.png", "TEST/a/3.png"
+    ]  # fmt: skip
+    make_folders(tmp_path, ["val/a/4.png"])
+    (found,) = problems(tmp_path)
+    assert f"{tmp_path / 'val'} and {tmp_path / 'valid'} both are folders of the val" in found
+
+
+def test_a_tree_needs_two_classes_and_no_split(tmp_path):
+    for root in (["a/1.png"], ["test/1/a.png", "val/1/b.png"], ["a/1.txt", "b/2.txt"]):
+        (found,) = problems(make_folders(tmp_path / root[0].replace("/", "_"), root))
+        assert "no known layout" in found
+
+
+def test_the_folder_below_is_suggested(tmp_path):
+    root = make_folders(tmp_path, [f"unpacked/{file}" for file in FOLDERS])
+    (found,) = problems(root)
+    assert found.endswith(f"Did you mean data.root={root / 'unpacked'}?")
+    make_folders(tmp_path, [f"other/{file}" for file in FOLDERS])  # two data sets, not two classes
+    (found,) = problems(root)
+    assert found.endswith(f"data.root={root / 'other'} or {root / 'unpacked'}?")
+
+
+def test_what_can_be_read_is_there_in_spite_of_problems(tmp_path):
+    """For check_data, which says all that is wrong at once."""
+    root = make_ufg(tmp_path, rows([*TRAIN, ("gone.png", 1)]))
+    data, found = sources.scan(root)
+    assert len(found) == 1
+    assert [e.name for e in data.train] == [name for name, _ in TRAIN] + ["gone.png"]
+    assert len(data.test) == 2

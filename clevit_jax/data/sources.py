@@ -64,12 +64,9 @@ _EXPECTED = "; ".join(f"{name}: {layout.looks_for}" for name, layout in _LAYOUTS
 
 def _recognise(root: pathlib.Path) -> dict[str, str]:
     """Layout -> what it is recognised by, of all that fit."""
-    fitting = {
+    return {
         name: seen for name, layout in _LAYOUTS.items() if (seen := layout.fits(root)) is not None
     }
-    if not fitting and (seen := folders.fits_unsplit(root)) is not None:
-        fitting["folders"] = seen
-    return fitting
 
 
 def _choose(root: pathlib.Path, layout: str) -> tuple[str, str]:
@@ -80,14 +77,17 @@ def _choose(root: pathlib.Path, layout: str) -> tuple[str, str]:
         seen = _LAYOUTS[layout].fits(root)
         return layout, seen or f"data.layout = {layout}"
     fitting = _recognise(root)
-    if not fitting:
-        inside = [path for path in sorted(root.iterdir()) if path.is_dir() and _recognise(path)]
-        hint = f" Did you mean data.root={inside[0]}?" if len(inside) == 1 else ""
-        raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
     if len(fitting) > 1:
         which = " and ".join(f"{name} ({seen})" for name, seen in fitting.items())
         raise DataError([f"{root} fits the layouts {which}; set data.layout to one of them."])
-    return next(iter(fitting.items()))
+    if fitting:
+        return next(iter(fitting.items()))
+    # Folders of images alone are weak evidence: they may well be data sets that lie side by side.
+    below = [path for path in sorted(root.iterdir()) if path.is_dir() and _recognise(path)]
+    if not below and (seen := folders.fits_unsplit(root)) is not None:
+        return "folders", seen
+    hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
+    raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
 def scan(

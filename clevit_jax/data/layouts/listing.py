@@ -26,6 +26,7 @@ _TYPES = (
     "tiff",
     "webp",
 )
+BLANKS = " \t"  # what separates the words of a line
 EXTENSIONS = tuple(f".{name}" for name in _TYPES)
 
 
@@ -96,9 +97,14 @@ def read_text(path: pathlib.Path, notes: Notes) -> str | None:
 
 
 def lines(path: pathlib.Path, notes: Notes) -> list[tuple[int, str]]:
-    """(line number from 1, stripped text) of each line of `path` that is not blank."""
+    """(line number from 1, stripped text) of each line of `path` that is not blank.
+
+    Lines end as on Unix, Windows or old Macs. Only ASCII blanks are stripped: others may well
+    belong to a file's name.
+    """
     text = read_text(path, notes)
-    stripped = [(i, line.strip()) for i, line in enumerate((text or "").split("\n"), start=1)]
+    split = re.split(r"\r\n|\n|\r", text or "")
+    stripped = [(i, line.strip(BLANKS)) for i, line in enumerate(split, start=1)]
     return [(i, line) for i, line in stripped if line]
 
 

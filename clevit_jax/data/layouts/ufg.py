@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clevit_jax.data.dataset import Example
 from clevit_jax.data.layouts.listing import (
+    BLANKS,
     Found,
     Notes,
     Request,
@@ -78,19 +79,20 @@ def _read_annotation(
     examples: list[Example] = []
     first: dict[str, tuple[int, int]] = {}  # file -> (line, label) of its first mention
     for number, line in rows:
-        written, *rest = line.rsplit(maxsplit=1)
-        if not rest:
+        parts = re.fullmatch(rf"(.+?)[{BLANKS}]+([^{BLANKS}]+)", line)
+        if parts is None:
             notes.problems.append(
                 f"{path}, line {number}: expected '<file> <label>', not {line!r}."
             )
             continue
-        bad_label = label_problem(written, rest[0], request.num_classes)
+        written, text = parts.groups()
+        bad_label = label_problem(written, text, request.num_classes)
         name, bad_file = find_file(written, present)
         found = [bad_label, bad_file]
         notes.problems.extend(f"{path}, line {number}: {problem}" for problem in found if problem)
         if bad_label:
             continue
-        label = int(rest[0])
+        label = int(text)
         before, other = first.setdefault(name, (number, label))
         if other != label:
             notes.problems.append(
