@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import DataError, Dataset, Example
-from clevit_jax.data.layouts import folders, ufg
+from clevit_jax.data.layouts import csv_table, cub, folders, tfds_records, ufg
 from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
 
 
@@ -55,7 +55,10 @@ class _Layout(NamedTuple):
 
 _LAYOUTS = {
     "ufg": _Layout(ufg.LOOKS_FOR, ufg.fits, ufg.read),
+    "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
     "folders": _Layout(folders.LOOKS_FOR, folders.fits, folders.read),
+    "csv": _Layout(csv_table.LOOKS_FOR, csv_table.fits, csv_table.read),
+    "tfds": _Layout(tfds_records.LOOKS_FOR, tfds_records.fits, tfds_records.read),
 }
 _REQUEST, _SPLIT = Request(), SplitConfig()
 _USES = {"train": "training", "val": "validation", "test": "testing"}
@@ -69,8 +72,14 @@ def _recognise(root: pathlib.Path) -> dict[str, str]:
     }
 
 
-def _choose(root: pathlib.Path, layout: str) -> tuple[str, str]:
+def _choose(root: pathlib.Path, layout: str, tfds: str) -> tuple[str, str]:
     """The name of the layout and what it was recognised by."""
+    if tfds:
+        if layout not in ("auto", "tfds"):
+            raise DataError(
+                [f"data.tfds is for the layout tfds; set data.layout=auto, not {layout}."]
+            )
+        return "tfds", f"data.tfds = {tfds}"
     if layout != "auto":
         if layout not in _LAYOUTS:
             raise DataError([f"Layout {layout!r} is none of auto, {', '.join(_LAYOUTS)}."])
@@ -104,12 +113,12 @@ def scan(
     Returns:
       The data set, as far as the problems allow, and the problems.
     """
-    place = pathlib.Path(root)
+    place = tfds_records.data_dir(root) if request.tfds else pathlib.Path(root)
     if not place.is_dir():
         raise DataError([f"{place} is not a folder; give the folder with {_EXPECTED}."])
     notes = Notes([], [])
     try:
-        chosen, seen = _choose(place, layout)
+        chosen, seen = _choose(place, layout, request.tfds)
         found = _LAYOUTS[chosen].read(place, request, notes)
     except OSError as error:
         where = error.filename or place
@@ -229,8 +238,10 @@ def load(
       root: folder of the data set.
       layout: 'ufg' (the official UFG sets: `anno/{train,test}.txt` with lines `<file> <label>`,
         labels from 1, `images/`, and perhaps `classes.txt` with a class name a line; or all of it
-        told by `images/<class>_<k>_<split>.*`), 'folders' (`train/<class>/**`, `test` and `val`
-        alike, or `<class>/**` alone), or 'auto' to find out.
+        told by `images/<class>_<k>_<split>.*`), 'cub' (`images.txt`, `image_class_labels.txt` and
+        perhaps `train_test_split.txt`, `classes.txt`), 'folders' (`train/<class>/**`, `test` and
+        `val` alike, or `<class>/**` alone), 'csv' (`train.csv`, perhaps `test.csv` and `val.csv`,
+        or one table, with a header), or 'auto' to find out.
       request: what the readers need to know besides.
       split: how to cut splits that are not there.
 

@@ -50,9 +50,9 @@ def _has_image(folder: pathlib.Path) -> bool:
 
 
 def fits(root: pathlib.Path) -> str | None:
-    """What the layout is recognised by, or None: a folder `train`."""
+    """What the layout is recognised by, or None: a folder `train` with folders in it."""
     splits = _split_folders(root, Notes([], []))
-    if "train" not in splits:
+    if "train" not in splits or not _folders(root / splits["train"]):
         return None
     return " and ".join(f"{splits[split]}/<class>/" for split in _SPLITS if split in splits)
 

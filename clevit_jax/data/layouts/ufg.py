@@ -18,6 +18,7 @@ from clevit_jax.data.layouts.listing import (
     label_problem,
     lines,
     names_file,
+    points_out,
     sample,
 )
 
@@ -90,7 +91,7 @@ def _read_annotation(
         name, bad_file = find_file(written, present)
         found = [bad_label, bad_file]
         notes.problems.extend(f"{path}, line {number}: {problem}" for problem in found if problem)
-        if bad_label:
+        if bad_label or points_out(name):
             continue
         label = int(text)
         before, other = first.setdefault(name, (number, label))
