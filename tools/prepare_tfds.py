@@ -1,0 +1,116 @@
+"""Any data set that is read into the array_record form of TFDS, for pods and for many small files.
+
+    python tools/prepare_tfds.py data/leaves prepared
+    python tools/prepare_tfds.py data/leaves prepared --name leaves --val-fraction 0.1 --shards 16
+
+Writes prepared/leaves/1.0.0 with the encoded images as they are, without TensorFlow. Splits that
+the data set does not have are cut as training would cut them, and kept so.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import sys
+
+from tqdm import tqdm
+
+from clevit_jax.data import prepare, sources
+from clevit_jax.data.dataset import DataError, Dataset
+from clevit_jax.data.layouts.listing import Request
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prepares; prints a failure as one sentence for each problem and returns 2."""
+    options = _parser().parse_args(argv)
+    try:
+        name = options.name or prepare.default_name(options.root)
+        _check(options, name)
+        dataset = _load(options)
+        counts = ", ".join(f"{split} {len(rows)}" for split, rows in dataset.splits.items())
+        print(f"Layout {dataset.layout} ({dataset.recognised_by}): {counts}.", flush=True)
+        for warning in dataset.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        total = 2 * sum(map(len, dataset.splits.values()))
+        with tqdm(total=total, unit=" images", desc="Checking, then writing") as bar:
+            folder = prepare.prepare(
+                dataset,
+                options.out,
+                name=name,
+                shards=options.shards,
+                threads=os.cpu_count() or 1,
+                progress=lambda done, _: bar.update(done - bar.n) and None,
+            )
+    except (DataError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; nothing was written.", file=sys.stderr)
+        return 130
+    path = shlex.quote(str(folder.parent))
+    print(f"Wrote {folder}; train from it: --config.data.root={path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = sources.SplitConfig()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=pathlib.Path, help="folder of the data set")
+    parser.add_argument("out", type=pathlib.Path, help="folder of TFDS data sets to write to")
+    parser.add_argument("--name", help="of the data set (default: that of its folder)")
+    parser.add_argument("--layout", default="auto", help="of the data set (default: found out)")
+    parser.add_argument(
+        "--file-column", default="", metavar="NAME",
+        help="of a CSV or Parquet table, what names the image (default: found by its name)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-column", default="", metavar="NAME", help="likewise, what names the class"
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, default=default.test_fraction, metavar="F",
+        help="cut for testing where there is no test split (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--val-fraction", type=float, default=default.val_fraction, metavar="F",
+        help="of the training images, cut for validation (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--split-seed", type=int, default=default.seed, metavar="N",
+        help="of these cuts (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shards", type=int, metavar="N",
+        help="files of each split, at most one an image (default: of 256 MB at most)",
+    )  # fmt: skip
+    return parser
+
+
+def _check(options: argparse.Namespace, name: str) -> None:
+    """Raises DataError on a target that is there or lies in the data set, and on no shards."""
+    if options.shards is not None and options.shards < 1:
+        raise DataError([f"--shards is {options.shards}; it must be at least 1."])
+    root, out = options.root.resolve(), options.out.resolve()
+    if root in (out, *out.parents):
+        raise DataError(
+            [f"{options.out} lies in the data set {options.root}; name another folder."]
+        )
+    prepare.check_target(options.out, name)
+
+
+def _load(options: argparse.Namespace) -> Dataset:
+    return sources.load(
+        options.root,
+        layout=options.layout,
+        request=Request(file_column=options.file_column, label_column=options.label_column),
+        split=sources.SplitConfig(
+            test_fraction=options.test_fraction,
+            val_fraction=options.val_fraction,
+            seed=options.split_seed,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
