@@ -1,39 +1,42 @@
-"""The command: `python -m clevit_jax.main --config FILE --workdir DIR [--mode train|eval]`."""
+"""The command: `python -m clevit_jax.main --config FILE --workdir DIR [--mode MODE]`."""
 
-import difflib
 import pathlib
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from clevit_jax import command_line
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
     "config", None, "File of the experiment; --config.a.b=VALUE overrides a setting of it."
 )
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
-flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "check_data", "seeds", "compare"],
+    "train, or go on; eval: score the newest and the best checkpoint; check_data: look at every "
+    "image once; seeds: train with several seeds; compare RUN...: line runs up.",
+)
+flags.DEFINE_bool("other_split", False, "eval: score on images that are not those of the run.")
+flags.DEFINE_integer("seeds", 5, "seeds: how many, from the config's seed on.", lower_bound=1)
+flags.DEFINE_integer("parallel", 1, "seeds: how many at a time.", lower_bound=1)
+_ONLY_IN = {"other_split": "eval", "seeds": "seeds", "parallel": "seeds"}
 
 
 def main(argv: list[str]) -> int:
     """Runs the mode; prints a failure as one sentence and returns 2."""
-    from clevit_jax import rundir
     from clevit_jax.checkpoint import CheckpointError, quiet
     from clevit_jax.data.dataset import DataError
+    from clevit_jax.experiment import ConfigError
     from clevit_jax.record import TrainingError
-    from clevit_jax.scoring import evaluate_workdir
-    from clevit_jax.train import train
 
     quiet()
     try:
-        if len(argv) > 1:
-            raise rundir.ConfigError(f"{argv[1]!r} is no flag; settings are --config.NAME=VALUE.")
-        if not FLAGS.workdir:
-            raise rundir.ConfigError("Name the folder of the run: --workdir DIR.")
-        workdir = pathlib.Path(FLAGS.workdir)
-        config = FLAGS.config if FLAGS.config is not None else rundir.load_config(workdir)
-        return (train if FLAGS.mode == "train" else evaluate_workdir)(config, workdir)
-    except (rundir.ConfigError, DataError, CheckpointError, TrainingError, OSError) as error:
+        return _run_mode(argv[1:])
+    except (ConfigError, DataError, CheckpointError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # outside the updates, where there is nothing to save
@@ -41,56 +44,34 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parsing, with config files found from anywhere and failures as one sentence."""
-    # Config files import `configs.base`; let them, wherever the command is run from.
-    sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
-    try:
-        rest = FLAGS(argv)
-        if FLAGS["config"].present:
-            _ = FLAGS.config.to_dict()  # a file that is missing shows at the first use only
-        return rest
-    except Exception as error:  # a config file may raise anything
-        print(f"error: {_explain(argv, error)}", file=sys.stderr)
-        sys.exit(2)
+def _run_mode(rest: list[str]) -> int:
+    from clevit_jax import compare, data_check, rundir, scoring, seeds, train
+    from clevit_jax.experiment import ConfigError
 
-
-def _explain(argv: list[str], error: Exception) -> str:
-    """The sentence for a command line that cannot be parsed."""
-    from clevit_jax.experiment import flatten
-
-    path = ""
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, value = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and name == "config":
-            path = value if equals else following
-    given = [arg.lstrip("-").partition("=")[0] for arg in argv[1:] if arg.startswith("--config.")]
-    if not path:
-        return f"--{given[0]} needs --config FILE before it." if given else str(error)
-    file = pathlib.Path(path.partition(":")[0])
-    if not file.is_file():
-        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob("*.py")])
-        mend = f"did you mean {file.with_name(near[0])}?" if near else "give the path of one."
-        return f"There is no config file {file}; {mend}"
-    try:  # the file by itself, without what the command line overrides
-        config = FLAGS["config"].parser.parse(path)
-        known = [f"config.{name}" for name in flatten(config)]
-    except Exception as failure:
-        # ml_collections packs a traceback into the message of a ValueError or TypeError.
-        cause = failure.__context__ or failure
-        text = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
-        return f"The config {path} cannot be loaded: {text.removesuffix('.')}."
-    for name in given:
-        if name not in known:
-            same_end = [k for k in known if k.rsplit(".", 1)[1] == name.rsplit(".", 1)[1]]
-            near = same_end or difflib.get_close_matches(name, known, n=1, cutoff=0)
-            return f"There is no setting --{name}; the nearest is --{near[0]}."
-    return str(error).strip() or type(error).__name__
+    mode = FLAGS.mode
+    for name, its_mode in _ONLY_IN.items():
+        if FLAGS[name].present and mode != its_mode:
+            raise ConfigError(f"--{name} is for --mode {its_mode}, not for {mode}.")
+    if mode == "compare":
+        return compare.compare([pathlib.Path(run) for run in rest])
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is no flag; settings are --config.NAME=VALUE.")
+    if not FLAGS.workdir:
+        raise ConfigError("Name the folder of the run: --workdir DIR.")
+    workdir = pathlib.Path(FLAGS.workdir)
+    config = FLAGS.config if FLAGS.config is not None else rundir.load_config(workdir)
+    if mode == "check_data":
+        return data_check.check_data(config, workdir)
+    if mode == "seeds":
+        return seeds.train_seeds(config, workdir, seeds=FLAGS.seeds, parallel=FLAGS.parallel)
+    if mode == "eval":
+        return scoring.evaluate_workdir(config, workdir, other_split=FLAGS.other_split)
+    return train.train(config, workdir)
 
 
 def run() -> None:
     """The entry point."""
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=lambda argv: command_line.parse(FLAGS, argv))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,12 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
         raise ConfigError(
             f"{workdir} holds no run ({CONFIG} is missing); start one with --config FILE."
         )
-    config = ConfigDict(_with_tuples(read_json(workdir / CONFIG)))
+    return to_config(read_json(workdir / CONFIG))
+
+
+def to_config(settings: dict[str, Any]) -> ConfigDict:
+    """The config that was written as JSON, locked, with what is in `ADDED` filled in."""
+    config = ConfigDict(_with_tuples(settings))
     known = flatten(config)
     config.update_from_flattened_dict({k: v for k, v in ADDED.items() if k not in known})
     return config.lock()

@@ -12,10 +12,12 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "clevit_jax"
 FLOORS = [
     ["main"],
     ["command_line"],
+    ["seeds", "compare"],
+    ["parallel"],
     ["train", "preflight", "analysis"],
     ["record", "scoring", "torch_reference"],
     ["run", "classifier", "data_check"],
-    ["trained", "pretrained", "export_torch"],
+    ["trained", "pretrained", "export_torch", "results"],
     ["rundir", "converted"],
     ["experiment", "weights"],
     ["architecture", "dialects"],

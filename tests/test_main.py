@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from PIL import Image
 
 import clevit_jax.main
-from clevit_jax import train
+from clevit_jax import command_line, train
 from clevit_jax.data import decode
 
 # ml_collections loads config files by `load_module`.
@@ -58,6 +58,8 @@ def command(monkeypatch, capfd):
             for module, name in (
                 (flags, "DEFINE_string"),
                 (flags, "DEFINE_enum"),
+                (flags, "DEFINE_bool"),
+                (flags, "DEFINE_integer"),
                 (config_flags, "DEFINE_config_file"),
             ):
                 define = functools.partial(getattr(module, name), flag_values=values)
@@ -68,7 +70,7 @@ def command(monkeypatch, capfd):
             verbosity = logging.get_verbosity()
             capfd.readouterr()
             try:
-                code = names["main"](names["_parse_flags"](argv))
+                code = names["main"](command_line.parse(values, argv))
             except SystemExit as error:
                 code = error.code
             finally:
@@ -114,8 +116,17 @@ MISTAKES = {
     "no whole number": ([*OK, "--config.epochs=1.5"], ["--config.epochs=1.5", "int"]),
     "no numbers": ([*OK, "--config.model.depths=2,a"], ["model.depths", "numbers"]),
     "unknown flag": ([*OK, "--workdri=x"], ["'workdri'", "workdir"]),
-    "unknown mode": ([*OK, "--mode=test"], ["--mode=test", "train|eval"]),
+    "unknown mode": ([*OK, "--mode=test"], ["--mode=test", "train|eval|check_data|seeds|compare"]),
     "left over": ([*OK, "epochs=3"], ["'epochs=3' is no flag", "--config.NAME=VALUE"]),
+    "flag of another mode": ([*OK, "--seeds=3"], ["--seeds is for --mode seeds, not for train"]),
+    "no seeds": ([*OK, "--mode=seeds", "--seeds=0"], ["--seeds=0", "positive"]),
+    "fold": ([*OK, "--config.data.folds=3", "--config.data.fold=3"],
+             ["data.fold is 3", "below data.folds, 3"]),
+    "folds beside a test split": ([*OK, "--config.data.folds=3"],
+                                  ["data has a test split", "data.folds=0"]),
+    "fraction": ([*OK, "--config.data.val_fraction=1.0"], ["data.val_fraction is 1.0", "[0, 1)"]),
+    "no image to spare": ([*OK, "--config.data.val_fraction=0.01"],
+                          ["data.val_fraction: 1 % of the training images", "raise it"]),
     "negative": ([*OK, "--config.optim.lr=-1"], ["optim.lr is -1.0", "at least 0"]),
     "no data": (["--config=tiny.py", "--workdir=run"], ["data.root is empty", "data.root=DIR"]),
     "data elsewhere": ([*OK, "--config.data.root=dta"], ["dta is not a folder", "anno/train.txt"]),
