@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import DataError, Dataset, Example
-from clevit_jax.data.layouts import csv_table, cub, folders, tfds_records, ufg
+from clevit_jax.data.layouts import csv_table, cub, folders, parquet, tfds_records, ufg
 from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
 
 
@@ -58,6 +58,7 @@ _LAYOUTS = {
     "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
     "folders": _Layout(folders.LOOKS_FOR, folders.fits, folders.read),
     "csv": _Layout(csv_table.LOOKS_FOR, csv_table.fits, csv_table.read),
+    "parquet": _Layout(parquet.LOOKS_FOR, parquet.fits, parquet.read),
     "tfds": _Layout(tfds_records.LOOKS_FOR, tfds_records.fits, tfds_records.read),
 }
 _REQUEST, _SPLIT = Request(), SplitConfig()
@@ -241,7 +242,8 @@ def load(
         told by `images/<class>_<k>_<split>.*`), 'cub' (`images.txt`, `image_class_labels.txt` and
         perhaps `train_test_split.txt`, `classes.txt`), 'folders' (`train/<class>/**`, `test` and
         `val` alike, or `<class>/**` alone), 'csv' (`train.csv`, perhaps `test.csv` and `val.csv`,
-        or one table, with a header), or 'auto' to find out.
+        or one table, with a header), 'parquet' (tables that hold the images), 'tfds' (what TFDS
+        prepared as array_record), or 'auto' to find out.
       request: what the readers need to know besides.
       split: how to cut splits that are not there.
 

@@ -98,19 +98,23 @@ def absent(what: str, header: Sequence[str]) -> str:
     )
 
 
-def choose(header: Sequence[str], request: Request) -> tuple[Columns, list[str]]:
+def choose(
+    header: Sequence[str], request: Request, *, files: bool = True
+) -> tuple[Columns, list[str]]:
     """Finds out by their names which columns are which.
 
     Args:
       header: names of the columns; "" for one that is not to be chosen.
       request: its `file_column` and `label_column` are taken instead, where given.
+      files: whether images are files; else their names matter little, and are not chosen in doubt.
 
     Returns:
       The columns, and a sentence for each choice that cannot be made. A column that is not there is
       none of them unless the request names it: whether it is needed, the reader knows.
     """
     problems: list[str] = []
-    file = _pick(header, _FILES, "file", request.file_column, problems)
+    wanted = request.file_column if files else ""
+    file = _pick(header, _FILES, "file", wanted, problems if files else [])
     label = _pick(header, _LABELS, "label", request.label_column, problems)
     name = _pick(header, _CLASS_NAMES, "class name", "", problems)
     if label is None and not request.label_column:
