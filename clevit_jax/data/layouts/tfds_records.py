@@ -1,7 +1,6 @@
 """Data sets that TFDS prepared in `array_record` form; read without TensorFlow."""
 
 import bisect
-import concurrent.futures
 import itertools
 import os
 import pathlib
@@ -18,7 +17,7 @@ _NAMED_BY = (NAME_FEATURE, "filename", "image/filename", "name")
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
 _FILES = ("dataset_info.json", "features.json")
 _WANTED = re.compile(r"(\w+)(?:/(\w[\w.+=,-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
-_THREADS, _BLOCK = 8, 64  # records read at a time, and in a row
+_BLOCK, _BLOCK_BYTES = 64, 4 << 20  # records read at a time: so many, of about so many bytes
 
 
 def _is_prepared(folder: pathlib.Path) -> bool:
@@ -242,6 +241,29 @@ class _Shards:
             raise OSError("the record is empty")
         return record
 
+    def records(self) -> Iterator[bytes | OSError]:
+        """All records, in blocks, which is several times as fast as one by one."""
+        start, count = 0, 8  # a guess, before their size is known
+        while start < len(self):
+            indices = range(start, min(start + count, len(self)))
+            try:
+                records = self._source.__getitems__(list(indices))
+            except Exception:  # array_record raises RuntimeError; of which record is found below
+                records = [b""]
+            if all(records):
+                yield from records
+                size = sum(map(len, records)) // len(records)
+                count = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, size)))
+            else:
+                yield from map(self._record_or_error, indices)
+            start = indices.stop
+
+    def _record_or_error(self, index: int) -> bytes | OSError:
+        try:
+            return self[index]
+        except OSError as error:
+            return error
+
     def place(self, index: int) -> str:
         shard = bisect.bisect_right(self._ends, index)
         start = self._ends[shard - 1] if shard else 0
@@ -301,30 +323,25 @@ def _read_split(
         return []
     shards = _Shards(source, parts, schema.image)
 
-    def block(start: int) -> list[tuple[int, str] | str]:
-        indices = range(start, min(start + _BLOCK, len(shards)))
-        return [_label_and_name(shards, index, split, schema) for index in indices]
-
     examples: list[Example] = []
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        blocks = pool.map(block, range(0, len(shards), _BLOCK))
-        for index, row in enumerate(itertools.chain.from_iterable(blocks)):
-            if isinstance(row, str):
-                notes.problems.append(row)
-            else:
-                examples.append(Example(Record(shards, index), row[0], 0, row[1]))
+    for index, record in enumerate(shards.records()):
+        row = _label_and_name(shards, index, record, split, schema)
+        if isinstance(row, str):
+            notes.problems.append(row)
+        else:
+            examples.append(Example(Record(shards, index), row[0], 0, row[1]))
     return examples
 
 
 def _label_and_name(
-    shards: _Shards, index: int, split: str, schema: _Schema
+    shards: _Shards, index: int, record: bytes | OSError, split: str, schema: _Schema
 ) -> tuple[int, str] | str:
     """(label, name) of a record, or a sentence on what is wrong with it."""
+    if isinstance(record, OSError):
+        return f"{shards.place(index)} cannot be read: {record}; prepare the data set again."
     try:
-        told: Mapping[str, Any] = schema.told.deserialize_example_np(shards[index])
+        told: Mapping[str, Any] = schema.told.deserialize_example_np(record)
         label = int(told[schema.label])
-    except OSError as error:
-        return f"{shards.place(index)} cannot be read: {error}; prepare the data set again."
     except Exception as error:  # whatever protobuf and TFDS raise on what is no example
         return f"{shards.place(index)} is no example of the data set: {type(error).__name__}."
     if not 0 <= label < len(schema.class_names):

@@ -1,6 +1,7 @@
 """The UFG sets and AFD: `anno/{train,test}.txt` and `images/`, or names that tell all of it."""
 
 import pathlib
+import posixpath
 import re
 from collections.abc import Sequence
 
@@ -106,7 +107,8 @@ def _read_annotation(
 
 def _told_by(name: str) -> tuple[str, str] | None:
     """(class, split) of `<class>_<k>_<split>.ext`."""
-    match = _NAME.fullmatch(pathlib.PurePath(name).stem) if is_image(name) else None
+    stem = posixpath.splitext(posixpath.basename(name))[0]
+    match = _NAME.fullmatch(stem) if is_image(name) else None
     return None if match is None else (match[1], match[2])
 
 
