@@ -16,7 +16,8 @@ from clevit_jax.experiment import ConfigError
 from clevit_jax.results import Result
 
 WIDTH = 100
-_NAME, _LEAST = 24, 12  # characters of a run's name, and the fewest that a column of settings takes
+_NAME, _LEAST = 24, 12  # characters of a run's name at most, of a column of settings at least
+_SEEDS, _SHORTEST = 9, 6  # characters of the seeds at most, of a name where the scores are long
 _UNSET = "not set"
 
 
@@ -106,6 +107,10 @@ def render(rows: Sequence[Row]) -> str:
     reference = next((row.split_hash for row in rows if row.split_hash), None)
     table = [["", "run", "top-1", "mean/class", "loss", "best top-1", "step", "seed"]]
     table += [[_label(k, row, reference), *_scores(row)] for k, row in enumerate(rows, 1)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    room = WIDTH - sum(2 + width for k, width in enumerate(widths) if k != 1)
+    for cells in table:
+        cells[1] = _shorten(cells[1], max(room, _SHORTEST))
     lines = ["On the test images, % after the last epoch; best is chosen on the images named.", ""]
     lines += _align(table, left=2)
     notes = _notes(rows, reference)
@@ -133,17 +138,17 @@ def _scores(row: Row) -> list[str]:
         _spread(last, "loss"),
         _spread(best, "top1") + chosen,
         _progress(row),
-        _ranges(seed),
+        _shorten(_ranges(seed), _SEEDS),
     ]
 
 
 def _spread(scores: Sequence[dict[str, Any]], name: str) -> str:
-    """`61.00`, or of several `61.00 +-1.20`."""
+    """`61.00`, or of several `61.00+-1.20`."""
     if not scores:
         return "-"
     digits, scale = (4, 1) if name == "loss" else (2, 100)
     mean, deviation = results.mean_and_deviation([row[name] for row in scores])
-    more = "" if deviation is None else f" +-{scale * deviation:.{digits}f}"
+    more = "" if deviation is None else f"+-{scale * deviation:.{digits}f}"
     return f"{scale * mean:.{digits}f}{more}"
 
 
@@ -180,12 +185,13 @@ def _notes(rows: Sequence[Row], reference: str | None) -> list[str]:
         notes.append("+- is the sample standard deviation over the seeds.")
     others = [k for k, row in enumerate(rows, 1) if row.split_hash not in (None, reference)]
     unknown = [k for k, row in enumerate(rows, 1) if row.split_hash is None]
-    counts = {run.last["count"] for row in rows for run in row.shown if run.last}
+    scored = [run for row in rows for run in row.shown if run.scored_on == "test"]
+    counts = {run.last["count"] for run in scored if run.last}
     if others:
         first = next(k for k, row in enumerate(rows, 1) if row.split_hash)
         notes.append(
-            f"! not comparable: {_ranges(others)} was trained and tested on other images, or split "
-            f"in another way, than {first} (split {(reference or '')[:8]})."
+            f"! not comparable: {_ranges(others)} saw other images, or split in another way, than "
+            f"{first} (split {(reference or '')[:8]})."
         )
     if unknown:
         notes.append(f"Of {_ranges(unknown)} it is not known which images it was tested on.")
@@ -222,7 +228,8 @@ def _by_value(differ: dict[str, list[str]]) -> list[str]:
         lines.append(name)
         for text in dict.fromkeys(texts):
             runs = _ranges([k for k, other in enumerate(texts, 1) if other == text])
-            lines.append(f"  {runs:<16} {_shorten(text, WIDTH - 19)}")
+            line = f"{runs:<16} {_shorten(text, WIDTH - 19)}"
+            lines += [f"  {part}" for part in textwrap.wrap(line, WIDTH - 2)]
     return lines
 
 

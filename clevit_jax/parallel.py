@@ -101,6 +101,7 @@ def share_devices(
                 "TPU_PROCESS_ADDRESSES": f"localhost:{_TPU_PORT + k}",
                 "TPU_PROCESS_PORT": str(_TPU_PORT + k),
                 "CLOUD_TPU_TASK_ID": "0",
+                "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             }
     return shares
 
@@ -168,8 +169,11 @@ class _Child:
 def _start(
     seed: int, config: ConfigDict, folder: pathlib.Path, share: int, variables: dict[str, str]
 ) -> _Child:
-    """Starts a child. Raises ConfigError when another trains in its folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Starts a child. Raises ConfigError when another trains in its folder, or none can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}.") from error
     with (folder / LOG).open("ab") as log:
         _lock(log, folder)
         process = subprocess.Popen(

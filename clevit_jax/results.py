@@ -31,6 +31,7 @@ class Result:
             shares in [0, 1]; None before the first evaluation.
         scored_on: the split of `last`, "test" or "val".
         best: the same of the best step, on the test split, with `chosen_on`.
+        finished: whether evaluation.json has the test of the last step.
     """
 
     folder: pathlib.Path
@@ -41,16 +42,7 @@ class Result:
     last: dict[str, Any] | None
     scored_on: str
     best: dict[str, Any] | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether `last` is the test of the last step."""
-        return (
-            self.last is not None
-            and self.total is not None
-            and self.scored_on == "test"
-            and self.last["step"] >= self.total
-        )
+    finished: bool
 
 
 def read(folder: pathlib.Path) -> Result:
@@ -59,27 +51,40 @@ def read(folder: pathlib.Path) -> Result:
     Raises:
         ConfigError: the folder is no run, or one of the files is none of this program's.
     """
-    config = flatten(rundir.load_config(folder))
+    config = _read_config(folder)
     facts = _read_facts(folder / rundir.RUN)
     result = _read_facts(folder / rundir.RESULT)
     last, best = (_scores(folder, result, name) for name in ("last", "best"))
     if result and last is None:
         raise ConfigError(f"{folder / rundir.RESULT} lacks 'last'; write it anew: --mode eval.")
+    total = facts.get("updates")
+    # Scores of metrics.jsonl alone finish nothing: their step may not have been saved.
+    finished = last is not None and isinstance(total, int) and last["step"] >= total
     step, record, split = _newest_record(folder / "metrics.jsonl")
     scored_on = "test"
     if record is not None and (last is None or record["step"] > last["step"]):
         last, scored_on = record, split
-    total = facts.get("updates")
+    split_hash = result.get("split_hash", facts.get("split_hash"))
     return Result(
         folder=folder,
         config=config,
         step=max(step, last["step"] if last else 0),
         total=total if isinstance(total, int) else None,
-        split_hash=result.get("split_hash", facts.get("split_hash")),
+        split_hash=split_hash if isinstance(split_hash, str) else None,
         last=last,
         scored_on=scored_on,
         best=None if best is None else {"chosen_on": "test", **best},
+        finished=finished,
     )
+
+
+def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Every setting by its full name."""
+    path = folder / rundir.CONFIG
+    groups = _read_facts(path)
+    if path.exists() and not all(isinstance(groups.get(k), dict) for k in ("data", "model")):
+        raise ConfigError(f"{path} holds no settings; it was not written by this program.")
+    return flatten(rundir.load_config(folder))
 
 
 def _read_facts(path: pathlib.Path) -> dict[str, Any]:

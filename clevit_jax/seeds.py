@@ -14,12 +14,14 @@ Each seed is a run of its own in `seed-N` of the workdir. Beside them, `seeds.js
 and `seeds.txt` the table that is printed. Shares are in [0, 1], loss is in nats.
 """
 
+import contextlib
 import gc
 import os
 import pathlib
+import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -60,7 +62,7 @@ def train_seeds(
     """
     configs = {seed: _with_seed(config, seed) for seed in range(config.seed, config.seed + seeds)}
     folders = {seed: workdir / f"seed-{seed}" for seed in configs}
-    _check(config, configs, workdir)
+    _check(config, configs, folders, workdir)
     if parallel > 1:
         failed = _train_beside(configs, folders, workdir, parallel)
     else:
@@ -70,7 +72,9 @@ def train_seeds(
     if results.seed_folders(workdir):
         _summarise(workdir, configs)
     if failed:
-        sentences = "\n".join(f"Seed {seed}: {sentence}" for seed, sentence in failed.items())
+        sentences = "\n".join(
+            f"Seed {seed}: {sentence}" for seed, sentence in sorted(failed.items())
+        )
         raise TrainingError(f"{sentences}\n{count}.")
     if len(done) < len(folders):
         print(f"Stopped: {count}; run the same command to go on.", flush=True)
@@ -84,7 +88,12 @@ def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
     return changed.lock()
 
 
-def _check(config: ConfigDict, configs: Mapping[int, ConfigDict], workdir: pathlib.Path) -> None:
+def _check(
+    config: ConfigDict,
+    configs: Mapping[int, ConfigDict],
+    folders: Mapping[int, pathlib.Path],
+    workdir: pathlib.Path,
+) -> None:
     """Raises ConfigError or DataError unless all seeds can be trained in this folder."""
     if (workdir / rundir.CONFIG).exists() or rundir.has_checkpoints(workdir):
         raise ConfigError(
@@ -93,10 +102,11 @@ def _check(config: ConfigDict, configs: Mapping[int, ConfigDict], workdir: pathl
     for changed in configs.values():
         experiment.check_numbers(changed)
     begun = results.seed_folders(workdir)
-    for seed, folder in begun.items():
-        rundir.check(folder, _with_seed(config, seed))
+    for folder in {**folders, **begun}.values():  # a child that still reads images has no config
         parallel.check_idle(folder)
     known = results.common_split(results.read(folder) for folder in begun.values())
+    for seed, folder in begun.items():
+        rundir.check(folder, _with_seed(config, seed))
     found = _split_hash(config)
     if known is not None and known != found:
         raise ConfigError(
@@ -128,6 +138,17 @@ def _finished(folder: pathlib.Path) -> bool:
     return (folder / rundir.CONFIG).is_file() and results.read(folder).finished
 
 
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block, where no run is there to take them and to save."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _train_in_turn(
     configs: Mapping[int, ConfigDict],
     folders: Mapping[int, pathlib.Path],
@@ -135,22 +156,23 @@ def _train_in_turn(
 ) -> dict[int, str]:
     """Trains one after the other in this process; returns the sentences of those that failed."""
     failed: dict[int, str] = {}
-    for count, (seed, config) in enumerate(configs.items(), 1):
-        before = _finished(folders[seed])
-        print(f"Seed {seed} ({count} of {len(configs)}):", flush=True)
-        try:
-            code = train.train(config, folders[seed])
-        except (TrainingError, ConfigError, DataError, CheckpointError, OSError) as error:
-            failed[seed] = str(error)
-            if not isinstance(error, TrainingError):
-                break  # the others would fail like it
-        else:
-            if code:
-                break
-            if not before and count < len(configs):
-                _summarise(workdir, configs)
-        gc.collect()  # what is left on the devices, before the next takes as much
-        jax.clear_caches()
+    with _stoppable():
+        for count, (seed, config) in enumerate(configs.items(), 1):
+            before = _finished(folders[seed])
+            print(f"Seed {seed} ({count} of {len(configs)}):", flush=True)
+            try:
+                code = train.train(config, folders[seed])
+            except (TrainingError, ConfigError, DataError, CheckpointError, OSError) as error:
+                failed[seed] = str(error)
+                if not isinstance(error, TrainingError):
+                    break  # the others would fail like it
+            else:
+                if code:
+                    break
+                if not before and count < len(configs):
+                    _summarise(workdir, configs)
+            gc.collect()  # what is left on the devices, before the next takes as much
+            jax.clear_caches()
     return failed
 
 
@@ -166,8 +188,6 @@ def _train_beside(
         print(f"Seed {seed} is finished ({folders[seed]}).", flush=True)
     if not left:
         return {}
-    platform, count = parallel.count_devices()
-    shares = parallel.share_devices(platform, count, wanted, os.environ)[: len(left)]
 
     def finished(seed: int) -> None:
         run = results.read(folders[seed])
@@ -176,7 +196,11 @@ def _train_beside(
         if sum(map(_finished, folders.values())) < len(folders):
             _summarise(workdir, configs)
 
-    return parallel.train_in_parallel(left, folders, shares, finished)
+    with _stoppable():
+        platform, count = parallel.count_devices()
+        shares = parallel.share_devices(platform, count, wanted, os.environ)[: len(left)]
+        return parallel.train_in_parallel(left, folders, shares, finished)
+    return {}
 
 
 def _summarise(workdir: pathlib.Path, wanted: Iterable[int]) -> None:

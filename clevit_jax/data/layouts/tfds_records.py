@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from clevit_jax.data.dataset import DataError, Example
@@ -152,12 +152,11 @@ def _open(folder: pathlib.Path) -> Any:
 
 
 class _Schema(NamedTuple):
-    """Which features are read. `told` has the label and the name, `image` the image alone."""
+    """Which features are read; `image` has the image alone."""
 
     label: str
     name: str | None
     class_names: tuple[str, ...]
-    told: Any
     image: "_ImageFeature"
 
 
@@ -212,11 +211,9 @@ def _schema(folder: pathlib.Path, info: Any, request: Request) -> _Schema:
         raise DataError(problems)
     texts = [key for key, f in features.items() if isinstance(f, tfds.features.Text)]
     name = next((key for key in _NAMED_BY if key in texts), None)
-    wanted = [label] if name is None else [label, name]
-    told = tfds.features.FeaturesDict({key: features[key] for key in wanted})
     alone = tfds.features.FeaturesDict({image: features[image]})
     as_stored = _ImageFeature(image, alone, {image: tfds.decode.SkipDecoding()})
-    return _Schema(label, name, tuple(features[label].names), told, as_stored)
+    return _Schema(label, name, tuple(features[label].names), as_stored)
 
 
 class _Shards:
@@ -337,19 +334,21 @@ def _label_and_name(
     shards: _Shards, index: int, record: bytes | OSError, split: str, schema: _Schema
 ) -> tuple[int, str] | str:
     """(label, name) of a record, or a sentence on what is wrong with it."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
     if isinstance(record, OSError):
         return f"{shards.place(index)} cannot be read: {record}; prepare the data set again."
-    try:
-        told: Mapping[str, Any] = schema.told.deserialize_example_np(record)
-        label = int(told[schema.label])
-    except Exception as error:  # whatever protobuf and TFDS raise on what is no example
+    try:  # in the form of TFDS, but without its NumPy arrays, which cost most of the time
+        values = tf_example_pb2.Example.FromString(record).features.feature
+        (label,) = values[schema.label].int64_list.value
+        texts = list(values[schema.name].bytes_list.value) if schema.name else []
+    except Exception as error:  # whatever protobuf raises on what is no example
         return f"{shards.place(index)} is no example of the data set: {type(error).__name__}."
     if not 0 <= label < len(schema.class_names):
         return (
             f"{shards.place(index)} has the label {label}, but the {len(schema.class_names)} "
             "classes are numbered from 0; leave out what has no label."
         )
-    name = told.get(schema.name) if schema.name else None
-    if not isinstance(name, bytes):
+    if len(texts) != 1:
         return label, f"{split}/{index}"
-    return label, name.decode("utf-8", "surrogateescape")
+    return label, texts[0].decode("utf-8", "surrogateescape")
