@@ -14,7 +14,7 @@ from PIL import Image
 
 from clevit_jax.data import decode, sources
 from clevit_jax.data.dataset import DataError
-from clevit_jax.data.layouts import parquet_images
+from clevit_jax.data.layouts import parquet, parquet_images
 from clevit_jax.data.layouts.listing import Request
 
 
@@ -226,7 +226,15 @@ def test_labels_outside_of_the_classes(tmp_path):
     )
 
 
-@pytest.mark.parametrize("metadata", [[], {"info": None}, {"info": {"features": {"label": 3}}}])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [],
+        {"info": None},
+        {"info": {"features": {"label": 3}}},
+        {"info": {"features": {"label": {"names": "ab"}}}},
+    ],
+)
 def test_foreign_metadata_is_passed_over(tmp_path, metadata):
     root = write(tmp_path / "train.parquet", TWO, metadata=metadata)
     assert load(write(root / "test.parquet", TWO)).class_names == ("0", "1")
@@ -241,6 +249,14 @@ def test_a_torn_file_is_named(tmp_path, data):
     assert any(f"{root}/test.parquet is no whole Parquet file" in text for text in problems(root))
     (root / "train.parquet").unlink()
     assert any(f"{root}/test.parquet is no whole Parquet file" in text for text in problems(root))
+
+
+def test_a_footer_with_another_number_of_rows(tmp_path, monkeypatch):
+    root = write(tmp_path / "train.parquet", TWO)
+    monkeypatch.setattr(parquet, "_read_columns", lambda *_: [[0], [None], [None], [None], [None]])
+    assert problems(root) == (
+        f"{root}/train.parquet is damaged (1 rows instead of 2); copy it again.",
+    )
 
 
 def test_a_file_without_rows_is_named(tmp_path):
@@ -307,13 +323,22 @@ def test_in_order_a_group_is_read_once(tmp_path, monkeypatch, counted, whole):
     assert counted == {(1, 0): 1, (1, 1): 1, (1, 2): 1}
 
 
+def test_a_small_group_is_read_once_in_any_order(tmp_path, counted):
+    columns = {"image": images(*range(200)), "label": [0] * 200}
+    write(tmp_path / "train.parquet", columns, row_group_size=100)
+    data = load(write(tmp_path / "test.parquet", TWO | {"label": [0, 0]}))
+    for row in (0, 100, 99, 199, 50):
+        assert data.train[row].data.read() == png(row)
+    assert counted == {(1, 0): 1, (1, 1): 1}
+
+
 def test_large_row_groups_are_warned_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("clevit_jax.data.layouts.parquet._LARGE", 300)
+    monkeypatch.setattr(parquet, "_LARGE", 300)
     data = load(
         write(tmp_path / "all.parquet", TWO | {"split": ["train", "test"], "label": [0, 0]})
     )
     assert "in one row group, which is slow to read but in order" in data.warnings[0]
-    monkeypatch.setattr("clevit_jax.data.layouts.parquet._LARGE", 3000)
+    monkeypatch.setattr(parquet, "_LARGE", 3000)
     assert load(tmp_path).warnings == ()
 
 
