@@ -89,7 +89,7 @@ def share_devices(
     name = "CUDA_VISIBLE_DEVICES" if platform == "gpu" else "TPU_VISIBLE_CHIPS"
     given = environ.get(name, "")
     visible = [part.strip() for part in given.split(",")] if given else map(str, range(count))
-    devices = list(visible)[:count]
+    devices = list(visible)
     if platform == "tpu":
         size = max(chips for chips in _TPU_BOUNDS if chips <= size)
     shares = [{name: ",".join(devices[k * size : (k + 1) * size])} for k in range(parallel)]

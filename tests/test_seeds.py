@@ -1,0 +1,250 @@
+"""Several seeds, their runs written by hand: what they come to, what fails and what is refused."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import made_runs
+import pytest
+from made_runs import OTHER_SPLIT, TOTAL, record, scores, write_finished, write_run
+
+from clevit_jax import experiment, parallel, seeds
+from clevit_jax import train as training
+from clevit_jax.checkpoint import CheckpointError
+from clevit_jax.data import leaves
+from clevit_jax.data.dataset import DataError
+from clevit_jax.experiment import ConfigError
+from clevit_jax.record import TrainingError
+from clevit_jax.seeds import train_seeds
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """2 cultivars, an image each for training and for testing."""
+    folder = tmp_path_factory.mktemp("data") / "leaves"
+    return leaves.write_dataset(folder, classes=2, train_per_class=1, test_per_class=1, size=16)
+
+
+@pytest.fixture
+def config(root):
+    return made_runs.make_config(data__root=str(root))
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def played(config, monkeypatch):
+    """`played({seed: top-1 or an exception})` -> seeds in the order they were asked to train."""
+    split_hash = experiment.open_data(config).split_hash()
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+
+    def play(outcomes):
+        asked: list[int] = []
+
+        def train(config, folder):
+            asked.append(config.seed)
+            outcome = outcomes[config.seed]
+            if isinstance(outcome, Exception):
+                raise outcome
+            write_finished(folder, outcome, split_hash=split_hash, seed=config.seed)
+            return 0
+
+        monkeypatch.setattr(training, "train", train)
+        return asked
+
+    return play
+
+
+def test_one_that_fails_is_named_and_the_others_go_on(config, played, tmp_path, capsys):
+    asked = played({0: 0.5, 1: TrainingError("Too steep."), 2: 0.7})
+    with pytest.raises(TrainingError) as error:
+        train_seeds(config, tmp_path, seeds=3)
+    assert str(error.value) == "Seed 1: Too steep.\n2 of 3 seeds are finished."
+    assert asked == [0, 1, 2]
+    last = load(tmp_path / "seeds.json")["last"]
+    assert last["top1"]["mean"] == pytest.approx(0.6)
+    assert last["top1"]["deviation"] == pytest.approx(math.sqrt(2 * 0.1**2))
+    assert "  seed 1    not begun" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConfigError("No."), DataError(["No."]), CheckpointError("No."), OSError("No.")],
+    ids=lambda error: type(error).__name__,
+)
+def test_any_other_failure_would_be_that_of_all(config, played, tmp_path, error):
+    asked = played({0: 0.5, 1: error, 2: 0.7})
+    with pytest.raises(TrainingError, match=r"^Seed 1: No\.\n1 of 3 seeds are finished\.$"):
+        train_seeds(config, tmp_path / "a", seeds=3)
+    assert asked == [0, 1]
+    played({0: error})
+    with pytest.raises(TrainingError, match=r"^Seed 0: No\.\n0 of 3 seeds are finished\.$"):
+        train_seeds(config, tmp_path / "b", seeds=3)
+    assert not (tmp_path / "b").exists()
+
+
+def test_more_seeds_of_a_finished_folder(config, played, tmp_path):
+    """Fewer leave the others in the table."""
+    played({0: 0.5, 1: 0.7, 2: 0.6})
+    for count in (1, 3, 2):
+        assert train_seeds(config, tmp_path, seeds=count) == 0
+    assert [row["seed"] for row in load(tmp_path / "seeds.json")["seeds"]] == [0, 1, 2]
+    assert (tmp_path / "seeds.txt").read_text().startswith("3 of 3 seeds are finished.")
+
+
+def test_seeds_beside_each_other(config, played, tmp_path, monkeypatch, capsys):
+    """What is left of them, the shares of the machine, and the failures in order."""
+    given = []
+    hashed = experiment.open_data(config).split_hash()
+    write_finished(tmp_path / "seed-1", 0.5, seed=1, split_hash=hashed)
+
+    def train_in_parallel(configs, folders, shares, finished):
+        given.append(({seed: config.seed for seed, config in configs.items()}, shares))
+        write_finished(folders[0], 0.25, split_hash=hashed)
+        finished(0)
+        return {3: "Too steep.", 2: "Also."}
+
+    monkeypatch.setattr(parallel, "count_devices", lambda: ("gpu", 8))
+    monkeypatch.setattr(parallel, "train_in_parallel", train_in_parallel)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(TrainingError) as error:
+        train_seeds(config, tmp_path, seeds=4, parallel=4)
+    assert str(error.value) == "Seed 2: Also.\nSeed 3: Too steep.\n2 of 4 seeds are finished."
+    (seen,) = given
+    assert seen[0] == {0: 0, 2: 2, 3: 3}
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in seen[1]] == ["0,1", "2,3", "4,5"]
+    out = capsys.readouterr().out
+    assert f"Seed 1 is finished ({tmp_path / 'seed-1'})." in out
+    assert "Seed 0 finished: test top-1 25.00 %." in out
+    monkeypatch.setattr(parallel, "train_in_parallel", lambda *_: {})
+    assert train_seeds(config, tmp_path, seeds=4, parallel=4) == 75
+
+
+def test_a_parent_of_children_touches_no_device(root, tmp_path):
+    """It would keep the memory of a GPU from them; here it would find no platform."""
+    code = (
+        "import pathlib, sys; import made_runs; from clevit_jax import parallel, seeds\n"
+        "parallel.count_devices = lambda: ('cpu', 1)\n"
+        "parallel.train_in_parallel = lambda *_: {}\n"
+        "config = made_runs.make_config(data__root=sys.argv[1], data__leaves__classes=2,\n"
+        "    data__leaves__train_per_class=1, data__leaves__test_per_class=1,\n"
+        "    data__leaves__size=16)\n"
+        "sys.exit(seeds.train_seeds(config, pathlib.Path(sys.argv[2]), seeds=2, parallel=2))\n"
+    )
+    folder = pathlib.Path(__file__).parent
+    environ = {**os.environ, "JAX_PLATFORMS": "nosuch", "PYTHONPATH": f"{folder}:{folder.parent}"}
+    command = [sys.executable, "-c", code, str(root), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
+    assert (done.returncode, done.stderr) == (75, "")
+
+
+def _a_run(folder, config):
+    write_run(folder)
+    return config, "holds a run, not seeds; name another --workdir, nothing is changed"
+
+
+def _checkpoints(folder, config):
+    (folder / "checkpoints" / "20").mkdir(parents=True)
+    return config, "holds a run, not seeds"
+
+
+def _another_config(folder, config):
+    write_run(folder / "seed-6", records=[{"step": 1}], optim__lr=0.5, seed=6)
+    return config, r"seed-6 holds a run with another config; .*optim.lr: 0.5, 0.001\.$"
+
+
+def _other_images(folder, config):
+    write_finished(folder / "seed-1", 0.5, split_hash=OTHER_SPLIT)
+    return config, r"no longer lists the files and labels that the seeds in .* were trained on"
+
+
+def _two_kinds_of_images(folder, config):
+    write_finished(folder / "seed-1", 0.5)
+    write_finished(folder / "seed-2", 0.5, split_hash=OTHER_SPLIT)
+    return config, "cannot be put together"
+
+
+def _a_torn_file(folder, config):
+    (write_finished(folder / "seed-1", 0.5) / "run.json").write_text('{"upd')
+    return config, r"seed-1/run.json is not JSON"
+
+
+def _a_number(folder, config):
+    config.optim.lr = -1.0
+    return config, "optim.lr is -1.0"
+
+
+def _no_data(folder, config):
+    config.data.root = f"{config.data.root}/nowhere"
+    return config, "nowhere is not a folder"
+
+
+def _leaves_over_files(folder, config):
+    config.data.leaves.classes = 7
+    return config, "holds another leaf set"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_a_run, _checkpoints, _another_config, _other_images, _two_kinds_of_images, _a_torn_file,
+     _a_number, _no_data, _leaves_over_files],
+)  # fmt: skip
+@pytest.mark.parametrize("beside", [1, 2])
+def test_what_is_refused(config, tmp_path, monkeypatch, change, beside):
+    """Before a seed is asked to train, and before anything is written."""
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(parallel, "count_devices", lambda: pytest.fail("started a process"))
+    config, sentence = change(tmp_path / "run", config)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises((ConfigError, DataError), match=sentence):
+        train_seeds(config, tmp_path / "run", seeds=2, parallel=beside)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_table(tmp_path):
+    """By hand: of 50 and 60 the mean is 55 and the deviation 10 / sqrt(2), half of it by class."""
+    write_finished(tmp_path / "seed-0", 0.5, best=0.75, loss=1.5)
+    write_finished(tmp_path / "seed-2", 0.6, best=0.75, loss=1.25, seed=2)
+    write_run(tmp_path / "seed-3", records=[record(20, 0.9), {"step": 31}], seed=3)
+    write_run(tmp_path / "seed-4", begun=False, seed=4)
+    summary = seeds.summarise(tmp_path)
+    assert seeds.render(summary, wanted=range(3)) == (
+        """\
+2 of 5 seeds are finished. Scores on 20 test images in %; one image is 5.00 points (split 50115011).
+
+                       top-1           top-5  mean per class            loss
+last epoch
+  mean                 55.00          100.00           27.50          1.3750
+  deviation             7.07            0.00            3.54          0.1768
+  seed 0               50.00          100.00           25.00          1.5000
+  seed 2               60.00          100.00           30.00          1.2500
+best epoch, chosen on the test set, so it flatters
+  mean                 75.00          100.00           37.50          1.3750
+  deviation             0.00            0.00            0.00          0.1768
+  seed 0               75.00          100.00           37.50          1.5000
+  seed 2               75.00          100.00           37.50          1.2500
+  seed 1    not begun
+  seed 3    not finished, step 31 of 60
+  seed 4    not finished, step 0"""
+    )
+
+
+def test_the_table_of_one_and_of_none(tmp_path):
+    write_run(tmp_path / "seed-0", records=[record(20, 0.5)])
+    assert seeds.render(seeds.summarise(tmp_path), [0, 1]) == (
+        "0 of 2 seeds are finished.\n  seed 0    not finished, step 20 of 60\n  seed 1    not begun"
+    )
+    write_run(tmp_path / "seed-0", last=scores(TOTAL, 0.5))
+    assert "best epoch" not in seeds.render(seeds.summarise(tmp_path))
+    write_finished(tmp_path / "seed-0", 0.5, chosen_on="val")
+    summary = seeds.summarise(tmp_path)
+    assert summary["last"]["top1"] == {"mean": 0.5, "deviation": None}
+    lines = seeds.render(summary).splitlines()
+    assert "best epoch, chosen on the validation images" in lines
+    assert lines.count("  deviation " + "               -" * 4) == 2

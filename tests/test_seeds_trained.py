@@ -1,0 +1,268 @@
+"""Several seeds, trained for real: what they leave, and that they may be stopped and killed.
+
+Two of them are trained once and looked at by all tests; `test_seeds.py` has those without training.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import made_runs
+import numpy as np
+import pytest
+from made_runs import record, write_finished
+
+from clevit_jax import parallel, results, seeds
+from clevit_jax import train as training
+from clevit_jax.checkpoint import Checkpoints
+from clevit_jax.data import leaves
+from clevit_jax.experiment import ConfigError
+from clevit_jax.run import prepare
+from clevit_jax.seeds import train_seeds
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning"),
+]
+CHANGES = {
+    "epochs": 16, "optim__lr": 1.0, "optim__warmup_epochs": 1.0, "eval__every_epochs": 4,
+    "checkpoint__keep": 100, "log__every_steps": 1,
+    # What compiles soonest.
+    "model__depths": (1,), "model__num_heads": (1,), "model__drop_path": 0.0,
+    "views__kind": "base", "views__degrees": 0.0, "loss__positive": 0.0, "loss__contrast": 0.0,
+}  # fmt: skip
+UPDATES = 48  # 16 epochs of 12 images in batches of 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Runs and processes of this file compile hastily, and share what they have compiled."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+    jax.clear_caches()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+        del os.environ[name.upper()]
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """4 cultivars, 3 training images and 2 test images each."""
+    folder = tmp_path_factory.mktemp("data") / "leaves"
+    return leaves.write_dataset(folder, classes=4, train_per_class=3, test_per_class=2, size=16)
+
+
+@pytest.fixture
+def config(root):
+    return made_runs.make_config(data__root=str(root), **CHANGES)
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory, compiled):
+    """Seeds 3 and 4, which nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole") / "new" / "seeds"
+    config = made_runs.make_config(data__root=str(root), seed=3, **CHANGES)
+    assert train_seeds(config, workdir, seeds=2) == 0
+    return workdir
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+def state(folder):
+    """The last one, as arrays."""
+    run = prepare(results.rundir.load_config(folder), folder)
+    checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
+    found, _ = checkpoints.restore(UPDATES, run.initial_state())
+    checkpoints.close()
+    return jax.device_get(found)
+
+
+def same(a, b, *which):
+    """Asserts that two folders of seeds 3 and 4 came to the same, bit by bit."""
+    for name in ("seed-3", "seed-4"):
+        jax.tree.map(np.testing.assert_array_equal, state(a / name), state(b / name))
+    one, two = (load(folder / "seeds.json") for folder in (a, b))
+    for name in which:
+        assert one[name] == two[name]
+
+
+def test_what_two_seeds_leave(whole):
+    """Mean and deviation are those of the `statistics` module, of what each run wrote itself."""
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "seed-3", "seed-4", "seeds.json", "seeds.txt",
+    ]  # fmt: skip
+    summary = load(whole / "seeds.json")
+    runs = [load(whole / name / "evaluation.json") for name in ("seed-3", "seed-4")]
+    for which in ("last", "best"):
+        for name in ("top1", "top5", "mean_per_class", "loss"):
+            values = [run[which][name] for run in runs]
+            spread = summary[which][name]
+            assert spread["mean"] == pytest.approx(statistics.mean(values), rel=1e-12)
+            assert spread["deviation"] == pytest.approx(statistics.stdev(values), abs=1e-12)
+    assert summary["last"]["loss"]["deviation"] > 0
+    assert summary["best"]["chosen_on"] == "test"
+    assert (summary["test_images"], summary["one_image"]) == (8, 12.5)
+    assert summary["seeds"][1] == {
+        "seed": 4, "folder": "seed-4", "finished": True, "step": UPDATES, "total": UPDATES,
+        "last": runs[1]["last"], "best": runs[1]["best"],
+    }  # fmt: skip
+    assert (whole / "seeds.txt").read_text() == seeds.render(summary) + "\n"
+
+
+def test_all_see_the_same_images_and_differ_in_their_seed_alone(whole):
+    one, two = (load(whole / name / "config.json") for name in ("seed-3", "seed-4"))
+    assert (one.pop("seed"), two.pop("seed")) == (3, 4)
+    assert one == two
+    hashes = {load(whole / n / "run.json")["split_hash"] for n in ("seed-3", "seed-4")}
+    assert hashes == {load(whole / "seeds.json")["split_hash"]}
+    a, b = (state(whole / name).params["head"]["kernel"] for name in ("seed-3", "seed-4"))
+    assert np.any(a != b)
+
+
+def test_runs_by_hand_are_like_a_real_one(whole, tmp_path):
+    """What the tests of results.py and compare.py read is what is written."""
+    made = write_finished(tmp_path, 0.5, records=[record(20, 0.5)])
+    real = whole / "seed-3"
+    for name in ("last", "best"):
+        one, two = (load(folder / "evaluation.json")[name] for folder in (made, real))
+        assert one.keys() == two.keys()
+    assert load(made / "evaluation.json").keys() <= load(real / "evaluation.json").keys()
+    assert load(made / "run.json").keys() <= load(real / "run.json").keys()
+    assert set(results.SCORES) == two.keys() - {"chosen_on", "step", "count"}
+    lines = [json.loads(line) for line in (real / "metrics.jsonl").read_text().splitlines()]
+    tests = [line for line in lines if "test/loss" in line]
+    assert record(20, 0.5).keys() <= tests[-1].keys()
+    run = results.read(real)
+    assert (run.finished, run.step, run.total, run.scored_on) == (True, UPDATES, UPDATES, "test")
+    assert run.last == load(real / "evaluation.json")["last"]
+    (real / "evaluation.json").rename(tmp_path / "kept")
+    try:  # the newest record of the metrics says the same
+        assert results.read(real).last == run.last
+    finally:
+        (tmp_path / "kept").rename(real / "evaluation.json")
+
+
+@pytest.mark.parametrize("beside", [1, 2])
+def test_finished_seeds_are_left_alone(whole, config, monkeypatch, capsys, beside):
+    monkeypatch.setattr(training, "decode_all", lambda _: pytest.fail("read images"))
+    monkeypatch.setattr(parallel, "count_devices", lambda: pytest.fail("started a process"))
+    files = [path for path in whole.rglob("*") if path.is_file() and path.parent != whole]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    config.seed = 3
+    assert train_seeds(config, whole, seeds=2, parallel=beside) == 0
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
+    out = capsys.readouterr().out
+    assert out.count("is finished") == 2
+    assert "2 of 2 seeds are finished. Scores on 8 test images in %; one image is 12.50" in out
+
+
+def test_stopped_in_a_second_seed_and_gone_on(whole, config, tmp_path, monkeypatch, capsys):
+    """First while its images are read, then while it is trained; and every bit as without."""
+    config.seed = 3
+    shutil.copytree(whole / "seed-3", tmp_path / "seed-3")
+    agreed = training._agreed
+    before = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "decode_all", lambda _, n=number: signal.raise_signal(n))
+            assert train_seeds(config, tmp_path, seeds=3) == 75
+        out = capsys.readouterr().out
+        assert "  seed 4    not begun\n  seed 5    not begun\n" in out
+        assert out.endswith("Stopped: 1 of 3 seeds are finished; run the same command to go on.\n")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+    def signalled(step, *wishes):
+        if step == 9:  # that is, while update 10 is made
+            signal.raise_signal(signal.SIGTERM)
+        return agreed(step, *wishes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_agreed", signalled)
+        assert train_seeds(config, tmp_path, seeds=2) == 75
+    out = capsys.readouterr().out
+    assert "Stopped and saved at step 10; run the same command to go on." in out
+    assert "  seed 4    not finished, step 10 of 48\n" in out
+    assert [row["finished"] for row in load(tmp_path / "seeds.json")["seeds"]] == [True, False]
+    assert train_seeds(config, tmp_path, seeds=2) == 0
+    assert "Going on from step 10 of 48." in capsys.readouterr().out
+    same(tmp_path, whole, "split_hash", "test_images", "last", "best", "seeds")
+
+
+def text(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def until(condition, process=None):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+
+
+def test_killed_while_two_train_beside_each_other(whole, config, root, tmp_path, capsys):
+    """Its children save and stop; meanwhile a second command is refused; then it goes on."""
+    here = pathlib.Path(__file__).parent
+    values = {**CHANGES, "seed": 3, "data__root": root}
+    overrides = [
+        f"--config.{name.replace('__', '.')}={text(value)}" for name, value in values.items()
+    ]
+    command = [sys.executable, "-m", "clevit_jax.main", f"--config={here / 'tiny.py'}", *overrides,
+               f"--workdir={tmp_path / 'run'}", "--mode=seeds", "--seeds=2",
+               "--parallel=2"]  # fmt: skip
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folders = [tmp_path / "run" / f"seed-{seed}" for seed in (3, 4)]
+    config.seed = 3
+    try:
+        # Before it reads the first image, a child has no config.json, but a lock.
+        until(lambda: all((folder / "log.txt").exists() for folder in folders), parent)
+        assert not any((folder / "config.json").exists() for folder in folders)
+        with pytest.raises(ConfigError, match=r"Another process is training in .*seed-3"):
+            train_seeds(config, tmp_path / "run", seeds=2)
+        until(lambda: any(results.read(folder).step > 8 for folder in begun(folders)), parent)
+    finally:
+        parent.kill()
+        parent.communicate()
+
+    def idle():
+        try:
+            for folder in folders:
+                parallel.check_idle(folder)
+        except ConfigError:
+            return False
+        return True
+
+    until(idle)
+    logs = [(folder / "log.txt").read_text() for folder in folders]
+    assert any("Stopped and saved at step" in log for log in logs), logs
+    assert not any(results.read(folder).finished for folder in begun(folders))
+    assert train_seeds(config, tmp_path / "run", seeds=2) == 0
+    assert "Going on from step" in capsys.readouterr().out
+    # The best may have been forgotten, where a signal met its evaluation.
+    same(tmp_path / "run", whole, "split_hash", "test_images", "last")
+
+
+def begun(folders):
+    return [folder for folder in folders if (folder / "run.json").exists()]
