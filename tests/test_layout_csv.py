@@ -549,3 +549,17 @@ def test_accents_in_another_form_are_found(names, forms):
         make(root, {"train.csv": written(rows), "test.csv": written(rows)}, [])
         data = sources.load(root)
         assert [e.name for e in data.train] == [f"images/{name}" for name in there]
+
+
+@pytest.mark.parametrize("table", ["leaves.csv", "train.csv"])
+def test_columns_that_are_set_are_recognised_by(tmp_path, table):
+    text = "\ufeffDateiname;Sorte;Split\na 1.png;Esche;train\nb.JPG;Eiche;train\nc.png;Esche;test\n"
+    root = make(tmp_path, {table: text})
+    said = f"For what is amiss with {table}, set data.layout=csv."
+    assert problems(root)[0].endswith(said)
+    assert problems(root, request=Request(file_column="Datei", label_column="Sorte"))[0].endswith(
+        said
+    )
+    data = sources.load(root, request=Request(file_column="Dateiname", label_column="Sorte"))
+    assert (data.layout, data.class_names) == ("csv", ("Eiche", "Esche"))
+    assert labels(data.test) == [("images/c.png", 1)]

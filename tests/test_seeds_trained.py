@@ -3,6 +3,7 @@
 Two of them are trained once and looked at by all tests; `test_seeds.py` has those without training.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -178,12 +179,19 @@ def test_finished_seeds_are_left_alone(whole, config, monkeypatch, capsys, besid
     assert "2 of 2 seeds are finished. Scores on 8 test images in %; one image is 12.50" in out
 
 
-def test_stopped_in_a_second_seed_and_gone_on(whole, config, tmp_path, monkeypatch, capsys):
+def test_stopped_in_a_second_seed_and_gone_on(
+    whole, config, tmp_path, monkeypatch, capsys, request
+):
     """First while its images are read, then while it is trained; and every bit as without."""
     config.seed = 3
     shutil.copytree(whole / "seed-3", tmp_path / "seed-3")
     agreed = training._agreed
     before = signal.getsignal(signal.SIGTERM)
+    # Where the suite runs in the background, Ctrl-C is ignored.
+    request.addfinalizer(
+        functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGINT):
         with monkeypatch.context() as patch:
             patch.setattr(training, "decode_all", lambda _, n=number: signal.raise_signal(n))

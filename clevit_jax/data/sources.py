@@ -51,7 +51,7 @@ class SplitConfig:
 
 class _Layout(NamedTuple):
     looks_for: str
-    fits: Callable[[pathlib.Path], str | None]
+    fits: Callable[[pathlib.Path, Request], str | None]
     read: Callable[[pathlib.Path, Request, Notes], Found]
 
 
@@ -68,37 +68,41 @@ _USES = {"train": "training", "val": "validation", "test": "testing"}
 _EXPECTED = "; ".join(f"{name}: {layout.looks_for}" for name, layout in _LAYOUTS.items())
 
 
-def _recognise(root: pathlib.Path) -> dict[str, str]:
+def _recognise(root: pathlib.Path, request: Request) -> dict[str, str]:
     """Layout -> what it is recognised by, of all that fit."""
     return {
-        name: seen for name, layout in _LAYOUTS.items() if (seen := layout.fits(root)) is not None
+        name: seen
+        for name, layout in _LAYOUTS.items()
+        if (seen := layout.fits(root, request)) is not None
     }
 
 
-def _choose(root: pathlib.Path, layout: str, tfds: str) -> tuple[str, str]:
+def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str]:
     """The name of the layout and what it was recognised by."""
-    if tfds:
+    if request.tfds:
         if layout not in ("auto", "tfds"):
             raise DataError(
                 [f"data.tfds is for the layout tfds; set data.layout=auto, not {layout}."]
             )
-        return "tfds", f"data.tfds = {tfds}"
+        return "tfds", f"data.tfds = {request.tfds}"
     if layout != "auto":
         if layout not in _LAYOUTS:
             raise DataError([f"Layout {layout!r} is none of auto, {', '.join(_LAYOUTS)}."])
-        seen = _LAYOUTS[layout].fits(root)
+        seen = _LAYOUTS[layout].fits(root, request)
         return layout, seen or f"data.layout = {layout}"
-    fitting = _recognise(root)
+    fitting = _recognise(root, request)
     if len(fitting) > 1:
         which = " and ".join(f"{name} ({seen})" for name, seen in fitting.items())
         raise DataError([f"{root} fits the layouts {which}; set data.layout to one of them."])
     if fitting:
         return next(iter(fitting.items()))
     # Folders of images alone are weak evidence: they may well be data sets that lie side by side.
-    below = [path for path in sorted(root.iterdir()) if path.is_dir() and _recognise(path)]
+    below = [path for path in sorted(root.iterdir()) if path.is_dir() and _recognise(path, request)]
     if not below and (seen := folders.fits_unsplit(root)) is not None:
         return "folders", seen
     hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
+    if not hint and (tables := csv_table.tables(root)):
+        hint = f" For what is amiss with {sample(tables)}, set data.layout=csv."
     raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
@@ -122,7 +126,7 @@ def scan(
     notes = Notes([], [])
     try:
         with _no_collection():
-            chosen, seen = _choose(place, layout, request.tfds)
+            chosen, seen = _choose(place, layout, request)
             found = _LAYOUTS[chosen].read(place, request, notes)
     except OSError as error:
         where = error.filename or place

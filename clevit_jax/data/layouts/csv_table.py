@@ -51,9 +51,9 @@ class _Head(NamedTuple):
         return self.columns.label is not None or bool(self.one_hot)
 
 
-def fits(root: pathlib.Path) -> str | None:
+def fits(root: pathlib.Path, request: Request) -> str | None:
     """What the layout is recognised by, or None. Only the beginning of each table is read."""
-    sure, tables = _tables(root, Request())
+    sure, tables = _tables(root, request)
     names = " and ".join(path.name for paths in tables.values() for path in paths)
     if not sure:
         return None
@@ -97,17 +97,21 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
     return table.found(rows, str(root), notes)
 
 
-def _tables(root: pathlib.Path, request: Request) -> tuple[bool, dict[str, list[pathlib.Path]]]:
-    """Whether the layout fits, and the tables by split; "" is that of a single table."""
+def tables(root: pathlib.Path) -> list[str]:
+    """Names of the tables in `root`, whatever they hold."""
     with os.scandir(root) as entries:
-        names = sorted(
+        return sorted(
             entry.name
             for entry in entries
             if entry.name.lower().endswith(_ENDINGS)
             and not entry.name.startswith(".")
             and entry.is_file()
         )
-    there = [root / name for name in names]
+
+
+def _tables(root: pathlib.Path, request: Request) -> tuple[bool, dict[str, list[pathlib.Path]]]:
+    """Whether the layout fits, and the tables by split; "" is that of a single table."""
+    there = [root / name for name in tables(root)]
     splits: dict[str, list[pathlib.Path]] = {}
     for split in table.SPLIT_NAMES:
         if paths := [path for path in there if table.split_of(path.stem) == split]:

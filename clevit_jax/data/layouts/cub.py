@@ -31,7 +31,7 @@ class _Value(NamedTuple):
     text: str
 
 
-def fits(root: pathlib.Path) -> str | None:
+def fits(root: pathlib.Path, _: Request) -> str | None:
     """What the layout is recognised by, or None."""
     return " and ".join(_NEEDED) if all((root / name).is_file() for name in _NEEDED) else None
 

@@ -49,7 +49,7 @@ def _has_image(folder: pathlib.Path) -> bool:
     return any(is_image(name) for name in files_below(str(folder), hidden=False))
 
 
-def fits(root: pathlib.Path) -> str | None:
+def fits(root: pathlib.Path, _: Request) -> str | None:
     """What the layout is recognised by, or None: a folder `train` with folders in it."""
     splits = _split_folders(root, Notes([], []))
     if "train" not in splits or not _folders(root / splits["train"]):

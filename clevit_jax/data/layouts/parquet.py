@@ -39,7 +39,7 @@ class _Row(NamedTuple):
     path: str  # of the file that the image once was
 
 
-def fits(root: pathlib.Path) -> str | None:
+def fits(root: pathlib.Path, _: Request) -> str | None:
     """What the layout is recognised by, or None. Only the columns of a file are looked at."""
     files = list(_files(root))
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""

@@ -36,7 +36,7 @@ def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(inside, key=lambda path: [int(n) for n in path.name.split(".")], reverse=True)
 
 
-def fits(root: pathlib.Path) -> str | None:
+def fits(root: pathlib.Path, _: Request) -> str | None:
     """What the layout is recognised by, or None."""
     if _is_prepared(root):
         return " and ".join(_FILES)

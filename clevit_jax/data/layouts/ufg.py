@@ -28,7 +28,7 @@ _NAME = re.compile(r"(.+)_[^_]+_(train|val|test)")
 _SPLITS = ("train", "test", "val")
 
 
-def fits(root: pathlib.Path) -> str | None:
+def fits(root: pathlib.Path, _: Request) -> str | None:
     """What the layout is recognised by, or None."""
     if any((root / "anno" / f"{split}.txt").is_file() for split in ("train", "test")):
         return "anno/train.txt and anno/test.txt"
