@@ -51,7 +51,7 @@ def read(folder: pathlib.Path) -> Result:
     Raises:
         ConfigError: the folder is no run, or one of the files is none of this program's.
     """
-    config = _read_config(folder)
+    config = flatten(rundir.load_config(folder))
     facts = _read_facts(folder / rundir.RUN)
     result = _read_facts(folder / rundir.RESULT)
     last, best = (_scores(folder, result, name) for name in ("last", "best"))
@@ -78,23 +78,9 @@ def read(folder: pathlib.Path) -> Result:
     )
 
 
-def _read_config(folder: pathlib.Path) -> dict[str, Any]:
-    """Every setting by its full name."""
-    path = folder / rundir.CONFIG
-    groups = _read_facts(path)
-    if path.exists() and not all(isinstance(groups.get(k), dict) for k in ("data", "model")):
-        raise ConfigError(f"{path} holds no settings; it was not written by this program.")
-    return flatten(rundir.load_config(folder))
-
-
 def _read_facts(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file, empty where there is no file."""
-    if not path.exists():
-        return {}
-    facts = rundir.read_json(path)
-    if not isinstance(facts, dict):
-        raise ConfigError(f"{path} is no JSON object; it was not written by this program.")
-    return facts
+    return rundir.read_facts(path) if path.exists() else {}
 
 
 def _scores(folder: pathlib.Path, result: dict[str, Any], name: str) -> dict[str, Any] | None:

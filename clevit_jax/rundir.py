@@ -52,13 +52,26 @@ def read_json(path: pathlib.Path) -> Any:
         raise ConfigError(f"{path} is not JSON: {error}.") from error
 
 
+def read_facts(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ConfigError when there is none."""
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise ConfigError(f"{path} is no JSON object; it was not written by this program.")
+    return facts
+
+
 def load_config(workdir: pathlib.Path) -> ConfigDict:
     """The config that a run was made with. Raises ConfigError when the folder is no run."""
     if not (workdir / CONFIG).exists():
         raise ConfigError(
             f"{workdir} holds no run ({CONFIG} is missing); start one with --config FILE."
         )
-    return to_config(read_json(workdir / CONFIG))
+    settings = read_facts(workdir / CONFIG)
+    if not all(isinstance(settings.get(group), dict) for group in ("data", "model")):
+        raise ConfigError(
+            f"{workdir / CONFIG} holds no settings; it was not written by this program."
+        )
+    return to_config(settings)
 
 
 def to_config(settings: dict[str, Any]) -> ConfigDict:

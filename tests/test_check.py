@@ -296,7 +296,7 @@ def test_missing_files_are_told_once_and_others_never_opened(tmp_path, run, monk
     assert len(problems) == 2
     assert "'gone.png' is not in images/" in problems[0]
     assert "'../../secret.png' points out of images/" in problems[1]
-    assert found.json["images"]["missing"] == 1  # the other is no file of the data set
+    assert found.json["images"]["missing"] == 1  # what points out never becomes an example
     assert outside.name not in {path.name for path in opened}
 
 

@@ -131,3 +131,14 @@ def test_what_run_json_says_of_the_machine():
     assert facts["devices"] == ["cpu", 4]
     assert facts["processes"] == 1
     json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[]", "is no JSON object"), ("3", "is no JSON object"), ("{}", "holds no settings")],
+)
+def test_a_config_of_another_program_is_named(tmp_path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        rundir.load_config(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'} {said}")

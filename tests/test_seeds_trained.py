@@ -5,7 +5,6 @@ Two of them are trained once and looked at by all tests; `test_seeds.py` has tho
 
 import functools
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import compiling
 import jax
 import made_runs
 import numpy as np
@@ -45,24 +45,10 @@ UPDATES = 48  # 16 epochs of 12 images in batches of 4
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
     """Runs and processes of this file compile hastily, and share what they have compiled."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    settings = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
-    jax.clear_caches()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+    folder = tmp_path_factory.mktemp("compiled")
+    with compiling.shared(folder, jax_disable_most_optimizations=True):
+        jax.clear_caches()
+        yield
     jax.clear_caches()
 
 

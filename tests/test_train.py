@@ -5,7 +5,6 @@ One small run is made once and looked at by most tests; all share its compiled f
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -14,6 +13,7 @@ import sys
 import time
 import types
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -54,22 +54,8 @@ SAVED = [7, 14, 21, 28, 35, 42]  # besides 15, 30, 45 and 48, where it is evalua
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
     """Runs and processes of this file share what they compile."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    settings = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-        del os.environ[name.upper()]
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
+    with compiling.shared(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
     if not below and (seen := folders.fits_unsplit(root)) is not None:
         return "folders", seen
     hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
-    if not hint and (tables := csv_table.tables(root)):
+    if not hint and (tables := csv_table.table_files(root)):
         hint = f" For what is amiss with {sample(tables)}, set data.layout=csv."
     raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 

@@ -97,7 +97,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
     return table.found(rows, str(root), notes)
 
 
-def tables(root: pathlib.Path) -> list[str]:
+def table_files(root: pathlib.Path) -> list[str]:
     """Names of the tables in `root`, whatever they hold."""
     with os.scandir(root) as entries:
         return sorted(
@@ -111,7 +111,7 @@ def tables(root: pathlib.Path) -> list[str]:
 
 def _tables(root: pathlib.Path, request: Request) -> tuple[bool, dict[str, list[pathlib.Path]]]:
     """Whether the layout fits, and the tables by split; "" is that of a single table."""
-    there = [root / name for name in tables(root)]
+    there = [root / name for name in table_files(root)]
     splits: dict[str, list[pathlib.Path]] = {}
     for split in table.SPLIT_NAMES:
         if paths := [path for path in there if table.split_of(path.stem) == split]:

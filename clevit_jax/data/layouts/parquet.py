@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import parquet_schema, table
-from clevit_jax.data.layouts.listing import BLANKS, Found, Notes, Request
-from clevit_jax.data.layouts.parquet_images import Image, Images, first_line
+from clevit_jax.data.layouts.listing import BLANKS, Found, Notes, Request, first_line
+from clevit_jax.data.layouts.parquet_images import Image, Images
 from clevit_jax.data.layouts.parquet_schema import Schema
 
 LOOKS_FOR = "*.parquet or data/*.parquet with images and labels"
@@ -30,7 +30,6 @@ class _Values(NamedTuple):
 class _Row(NamedTuple):
     """A row as it is written; `label` is "" where it is null or, of integers, -1."""
 
-    where: str
     split: str
     label: str
     class_name: str
@@ -82,7 +81,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
         notes.warnings.append(f"{root}: no test image has a label; none of the {tested} is read.")
         rows = [row for row in rows if row.label]
     else:
-        notes.problems.extend(f"{row.where}: there is no label." for row in unlabelled)
+        notes.problems.extend(f"{row.image}: there is no label." for row in unlabelled)
     if not rows and notes.problems:
         return Found((), {"train": []})
     return table.found(_named(rows), str(root), notes)
@@ -140,7 +139,9 @@ def _named(rows: Sequence[_Row]) -> list[table.Row]:
     for row in rows:
         path = row.path if distinct else ""
         name = row.name or path or "/".join(filter(None, (row.image.place, row.path)))
-        named.append(table.Row(row.where, row.split, row.label, row.class_name, row.image, name))
+        named.append(
+            table.Row(str(row.image), row.split, row.label, row.class_name, row.image, name)
+        )
     return named
 
 
@@ -177,18 +178,16 @@ class _Reader:
                 return
             self._warn_of_large(path, max((group.total_byte_size for group in groups), default=0))
             number = self._images.add(path, schema.image, nested=schema.nested)
+        if not columns[0]:
+            problems.append(f"{path} lists no image.")
+        starts = list(itertools.accumulate([0, *sizes]))
         places = ((g, i) for g, size in enumerate(sizes) for i in range(size))
-        start = dict(enumerate(itertools.accumulate([0, *sizes])))
-        empty = True
         for (group, i), values in zip(places, zip(*columns, strict=True), strict=True):
-            empty = False
-            image = Image(self._images, number, group, start[group], i)
+            image = Image(self._images, number, group, starts[group], i)
             row, wrong = _row(image, split, schema, _Values(*values))
             problems.extend(f"{image}: {problem}" for problem in wrong)
             if row is not None:
                 yield row
-        if empty:
-            problems.append(f"{path} lists no image.")
 
     def _warn_of_large(self, path: pathlib.Path, largest: int) -> None:
         if largest > _LARGE:
@@ -228,7 +227,7 @@ def _row(
             return None, problems
         own = told
     name, path = _text(values.name), _text(values.path)
-    return _Row(str(image), own, label, class_name, image, name, path), problems
+    return _Row(own, label, class_name, image, name, path), problems
 
 
 def _text(value: Any) -> str:

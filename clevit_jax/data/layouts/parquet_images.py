@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from clevit_jax.data.layouts.listing import first_line
+
 _BLOCK = 64  # rows that are read at a time
 _WHOLE = 32 << 20  # a row group of at most so many bytes is read from end to end
 _KEPT = 128 << 20  # bytes of the blocks that stay in memory
@@ -138,9 +140,3 @@ class Image:
 
     def __str__(self) -> str:
         return f"{self._images.path(self._file)}, row {self._start + self._row}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of pyarrow says, without its trace."""
-    text = str(error).strip().split("\n")[0].removesuffix(".")
-    return text or type(error).__name__

@@ -77,8 +77,7 @@ def choose(schema: Any, request: Request) -> tuple[Schema | None, list[str]]:
     """
     image, problems = _choose_image(schema, request)
     header = [field.name if _is_plain(field.type) else "" for field in schema]
-    asked = request._replace(file_column="")
-    columns, wrong = table.choose(header, asked, files=False)
+    columns, wrong = table.choose(header, request, files=False)
     problems += wrong
     if columns.label is None and not request.label_column:
         problems.append(table.absent("label", schema.names))

@@ -166,7 +166,8 @@ def found(rows: Sequence[Row], where: str, notes: Notes) -> Found:
         name that goes with two labels or the other way round; and a warning if integers have gaps.
     """
     if not any(row.split == "train" for row in rows):
-        notes.problems.append(f"{where} lists no image for training.")
+        if not notes.problems:  # it may only follow from what is wrong already
+            notes.problems.append(f"{where} lists no image for training.")
         return Found((), {"train": []})
     rows = _whole_labels(rows)
     labels = in_order(row.label for row in rows if row.split == "train")

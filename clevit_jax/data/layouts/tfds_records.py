@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from clevit_jax.data.dataset import DataError, Example
-from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
+from clevit_jax.data.layouts.listing import Found, Notes, Request, first_line, sample
 
 LOOKS_FOR = "dataset_info.json and features.json of TFDS, or a folder <version>/ with them"
 NAME_FEATURE = "file_name"  # what `data.prepare` writes names to
@@ -136,10 +136,8 @@ def _open(folder: pathlib.Path) -> Any:
         builder = tfds.builder_from_directory(os.fspath(folder))
         formats = {form.value for form in builder.info.available_file_formats()}
     except Exception as error:  # whatever its parsers raise on damaged files
-        text = str(error).strip().split("\n")[0].removesuffix(".") or type(error).__name__
-        raise DataError(
-            [f"{folder} cannot be opened as a data set of TFDS: {text}; prepare it again."]
-        ) from error
+        why = f"cannot be opened as a data set of TFDS: {first_line(error)}"
+        raise DataError([f"{folder} {why}; prepare it again."]) from error
     if "array_record" not in formats:
         raise DataError(
             [
