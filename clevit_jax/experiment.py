@@ -146,13 +146,12 @@ def threads(config: ConfigDict) -> int:
     return config.data.threads or os.cpu_count() or 1
 
 
-def model_config(config: ConfigDict, num_classes: int) -> SwinConfig:
-    """The architecture. Raises ValueError, see `SwinConfig`."""
+def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> SwinConfig:
+    """The architecture, for "cpu", "gpu" or "tpu". Raises ValueError, see `SwinConfig`."""
     model = config.model
     if model.dtype not in ("auto", *DTYPES):
         raise ConfigError(f"model.dtype is {model.dtype!r}; choose of auto, {', '.join(DTYPES)}.")
-    on_cpu = jax.default_backend() == "cpu"
-    automatic = jnp.float32 if on_cpu else jnp.bfloat16
+    automatic = jnp.float32 if platform == "cpu" else jnp.bfloat16
     overrides = {
         name: tuple(model[name]) if name != "embed_dim" else model[name]
         for name in ("embed_dim", "depths", "num_heads")

@@ -2,20 +2,17 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from clevit_jax import architecture, experiment, pretrained, rundir, sharding, swin, trained
+from clevit_jax import architecture, experiment, pretrained, rundir, sharding, trained
 from clevit_jax.data.dataset import DataError, Dataset
 from clevit_jax.data.pipeline import DecodedImages
-from clevit_jax.evaluate import make_eval_step
 from clevit_jax.experiment import ConfigError, Plan
-from clevit_jax.state import TrainState, abstract_state, create_state
-from clevit_jax.step import make_train_step
+from clevit_jax.program import Program, check_batches, make_program
 from clevit_jax.weights_error import WeightsError
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -30,12 +27,7 @@ class Run:
     dataset: Dataset
     images: dict[str, DecodedImages]  # of each split
     plan: Plan
-    mesh: jax.sharding.Mesh
-    model: swin.SwinConfig
-    initial_state: Callable[..., TrainState]  # of pre-trained parameters, or random
-    like: TrainState  # shapes and shardings of a state
-    train_step: Callable[..., Any]
-    eval_step: Callable[..., Any]
+    program: Program
 
     @property
     def chosen_on(self) -> str:
@@ -59,45 +51,30 @@ def prepare(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True)
         ConfigError: a setting that cannot be used.
         DataError: everything wrong with the data set.
     """
+    platform = jax.default_backend()
     try:
         experiment.check_numbers(config)
-        views, loss = experiment.view_config(config), experiment.loss_config(config)
-        experiment.model_config(config, num_classes=1)  # before the data set is looked at
+        experiment.view_config(config)  # these three before the data set is looked at
+        experiment.loss_config(config)
+        experiment.model_config(config, num_classes=1, platform=platform)
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-        parts = mesh.size * config.accumulation
-        sharding.check_batch_size("batch_size", config.batch_size, parts)
-        sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh.size)
+        check_batches(config, mesh)
         dataset = experiment.open_data(config)
         plan = experiment.make_plan(config, len(dataset.train))
-        model = experiment.model_config(config, dataset.num_classes)
-        graphdef, abstract = swin.abstract_swin(model)
-        optimizer = experiment.optimizer(config, plan, abstract)
+        program = make_program(
+            config, mesh, num_classes=dataset.num_classes, plan=plan, platform=platform
+        )
     except DataError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    train_step = make_train_step(
-        graphdef, optimizer, views=views, loss=loss, seed=config.seed,
-        num_drop_paths=model.num_drop_paths if model.drop_path else 0,
-        accumulation=config.accumulation, ema_decay=config.optim.ema,
-    )  # fmt: skip
-
-    def initial_state(params: Any = None) -> TrainState:
-        ema = config.optim.ema > 0
-        return create_state(model, optimizer, mesh, seed=config.seed, ema=ema, params=params)
-
     return Run(
         config=config,
         workdir=workdir,
         dataset=dataset,
         images=experiment.decoded_images(config, dataset, training=training),
         plan=plan,
-        mesh=mesh,
-        model=model,
-        initial_state=initial_state,
-        like=abstract_state(abstract, optimizer, mesh, ema=config.optim.ema > 0),
-        train_step=train_step,
-        eval_step=jax.jit(make_eval_step(graphdef), out_shardings=sharding.replicated(mesh)),
+        program=program,
     )
 
 
@@ -127,12 +104,13 @@ def read_start(run: Run) -> Start | None:
     try:
         weights = trained.read(path)
         mapping = pretrained.read_class_map(class_map) if class_map else None
-        params, report = pretrained.fit(weights, run.model, class_map=mapping)
+        params, report = pretrained.fit(weights, run.program.model, class_map=mapping)
     except WeightsError as error:
         raise ConfigError(f"model.pretrained: {error}") from error
     print(f"Starting from {dataclasses.replace(weights, report=report)}", flush=True)
     if not report.reinitialised and not report.mapped:
-        print(f"  The head is kept: {run.model.num_classes} classes there and here.", flush=True)
+        classes = run.program.model.num_classes
+        print(f"  The head is kept: {classes} classes there and here.", flush=True)
     facts = {
         "source": weights.source,
         "path": str(path),

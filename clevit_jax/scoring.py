@@ -41,9 +41,9 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Sequence[int] = (
         for batch in batches:
             if stop and jax.process_count() == 1:
                 raise Interrupted
-            yield sharding.to_global(run.mesh, batch)
+            yield sharding.to_global(run.program.mesh, batch)
 
-    return evaluate(run.eval_step, params, on_devices())
+    return evaluate(run.program.eval_step, params, on_devices())
 
 
 def check_split(run: Run, meta: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ def report_checkpoints(
         Interrupted: see `evaluate_split`.
     """
     check = None if other_split else functools.partial(check_split, run)
-    newest = checkpoints.restore_newest(run.like, check)
+    newest = checkpoints.restore_newest(run.program.like, check)
     if newest is None:
         raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
     state, meta = newest
@@ -133,7 +133,7 @@ def report_checkpoints(
     if found is not None:
         best = last
         if found[0] != last.step:
-            state, _ = checkpoints.restore(found[0], run.like)
+            state, _ = checkpoints.restore(found[0], run.program.like)
             best = score(run, found[0], state.eval_params, stop=stop)
     report(run, last, best, trained_on=meta["split_hash"])
 

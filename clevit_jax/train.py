@@ -65,7 +65,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     pretrained = None if rundir.has_checkpoints(workdir) else read_start(run)
     decode_all(run)
     if not run.checkpoints.exists():
-        check_room(run.checkpoints, run.like)
+        check_room(run.checkpoints, run.program.like)
     rundir.claim(workdir, config)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
@@ -101,12 +101,12 @@ def _say_finished(run: Run) -> bool:
 def _start(run: Run, checkpoints: Checkpoints, pretrained: Start | None) -> tuple[TrainState, Any]:
     """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
     batches = _batches(run)
-    restored = checkpoints.restore_newest(run.like, functools.partial(check_split, run))
+    restored = checkpoints.restore_newest(run.program.like, functools.partial(check_split, run))
     if restored is None:
         pretrained = pretrained or read_start(run)
         if pretrained and jax.process_index() == 0:
             rundir.write_json(run.workdir / rundir.START, pretrained.facts)
-        return run.initial_state(pretrained.params if pretrained else None), batches
+        return run.program.initial_state(pretrained.params if pretrained else None), batches
     state, meta = restored
     batches.set_state(meta["iterator"])
     print(f"Going on from step {int(state.step)} of {run.plan.total}.", flush=True)
@@ -125,7 +125,7 @@ def _batches(run: Run) -> Any:
         threads=experiment.threads(run.config),
         prefetch=2,
     )
-    put = functools.partial(sharding.to_global, run.mesh)
+    put = functools.partial(sharding.to_global, run.program.mesh)
     return iter(pipeline.to_device(dataset, put, buffer=2))
 
 
@@ -134,12 +134,6 @@ def _loop(
 ) -> int:
     """Updates until the last step or a signal; returns the exit code."""
     total, start = run.plan.total, int(state.step)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    step_function = jax.jit(
-        run.train_step,
-        donate_argnums=0,
-        out_shardings=(shardings, sharding.replicated(run.mesh)),
-    )
     follower = Follower(run, start)
     stack.callback(follower.close)
     stop = stack.enter_context(_stop_signals())
@@ -172,7 +166,7 @@ def _loop(
         waiting = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - waiting
-        state, metrics = step_function(state, batch)
+        state, metrics = run.program.train_step(state, batch)
         follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
     follower.close()

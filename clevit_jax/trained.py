@@ -68,7 +68,7 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
     if not (workdir / rundir.RUN).is_file():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     names = tuple(rundir.read_json(workdir / rundir.RUN)["class_names"])
-    trained = experiment.model_config(config, len(names))
+    trained = experiment.model_config(config, len(names), platform="cpu")
     model = architecture.from_json(architecture.to_json(trained))  # float32, without drop path
     like = abstract_swin(model)[1]
     checkpoints = Checkpoints(

@@ -67,7 +67,7 @@ def test_a_config_makes_a_run(name):
     assert config.is_locked
     assert flatten(config).keys() == flatten(BASE).keys()
     check_numbers(config)
-    model = experiment.model_config(config, config.model.num_classes or 5)
+    model = experiment.model_config(config, config.model.num_classes or 5, platform="cpu")
     experiment.view_config(config)
     experiment.loss_config(config)
     schedules(config, make_plan(config, 240))
@@ -186,13 +186,16 @@ def test_base_views_need_base_losses():
 
 def test_model_overrides():
     config = changed(model__variant="tiny", model__window=14, model__dtype="bfloat16")
-    model = experiment.model_config(config, 9)
+    model = experiment.model_config(config, 9, platform="cpu")
     assert model.depths == VARIANTS["tiny"]["depths"]
     assert (model.num_classes, model.window, model.dtype) == (9, 14, jax.numpy.bfloat16)
-    auto = experiment.model_config(BASE, 9)
-    assert auto.dtype == jax.numpy.float32  # on a CPU
+    auto = experiment.model_config(BASE, 9, platform="cpu")
+    assert auto.dtype == jax.numpy.float32
+    for platform in ("gpu", "tpu"):
+        auto = experiment.model_config(BASE, 9, platform=platform)
+        assert auto.dtype == jax.numpy.bfloat16
     with pytest.raises(ConfigError, match="'half'; choose of auto, float32, bfloat16"):
-        experiment.model_config(changed(model__dtype="half"), 9)
+        experiment.model_config(changed(model__dtype="half"), 9, platform="cpu")
 
 
 @pytest.mark.parametrize("images", [1, 3, 10, 12, 240, 241])

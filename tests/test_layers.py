@@ -19,6 +19,7 @@ FLOORS = [
     ["run", "classifier", "data_check"],
     ["trained", "pretrained", "export_torch", "results"],
     ["rundir", "converted"],
+    ["program"],
     ["experiment", "weights"],
     ["architecture", "dialects"],
     ["evaluate", "step", "checkpoint"],

@@ -166,10 +166,10 @@ def test_every_device_gets_its_share_alone(root, file, monkeypatch):
     run = prepare(config, rundir.pathlib.Path("unused"))
     start = read_start(run)
     monkeypatch.setattr(jax, "make_array_from_callback", watch)
-    state = run.initial_state(start.params)
+    state = run.program.initial_state(start.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), start.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), start.params)
-    expected = sharding.state_sharding(run.mesh, state)
+    expected = sharding.state_sharding(run.program.mesh, state)
     same = jax.tree.map(
         lambda leaf, where: leaf.sharding.is_equivalent_to(where, leaf.ndim), state, expected
     )
@@ -188,7 +188,7 @@ def test_another_head_starts_at_zero(file, tmp_path, capsys):
         tmp_path / "five", classes=5, train_per_class=1, test_per_class=1, size=16
     )
     run = prepare(make_config(five, file), tmp_path / "run")
-    state = run.initial_state(read_start(run).params)
+    state = run.program.initial_state(read_start(run).params)
     assert evaluate_split(run, state.eval_params, "test").loss == pytest.approx(np.log(5), rel=1e-6)
     assert "re-initialised  2: head.bias, head.kernel" in capsys.readouterr().out
 

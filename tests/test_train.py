@@ -26,7 +26,7 @@ from clevit_jax.experiment import ConfigError, Plan
 from clevit_jax.record import TrainingError
 from clevit_jax.run import prepare
 from clevit_jax.scoring import evaluate_split, evaluate_workdir
-from clevit_jax.sharding import replicated, to_global
+from clevit_jax.sharding import to_global
 from clevit_jax.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -118,7 +118,7 @@ def saved(config, workdir, step):
     """State and meta of a checkpoint, as arrays."""
     run = prepare(config, workdir)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
-    state, meta = checkpoints.restore(step, run.initial_state())
+    state, meta = checkpoints.restore(step, run.program.initial_state())
     checkpoints.close()
     return jax.device_get(state), meta
 
@@ -157,18 +157,14 @@ def test_checkpoints_are_the_states_of_their_steps(whole):
         process_index=0, process_count=1, threads=1, prefetch=0,
     )  # fmt: skip
     iterator = iter(batches)
-    state = run.initial_state()
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    update = jax.jit(
-        run.train_step, donate_argnums=0, out_shardings=(shardings, replicated(run.mesh))
-    )
+    state = run.program.initial_state()
     for step in range(15):
         if step in (7, 14):
             kept, meta = saved(whole.config, whole.workdir, step)
             same(kept, jax.tree.map(np.array, state))
             assert meta["split_hash"] == run.dataset.split_hash()
             assert meta["config"]["optim"]["ema"] == 0.9
-        state, _ = update(state, to_global(run.mesh, next(iterator)))
+        state, _ = run.program.train_step(state, to_global(run.program.mesh, next(iterator)))
     folders = {path.name for path in (whole.workdir / "checkpoints").iterdir()}
     assert set(map(str, [*SAVED, TOTAL])) <= folders <= set(map(str, [*SAVED, 15, 30, 45, TOTAL]))
 
@@ -285,7 +281,7 @@ def test_eval_mode_gives_the_numbers_of_the_end(whole, copy):
 def test_the_average_is_what_is_evaluated(whole):
     run = prepare(whole.config, whole.workdir)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
-    state, _ = checkpoints.restore(TOTAL, run.initial_state())
+    state, _ = checkpoints.restore(TOTAL, run.program.initial_state())
     checkpoints.close()
     result = json.loads((whole.workdir / "evaluation.json").read_text())["last"]
     assert evaluate_split(run, state.ema, "test").loss == result["loss"]
@@ -419,12 +415,13 @@ def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
     run = prepare(make_config(root), tmp_path / "run")
 
     def poisoned(_=None):
-        state = run.initial_state()
+        state = run.program.initial_state()
         bias = state.params["head"]["bias"] * np.float32(np.nan)
         head = {**state.params["head"], "bias": bias}
         return dataclasses.replace(state, params={**state.params, "head": head})
 
-    bad = dataclasses.replace(run, initial_state=poisoned)
+    program = dataclasses.replace(run.program, initial_state=poisoned)
+    bad = dataclasses.replace(run, program=program)
     monkeypatch.setattr(training, "prepare", lambda config, workdir: bad)
     with pytest.raises(TrainingError, match=r"10 updates in a row, up to update 10, .* optim.lr"):
         train(run.config, run.workdir)

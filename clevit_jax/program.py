@@ -1,0 +1,108 @@
+"""The compiled part of an experiment: its two jitted functions and what goes into them.
+
+Training, evaluation and preflight all take them from here, so that what preflight compiles is what
+runs.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from clevit_jax import experiment, sharding, swin
+from clevit_jax.evaluate import make_eval_step
+from clevit_jax.experiment import Plan
+from clevit_jax.state import TrainState, abstract_state, create_state
+from clevit_jax.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled for a config on a mesh; nothing is computed yet.
+
+    Attributes:
+        mesh: where it runs.
+        model: the architecture.
+        like: shapes, dtypes and shardings of a state.
+        initial_state: of pre-trained parameters (see `state.create_state`), or random.
+        train_step: jitted, (state, batch) -> (state, metrics); the state is donated.
+        eval_step: jitted, (parameters, batch) -> sums.
+        train_batch: shapes, dtypes and shardings of a batch of `train_step`.
+        eval_batch: likewise of `eval_step`.
+    """
+
+    mesh: Mesh
+    model: swin.SwinConfig
+    like: TrainState
+    initial_state: Callable[..., TrainState]
+    train_step: Any
+    eval_step: Any
+    train_batch: dict[str, jax.ShapeDtypeStruct]
+    eval_batch: dict[str, jax.ShapeDtypeStruct]
+
+
+def check_batches(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises ValueError unless both batches divide over the devices."""
+    parts = mesh.size * config.accumulation
+    sharding.check_batch_size("batch_size", config.batch_size, parts)
+    sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh.size)
+
+
+def make_program(
+    config: ConfigDict, mesh: Mesh, *, num_classes: int, plan: Plan, platform: str
+) -> Program:
+    """Builds the functions of a config.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        mesh: of `sharding.make_mesh`; its devices need not be here.
+        num_classes: outputs of the head.
+        plan: how many updates there are, for the learning rate.
+        platform: "cpu", "gpu" or "tpu", where the mesh is; decides what `model.dtype=auto` means.
+
+    Raises:
+        ValueError: a setting that cannot be used.
+    """
+    views, loss = experiment.view_config(config), experiment.loss_config(config)
+    model = experiment.model_config(config, num_classes, platform=platform)
+    graphdef, abstract = swin.abstract_swin(model)
+    optimizer = experiment.optimizer(config, plan, abstract)
+    ema = config.optim.ema > 0
+    like = abstract_state(abstract, optimizer, mesh, ema=ema)
+    train_step = make_train_step(
+        graphdef, optimizer, views=views, loss=loss, seed=config.seed,
+        num_drop_paths=model.num_drop_paths if model.drop_path else 0,
+        accumulation=config.accumulation, ema_decay=config.optim.ema,
+    )  # fmt: skip
+    scalars = sharding.replicated(mesh)
+
+    def initial_state(params: Any = None) -> TrainState:
+        return create_state(model, optimizer, mesh, seed=config.seed, ema=ema, params=params)
+
+    def batch(size: int, side: int, **others: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        where = sharding.batch_sharding(mesh)
+        shapes = {"image": ((size, side, side, 3), jnp.uint8), "label": ((size,), jnp.int32)}
+        shapes |= {name: ((size,), dtype) for name, dtype in others.items()}
+        return {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+            for name, (shape, dtype) in shapes.items()
+        }
+
+    return Program(
+        mesh=mesh,
+        model=model,
+        like=like,
+        initial_state=initial_state,
+        train_step=jax.jit(
+            train_step,
+            donate_argnums=0,
+            out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), scalars),
+        ),
+        eval_step=jax.jit(make_eval_step(graphdef), out_shardings=scalars),
+        train_batch=batch(config.batch_size, config.data.resize, id=jnp.int32, epoch=jnp.int32),
+        eval_batch=batch(config.eval.batch_size, config.image_size, mask=jnp.bool_),
+    )
