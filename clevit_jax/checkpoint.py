@@ -14,11 +14,16 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from clevit_jax import processes
 from clevit_jax.state import TrainState
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read, in one sentence."""
+
+
+class NoRoomError(CheckpointError):
+    """The disk has no room for a checkpoint; nothing was begun."""
 
 
 class Checkpoints:
@@ -104,6 +109,19 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(f"Checkpoint {step} could not be written", error) from error
 
+    def add_score(self, step: int, top1: float) -> None:
+        """Gives a checkpoint that was saved before it was scored its top-1."""
+        if step not in self.steps() or self.top1(step) is not None:
+            return
+        if processes.index() == 0:
+            made = self.folder / f"score-{step}.tmp"
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            (made / "metrics").write_text(json.dumps({"top1": top1}), encoding="utf-8")
+            made.rename(self.folder / str(step) / "metrics")  # whole or not at all
+        processes.barrier("score")
+        self._manager.reload()
+
     def restore_newest(
         self, like: TrainState, check: Callable[[dict[str, Any]], None] | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
@@ -124,10 +142,15 @@ class Checkpoints:
         """
         steps, damaged = self.steps(), list[int]()
         for step in reversed(steps):
+            problem, restored = "", None
             try:
                 restored = self.restore(step, like, check)
             except CheckpointError as error:
-                logging.error("%s The one before it is tried.", error)
+                problem = str(error)
+            # What one process cannot read, none takes.
+            problem = next(filter(None, processes.gather("restored", problem)), "")
+            if restored is None or problem:
+                logging.error("%s The one before it is tried.", problem)
                 damaged.append(step)
                 continue
             if damaged and not self._read_only:
@@ -198,11 +221,12 @@ class Checkpoints:
     def _move_aside(self, steps: list[int]) -> None:
         aside = self.folder.with_name(self.folder.name + "-damaged")
         logging.error("The damaged checkpoints %s are moved to %s.", sorted(steps), aside)
-        if jax.process_index() == 0:
+        if processes.index() == 0:
             aside.mkdir(exist_ok=True)
             for step in steps:
                 shutil.rmtree(aside / str(step), ignore_errors=True)
                 (self.folder / str(step)).rename(aside / str(step))
+        processes.barrier("aside")
         self._manager.reload()
 
     def wait(self) -> None:
@@ -248,15 +272,21 @@ def quiet() -> None:
 
 
 def check_room(folder: pathlib.Path, state: Any, kept: str = "None is saved yet.") -> None:
-    """Raises CheckpointError unless the disk of `folder`, which may not exist, has room for one."""
+    """Raises NoRoomError unless the disk of `folder`, which may not exist, has room for one.
+
+    All processes go by what process 0 sees.
+    """
+    problem = ""
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     folder = folder.absolute()
     free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
     if free < 1.1 * needed:
-        raise CheckpointError(
+        problem = (
             f"There is no room for a checkpoint: {folder} has {free / 1e6:.0f} MB free "
             f"and one takes {1.1 * needed / 1e6:.0f} MB; free some space. {kept}"
         )
+    if problem := processes.broadcast("room", problem):
+        raise NoRoomError(problem)
 
 
 def _check_scores(folder: pathlib.Path) -> None:

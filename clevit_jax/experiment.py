@@ -10,11 +10,11 @@ import os
 import pathlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from clevit_jax import processes
 from clevit_jax.data import decode, leaves, sources
 from clevit_jax.data.dataset import DataError, Dataset
 from clevit_jax.data.layouts.listing import Request
@@ -83,11 +83,13 @@ def scan_data(config: ConfigDict) -> tuple[Dataset, list[str]]:
     if not (data.root or data.tfds):
         raise ConfigError("data.root is empty; name the folder of images: --config.data.root=DIR.")
     wanted = data.leaves.to_dict()
-    if wanted["classes"] and jax.process_index() == 0:
+    if wanted["classes"]:
         try:
-            leaves.write_dataset(pathlib.Path(data.root), **wanted)
+            if processes.index() == 0:
+                leaves.write_dataset(pathlib.Path(data.root), **wanted)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
+        processes.barrier("leaves")
     request = Request(
         num_classes=config.model.num_classes or None,
         file_column=data.file_column,

@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -23,7 +24,12 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("other_split", False, "eval: score on images that are not those of the run.")
 flags.DEFINE_integer("seeds", 5, "seeds: how many, from the config's seed on.", lower_bound=1)
 flags.DEFINE_integer("parallel", 1, "seeds: how many at a time.", lower_bound=1)
-_ONLY_IN = {"other_split": "eval", "seeds": "seeds", "parallel": "seeds"}
+flags.DEFINE_string("coordinator", None, "Where process 0 is, HOST:PORT, if there are several.")
+flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
+flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+flags.DEFINE_integer("wait", 300, "Seconds to wait for the other processes.", lower_bound=1)
+_SEVERAL = dict.fromkeys(["coordinator", "process", "wait"], ("train", "eval"))
+_ONLY_IN = {"other_split": ("eval",), "seeds": ("seeds",), "parallel": ("seeds",)}
 
 
 def main(argv: list[str]) -> int:
@@ -31,12 +37,14 @@ def main(argv: list[str]) -> int:
     from clevit_jax.checkpoint import CheckpointError, quiet
     from clevit_jax.data.dataset import DataError
     from clevit_jax.experiment import ConfigError
+    from clevit_jax.processes import ProcessError
     from clevit_jax.record import TrainingError
 
     quiet()
+    known = (ConfigError, DataError, CheckpointError, TrainingError, ProcessError, OSError)
     try:
-        return _run_mode(argv[1:])
-    except (ConfigError, DataError, CheckpointError, TrainingError, OSError) as error:
+        return _run_mode(argv[1:], known)
+    except known as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # outside the updates, where there is nothing to save
@@ -44,14 +52,14 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _run_mode(rest: list[str]) -> int:
-    from clevit_jax import compare, data_check, rundir, scoring, seeds, train
+def _run_mode(rest: list[str], known: tuple[type[Exception], ...]) -> int:
+    from clevit_jax import compare, data_check, processes, rundir, scoring, seeds, train
     from clevit_jax.experiment import ConfigError
 
     mode = FLAGS.mode
-    for name, its_mode in _ONLY_IN.items():
-        if FLAGS[name].present and mode != its_mode:
-            raise ConfigError(f"--{name} is for --mode {its_mode}, not for {mode}.")
+    for name, modes in (_ONLY_IN | _SEVERAL).items():
+        if FLAGS[name].present and mode not in modes:
+            raise ConfigError(f"--{name} is for --mode {' and '.join(modes)}, not for {mode}.")
     if mode == "compare":
         return compare.compare([pathlib.Path(run) for run in rest])
     if rest:
@@ -60,13 +68,17 @@ def _run_mode(rest: list[str]) -> int:
         raise ConfigError("Name the folder of the run: --workdir DIR.")
     workdir = pathlib.Path(FLAGS.workdir)
     config = FLAGS.config if FLAGS.config is not None else rundir.load_config(workdir)
+    if mode in ("check_data", "seeds"):
+        processes.check_alone(f"--mode {mode}", FLAGS.processes)
     if mode == "check_data":
         return data_check.check_data(config, workdir)
     if mode == "seeds":
         return seeds.train_seeds(config, workdir, seeds=FLAGS.seeds, parallel=FLAGS.parallel)
-    if mode == "eval":
-        return scoring.evaluate_workdir(config, workdir, other_split=FLAGS.other_split)
-    return train.train(config, workdir)
+    several: dict[str, Any] = {name: FLAGS[name].value for name in ("processes", *_SEVERAL)}
+    with processes.joined(**several, sentences=known):
+        if mode == "eval":
+            return scoring.evaluate_workdir(config, workdir, other_split=FLAGS.other_split)
+        return train.train(config, workdir)
 
 
 def run() -> None:

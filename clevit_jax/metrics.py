@@ -70,12 +70,13 @@ class Progress:
         start: update that the run continues from.
         total: updates of the whole run.
         batch_size: images of an update.
+        shown: whether there is a bar at all.
     """
 
-    def __init__(self, start: int, total: int, batch_size: int):
+    def __init__(self, start: int, total: int, batch_size: int, *, shown: bool = True):
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=total, initial=start, unit="step", dynamic_ncols=terminal,
+            total=total, initial=start, unit="step", dynamic_ncols=terminal, disable=not shown,
             ncols=None if terminal else 120, mininterval=0.2 if terminal else 20,
             bar_format="{desc}{percentage:3.0f}%|{bar:18}| {n_fmt}/{total_fmt} "
             "[{elapsed}<{remaining}{postfix}]",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clevit_jax import experiment, rundir
+from clevit_jax import experiment, processes, rundir
 from clevit_jax.evaluate import Evaluation
 from clevit_jax.gallery import save_gallery
 from clevit_jax.metrics import MetricWriter, Progress
@@ -29,8 +29,9 @@ class Follower:
 
     def __init__(self, run: Run, start: int):
         self._run = run
-        self._writer = MetricWriter(run.workdir, step=start)
-        self._progress = Progress(start, run.plan.total, run.config.batch_size)
+        first = processes.index() == 0  # the one that speaks and writes
+        self._writer = MetricWriter(run.workdir, step=start) if first else None
+        self._progress = Progress(start, run.plan.total, run.config.batch_size, shown=first)
         updates = np.arange(run.plan.total, dtype=np.int32)
         self._rates = [np.asarray(f(updates)) for f in experiment.schedules(run.config, run.plan)]
         self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
@@ -51,7 +52,7 @@ class Follower:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
         self._progress.update(values, waited=waited)
-        if step % self._run.config.log.every_steps == 0:
+        if self._writer and step % self._run.config.log.every_steps == 0:
             more = {
                 "train/lr": float(self._rates[0][step - 1]),
                 "train/lr_head": float(self._rates[1][step - 1]),
@@ -60,7 +61,8 @@ class Follower:
             epoch = step * self._run.plan.batch / self._run.plan.images
             self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
         if in_a_row >= MAX_SKIPPED:
-            path = self._run.workdir / "nonfinite_batch.npz"
+            number = f"-{processes.index()}" if processes.index() else ""
+            path = self._run.workdir / f"nonfinite_batch{number}.npz"
             rows = {name: _local_rows(array) for name, array in batch.items()}
             np.savez(path, allow_pickle=False, **rows)
             raise TrainingError(
@@ -73,7 +75,9 @@ class Follower:
         """Writes and prints a score on the split that the best is chosen on."""
         split = self._run.chosen_on
         numbers = dataclasses.asdict(score)
-        self._writer.write(step, {f"{split}/{name}": value for name, value in numbers.items()})
+        if self._writer:
+            named = {f"{split}/{name}": value for name, value in numbers.items()}
+            self._writer.write(step, named)
         epochs = self._run.plan.epochs_done(step)
         self.say(f"Epoch {epochs}, step {step}: {SPLIT_NAMES[split]} {score}")
 
@@ -89,7 +93,8 @@ class Follower:
     def close(self) -> None:
         """Ends bar and files; may be called twice."""
         self._progress.close()
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:
@@ -99,7 +104,7 @@ def _local_rows(array: jax.Array) -> np.ndarray:
 
 def record_run(run: Run, state: TrainState) -> None:
     """Writes run.json and views.png."""
-    if jax.process_index() != 0:
+    if processes.index() != 0:
         return
     rates = experiment.schedules(run.config, run.plan)
     peak = run.plan.end_of(run.config.optim.warmup_epochs) + 1
@@ -121,9 +126,10 @@ def record_run(run: Run, state: TrainState) -> None:
     starts = rundir.read_json(path)["starts"] if path.exists() else []
     starts.append({"step": int(state.step), **rundir.describe_start()})
     rundir.write_json(path, {**facts, "starts": starts})
+    several = f" of {processes.count()} processes" if processes.count() > 1 else ""
     print(
         f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
-        f"{jax.devices()[0].device_kind} device(s), {run.plan.total} updates of "
+        f"{jax.devices()[0].device_kind} device(s){several}, {run.plan.total} updates of "
         f"{run.config.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
         f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles.",
         flush=True,

@@ -2,13 +2,23 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from clevit_jax import architecture, experiment, pretrained, rundir, sharding, trained
+from clevit_jax import (
+    architecture,
+    experiment,
+    pretrained,
+    processes,
+    rundir,
+    sharding,
+    trained,
+)
+from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import DataError, Dataset
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.experiment import ConfigError, Plan
@@ -122,19 +132,58 @@ def read_start(run: Run) -> Start | None:
     return Start(params, facts)
 
 
+def check_agreement(run: Run) -> None:
+    """Raises ConfigError unless all processes were asked for the same run, on the same images."""
+    settings = experiment.flatten(run.config)
+    here = {name: str(value) for name, value in settings.items() if name not in rundir.LOCAL}
+    here |= {"the workdir": str(run.workdir.absolute())}
+    here |= {"the images and labels (split hash)": run.dataset.split_hash()}
+    here |= {"the version of jax": jax.__version__}
+    first, *others = processes.gather("settings", here)
+    for number, other in enumerate(others, start=1):
+        different = [
+            f"{name}: {first.get(name)}, {other.get(name)}"
+            for name in sorted(first.keys() | other.keys())
+            if first.get(name) != other.get(name)
+        ]
+        if different:
+            raise ConfigError(
+                f"Process {number} was started for another run than process 0; give all the same "
+                f"command. Different are (process 0, process {number}): {'; '.join(different)}."
+            )
+
+
 def decode_all(run: Run) -> None:
     """Decodes every image once, into memory while it lasts. Raises DataError with all bad ones."""
+    fill(run, list(run.images))
+
+
+def fill(run: Run, splits: list[str]) -> None:
+    """Decodes the images of some splits, into memory while it lasts.
+
+    Of several processes each decodes its share; what of the training images falls to it later in
+    an epoch, it decodes then.
+
+    Raises:
+        DataError: names all that cannot be decoded, by whatever process.
+    """
     problems: list[str] = []
-    for split, images in run.images.items():
+    me, count = processes.index(), processes.count()
+    for split in splits:
+        images = run.images[split]
+        rows: Sequence[int] = range(me, len(images), count)
+        if split != "train":
+            rows = pipeline.eval_rows(len(images), run.config.eval.batch_size, me, count)
         desc = f"Reading {SPLIT_NAMES[split]} images"
-        with tqdm(total=len(images), unit=" images", desc=desc) as bar:
+        with tqdm(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
 
             def advance(done: int, _: int, bar: tqdm = bar) -> None:
                 bar.update(done - bar.n)
 
             try:
-                images.fill(threads=experiment.threads(run.config), progress=advance)
+                images.fill(rows, threads=experiment.threads(run.config), progress=advance)
             except DataError as error:
                 problems += error.problems
-    if problems:
-        raise DataError(problems)
+    found = [problem for part in processes.gather("problems", problems) for problem in part]
+    if found:
+        raise DataError(found)

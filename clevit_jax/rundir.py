@@ -7,11 +7,14 @@ import os
 import pathlib
 import platform
 import sys
+import time
+import uuid
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from clevit_jax import processes
 from clevit_jax.experiment import ConfigError, flatten
 
 CONFIG, RUN, RESULT = "config.json", "run.json", "evaluation.json"
@@ -19,6 +22,9 @@ START = "load_report.json"
 CHECKPOINTS = "checkpoints"
 # Settings that say where and how to compute, and do not change what is computed.
 FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")
+SHARED_SECONDS = 10.0  # that a network disk has to show a file to the other hosts
+# Settings that may differ from host to host of one run.
+LOCAL = ("data.root", "data.cache_bytes", "data.threads")
 # Settings that came later, with what older runs did without them.
 ADDED: dict[str, Any] = {
     "model.pretrained": "",
@@ -118,14 +124,36 @@ def check(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str, ...] = 
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Makes the folder this run's. Raises ConfigError when it cannot be written."""
+    """Makes the folder this run's, and sees that all processes look at the same one.
+
+    Raises:
+        ConfigError: it cannot be written, or another process does not see what is written there.
+    """
+    token = workdir / f".seen-by-all-{uuid.uuid4().hex}"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, config.to_dict())
+        if processes.index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / CONFIG, config.to_dict())
+            if processes.count() > 1:
+                token.touch()
     except OSError as error:
         raise ConfigError(
             f"--workdir {workdir} cannot be written: {error.strerror or error}."
         ) from error
+    if processes.count() == 1:
+        return
+    token = workdir / processes.broadcast("token", token.name)
+    until = time.monotonic() + SHARED_SECONDS
+    while not (seen := token.exists()) and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = [number for number, sees in enumerate(processes.gather("seen", seen)) if not sees]
+    if processes.index() == 0:
+        token.unlink(missing_ok=True)
+    if blind:
+        raise ConfigError(
+            f"--workdir {workdir} of process 0 is not that of process "
+            f"{', '.join(map(str, blind))}; it must lie on a disk that all hosts share."
+        )
 
 
 def compare(

@@ -4,42 +4,43 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from clevit_jax import experiment, rundir, sharding
+from clevit_jax import experiment, processes, rundir, sharding
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.data import pipeline
 from clevit_jax.evaluate import Evaluation, evaluate
 from clevit_jax.experiment import ConfigError
-from clevit_jax.run import Run, prepare
+from clevit_jax.run import Run, check_agreement, fill, prepare
+from clevit_jax.stopping import Stop
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the caller asked for it
     """A signal ended an evaluation."""
 
 
-def evaluate_split(run: Run, params: Any, split: str, *, stop: Sequence[int] = ()) -> Evaluation:
+def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:
     """Scores parameters on "test" or "val".
 
     Raises:
-        Interrupted: `stop` was filled by a signal; several processes finish together instead.
+        Interrupted: `stop` asked for an end.
     """
     batches = pipeline.eval_batches(
         run.images[split],
         [example.label for example in run.dataset.splits[split]],
         batch_size=run.config.eval.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=processes.index(),
+        process_count=processes.count(),
         threads=experiment.threads(run.config),
     )
 
     def on_devices() -> Iterator[dict[str, jax.Array]]:
         for batch in batches:
-            if stop and jax.process_count() == 1:
+            if stop is not None and stop.asked():
                 raise Interrupted
             yield sharding.to_global(run.program.mesh, batch)
 
@@ -96,7 +97,7 @@ class Scores:
         return {"step": self.step, **dataclasses.asdict(self.test), **val}
 
 
-def score(run: Run, step: int, params: Any, *, stop: Sequence[int] = ()) -> Scores:
+def score(run: Run, step: int, params: Any, *, stop: Stop | None = None) -> Scores:
     """Scores parameters on the test split, and on the validation split where there is one.
 
     Raises:
@@ -107,7 +108,7 @@ def score(run: Run, step: int, params: Any, *, stop: Sequence[int] = ()) -> Scor
 
 
 def report_checkpoints(
-    run: Run, checkpoints: Checkpoints, *, other_split: bool = False, stop: Sequence[int] = ()
+    run: Run, checkpoints: Checkpoints, *, other_split: bool = False, stop: Stop | None = None
 ) -> None:
     """Scores the newest checkpoint and the best one; prints them and writes evaluation.json.
 
@@ -161,7 +162,7 @@ def report(run: Run, last: Scores, best: Scores | None, *, trained_on: str) -> N
         "split_hash": split_hash,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    if jax.process_index() == 0:
+    if processes.index() == 0:
         rundir.write_json(path, result)
     for what, where in (
         ("checkpoints", run.checkpoints),
@@ -192,8 +193,8 @@ def evaluate_workdir(
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     if other_split:
         _check_classes(run)
-    for split in run.dataset.splits.keys() - {"train"}:
-        run.images[split].fill(threads=experiment.threads(config))
+    check_agreement(run)
+    fill(run, [split for split in run.dataset.splits if split != "train"])
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
     try:
         report_checkpoints(run, checkpoints, other_split=other_split)

@@ -23,7 +23,7 @@ def make_mesh(
     Raises:
         ValueError: the two do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else list(devices)
+    devices = list(jax.devices() if devices is None else devices)
     count = len(devices)
     if data == -1 and fsdp > 0:
         data = count // fsdp
@@ -34,7 +34,11 @@ def make_mesh(
             f"mesh.data x mesh.fsdp must use all {count} devices, not {data} x {fsdp}; "
             "set one of them to -1 to take what is left."
         )
-    return jax.make_mesh((data, fsdp), AXES, (AxisType.Auto,) * 2, devices=devices)
+    # Not `jax.make_mesh`, which orders TPUs by their place in the torus: here the devices of a
+    # process lie side by side, so that the rows it loads are a block of the batch.
+    devices.sort(key=lambda device: (device.process_index, device.id))
+    grid = np.array(devices).reshape(data, fsdp)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -8,23 +8,27 @@ update.
 import contextlib
 import functools
 import pathlib
-import signal
 import time
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from clevit_jax import experiment, rundir, sharding
-from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
+from clevit_jax import experiment, processes, rundir, sharding
+from clevit_jax.checkpoint import CheckpointError, Checkpoints, NoRoomError, check_room
 from clevit_jax.data import pipeline
 from clevit_jax.evaluate import Evaluation
 from clevit_jax.record import Follower, record_run
-from clevit_jax.run import SPLIT_NAMES, Run, Start, decode_all, prepare, read_start
+from clevit_jax.run import (
+    SPLIT_NAMES,
+    Run,
+    Start,
+    check_agreement,
+    decode_all,
+    prepare,
+    read_start,
+)
 from clevit_jax.scoring import (
     Interrupted,
     Scores,
@@ -34,8 +38,10 @@ from clevit_jax.scoring import (
     report_checkpoints,
 )
 from clevit_jax.state import TrainState
+from clevit_jax.stopping import Stop
 
 STOPPED = 75  # exit code after SIGTERM or Ctrl-C: saved, run again to go on (sysexits' EX_TEMPFAIL)
+_CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -51,6 +57,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     """
     rundir.check(workdir, config)
     run = prepare(config, workdir)
+    check_agreement(run)
     data = run.dataset
     counts = [f"{len(inside)} {SPLIT_NAMES[name]}" for name, inside in data.splits.items()]
     print(
@@ -104,7 +111,7 @@ def _start(run: Run, checkpoints: Checkpoints, pretrained: Start | None) -> tupl
     restored = checkpoints.restore_newest(run.program.like, functools.partial(check_split, run))
     if restored is None:
         pretrained = pretrained or read_start(run)
-        if pretrained and jax.process_index() == 0:
+        if pretrained and processes.index() == 0:
             rundir.write_json(run.workdir / rundir.START, pretrained.facts)
         return run.program.initial_state(pretrained.params if pretrained else None), batches
     state, meta = restored
@@ -120,8 +127,8 @@ def _batches(run: Run) -> Any:
         [example.label for example in run.dataset.train],
         seed=run.config.seed,
         batch_size=run.config.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=processes.index(),
+        process_count=processes.count(),
         threads=experiment.threads(run.config),
         prefetch=2,
     )
@@ -136,7 +143,7 @@ def _loop(
     total, start = run.plan.total, int(state.step)
     follower = Follower(run, start)
     stack.callback(follower.close)
-    stop = stack.enter_context(_stop_signals())
+    stop = stack.enter_context(Stop())
     saver = _Saver(run, checkpoints)
     scores: dict[int, Evaluation] = {}
     # An evaluation that a signal ended is made up for when the run goes on.
@@ -150,12 +157,16 @@ def _loop(
                     run, state.eval_params, run.chosen_on, stop=stop
                 )
                 follower.evaluated(step, score)
-        stopping, late = _agreed(step, bool(stop), saver.late())
+        stopping = stop.asked()
+        # Each process has a clock, and one of them counts.
+        late = step % _CLOCK_STEPS == 0 and processes.broadcast("late", saver.late())
         if step > start and (stopping or late or step == total or saver.due(step, score)):
             follower.finish()
             must = stopping or step == total
             saver.save(state, batches.get_state(), score, must=must)
             follower.pause()
+        elif score is not None:
+            saver.add_score(step, score)
         if stopping and (step < total or score is None):
             checkpoints.wait()
             where = f"and saved at step {step}" if step else "before the first update"
@@ -163,19 +174,19 @@ def _loop(
             return STOPPED
         if step == total:
             break
-        waiting = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - waiting
-        state, metrics = run.program.train_step(state, batch)
-        follower.follow(step + 1, metrics, batch, waited)
+        # Nothing moves between host and device here but what is moved on purpose.
+        with jax.transfer_guard("disallow"):
+            waiting = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waiting
+            state, metrics = run.program.train_step(state, batch)
+            follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
     follower.close()
     return _report(run, checkpoints, scores, stop)
 
 
-def _report(
-    run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Sequence[int]
-) -> int:
+def _report(run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Stop) -> int:
     """Reports a finished run, from the `scores` by step where they say it all."""
     last, best = run.plan.total, checkpoints.best()
     if run.chosen_on == "test" and best is not None and best[0] in scores:
@@ -226,37 +237,15 @@ class _Saver:
         try:
             self._checkpoints.save(state, meta, top1=None if score is None else score.top1)
         except CheckpointError as error:
-            if must:
+            # Several processes agree on the room; what else fails may have failed on one alone.
+            if must or (processes.count() > 1 and not isinstance(error, NoRoomError)):
                 raise
             logging.error("%s Training goes on; the next checkpoint will try again.", error)
             return
         if score is not None:
             self._best = max(self._best, score.top1)
 
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM or Ctrl-C asks for an end; a second one ends at once."""
-    received: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        received.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _agreed(step: int, *wishes: bool) -> list[bool]:
-    """What any process wishes; several processes ask each other every tenth step."""
-    if jax.process_count() == 1:
-        return list(wishes)
-    if step % 10:
-        return [False] * len(wishes)
-    return multihost_utils.process_allgather(np.array(wishes)).any(axis=0).tolist()
+    def add_score(self, step: int, score: Evaluation) -> None:
+        """Notes the score of the checkpoint that the run went on from, saved before it had one."""
+        self._checkpoints.add_score(step, score.top1)
+        self._best = max(self._best, score.top1)

@@ -35,7 +35,9 @@ FLOORS = [
     ["views"],
     ["weight_files"],
     ["torch_pickle"],
-    ["losses", "metrics", "optim", "sharding", "weights_error"],
+    ["stopping"],
+    ["processes"],
+    ["joining", "losses", "metrics", "optim", "sharding", "weights_error"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

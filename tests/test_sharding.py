@@ -1,5 +1,7 @@
 """Meshes, the rule of where arrays live, and batches that are divided."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -29,6 +31,19 @@ def test_a_mesh_that_leaves_devices_over(data, fsdp):
 
 def test_mesh_of_some_devices():
     assert make_mesh(devices=jax.devices()[:2]).devices.shape == (2, 1)
+
+
+def test_the_devices_of_a_process_lie_side_by_side():
+    """Whatever order they come in, as on a torus: the rows of a process are a block."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        process_index: int
+        id: int
+
+    torus = [Device(number // 2 % 2, number) for number in range(8)]
+    mesh = make_mesh(2, 4, devices=torus[::-1])
+    assert [[d.id for d in row] for row in mesh.devices] == [[0, 1, 4, 5], [2, 3, 6, 7]]
 
 
 SHAPES = {

@@ -4,6 +4,7 @@ One small run is made once and looked at by most tests; all share its compiled f
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -27,6 +28,7 @@ from clevit_jax.record import TrainingError
 from clevit_jax.run import prepare
 from clevit_jax.scoring import evaluate_split, evaluate_workdir
 from clevit_jax.sharding import to_global
+from clevit_jax.stopping import Stop
 from clevit_jax.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -263,6 +265,8 @@ def test_a_signal_ends_an_evaluation_which_is_made_up_for(whole, tmp_path, monke
     assert train(whole.config, tmp_path) == 0
     scores = [[r["test/loss"] for r in records(w, "test")] for w in (tmp_path, whole.workdir)]
     assert scores[0] == scores[1]
+    results = [json.loads((w / "evaluation.json").read_text()) for w in (tmp_path, whole.workdir)]
+    assert results[0]["best"] == results[1]["best"]
     same(saved(whole.config, tmp_path, TOTAL)[0], saved(whole.config, whole.workdir, TOTAL)[0])
 
 
@@ -464,7 +468,8 @@ def test_a_save_that_fails(root, tmp_path, monkeypatch):
 
 def test_stopped_and_the_save_fails(root, tmp_path, monkeypatch):
     """It must not say that it was saved."""
-    monkeypatch.setattr(training, "_agreed", lambda step, *wishes: [step == 2, False])
+    asked = itertools.count()
+    monkeypatch.setattr(Stop, "asked", lambda self: next(asked) == 2)
 
     def save(self, state, meta, **more):
         raise CheckpointError("The disk is full.")
@@ -477,14 +482,14 @@ def test_stopped_and_the_save_fails(root, tmp_path, monkeypatch):
 def test_two_signals():
     """The first is noted, the second ends at once, and then all is as before."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with training._stop_signals() as received:
-        assert not received
+    with Stop() as stop:
+        assert not stop.asked()
         signal.raise_signal(signal.SIGTERM)
-        assert received == [signal.SIGTERM]
+        assert stop.asked()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     code = (
-        "import signal; from clevit_jax import train\n"
-        "with train._stop_signals():\n"
+        "import signal; from clevit_jax.stopping import Stop\n"
+        "with Stop():\n"
         "    signal.raise_signal(signal.SIGINT); print('once', flush=True)\n"
         "    signal.raise_signal(signal.SIGINT); print('twice', flush=True)\n"
     )

@@ -64,10 +64,17 @@ class DecodedImages:
                 self._free -= image.nbytes
         return image
 
-    def fill(self, *, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Decodes every image once: fills the cache, and checks those that do not fit.
+    def fill(
+        self,
+        rows: Sequence[int] | None = None,
+        *,
+        threads: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Decodes images once: fills the cache, and checks those that do not fit.
 
         Args:
+          rows: which; all by default.
           threads: images to decode at a time.
           progress: called with (images done, images in all).
 
@@ -82,13 +89,14 @@ class DecodedImages:
                 return str(error)
             return None
 
+        rows = range(len(self)) if rows is None else rows
         problems: list[str] = []
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            for done, found in enumerate(pool.map(problem, range(len(self))), start=1):
+            for done, found in enumerate(pool.map(problem, rows), start=1):
                 if found is not None:
                     problems.append(found)
                 if progress is not None:
-                    progress(done, len(self))
+                    progress(done, len(rows))
         if problems:
             raise DataError(problems)
 
@@ -193,6 +201,12 @@ def to_device(
     return grain.experimental.ThreadPrefetchIterDataset(
         dataset.map(put), prefetch_buffer_size=buffer
     )
+
+
+def eval_rows(number: int, batch_size: int, process_index: int, process_count: int) -> list[int]:
+    """The examples, of `number`, that a process loads of the batches of `eval_batches`."""
+    share = _share(batch_size, process_index, process_count)
+    return [row for row in range(number) if share.start <= row % batch_size < share.stop]
 
 
 def eval_batches(

@@ -1,0 +1,181 @@
+"""Several processes as one run: what they tell each other, and how they end together.
+
+They talk through the key-value store of JAX's coordination service, which process 0 holds; arrays
+go through JAX's collectives alone. In a run of one process everything here is a matter of course.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from clevit_jax import joining
+from clevit_jax.joining import ProcessError
+
+LOST = 76  # exit code when another process was lost: run all again to go on (sysexits' EX_PROTOCOL)
+_FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a lost process ends the wait long before
+_FAILURE, _HEARD = "clevit_jax/failure", "clevit_jax/heard"
+_ASKING = 0.5  # seconds between two looks for a failure
+_LISTENING = 10.0  # seconds that a failed process waits until all others have heard of it
+
+_talks: dict[str, int] = {}  # how often each name was used: a key is written once
+
+
+def count() -> int:
+    """How many processes this run has."""
+    return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
+
+
+def index() -> int:
+    """Which process this is, from 0."""
+    return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
+
+
+def _client() -> Any:
+    return distributed.global_state.client
+
+
+def _key(name: str) -> str:
+    _talks[name] = _talks.get(name, -1) + 1
+    return f"clevit_jax/{name}/{_talks[name]}"
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here. All must call it in the same order."""
+    if count() > 1:
+        _client().wait_at_barrier(_key(name), _FOREVER)
+
+
+def gather(name: str, value: Any) -> list[Any]:
+    """The JSON-able values of all processes, by process, on each of them."""
+    if count() == 1:
+        return [value]
+    key = _key(name)
+    _client().key_value_set(f"{key}/{index()}", json.dumps(value))
+    _client().wait_at_barrier(f"{key}/all", _FOREVER)
+    found = {int(k.rpartition("/")[2]): v for k, v in _client().key_value_dir_get(f"{key}/")}
+    return [json.loads(found[process]) for process in range(count())]
+
+
+def broadcast(name: str, value: Any) -> Any:
+    """The JSON-able value of process 0, on all; that of the others is not looked at."""
+    if count() == 1:
+        return value
+    key = _key(name)
+    if index() == 0:
+        _client().key_value_set(key, json.dumps(value))
+        return value
+    return json.loads(_client().blocking_key_value_get(key, _FOREVER))
+
+
+def check_alone(what: str, processes: int | None) -> None:
+    """Raises ProcessError when this is one of several processes; `processes=1` says it is not."""
+    group = joining.find_group(None, processes, None) if processes != 1 else None
+    if group is not None:
+        raise ProcessError(
+            f"{what} runs in one process, and this is one of {group.processes} "
+            f"({group.found_by}); run it on one host alone, with --processes 1."
+        )
+
+
+@contextlib.contextmanager
+def joined(
+    *,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    wait: int,
+    sentences: tuple[type[Exception], ...],
+) -> Iterator[None]:
+    """Joins the other processes, where there are some; all leave together.
+
+    An error inside reaches all processes, whatever they wait for: each says it, and ends with the
+    same exit code. Process 0 alone prints to standard output.
+
+    Args:
+        coordinator, processes, process: see `joining.find_group`.
+        wait: seconds for all to come.
+        sentences: errors that say all there is to say in one sentence.
+
+    Raises:
+        ProcessError: they do not come together.
+    """
+    group = joining.find_group(coordinator, processes, process)
+    if group is None:
+        yield
+        return
+    joining.connect(group, wait=wait)
+    left = threading.Event()
+    listener = threading.Thread(target=_listen, args=(left,), daemon=True)
+    listener.start()
+    with contextlib.ExitStack() as stack:
+        if group.process:
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        try:
+            yield
+            barrier("end")
+        except BaseException as error:
+            _fail(error, sentences)
+        left.set()
+        listener.join()
+        jax.distributed.shutdown()
+
+
+def _listen(left: threading.Event) -> None:
+    """Ends this process when another one says that it failed."""
+    while not left.wait(_ASKING):
+        with contextlib.suppress(Exception):  # not there, or the service is ending
+            failure = json.loads(_client().key_value_try_get(_FAILURE))
+            if failure["process"] != index():
+                _end(failure["says"], failure["code"])
+            return
+
+
+def _fail(error: BaseException, sentences: tuple[type[Exception], ...]) -> None:
+    """Tells the others why this process ends, and ends it."""
+    me = f"process {index()} of {count()} ({socket.gethostname()})"
+    code, says = 2, f"{me}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        code, says = 130, f"{me} was stopped by Ctrl-C; run the same command to go on."
+    elif isinstance(error, jax.errors.JaxRuntimeError):
+        time.sleep(4 * _ASKING)  # the word of one that failed by itself comes first
+        code, says = (
+            LOST,
+            (
+                f"{me} cannot go on: {str(error).strip().splitlines()[0]}. If another process was "
+                "killed, start all of them again: the run goes on from its newest checkpoint."
+            ),
+        )
+    elif not isinstance(error, sentences):
+        code, says = 1, f"{me} failed: {type(error).__name__}: {error}"
+        traceback.print_exception(error)
+    failure = {"process": index(), "says": says, "code": code}
+    with contextlib.suppress(Exception):  # another was first, or the service has ended
+        _client().key_value_set(_FAILURE, json.dumps(failure))
+    _end(says, code)
+
+
+def _end(says: str, code: int) -> None:
+    """Prints, and ends at once: the main thread may wait inside a collective for ever.
+
+    Process 0 holds what the others have to hear, so it ends last.
+    """
+    print(f"\nerror: {says}", file=sys.stderr, flush=True)
+    with contextlib.suppress(Exception):
+        _client().key_value_set(f"{_HEARD}/{index()}", "")
+        until = time.monotonic() + _LISTENING
+        while index() == 0 and time.monotonic() < until:
+            if len(_client().key_value_dir_get(f"{_HEARD}/")) == count():
+                break
+            time.sleep(_ASKING / 5)
+    os._exit(code)
