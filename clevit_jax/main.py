@@ -36,12 +36,15 @@ def main(argv: list[str]) -> int:
     """Runs the mode; prints a failure as one sentence and returns 2."""
     from clevit_jax.checkpoint import CheckpointError, quiet
     from clevit_jax.data.dataset import DataError
+    from clevit_jax.data.decode import DecodeError
     from clevit_jax.experiment import ConfigError
     from clevit_jax.processes import ProcessError
     from clevit_jax.record import TrainingError
 
     quiet()
-    known = (ConfigError, DataError, CheckpointError, TrainingError, ProcessError, OSError)
+    known = (
+        ConfigError, DataError, DecodeError, CheckpointError, TrainingError, ProcessError, OSError,
+    )  # fmt: skip
     try:
         return _run_mode(argv[1:], known)
     except known as error:

@@ -137,7 +137,8 @@ def _listen(left: threading.Event) -> None:
         with contextlib.suppress(Exception):  # not there, or the service is ending
             failure = json.loads(_client().key_value_try_get(_FAILURE))
             if failure["process"] != index():
-                _end(failure["says"], failure["code"])
+                _say(failure["says"])
+                _end(failure["code"])
             return
 
 
@@ -148,7 +149,8 @@ def _fail(error: BaseException, sentences: tuple[type[Exception], ...]) -> None:
     if isinstance(error, KeyboardInterrupt):
         code, says = 130, f"{me} was stopped by Ctrl-C; run the same command to go on."
     elif isinstance(error, jax.errors.JaxRuntimeError):
-        time.sleep(4 * _ASKING)  # the word of one that failed by itself comes first
+        if "oordination" not in str(error):  # when that is lost, JAX ends this process in a moment
+            time.sleep(4 * _ASKING)  # the word of one that failed by itself comes first
         code, says = (
             LOST,
             (
@@ -159,18 +161,22 @@ def _fail(error: BaseException, sentences: tuple[type[Exception], ...]) -> None:
     elif not isinstance(error, sentences):
         code, says = 1, f"{me} failed: {type(error).__name__}: {error}"
         traceback.print_exception(error)
+    _say(says)
     failure = {"process": index(), "says": says, "code": code}
     with contextlib.suppress(Exception):  # another was first, or the service has ended
         _client().key_value_set(_FAILURE, json.dumps(failure))
-    _end(says, code)
+    _end(code)
 
 
-def _end(says: str, code: int) -> None:
-    """Prints, and ends at once: the main thread may wait inside a collective for ever.
+def _say(failure: str) -> None:
+    print(f"\nerror: {failure}", file=sys.stderr, flush=True)
+
+
+def _end(code: int) -> None:
+    """Ends at once: the main thread may wait inside a collective for ever.
 
     Process 0 holds what the others have to hear, so it ends last.
     """
-    print(f"\nerror: {says}", file=sys.stderr, flush=True)
     with contextlib.suppress(Exception):
         _client().key_value_set(f"{_HEARD}/{index()}", "")
         until = time.monotonic() + _LISTENING
