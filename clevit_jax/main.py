@@ -17,18 +17,23 @@ flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, p
 flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "eval", "check_data", "seeds", "compare"],
+    ["train", "eval", "check_data", "seeds", "compare", "preflight"],
     "train, or go on; eval: score the newest and the best checkpoint; check_data: look at every "
-    "image once; seeds: train with several seeds; compare RUN...: line runs up.",
+    "image once; seeds: train with several seeds; compare RUN...: line runs up; preflight: "
+    "compile for another machine and say whether it fits.",
 )
 flags.DEFINE_bool("other_split", False, "eval: score on images that are not those of the run.")
 flags.DEFINE_integer("seeds", 5, "seeds: how many, from the config's seed on.", lower_bound=1)
 flags.DEFINE_integer("parallel", 1, "seeds: how many at a time.", lower_bound=1)
+flags.DEFINE_string("topology", "local", "preflight: the machine, such as v5e:4x4 or h200:8.")
+flags.DEFINE_bool("json", False, "preflight: print JSON.")
+flags.DEFINE_bool("largest_batch", False, "preflight: find the largest batch that fits.")
 flags.DEFINE_string("coordinator", None, "Where process 0 is, HOST:PORT, if there are several.")
 flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
 flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
 flags.DEFINE_integer("wait", 300, "Seconds to wait for the other processes.", lower_bound=1)
 _SEVERAL = dict.fromkeys(["coordinator", "process", "wait"], ("train", "eval"))
+_PREFLIGHT = dict.fromkeys(["topology", "json", "largest_batch"], ("preflight",))
 _ONLY_IN = {"other_split": ("eval",), "seeds": ("seeds",), "parallel": ("seeds",)}
 
 
@@ -42,9 +47,8 @@ def main(argv: list[str]) -> int:
     from clevit_jax.record import TrainingError
 
     quiet()
-    known = (
-        ConfigError, DataError, DecodeError, CheckpointError, TrainingError, ProcessError, OSError,
-    )  # fmt: skip
+    ours = (ConfigError, DataError, DecodeError, CheckpointError, TrainingError, ProcessError)
+    known = (*ours, OSError)
     try:
         return _run_mode(argv[1:], known)
     except known as error:
@@ -56,21 +60,24 @@ def main(argv: list[str]) -> int:
 
 
 def _run_mode(rest: list[str], known: tuple[type[Exception], ...]) -> int:
-    from clevit_jax import compare, data_check, processes, rundir, scoring, seeds, train
+    from clevit_jax import compare, data_check, preflight, processes, rundir, scoring, seeds, train
     from clevit_jax.experiment import ConfigError
 
     mode = FLAGS.mode
-    for name, modes in (_ONLY_IN | _SEVERAL).items():
+    for name, modes in (_ONLY_IN | _PREFLIGHT | _SEVERAL).items():
         if FLAGS[name].present and mode not in modes:
             raise ConfigError(f"--{name} is for --mode {' and '.join(modes)}, not for {mode}.")
     if mode == "compare":
         return compare.compare([pathlib.Path(run) for run in rest])
     if rest:
         raise ConfigError(f"{rest[0]!r} is no flag; settings are --config.NAME=VALUE.")
-    if not FLAGS.workdir:
+    if not FLAGS.workdir and (mode != "preflight" or FLAGS.config is None):
         raise ConfigError("Name the folder of the run: --workdir DIR.")
-    workdir = pathlib.Path(FLAGS.workdir)
+    workdir = pathlib.Path(FLAGS.workdir or "")
     config = FLAGS.config if FLAGS.config is not None else rundir.load_config(workdir)
+    if mode == "preflight":
+        more = {"as_json": FLAGS.json, "largest_batch": FLAGS.largest_batch}
+        return preflight.preflight(config, FLAGS.topology, **more)
     if mode in ("check_data", "seeds"):
         processes.check_alone(f"--mode {mode}", FLAGS.processes)
     if mode == "check_data":

@@ -1,0 +1,146 @@
+"""Compiles the steps of a config for a machine, and judges whether they fit."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clevit_jax import experiment, program, sharding
+from clevit_jax.experiment import ConfigError, Plan
+from clevit_jax.preflight import compiled, report
+from clevit_jax.preflight.compiled import Cost
+from clevit_jax.preflight.targets import Target, find_target
+
+
+def preflight(
+    config: ConfigDict, topology: str, *, as_json: bool = False, largest_batch: bool = False
+) -> int:
+    """Compiles the very steps that training would run; prints whether they fit and what they cost.
+
+    Nothing is run, no image is read and no file written.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        topology: the machine, see `targets.find_target`.
+        as_json: whether to print JSON, in bytes, seconds and FLOPs, instead of text.
+        largest_batch: whether to look for the largest batch that fits, by compiling again.
+
+    Returns:
+        0 when both steps fit, 1 when one does not.
+
+    Raises:
+        ConfigError: a setting that cannot be used, or an unknown machine.
+    """
+    try:
+        experiment.check_numbers(config)
+        num_classes = _num_classes(config)  # before a machine is looked for
+        experiment.model_config(config, num_classes, platform="cpu")
+        target = find_target(topology)
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)
+        program.check_batches(config, mesh)
+        steps = _program(config, mesh, target, num_classes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    started = time.perf_counter()
+    train, problem = _try(steps.train_step, (steps.like, steps.train_batch), target)
+    evaluation, eval_problem = _try(
+        steps.eval_step, (steps.like.eval_params, steps.eval_batch), target
+    )
+    result = report.Result(
+        target=target,
+        config=config,
+        model=steps.model,
+        mesh=(mesh.shape["data"], mesh.shape["fsdp"]),
+        train=train,
+        evaluation=evaluation,
+        problems=[p for p in (problem, eval_problem) if p],
+        seconds=time.perf_counter() - started,
+    )
+    if largest_batch:
+        unit = mesh.size * config.accumulation
+
+        def peak(units: int) -> float:
+            print(f"Trying a batch of {units * unit}.", file=sys.stderr, flush=True)
+            changed = config.copy_and_resolve_references()
+            changed.unlock()
+            changed.batch_size = units * unit
+            steps = _program(changed, mesh, target, num_classes)
+            cost, _ = _try(steps.train_step, (steps.like, steps.train_batch), target)
+            return cost.memory.peak if cost else float("inf")
+
+        known = train.memory.peak if train else float("inf")
+        first = config.batch_size // unit
+        units = largest(peak, target.memory, start=first, known=known)
+        result = dataclasses.replace(result, largest_batch=units * unit)
+    if as_json:
+        print(json.dumps(report.to_json(result), indent=2))
+    else:
+        print(report.to_text(result))
+    return 0 if result.fits else 1
+
+
+def _num_classes(config: ConfigDict) -> int:
+    """What the config says, or else the data."""
+    if config.model.num_classes or config.data.leaves.classes:
+        return config.model.num_classes or config.data.leaves.classes
+    if not (config.data.root or config.data.tfds):
+        raise ConfigError(
+            "How many classes there are is not known; set --config.model.num_classes=N, or "
+            "--config.data.root=DIR to count them."
+        )
+    return experiment.open_data(config).num_classes
+
+
+def _program(config: ConfigDict, mesh: Any, target: Target, num_classes: int) -> program.Program:
+    # How many images there are shapes nothing but the numbers of the learning rate.
+    plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
+    return program.make_program(
+        config, mesh, num_classes=num_classes, plan=plan, platform=target.platform
+    )
+
+
+def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | None, str]:
+    """What a step costs, or why the compiler gave up."""
+    lowered = step.trace(*arguments).lower(lowering_platforms=(target.lowering,))
+    try:
+        done = lowered.compile(compiler_options=target.options or None)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
+            raise
+        return None, str(error).strip().splitlines()[0]
+    return compiled.read_cost(done, devices=len(target.devices)), ""
+
+
+def largest(peak: Callable[[int], float], limit: float, *, start: int, known: float) -> int:
+    """The largest number of units whose peak is within the limit; 0 when not even one is.
+
+    Memory grows about linearly, so each try is where the line through the two nearest meets the
+    limit, kept inside the interval that is left.
+
+    Args:
+        peak: bytes that so many units take; infinite where the compiler gave up.
+        limit: bytes that there are.
+        start: units whose peak is known.
+        known: that peak.
+    """
+    peaks = {0: 0.0, start: known}
+    while True:
+        good = max(n for n, p in peaks.items() if p <= limit)
+        bad = min((n for n, p in peaks.items() if p > limit), default=None)
+        if bad is not None and bad - good == 1:
+            return good
+        finite = sorted((n, p) for n, p in peaks.items() if 0 < p < float("inf"))
+        if len(finite) > 1:
+            (a, low), (b, high) = finite[-2:]
+            slope = max((high - low) / (b - a), 1.0)
+            guess = int(b + (limit - high) / slope)
+        else:
+            guess = 2 * good if bad is None else (good + bad) // 2
+        guess = max(guess, good + 1)
+        peaks_at = guess if bad is None else min(guess, bad - 1)
+        peaks[peaks_at] = peak(peaks_at)

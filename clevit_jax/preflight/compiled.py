@@ -1,0 +1,194 @@
+"""What a compiled program says of itself: memory, arithmetic, cycles, and what its devices send.
+
+All figures are of one device. They are the compiler's, made without running anything.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+COLLECTIVES = (
+    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
+    "ragged-all-to-all", "collective-broadcast",
+)  # fmt: skip
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "c64": 8, "c128": 16}
+_SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+|f8\w+)\[([\d,]*)\]")
+_OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\(")
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes a device, as the compiler plans them.
+
+    Attributes:
+        arguments: state and batch.
+        temporaries: what is alive inside the program at most.
+        outputs: what it returns beside what takes the place of an argument.
+        code: of the program itself.
+    """
+
+    arguments: float
+    temporaries: float
+    outputs: float
+    code: float
+
+    @property
+    def peak(self) -> float:
+        """All of it."""
+        return self.arguments + self.temporaries + self.outputs + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What a device sends by one kind of collective in a step.
+
+    Attributes:
+        count: operations.
+        size: bytes of their results (reduce-scatter: of their operands).
+        sent: bytes that a device sends if they go round a ring of n devices: 2 (n - 1) / n of the
+            size for all-reduce, (n - 1) / n for the others, all of it for a permute or broadcast.
+    """
+
+    count: int
+    size: float
+    sent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a compiled program costs a device.
+
+    Attributes:
+        memory: see there.
+        flops: floating-point operations, recomputed ones too.
+        bytes_accessed: that its operations read and write; not all of them reach the memory.
+        cycles: the compiler's estimate for all but the collectives, or None where it gives none.
+        traffic: by kind of collective.
+    """
+
+    memory: Memory
+    flops: float
+    bytes_accessed: float
+    cycles: float | None
+    traffic: dict[str, Traffic]
+
+
+def read_cost(compiled: Any, *, devices: int) -> Cost:
+    """Of a `jax.stages.Compiled` that runs on so many devices."""
+    plan = compiled.memory_analysis()
+    memory = Memory(
+        arguments=plan.argument_size_in_bytes,
+        temporaries=plan.temp_size_in_bytes,
+        outputs=plan.output_size_in_bytes - plan.alias_size_in_bytes,
+        code=plan.generated_code_size_in_bytes,
+    )
+    costs = compiled.cost_analysis() or {}
+    text = compiled.as_text()
+    return Cost(
+        memory=memory,
+        flops=costs.get("flops", 0.0),
+        bytes_accessed=costs.get("bytes accessed", 0.0),
+        cycles=read_cycles(text),
+        traffic=read_traffic(text, devices=devices),
+    )
+
+
+def read_cycles(text: str) -> float | None:
+    """The sum of the estimates in scheduled HLO; None where it holds none.
+
+    An operation inside a loop counts as often as the loop is known to run, or once.
+    """
+    computations, entry = _computations(text)
+    found = [
+        times * int(estimate[1])
+        for line, times in _walk(computations, entry, loops_only=True)
+        if (estimate := re.search(r'"estimated_cycles":"(\d+)"', line))
+    ]
+    return float(sum(found)) if found else None
+
+
+def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
+    """Collectives in HLO, those in loops as often as the loops are known to run."""
+    computations, entry = _computations(text)
+    totals: dict[str, Traffic] = {}
+    seen: set[str] = set()
+    for line, times in _walk(computations, entry, loops_only=False):
+        operation = _OPERATION.match(line)
+        kind = operation[3].removesuffix("-start") if operation else ""
+        if operation is None or kind not in COLLECTIVES:
+            continue
+        # A collective that is started and ended in two computations stands in both.
+        channel = re.search(r"channel_id=(\d+)", line)
+        if channel and channel[1] in seen:
+            continue
+        seen |= {channel[1]} if channel else set()
+        shape = operation[2]
+        if operation[3] != kind and kind in ("all-gather", "collective-permute"):
+            shape = shape[shape.rindex(_SHAPE.findall(shape)[-1][0] + "[") :]  # (operand, result)
+        n = _group_size(line, devices)
+        size = times * sum(_size(*found) for found in _SHAPE.findall(shape))
+        size *= n if kind == "reduce-scatter" else 1
+        share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1, "collective-broadcast": 1}
+        sent = size * share.get(kind, (n - 1) / n)
+        old = totals.get(kind, Traffic(0, 0.0, 0.0))
+        totals[kind] = Traffic(old.count + times, old.size + size, old.sent + sent)
+    return totals
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Lines by computation, and the name of the entry."""
+    computations: dict[str, list[str]] = {}
+    entry, lines = "", list[str]()
+    for line in text.splitlines():
+        head = re.match(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line)
+        if head:
+            lines = computations.setdefault(head[2], [])
+            entry = head[2] if head[1] else entry
+        else:
+            lines.append(line)
+    return computations, entry
+
+
+def _walk(
+    computations: dict[str, list[str]], name: str, *, loops_only: bool, times: int = 1
+) -> Iterator[tuple[str, int]]:
+    """Lines of a computation and of what it calls, with how often they run.
+
+    With `loops_only`, fusions and the like are not entered, for their caller speaks for them.
+    """
+    for line in computations.get(name, []):
+        yield line, times
+        operation = _OPERATION.match(line)
+        if operation is None or operation[3].endswith(("-done", "-update")):
+            continue
+        if operation[3] == "while":
+            trips = re.search(r'known_trip_count"?[:=]\{"?n"?[:=]"?(\d+)', line)
+            body = re.search(r"body=%?([\w.\-]+)", line)
+            if body:
+                often = times * (int(trips[1]) if trips else 1)
+                yield from _walk(computations, body[1], loops_only=loops_only, times=often)
+        elif operation[3] in ("call", "conditional") or not loops_only:
+            called = re.findall(r"(?:calls|to_apply|_computation)=%?([\w.\-]+)", line)
+            several = re.search(r"branch_computations=\{([^}]*)\}", line)
+            called += re.findall(r"[\w.\-]+", several[1]) if several else []
+            for other in called:
+                yield from _walk(computations, other, loops_only=loops_only, times=times)
+
+
+def _size(dtype: str, dimensions: str) -> float:
+    width = _BYTES.get(dtype) or (1 if dtype.startswith("f8") else int(dtype[1:]) / 8)
+    return width * math.prod(int(d) for d in dimensions.split(",") if d)
+
+
+def _group_size(line: str, devices: int) -> int:
+    """How many devices take part together."""
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
+    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line):
+        return int(iota[2])
+    if groups := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
+        return len(groups[1].split(","))
+    return devices

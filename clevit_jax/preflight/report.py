@@ -1,0 +1,216 @@
+"""What preflight says: whether it fits, what it costs, and what to change."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from clevit_jax.preflight import arithmetic
+from clevit_jax.preflight.compiled import Cost, Memory
+from clevit_jax.preflight.targets import GIB, Target
+from clevit_jax.swin import SwinConfig
+
+_STATIC = "Static figures of the compiler, not measured."
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came of compiling.
+
+    Attributes:
+        target: the machine.
+        config: of the experiment.
+        model: the architecture.
+        mesh: devices along data and fsdp.
+        train: cost of an update, or None when the compiler found no room for it.
+        evaluation: likewise of a batch of the evaluation.
+        problems: what the compiler said where it gave up.
+        seconds: that compiling took.
+        largest_batch: that fits, if it was looked for.
+    """
+
+    target: Target
+    config: ConfigDict
+    model: SwinConfig
+    mesh: tuple[int, int]
+    train: Cost | None
+    evaluation: Cost | None
+    problems: list[str]
+    seconds: float
+    largest_batch: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether both steps do."""
+        return all(
+            cost is not None and cost.memory.peak <= self.target.memory
+            for cost in (self.train, self.evaluation)
+        )
+
+    @property
+    def model_flops(self) -> float:
+        """Of an update, on all devices."""
+        views = 1 if self.config.views.kind == "base" else 2
+        return arithmetic.training_flops(self.model, self.config.batch_size, views)
+
+    def times(self) -> dict[str, float]:
+        """Seconds of an update, each by one rule; see `to_json`."""
+        chip, cost = self.target.chip, self.train
+        if chip is None or cost is None:
+            return {}
+        sent = sum(traffic.sent for traffic in cost.traffic.values())
+        ring = sent / chip.interconnect if chip.interconnect else 0.0
+        found = {"interconnect": ring, "arithmetic_bound": cost.flops / chip.peak}
+        if chip.clock and cost.cycles:
+            found["compiler"] = cost.cycles / chip.clock
+            found["step"] = found["compiler"] + ring
+        return found
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """Everything, in bytes, seconds and FLOPs. Figures are of one device unless they say `all`.
+
+    `seconds.compiler` is the compiler's estimate of all but the collectives; `interconnect` is what
+    these send over all links at their full speed; `step` is the sum; `arithmetic_bound` is FLOPs by
+    the peak, which no step can beat.
+    """
+    target, config = result.target, result.config
+    times = result.times()
+    performance: dict[str, Any] = {}
+    if "step" in times and target.chip is not None:
+        whole = times["step"] * target.chip.peak * len(target.devices)
+        performance = {
+            "images_per_second_all": config.batch_size / times["step"],
+            "model_flop_utilisation": result.model_flops / whole,
+        }
+    return {
+        "topology": target.name,
+        "devices": len(target.devices),
+        "processes": target.processes,
+        "device_kind": target.devices[0].device_kind,
+        "software": target.software,
+        "mesh": {"data": result.mesh[0], "fsdp": result.mesh[1]},
+        "batch_size_all": config.batch_size,
+        "accumulation": config.accumulation,
+        "remat": config.model.remat,
+        "dtype": result.model.dtype.__name__,
+        "num_classes": result.model.num_classes,
+        "fits": result.fits,
+        "memory_limit": target.memory,
+        "train": _cost_json(result.train),
+        "evaluation": _cost_json(result.evaluation),
+        "model_flops_all": result.model_flops,
+        "seconds": times,
+        **performance,
+        "largest_batch_all": result.largest_batch,
+        "problems": result.problems,
+        "advice": [] if result.fits else advice(result),
+        "compile_seconds": result.seconds,
+    }
+
+
+def _cost_json(cost: Cost | None) -> dict[str, Any] | None:
+    if cost is None:
+        return None
+    return {**dataclasses.asdict(cost), "peak_memory": cost.memory.peak}
+
+
+def to_text(result: Result) -> str:
+    """For people."""
+    target, config = result.target, result.config
+    count = len(target.devices)
+    hosts = f" on {target.processes} hosts" if target.processes > 1 else ""
+    lines = [
+        f"{target.name}: {count} x {target.devices[0].device_kind}{hosts}, mesh "
+        f"{result.mesh[0]} x {result.mesh[1]} (data x fsdp); {target.software}; compiled in "
+        f"{result.seconds:.0f} s",
+        f"Batch {config.batch_size} ({config.batch_size / count:g} a device), accumulation "
+        f"{config.accumulation}, remat {config.model.remat}, {result.model.dtype.__name__}",
+        "",
+        *_verdict(result),
+        "",
+        "a device                    training  evaluation",
+    ]
+    costs = [result.train, result.evaluation]
+
+    def row(name: str, of: Any, digits: int = 2) -> str:
+        cells = ["-" if cost is None else f"{of(cost):,.{digits}f}" for cost in costs]
+        return f"  {name:<24}{cells[0]:>10}  {cells[1]:>10}"
+
+    for field in dataclasses.fields(Memory):
+        lines.append(row(f"{field.name}, GiB", lambda c, n=field.name: getattr(c.memory, n) / GIB))
+    lines.append(row("peak, GiB", lambda c: c.memory.peak / GIB))
+    lines.append(row("arithmetic, GFLOP", lambda c: c.flops / 1e9, 0))
+    lines.append(row("read and written, GB", lambda c: c.bytes_accessed / 1e9, 1))
+    kinds = sorted({kind for cost in costs if cost for kind in cost.traffic})
+    for kind in kinds:
+        lines.append(row(f"{kind}, MB sent", lambda c, k=kind: _sent(c, k) / 1e6, 1))
+    if any(cost and cost.cycles for cost in costs):
+        lines.append(row("estimate, M cycles", lambda c: (c.cycles or 0) / 1e6, 1))
+    lines += ["", *_speed(result)]
+    if result.largest_batch is not None:
+        lines += ["", f"The largest batch that fits: {result.largest_batch}."]
+    return "\n".join(lines)
+
+
+def _sent(cost: Cost, kind: str) -> float:
+    return cost.traffic[kind].sent if kind in cost.traffic else 0.0
+
+
+def _verdict(result: Result) -> list[str]:
+    limit = result.target.memory
+    if result.fits:
+        assert result.train is not None
+        peak = result.train.memory.peak
+        return [f"FITS: {peak / GIB:.2f} of {limit / GIB:.2f} GiB ({100 * peak / limit:.0f} %)."]
+    lines = [f"DOES NOT FIT into {limit / GIB:.2f} GiB a device."]
+    lines += [f"  The compiler: {problem}" for problem in result.problems]
+    return lines + ["What would help:"] + [f"  * {line}" for line in advice(result)]
+
+
+def _speed(result: Result) -> list[str]:
+    facts, times = to_json(result), result.times()
+    if not times:
+        return ["No times: the figures of this device are not known here."]
+    bound = f"{1e3 * times['arithmetic_bound']:.1f} ms if arithmetic at its peak were all"
+    if "step" not in times:
+        return [f"{_STATIC} This compiler estimates no cycles; an update takes at least {bound}."]
+    return [
+        f"{_STATIC} An update: {1e3 * times['step']:.1f} ms "
+        f"({1e3 * times['compiler']:.1f} by its cycles, {1e3 * times['interconnect']:.1f} for "
+        f"the interconnect; {bound}).",
+        f"{facts['images_per_second_all']:,.0f} images a second in all, model FLOP utilisation "
+        f"{100 * facts['model_flop_utilisation']:.1f} %.",
+    ]
+
+
+def advice(result: Result) -> list[str]:
+    """What to change, one sentence each, the harmless first."""
+    config, target = result.config, result.target
+    count = len(target.devices)
+    found = []
+    if config.model.remat == "none":
+        found.append(
+            "--config.model.remat=blocks recomputes each block: the same numbers, about a third "
+            "more arithmetic."
+        )
+    state = result.train.memory.arguments if result.train else 0
+    if config.mesh.fsdp == 1 and count > 1 and (not state or state > target.memory / 10):
+        found.append(
+            f"--config.mesh.fsdp={min(count, 8)} divides parameters, moments and average over "
+            f"{min(count, 8)} devices."
+        )
+    unit = count * config.accumulation
+    if config.batch_size > unit:
+        smaller = max(unit, config.batch_size // 2 // unit * unit)
+        found.append(f"--config.batch_size={smaller}; the learning rate follows the batch.")
+    parts = next(
+        (k for k in range(2 * config.accumulation, config.batch_size + 1)
+         if config.batch_size % (count * k) == 0), None,
+    )  # fmt: skip
+    if parts:
+        found.append(
+            f"--config.accumulation={parts}; the contrastive term then compares only the "
+            f"{config.batch_size // parts} images of a part with one another."
+        )
+    return found or ["a machine with more memory a device, or a smaller model.variant."]
