@@ -1,0 +1,274 @@
+"""Preflight: its figures against the compiler's and hand counts, its verdict, and bad input.
+
+What needs libtpu is in this file alone, and compiles one small model once.
+"""
+
+# ruff: noqa: E501 - HLO has long lines
+
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+from jax.experimental import topologies
+
+from clevit_jax import program, sharding, swin
+from clevit_jax.experiment import ConfigError, Plan
+from clevit_jax.preflight import arithmetic, check, compiled, preflight, report, targets
+from clevit_jax.swin import SwinConfig
+
+GIB = 2**30
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)"
+)
+
+
+def config(**changes):
+    made = tiny.get_config()
+    made.model.num_classes = 5
+    made.batch_size = made.eval.batch_size = 8
+    made.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return made
+
+
+@pytest.fixture(scope="module")
+def v5e(tmp_path_factory):
+    """What preflight says of the small config on four chips, as JSON, and its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda text, **_: lines.append(text))
+        patch.chdir(tmp_path_factory.mktemp("nothing"))
+        code = preflight(config(), "v5e:2x2", as_json=True)
+    return code, json.loads("\n".join(lines))
+
+
+def _compiled(mesh_shape=(4, 1)):
+    """The same train step, compiled by the test itself."""
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    mesh = sharding.make_mesh(*mesh_shape, devices=devices)
+    made = program.make_program(config(), mesh, num_classes=5, plan=Plan(100, 8, 3), platform="tpu")
+    lowered = made.train_step.trace(made.like, made.train_batch).lower(lowering_platforms=("tpu",))
+    return made, lowered.compile()
+
+
+@needs_libtpu
+def test_memory_and_arithmetic_are_the_compilers(v5e):
+    code, facts = v5e
+    assert (code, facts["fits"]) == (0, True)
+    made, done = _compiled()
+    plan, train = done.memory_analysis(), facts["train"]
+    memory = train["memory"]
+    assert memory["arguments"] == plan.argument_size_in_bytes
+    assert memory["temporaries"] == plan.temp_size_in_bytes
+    assert memory["code"] == plan.generated_code_size_in_bytes
+    assert memory["outputs"] == plan.output_size_in_bytes - plan.alias_size_in_bytes
+    assert train["peak_memory"] == sum(memory.values())
+    assert train["flops"] == done.cost_analysis()["flops"]
+    # The state is replicated, so a device holds all of it, and its two images of 16 x 16.
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.like))
+    assert memory["arguments"] >= state + 2 * 16 * 16 * 3
+    # The gradients, in at most float32, go round once; features and sums beside are small.
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(made.like.params))
+    reduced = train["traffic"]["all-reduce"]
+    assert 2 * parameters <= reduced["size"] <= 4 * parameters + 10_000
+    assert reduced["sent"] == pytest.approx(reduced["size"] * 2 * 3 / 4)
+    assert facts["dtype"] == "bfloat16"
+    assert facts["seconds"]["compiler"] == pytest.approx(train["cycles"] / 1.503e9, rel=1e-3)
+    assert facts["images_per_second_all"] == pytest.approx(8 / facts["seconds"]["step"])
+
+
+@needs_libtpu
+def test_what_a_person_reads(v5e, capsys, monkeypatch):
+    """From the same figures: a machine of 15 GiB, one of nothing, and the way out of it."""
+    cost = compiled.Cost(
+        memory=compiled.Memory(GIB, 2 * GIB, 0, GIB / 2), flops=1e9, bytes_accessed=2e9, cycles=3e6,
+        traffic={"all-reduce": compiled.Traffic(2, 4e6, 6e6)},
+    )  # fmt: skip
+    monkeypatch.setattr(check, "_try", lambda *_: (cost, ""))
+    assert preflight(config(), "v5e:2x2") == 0
+    text = capsys.readouterr().out
+    assert "v5e:2x2: 4 x TPU v5 lite, mesh 4 x 1" in text
+    assert "FITS: 3.50 of 15.75 GiB (22 %)." in text
+    assert "all-reduce, MB sent            6.0         6.0" in text
+    assert "An update: 2.0 ms (2.0 by its cycles, 0.0 for the interconnect;" in text
+    big = compiled.Cost(compiled.Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})
+    monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
+    assert preflight(config(batch_size=64), "v5e:2x2") == 1
+    text = capsys.readouterr().out
+    assert "DOES NOT FIT into 15.75 GiB a device." in text
+    for way in ("model.remat=blocks", "mesh.fsdp=4", "batch_size=32", "accumulation=2"):
+        assert f"--config.{way}" in text
+    assert "only the 32 images of a part" in text
+    full = preflight(config(batch_size=4, model__remat="blocks", mesh__fsdp=4), "v5e:2x2")
+    text = capsys.readouterr().out
+    assert full == 1
+    assert "--config" not in text
+    assert "a machine with more memory a device" in text
+
+
+@needs_libtpu
+def test_the_compiler_gives_up():
+    """The figures are its own."""
+    target = targets.find_target("v5e:2x2")
+    where = jax.sharding.SingleDeviceSharding(target.devices[0])
+    shape = jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.bfloat16, sharding=where)
+    step = jax.jit(lambda x: jnp.sin(x.T) @ x, out_shardings=where)
+    cost, problem = check._try(step, (shape,), target)
+    assert cost is None
+    assert "15.75G" in problem
+
+
+@pytest.mark.parametrize(
+    ("topology", "says"),
+    [
+        ("v5e", r"'v5e'; it must be local, or .* v5e:4x4"),
+        ("v5e:8", "'v5e:8'; it must be"),
+        ("v9:2x2", "'v9:2x2'; it must be"),
+        ("h200:0", "'h200:0'; it must be"),
+        ("", "''; it must be"),
+    ],
+)
+def test_no_such_machine(topology, says):
+    with pytest.raises(ConfigError, match=says):
+        preflight(config(), topology)
+
+
+@needs_libtpu
+def test_a_shape_that_cannot_be():
+    with pytest.raises(ConfigError, match="--topology v5e:1x1 cannot be had: "):
+        preflight(config(), "v5e:1x1")
+
+
+def test_what_compiles_is_not_installed(monkeypatch):
+    def missing(package):
+        raise targets.importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(targets.importlib.metadata, "version", missing)
+    with pytest.raises(ConfigError, match=r"libtpu is not installed.*'\.\[tpu\]'"):
+        preflight(config(), "v6e:2x2")
+    with pytest.raises(ConfigError, match=r"jax-cuda13-plugin is not installed.*'\.\[cuda\]'"):
+        preflight(config(), "H200:8")
+
+
+def test_bad_settings(tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size is 6, .* 4 devices .* is 4 or 8\."):
+        preflight(config(batch_size=6), "local")
+    with pytest.raises(ConfigError, match=r"set --config.model.num_classes=N, or --config.data"):
+        preflight(config(model__num_classes=0), "local")
+    with pytest.raises(ConfigError, match=r"model\.window"):
+        preflight(config(model__window=1), "local")
+
+
+def test_here(capsys, tmp_path, monkeypatch):
+    """On the CPUs that are here, with classes that are still to be made; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    made = config(model__num_classes=0, data__leaves__classes=3, data__root="leaves")
+    assert preflight(made, "local", as_json=True) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["devices"], facts["num_classes"], facts["dtype"]) == (4, 3, "float32")
+    assert facts["train"]["peak_memory"] > facts["evaluation"]["peak_memory"] > 0
+    assert facts["seconds"] == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [5, 9, 10, 17, 160, 161])
+@pytest.mark.parametrize("start", [1, 4, 30])
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_the_largest_batch(limit, start, gives_up):
+    """Found in few tries where memory is 5 + 3 a unit, also where the compiler tells no figure."""
+    tries = []
+
+    def peak(units):
+        tries.append(units)
+        found = 5.0 + 3 * units
+        return float("inf") if gives_up and found > limit else found
+
+    found = check.largest(peak, limit, start=start, known=peak(start))
+    assert found == max(0, (limit - 5) // 3)
+    assert len(tries) <= 8
+    assert len(set(tries)) == len(tries)
+
+
+PUBLISHED = [  # Swin's README: GMACs of classification at 1000 classes
+    (SwinConfig.variant("tiny", image_size=224), 4.5),
+    (SwinConfig.variant("small", image_size=224), 8.7),
+    (SwinConfig.variant("base", image_size=224), 15.4),
+    (SwinConfig.variant("base", image_size=384, window=12), 47.1),
+    (SwinConfig.variant("large", image_size=224), 34.5),
+]
+
+
+@pytest.mark.parametrize(("model", "gmacs"), PUBLISHED)
+def test_arithmetic_is_what_is_published(model, gmacs):
+    assert arithmetic.forward_flops(model) / 2e9 == pytest.approx(gmacs, rel=0.02)
+
+
+def test_arithmetic_is_what_the_compiler_counts():
+    """Products alone are counted here, so that the compiler's figure is a little larger."""
+    model = SwinConfig(image_size=112, embed_dim=96, depths=(1, 2), num_heads=(3, 6), window=7)
+    graphdef, params = swin.abstract_swin(model)
+    images = jax.ShapeDtypeStruct((1, 112, 112, 3), np.float32)
+    run = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
+    counted = run.lower(params, images).compile().cost_analysis()["flops"]
+    ours = arithmetic.forward_flops(model)
+    assert ours <= counted <= 1.1 * ours
+    assert arithmetic.training_flops(model, 4, 2) == 24 * ours
+
+
+HLO = """
+HloModule jit_step
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %g = bf16[4,8]{1,0} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %m = f32[8] multiply(%x, %x), backend_config={"estimated_cycles":"7"}
+}
+
+%fused (p: f32[8]) -> f32[8] {
+  %r = f32[2]{0} reduce-scatter(%p), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %q = f32[8] negate(%p), backend_config={"estimated_cycles":"1000"}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %f = f32[8] fusion(%p), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"100"}
+  %s = (f32[6]{0}, bf16[10]{0}) all-reduce-start(%p, %f), channel_id=3, replica_groups=mesh['x'=4,'y'=2] {'x','y'}, to_apply=%add
+  %d = (f32[6]{0}, bf16[10]{0}) all-reduce-done(%s)
+  %cs = (f32[3]{0}, f32[3]{0:T(8)S(1)}) collective-permute-start(%p), channel_id=4, source_target_pairs={{0,1},{1,0}}
+  %cd = f32[3]{0} collective-permute-done(%cs)
+  ROOT %e = f32[8] copy(%f), backend_config={"estimated_cycles":"10"}
+}
+"""
+
+
+def test_cycles_by_hand():
+    """Loops as often as they run; a fusion speaks for what is in it."""
+    assert compiled.read_cycles(HLO) == 5 * 7 + 100 + 10
+    assert compiled.read_cycles(HLO.replace("estimated_cycles", "nothing")) is None
+
+
+def test_traffic_by_hand():
+    found = compiled.read_traffic(HLO, devices=8)
+    gather, scatter = found["all-gather"], found["reduce-scatter"]
+    assert (gather.count, gather.size, gather.sent) == (5, 5 * 64, 5 * 64 * 3 / 4)
+    assert (scatter.count, scatter.size, scatter.sent) == (1, 4 * 8, 4 * 8 * 3 / 4)
+    reduced, permuted = found["all-reduce"], found["collective-permute"]
+    assert (reduced.count, reduced.size) == (1, 6 * 4 + 10 * 2)
+    assert reduced.sent == pytest.approx(44 * 2 * 7 / 8)
+    assert (permuted.count, permuted.size, permuted.sent) == (1, 12, 12)
+    assert set(found) == {"all-gather", "reduce-scatter", "all-reduce", "collective-permute"}
+
+
+def test_the_facts_fit_together():
+    """Peaks are powers of two a cycle; two devices of a TPU7x or v4 chip make the chip."""
+    for chip in targets.TPUS.values():
+        assert np.log2(chip.peak / chip.clock) % 1 == 0
+        assert 0.9e9 < chip.clock < 2.5e9
+    assert report.GIB == GIB
