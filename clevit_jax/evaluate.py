@@ -53,8 +53,14 @@ def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(own[:, 0]), classes, before.sum(-1, dtype=jnp.int32))
 
 
-def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Any, Batch], Sums]:
+def make_eval_step(
+    graphdef: nnx.GraphDef, gather: Callable[[Any], Any] = lambda params: params
+) -> Callable[[Any, Batch], Sums]:
     """The function of one evaluation batch, for `jax.jit`.
+
+    Args:
+        graphdef: of the Swin.
+        gather: see `step.make_train_step`.
 
     Returns:
         (params, batch) -> sums, with batch `image` uint8 [B, S, S, 3], `label` int32 [B] and
@@ -63,7 +69,7 @@ def make_eval_step(graphdef: nnx.GraphDef) -> Callable[[Any, Batch], Sums]:
     """
 
     def eval_step(params: Any, batch: Batch) -> Sums:
-        logits, _ = nnx.merge(graphdef, params)(normalize_images(batch["image"]))
+        logits, _ = nnx.merge(graphdef, gather(params))(normalize_images(batch["image"]))
         rank = rank_of_label(logits, batch["label"])
         loss = cross_entropy(logits, batch["label"], label_smoothing=0.0)
         # Padding gets a class of its own that is then cut off, so not even a NaN leaks from it.

@@ -179,7 +179,7 @@ def absent(group: Group, wait: int) -> str:
             socket.create_connection((host, int(port)), timeout=5).close()
             reached = f"process 0 is there ({address}), and says how many came"
         except (OSError, ValueError) as error:
-            reached = f"process 0 does not answer at {address} ({error})"
+            reached = f"process 0 does not answer at {address}, or no more ({error})"
         return (
             f"Not all {group.processes} processes came within {wait} s: this is process "
             f"{group.process}, and {reached}. Is each started, and may they talk to each other? "

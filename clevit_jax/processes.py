@@ -87,6 +87,17 @@ def check_alone(what: str, processes: int | None) -> None:
         )
 
 
+def compile_together(function: Any, *arguments: Any) -> None:
+    """Compiles a jitted function on all processes before any of them calls it.
+
+    The first collective of a program waits for the others for seconds only (gloo: 30), and a
+    slower host, or one whose compilation cache is empty, may compile minutes longer.
+    """
+    if count() > 1:
+        function.lower(*arguments).compile()
+        barrier("compiled")
+
+
 @contextlib.contextmanager
 def joined(
     *,

@@ -5,6 +5,7 @@ runs.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,12 +74,18 @@ def make_program(
     optimizer = experiment.optimizer(config, plan, abstract)
     ema = config.optim.ema > 0
     like = abstract_state(abstract, optimizer, mesh, ema=ema)
+    scalars = sharding.replicated(mesh)
+    divided = jax.tree.map(lambda leaf: leaf.sharding, like)
+    # Left to itself, the compiler divides activations as the parameters are, and moves those.
+    constrain = jax.lax.with_sharding_constraint
+    gather = functools.partial(constrain, shardings=scalars)
+    scatter = functools.partial(constrain, shardings=divided.params)
     train_step = make_train_step(
         graphdef, optimizer, views=views, loss=loss, seed=config.seed,
         num_drop_paths=model.num_drop_paths if model.drop_path else 0,
         accumulation=config.accumulation, ema_decay=config.optim.ema,
+        gather=gather, scatter=scatter,
     )  # fmt: skip
-    scalars = sharding.replicated(mesh)
 
     def initial_state(params: Any = None) -> TrainState:
         return create_state(model, optimizer, mesh, seed=config.seed, ema=ema, params=params)
@@ -100,9 +107,9 @@ def make_program(
         train_step=jax.jit(
             train_step,
             donate_argnums=0,
-            out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, like), scalars),
+            out_shardings=(divided, scalars),
         ),
-        eval_step=jax.jit(make_eval_step(graphdef), out_shardings=scalars),
+        eval_step=jax.jit(make_eval_step(graphdef, gather), out_shardings=scalars),
         train_batch=batch(config.batch_size, config.data.resize, id=jnp.int32, epoch=jnp.int32),
         eval_batch=batch(config.eval.batch_size, config.image_size, mask=jnp.bool_),
     )

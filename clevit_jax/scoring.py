@@ -39,10 +39,13 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
     )
 
     def on_devices() -> Iterator[dict[str, jax.Array]]:
-        for batch in batches:
+        for number, rows in enumerate(batches):
             if stop is not None and stop.asked():
                 raise Interrupted
-            yield sharding.to_global(run.program.mesh, batch)
+            batch = sharding.to_global(run.program.mesh, rows)
+            if number == 0:
+                processes.compile_together(run.program.eval_step, params, batch)
+            yield batch
 
     return evaluate(run.program.eval_step, params, on_devices())
 

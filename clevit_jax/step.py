@@ -163,6 +163,8 @@ def make_train_step(
     num_drop_paths: int,
     accumulation: int = 1,
     ema_decay: float = 0.0,
+    gather: Callable[[Any], Any] = lambda params: params,
+    scatter: Callable[[Any], Any] = lambda grads: grads,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The function of one update, for `jax.jit`.
 
@@ -181,6 +183,9 @@ def make_train_step(
         num_drop_paths: `SwinConfig.num_drop_paths`, or 0 for no drop path.
         accumulation: k; divides the batch.
         ema_decay: of the state's average, if it has one.
+        gather: lays out parameters whole on each device before the model sees them, where the
+            state is divided; the activations stay divided by rows alone then.
+        scatter: lays out gradients as the state is.
 
     Returns:
         (state, batch) -> (state, metrics), with batch `image` uint8 [B, S, S, 3] and `label`,
@@ -204,9 +209,9 @@ def make_train_step(
             shape = (batch["label"].shape[0], count, num_drop_paths)
             batch = {**batch, "noise": jax.random.uniform(noise_key, shape)}
         gradients = jax.grad(part_loss, has_aux=True)
-        grads, metrics = _accumulate(
-            lambda part: gradients(state.params, part, key), batch, accumulation
-        )
+        params = gather(state.params)
+        grads, metrics = _accumulate(lambda part: gradients(params, part, key), batch, accumulation)
+        grads = scatter(grads)
         state, more = apply_gradients(state, grads, optimizer, ema_decay=ema_decay)
         return state, {**metrics, **more}
 

@@ -179,6 +179,8 @@ def _loop(
             waiting = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waiting
+            if step == start:
+                processes.compile_together(run.program.train_step, state, batch)
             state, metrics = run.program.train_step(state, batch)
             follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()

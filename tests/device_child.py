@@ -28,7 +28,7 @@ CLASSES, IMAGES, UPDATES = 5, 24, 5
 TRIPLET = {"loss.contrast_kind": "instance_triplet"}
 HALVES = {"accumulation": 2}
 ALONE = {"1x1": {}, "1x1-triplet": TRIPLET, "1x1-halves": HALVES}
-MESHES = ["2x1", "1x2", "4x1", "2x2", "1x4", "8x1", "4x2", "2x4", "1x8"]
+MESHES = ["2x1", "2x2", "8x1", "1x8"]
 RUNS: dict[str, dict[str, Any]] = ALONE | {name: {} for name in MESHES}
 RUNS |= {"2x4-triplet": TRIPLET, "2x4-halves": HALVES}
 # Of the evaluation: less than a batch, so that process 1 has none at all, and more than one.
@@ -78,8 +78,8 @@ def parts(state: Any) -> dict[str, Any]:
 def run(folder: pathlib.Path, name: str) -> None:
     data, fsdp = map(int, name.partition("-")[0].split("x"))
     mesh = sharding.make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
-    program = program_on(mesh, **RUNS[name])
-    config = make_config(**RUNS[name])
+    program = program_on(mesh, **RUNS.get(name, {}))
+    config = make_config(**RUNS.get(name, {}))
     here = {"process_index": processes.index(), "process_count": processes.count(), "threads": 1}
     whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))
 
@@ -99,6 +99,7 @@ def run(folder: pathlib.Path, name: str) -> None:
             )
             made = views.make_views(keys, batch["image"], config=experiment.view_config(config))
             found |= saved("views", dict(zip(("anchor", "positive"), made, strict=True)))
+            processes.compile_together(program.train_step, state, batch)
         state, metrics = program.train_step(state, batch)
         rows.append(jax.device_get(metrics))
         if update == 0:
@@ -114,7 +115,10 @@ def run(folder: pathlib.Path, name: str) -> None:
             pixels[:number], labels[:number], batch_size=config.eval.batch_size, **here
         )
         for index, batch in enumerate(evaluation):
-            sums = program.eval_step(state.eval_params, sharding.to_global(mesh, batch))
+            batch = sharding.to_global(mesh, batch)
+            if index == 0:
+                processes.compile_together(program.eval_step, state.eval_params, batch)
+            sums = program.eval_step(state.eval_params, batch)
             found |= flat(f"sums/{number}/{index}", jax.device_get(sums))
     checkpoints = Checkpoints(folder / name, keep=1)
     checkpoints.save(state, {"name": name})

