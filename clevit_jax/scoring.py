@@ -24,7 +24,7 @@ class Interrupted(Exception):  # noqa: N818 - no error: the caller asked for it
 
 
 def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:
-    """Scores parameters on "test" or "val".
+    """Scores parameters, which lie on the devices, on "test" or "val".
 
     Raises:
         Interrupted: `stop` asked for an end.
@@ -47,7 +47,11 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
                 processes.compile_together(run.program.eval_step, params, batch)
             yield batch
 
-    return evaluate(run.program.eval_step, params, on_devices())
+    def eval_step(params: Any, batch: dict[str, jax.Array]) -> Any:
+        with jax.transfer_guard("disallow"):
+            return run.program.eval_step(params, batch)
+
+    return evaluate(eval_step, params, on_devices())
 
 
 def check_split(run: Run, meta: dict[str, Any]) -> None:

@@ -40,6 +40,8 @@ def get_config():
 """
 TOTAL = 60  # 40 epochs of 12 images in batches of 8
 MINUTE = 60
+# Most of the time is compiling, so that is made short.
+FLAGS = "--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +74,7 @@ class Pair:
         self.port = free_port()
         environ = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": FLAGS.format(devices),
             "PYTHONUNBUFFERED": "1",
         }
         self.children = [
@@ -112,7 +114,7 @@ def alone(place, workdir, *more, devices=1):
         [sys.executable, "-m", "clevit_jax.main", "--config=config.py",
          f"--workdir={workdir}", *more],
         cwd=place, capture_output=True, text=True,
-        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env={**os.environ, "XLA_FLAGS": FLAGS.format(devices)},
     )  # fmt: skip
 
 

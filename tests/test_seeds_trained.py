@@ -171,7 +171,7 @@ def test_stopped_in_a_second_seed_and_gone_on(
     """First while its images are read, then while it is trained; and every bit as without."""
     config.seed = 3
     shutil.copytree(whole / "seed-3", tmp_path / "seed-3")
-    agreed = training._agreed
+    follow = training.Follower.follow
     before = signal.getsignal(signal.SIGTERM)
     # Where the suite runs in the background, Ctrl-C is ignored.
     request.addfinalizer(
@@ -187,13 +187,13 @@ def test_stopped_in_a_second_seed_and_gone_on(
         assert out.endswith("Stopped: 1 of 3 seeds are finished; run the same command to go on.\n")
     assert signal.getsignal(signal.SIGTERM) == before
 
-    def signalled(step, *wishes):
-        if step == 9:  # that is, while update 10 is made
+    def signalled(self, step, *more):
+        if step == 10:  # that is, while update 10 is made
             signal.raise_signal(signal.SIGTERM)
-        return agreed(step, *wishes)
+        follow(self, step, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_agreed", signalled)
+        patch.setattr(training.Follower, "follow", signalled)
         assert train_seeds(config, tmp_path, seeds=2) == 75
     out = capsys.readouterr().out
     assert "Stopped and saved at step 10; run the same command to go on." in out

@@ -19,7 +19,9 @@ import jax
 import numpy as np
 import pytest
 from absl import logging
+from jax import monitoring
 
+from clevit_jax import sharding
 from clevit_jax import train as training
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
 from clevit_jax.data import leaves, pipeline
@@ -125,6 +127,10 @@ def saved(config, workdir, step):
     return jax.device_get(state), meta
 
 
+def placed(run, params):
+    return jax.device_put(params, sharding.replicated(run.program.mesh))
+
+
 def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
@@ -193,6 +199,47 @@ def _last(workdir):
     path = workdir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def test_nothing_is_compiled_twice(root, tmp_path, monkeypatch):
+    """After the first update, save and evaluation, nothing more is traced or compiled."""
+    made: list[tuple[int, str]] = []
+    now = [0]
+
+    def listen(name, _, fun_name="", **more):
+        if name.startswith("/jax/core/compile/"):
+            made.append((now[0], fun_name))
+
+    follow = training.Follower.follow
+
+    def counted(self, step, *more):
+        now[0] = step
+        follow(self, step, *more)
+
+    monkeypatch.setattr(training.Follower, "follow", counted)
+    monitoring.register_event_duration_secs_listener(listen)
+    assert train(make_config(root), tmp_path / "run") == 0
+    assert (0, "jit(train_step)") in made
+    assert (15, "jit(eval_step)") in made
+    # Orbax cuts what it saves into slices, from the first save on.
+    rest = {(step, name) for step, name in made if step and name not in ("slice", "jit(slice)")}
+    assert {step for step, _ in rest} == {15}
+    assert {step for step, name in made if "slice" in name} <= {0, 7}
+
+
+def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):
+    """The loop is guarded: an array of the host that slips into an update is refused."""
+    run = prepare(make_config(root), tmp_path / "run")
+    step = run.program.train_step
+
+    def careless(state, batch):
+        return step(state, {**batch, "label": np.asarray(batch["label"])})
+
+    program = dataclasses.replace(run.program, train_step=careless)
+    careless_run = dataclasses.replace(run, program=program)
+    monkeypatch.setattr(training, "prepare", lambda config, workdir: careless_run)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        train(run.config, run.workdir)
 
 
 def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path):
@@ -331,7 +378,7 @@ def test_another_split_is_scored_when_told(whole, copy, data, capsys):
     assert str(path) in out
     state = saved(whole.config, copy, TOTAL)[0]
     result = json.loads(path.read_text())
-    score = evaluate_split(run, state.ema, "test")
+    score = evaluate_split(run, placed(run, state.ema), "test")
     assert result["last"] == {"step": TOTAL, **dataclasses.asdict(score)}
     assert score.loss != json.loads(before)["last"]["loss"]
     with pytest.raises(ConfigError, match=r"another config.*optim.lr"):
@@ -368,7 +415,7 @@ def test_the_best_is_chosen_on_validation_images(root, tmp_path, capsys, monkeyp
     run = prepare(config, tmp_path)
     assert (
         result["best"]["loss"]
-        == evaluate_split(run, saved(config, tmp_path, best)[0].ema, "test").loss
+        == evaluate_split(run, placed(run, saved(config, tmp_path, best)[0].ema), "test").loss
     )
     assert not {e.name for e in run.dataset.val} & {e.name for e in run.dataset.train}
     facts = json.loads((tmp_path / "run.json").read_text())
