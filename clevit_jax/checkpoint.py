@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from logging import getLogger
 from typing import Any
@@ -42,7 +43,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, *, keep: int, read_only: bool = False):
         self.folder = folder.absolute()
         self._read_only = read_only
-        _check_scores(self.folder)
+        _check_scores(self.folder, read_only=read_only)
         newest = preservation_policy.LatestN(keep)
         best = preservation_policy.BestN(
             get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
@@ -171,10 +172,11 @@ class Checkpoints:
         Raises:
             CheckpointError: it is missing, damaged, or of another shape than `like`.
         """
-        meta = self._read(step, "meta", ocp.args.JsonRestore())
+        meta = self._read(step, "meta", ocp.JsonCheckpointHandler, ocp.args.JsonRestore())
         if check is not None:
             check(meta)
-        return self._read(step, "state", ocp.args.StandardRestore(_abstract(like))), meta
+        how = ocp.args.StandardRestore(_abstract(like))
+        return self._read(step, "state", ocp.StandardCheckpointHandler, how), meta
 
     def restore_params(self, steps: list[int], like: Any, *, average: bool) -> tuple[int, Any]:
         """The parameters alone, of the first of `steps` that can be read.
@@ -191,35 +193,37 @@ class Checkpoints:
             CheckpointError: none can be read, or they are of another shape than `like`.
         """
         part = "ema" if average else "params"
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        how = ocp.args.PyTreeRestore(
+            item={part: like}, restore_args={part: as_numpy}, partial_restore=True
+        )
         problem = CheckpointError(f"{self.folder} has no checkpoint.")
         for step in steps:
             try:
-                with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                    found = reader.restore(
-                        self.folder / str(step) / "state",
-                        args=ocp.args.PyTreeRestore(
-                            item={part: like}, restore_args={part: how}, partial_restore=True
-                        ),
-                    )[part]
+                found = self._read(step, "state", ocp.PyTreeCheckpointHandler, how)[part]
                 if jax.tree.map(np.shape, found) != jax.tree.map(np.shape, like):
-                    raise ValueError("its parameters are of another shape")
-            except Exception as error:  # see _read
-                problem = self._unreadable(step, error)
+                    raise self._unreadable(step, ValueError("its parameters are of another shape"))
+            except CheckpointError as error:
+                problem = error
                 logging.error("%s", problem)
                 continue
             return step, found
         raise problem
 
-    def _read(self, step: int, name: str, how: Any) -> Any:
+    def _read(self, step: int, name: str, handler: Callable[[], Any], how: Any) -> Any:
+        # Each process by itself: one that cannot read it would leave the others waiting in orbax.
+        own = ocp.options.MultiprocessingOptions(
+            primary_host=processes.index(), active_processes={processes.index()}
+        )
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**{name: how}))[name]
+            with ocp.Checkpointer(handler(), multiprocessing_options=own) as reader:
+                return reader.restore(self.folder / str(step) / name, args=how)
         # Damage shows in as many exceptions as there are libraries below.
         except Exception as error:
             raise self._unreadable(step, error) from error
 
     def _move_aside(self, steps: list[int]) -> None:
-        aside = self.folder.with_name(self.folder.name + "-damaged")
+        aside = _aside(self.folder)
         logging.error("The damaged checkpoints %s are moved to %s.", sorted(steps), aside)
         if processes.index() == 0:
             aside.mkdir(exist_ok=True)
@@ -270,6 +274,13 @@ def quiet() -> None:
     # The reads that it gave up at the first damaged file end in tracebacks of their own.
     getLogger("asyncio").setLevel("CRITICAL")
 
+    def unraisable(what: Any) -> None:
+        code = getattr(what.object, "cr_code", None)
+        if code is None or "orbax" not in code.co_filename:
+            sys.__unraisablehook__(what)
+
+    sys.unraisablehook = unraisable
+
 
 def check_room(folder: pathlib.Path, state: Any, kept: str = "None is saved yet.") -> None:
     """Raises NoRoomError unless the disk of `folder`, which may not exist, has room for one.
@@ -289,16 +300,34 @@ def check_room(folder: pathlib.Path, state: Any, kept: str = "None is saved yet.
         raise NoRoomError(problem)
 
 
-def _check_scores(folder: pathlib.Path) -> None:
-    """Raises CheckpointError if a score, which orbax reads unasked, is damaged."""
+def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
+    """Moves a damaged score, which orbax reads unasked, aside: its checkpoint has none then.
+
+    Raises:
+        CheckpointError: one is damaged, and nothing may be changed.
+    """
     for path in sorted(folder.glob("[0-9]*/metrics/metrics")):
         try:
             _top1(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}, the score of a checkpoint, is damaged; delete this file, and the "
-                "checkpoint counts as one without a score."
-            ) from error
+            problem = f"{path}, the score of a checkpoint, is damaged"
+            if read_only:
+                raise CheckpointError(
+                    f"{problem}; delete the folder {path.parent}, and the checkpoint counts as "
+                    "one without a score."
+                ) from error
+            if processes.index() == 0:
+                logging.error("%s; the checkpoint counts as one without a score.", problem)
+                aside = _aside(folder)
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / f"{path.parts[-3]}-metrics", ignore_errors=True)
+                path.parent.rename(aside / f"{path.parts[-3]}-metrics")
+    processes.barrier("scores")
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+    """Where what is damaged is moved to."""
+    return folder.with_name(folder.name + "-damaged")
 
 
 def _reason(error: Exception) -> str:

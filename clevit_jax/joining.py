@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 
 import jax
@@ -18,6 +19,7 @@ import psutil
 from jax._src import clusters
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is given up
+_LOOKING = 1.0  # seconds between two looks at who has come
 _GRACE = 60  # seconds that JAX itself waits longer, so that our sentence comes first
 
 
@@ -158,14 +160,24 @@ def connect(group: Group, *, wait: int) -> None:
 
 def _watch(group: Group, wait: int, everyone: threading.Event) -> None:
     """Ends the process with a sentence unless all have come."""
-    if everyone.wait(wait):
-        return
-    print(f"error: {absent(group, wait)}", file=sys.stderr, flush=True)
+    came, until = list[str](), time.monotonic() + wait
+    while (left := until - time.monotonic()) > 0:
+        if everyone.wait(min(_LOOKING, left)):
+            return
+        if group.process == 0:  # others that wait as long may have given up before it looks
+            came = max(came, _callers(_port(group)), key=len)
+    print(f"error: {absent(group, wait, came)}", file=sys.stderr, flush=True)
     os._exit(2)  # the main thread waits inside JAX, and would be aborted
 
 
-def absent(group: Group, wait: int) -> str:
-    """What a process that waited in vain knows: how many came, and what to run."""
+def absent(group: Group, wait: int, came: list[str]) -> str:
+    """What a process that waited in vain knows: how many came, and what to run.
+
+    Args:
+        group: what it waited for.
+        wait: seconds.
+        came: where others called process 0 from.
+    """
     address = group.coordinator or _coordinator()
     start = (
         f"start the same command on each, with --processes {group.processes} and --process 0 to "
@@ -185,7 +197,6 @@ def absent(group: Group, wait: int) -> str:
             f"{group.process}, and {reached}. Is each started, and may they talk to each other? "
             f"If not all run, {start}."
         )
-    came = _callers(int((address or ":0").rpartition(":")[2]))
     others = f", from {', '.join(sorted(set(came)))}" if came else ""
     return (
         f"Only {1 + len(came)} of {group.processes} processes came within {wait} s (process 0, "
@@ -198,6 +209,10 @@ def _coordinator() -> str | None:
     from jax._src import distributed
 
     return distributed.global_state.coordinator_address
+
+
+def _port(group: Group) -> int:
+    return int((group.coordinator or _coordinator() or ":0").rpartition(":")[2])
 
 
 def _callers(port: int) -> list[str]:

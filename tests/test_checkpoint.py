@@ -245,14 +245,37 @@ def test_a_reader_changes_nothing(opened, copy, mesh, said):
     assert not copy.with_name("checkpoints-damaged").exists()
 
 
-def test_a_damaged_score_is_named(copy):
-    (copy / "2" / "metrics" / "metrics").write_text("{")
-    with pytest.raises(CheckpointError, match=r"2/metrics/metrics.* is damaged; delete this file"):
-        Checkpoints(copy, keep=3)
-    (copy / "2" / "metrics" / "metrics").unlink()
-    checkpoints = Checkpoints(copy, keep=3)
-    assert checkpoints.best() == (3, 0.3)
-    checkpoints.close()
+def test_a_damaged_score_is_none(opened, copy, mesh, said):
+    """Orbax would end with an error of its own, whichever checkpoint it belongs to."""
+    (copy / "3" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(CheckpointError, match=r"3/metrics/metrics.* is damaged; delete the folder"):
+        opened(copy, read_only=True)
+    assert said == []
+    checkpoints = opened(copy)
+    assert "3/metrics/metrics, the score of a checkpoint, is damaged; the ch" in said[0]
+    assert (copy.parent / "checkpoints-damaged" / "3-metrics" / "metrics").read_text() == "{"
+    assert checkpoints.best() == (2, 0.2)
+    assert checkpoints.restore_newest(on(mesh, 0))[1] == {"s": 3}
+    checkpoints.add_score(3, 0.4)
+    assert checkpoints.best() == (3, 0.4)
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [pathlib.Path.unlink, _cut, _empty])
+def test_any_file_may_be_torn(opened, three, mesh, tmp_path, harm):
+    """Either it is not missed and all numbers are right, or the checkpoint before is taken."""
+    seen = set()
+    for number, path in enumerate(sorted(p for p in (three / "3").rglob("*") if p.is_file())):
+        copy = pathlib.Path(shutil.copytree(three, tmp_path / str(number) / "checkpoints"))
+        harm(copy / path.relative_to(three))
+        state, meta = opened(copy).restore_newest(on(mesh, 0))
+        assert meta["s"] in (2, 3), path
+        assert equal(state, values(meta["s"])), path
+        seen.add(meta["s"])
+    assert seen == {2, 3}
 
 
 def test_another_shape_is_not_damage_that_is_cut_to_fit(opened, copy, mesh):
