@@ -103,7 +103,15 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     for way in ("model.remat=blocks", "mesh.fsdp=4", "batch_size=32", "accumulation=2"):
         assert f"--config.{way}" in text
     assert "only the 32 images of a part" in text
-    full = preflight(config(batch_size=4, model__remat="blocks", mesh__fsdp=4), "v5e:2x2")
+    assert "An update: 2.4 ms (it estimates no cycles: 2.4 by bytes read and written, 0.0" in text
+    monkeypatch.setattr(check, "_try", lambda step, *_: (cost if "train" in str(step) else big, ""))
+    assert preflight(config(), "v5e:2x2") == 1
+    text = capsys.readouterr().out
+    assert "  * --config.eval.batch_size=4, for the evaluation.\n\n" in text
+    assert "remat=blocks" not in text
+    monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
+    full = preflight(config(batch_size=4, model__remat="blocks", mesh__fsdp=4, eval__batch_size=4),
+                     "v5e:2x2")  # fmt: skip
     text = capsys.readouterr().out
     assert full == 1
     assert "--config" not in text

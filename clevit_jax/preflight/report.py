@@ -1,6 +1,7 @@
 """What preflight says: whether it fits, what it costs, and what to change."""
 
 import dataclasses
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from clevit_jax.preflight.targets import GIB, Target
 from clevit_jax.swin import SwinConfig
 
 _STATIC = "Static figures of the compiler, not measured."
+_OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +44,7 @@ class Result:
     @property
     def fits(self) -> bool:
         """Whether both steps do."""
-        return all(
-            cost is not None and cost.memory.peak <= self.target.memory
-            for cost in (self.train, self.evaluation)
-        )
+        return _fits(self.train, self.target) and _fits(self.evaluation, self.target)
 
     @property
     def model_flops(self) -> float:
@@ -62,24 +61,31 @@ class Result:
         ring = sent / chip.interconnect if chip.interconnect else 0.0
         # The GPU compiler does not count what it leaves to libraries.
         flops = max(cost.flops, self.model_flops / len(self.target.devices))
-        found = {"interconnect": ring, "arithmetic_bound": flops / chip.peak}
+        found = {
+            "interconnect": ring,
+            "arithmetic_bound": flops / chip.peak,
+            "bytes": cost.bytes_accessed / chip.bandwidth,
+        }
         if chip.clock and cost.cycles:
             found["compiler"] = cost.cycles / chip.clock
-            found["step"] = found["compiler"] + ring
+        longest = max(found["arithmetic_bound"], found["bytes"])
+        found["step"] = found.get("compiler", longest) + ring
         return found
 
 
 def to_json(result: Result) -> dict[str, Any]:
     """Everything, in bytes, seconds and FLOPs. Figures are of one device unless they say `all`.
 
-    `seconds.compiler` is the compiler's estimate of all but the collectives; `interconnect` is what
-    these send over all links at their full speed; `step` is the sum; `arithmetic_bound` is FLOPs by
-    the peak, which no step can beat.
+    `seconds.compiler` is the compiler's estimate of all but the collectives, where it makes one;
+    `interconnect` is what these send over all links at their full speed; `arithmetic_bound` is
+    FLOPs by the peak, which no step can beat; `bytes` is what the operations read and write by the
+    bandwidth of the memory, as if there were no caches. `step` is the compiler's estimate, or else
+    the longer of the last two, and the interconnect.
     """
     target, config = result.target, result.config
     times = result.times()
     performance: dict[str, Any] = {}
-    if "step" in times and target.chip is not None:
+    if times and target.chip is not None:
         whole = times["step"] * target.chip.peak * len(target.devices)
         performance = {
             "images_per_second_all": config.batch_size / times["step"],
@@ -175,12 +181,14 @@ def _speed(result: Result) -> list[str]:
     if not times:
         return ["No times: the figures of this device are not known here."]
     bound = f"{1e3 * times['arithmetic_bound']:.1f} ms if arithmetic at its peak were all"
-    if "step" not in times:
-        return [f"{_STATIC} This compiler estimates no cycles; an update takes at least {bound}."]
+    how = (
+        f"{1e3 * times['compiler']:.1f} by its cycles"
+        if "compiler" in times
+        else f"it estimates no cycles: {1e3 * times['bytes']:.1f} by bytes read and written"
+    )
     return [
-        f"{_STATIC} An update: {1e3 * times['step']:.1f} ms "
-        f"({1e3 * times['compiler']:.1f} by its cycles, {1e3 * times['interconnect']:.1f} for "
-        f"the interconnect; {bound}).",
+        f"{_STATIC} An update: {1e3 * times['step']:.1f} ms ({how}, "
+        f"{1e3 * times['interconnect']:.1f} for the interconnect; {bound}).",
         f"{facts['images_per_second_all']:,.0f} images a second in all, model FLOP utilisation "
         f"{100 * facts['model_flop_utilisation']:.1f} %.",
     ]
@@ -190,17 +198,24 @@ def advice(result: Result) -> list[str]:
     """What to change, one sentence each, the harmless first."""
     config, target = result.config, result.target
     count = len(target.devices)
-    found = []
+    found = list[str]()
+    if not _fits(result.evaluation, target):
+        smaller = max(count, config.eval.batch_size // 2 // count * count)
+        if smaller < config.eval.batch_size:
+            found.append(f"--config.eval.batch_size={smaller}, for the evaluation.")
+    if _fits(result.train, target):
+        return found or [_OTHERWISE]
     if config.model.remat == "none":
         found.append(
             "--config.model.remat=blocks recomputes each block: the same numbers, about a third "
             "more arithmetic."
         )
     state = result.train.memory.arguments if result.train else 0
-    if config.mesh.fsdp == 1 and count > 1 and (not state or state > target.memory / 10):
+    if config.mesh.fsdp == 1 and count % 2 == 0 and (not state or state > target.memory / 10):
+        fsdp = math.gcd(count, 8)
         found.append(
-            f"--config.mesh.fsdp={min(count, 8)} divides parameters, moments and average over "
-            f"{min(count, 8)} devices."
+            f"--config.mesh.fsdp={fsdp} divides parameters, moments and average over {fsdp} "
+            "devices."
         )
     unit = count * config.accumulation
     if config.batch_size > unit:
@@ -215,4 +230,8 @@ def advice(result: Result) -> list[str]:
             f"--config.accumulation={parts}; the contrastive term then compares only the "
             f"{config.batch_size // parts} images of a part with one another."
         )
-    return found or ["a machine with more memory a device, or a smaller model.variant."]
+    return found or [_OTHERWISE]
+
+
+def _fits(cost: Cost | None, target: Target) -> bool:
+    return cost is not None and cost.memory.peak <= target.memory
