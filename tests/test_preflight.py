@@ -7,6 +7,7 @@ What needs libtpu is in this file alone, and compiles one small model once.
 
 import importlib.util
 import json
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,17 @@ def test_the_compiler_gives_up():
     cost, problem = check._try(step, (shape,), target)
     assert cost is None
     assert "15.75G" in problem
+
+
+def test_the_compiler_fails():
+    """Its own mistakes are told in its first line, without what it says below."""
+    step = mock.MagicMock()
+    compile_ = step.trace.return_value.lower.return_value.compile
+    compile_.side_effect = jax.errors.JaxRuntimeError("INTERNAL: no tiles\n  offset_map")
+    target = mock.Mock()
+    target.name = "h200:8"
+    with pytest.raises(ConfigError, match=r"^The compiler for h200:8 fails: INTERNAL: no tiles$"):
+        check._try(step, (), target)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +272,40 @@ def test_cycles_by_hand():
     """Loops as often as they run; a fusion speaks for what is in it."""
     assert compiled.read_cycles(HLO) == 5 * 7 + 100 + 10
     assert compiled.read_cycles(HLO.replace("estimated_cycles", "nothing")) is None
+
+
+GPU_HLO = """HloModule m, is_scheduled=true
+
+%fused (p: bf16[100]) -> bf16[100] {
+  %p.1 = bf16[100]{0} parameter(0)
+  ROOT %n = bf16[100]{0} negate(%p.1)
+}
+
+%body (s: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %s = (f32[8]{0}, s32[]) parameter(0)
+  %x = f32[8]{0} get-tuple-element(%s), index=0
+  %y = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused
+  ROOT %t = (f32[8]{0}, s32[]) tuple(%y, %x)
+}
+
+ENTRY %main (a: bf16[4,10], b: bf16[10,3]) -> bf16[100] {
+  %a = bf16[4,10]{1,0} parameter(0)
+  %b = bf16[10,3]{1,0} parameter(1), metadata={op_name="%a"}
+  %view = bf16[10,4]{0,1} bitcast(%a)
+  %mm = (bf16[4,3]{1,0}, s8[33554432]{0}) custom-call(%view, /*index=1*/%b), custom_call_target="__cublas$gemm"
+  %w = (f32[8]{0}, s32[]) while(%mm), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %rs = f32[7]{0} all-reduce-start(%w), channel_id=3
+  %rd = f32[7]{0} all-reduce-done(%rs)
+  ROOT %f = bf16[100]{0} fusion(%mm, %rd), kind=kLoop, calls=%fused, metadata={op_name="x(%a)"}
+}
+"""
+
+
+def test_bytes_by_hand():
+    """Of the product (without its workspace), five times the loop, a collective, and a fusion."""
+    product, loop = 80 + 60 + 24, 5 * (32 + 32)
+    started, fusion = 28 + (32 + 4), 200 + 24 + 28
+    assert compiled.read_bytes(GPU_HLO) == product + loop + started + fusion
 
 
 def test_traffic_by_hand():

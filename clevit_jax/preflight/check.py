@@ -34,7 +34,7 @@ def preflight(
         0 when both steps fit, 1 when one does not.
 
     Raises:
-        ConfigError: a setting that cannot be used, or an unknown machine.
+        ConfigError: a setting that cannot be used, an unknown machine, or a compiler that fails.
     """
     try:
         experiment.check_numbers(config)
@@ -105,14 +105,15 @@ def _program(config: ConfigDict, mesh: Any, target: Target, num_classes: int) ->
 
 
 def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | None, str]:
-    """What a step costs, or why the compiler gave up."""
+    """What a step costs, or why the compiler found no room for it."""
     lowered = step.trace(*arguments).lower(lowering_platforms=(target.lowering,))
     try:
         done = lowered.compile(compiler_options=target.options or None)
     except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
         if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
-            raise
-        return None, str(error).strip().splitlines()[0]
+            raise ConfigError(f"The compiler for {target.name} fails: {reason}") from error
+        return None, reason
     return compiled.read_cost(done, devices=len(target.devices)), ""
 
 

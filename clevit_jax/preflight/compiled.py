@@ -14,6 +14,10 @@ COLLECTIVES = (
     "ragged-all-to-all", "collective-broadcast",
 )  # fmt: skip
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "c64": 8, "c128": 16}
+_FREE = {  # operations that move nothing by themselves
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
+    "call", "after-all",
+}  # fmt: skip
 _SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+|f8\w+)\[([\d,]*)\]")
 _OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\(")
 
@@ -62,14 +66,15 @@ class Cost:
 
     Attributes:
         memory: see there.
-        flops: floating-point operations, recomputed ones too.
+        flops: floating-point operations, recomputed ones too; None where the compiler does not
+            count them.
         bytes_accessed: that its operations read and write; not all of them reach the memory.
         cycles: the compiler's estimate for all but the collectives, or None where it gives none.
         traffic: by kind of collective.
     """
 
     memory: Memory
-    flops: float
+    flops: float | None
     bytes_accessed: float
     cycles: float | None
     traffic: dict[str, Traffic]
@@ -88,8 +93,8 @@ def read_cost(compiled: Any, *, devices: int) -> Cost:
     text = compiled.as_text()
     return Cost(
         memory=memory,
-        flops=costs.get("flops", 0.0),
-        bytes_accessed=costs.get("bytes accessed", 0.0),
+        flops=costs.get("flops"),
+        bytes_accessed=costs.get("bytes accessed") or read_bytes(text),
         cycles=read_cycles(text),
         traffic=read_traffic(text, devices=devices),
     )
@@ -107,6 +112,32 @@ def read_cycles(text: str) -> float | None:
         if (estimate := re.search(r'"estimated_cycles":"(\d+)"', line))
     ]
     return float(sum(found)) if found else None
+
+
+def read_bytes(text: str) -> float:
+    """Bytes of the operands and results of every operation in scheduled HLO.
+
+    What happens inside a fusion stays on the chip, and the workspaces of library calls (bytes
+    beside their results) are left out. Loops count as `read_cycles` counts them.
+    """
+    computations, entry = _computations(text)
+    sizes: dict[str, float] = {}
+    for line in text.splitlines():
+        if operation := _OPERATION.match(line):
+            sizes[operation[1]] = sum(
+                _size(*found)
+                for found in _SHAPE.findall(operation[2])
+                if operation[3] != "custom-call" or found[0] not in ("s8", "u8")
+            )
+    total = 0.0
+    for line, times in _walk(computations, entry, loops_only=True):
+        operation = _OPERATION.match(line)
+        if operation is None or operation[3] in _FREE or operation[3].endswith("-done"):
+            continue
+        operands = re.findall(r"%([\w.\-]+)", line[operation.end() :].partition(")")[0])
+        moved = [sizes[operation[1]], *(sizes.get(operand, 0.0) for operand in operands)]
+        total += times * sum(moved)
+    return total
 
 
 def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:

@@ -60,7 +60,7 @@ class Result:
         sent = sum(traffic.sent for traffic in cost.traffic.values())
         ring = sent / chip.interconnect if chip.interconnect else 0.0
         # The GPU compiler does not count what it leaves to libraries.
-        flops = max(cost.flops, self.model_flops / len(self.target.devices))
+        flops = max(cost.flops or 0.0, self.model_flops / len(self.target.devices))
         found = {
             "interconnect": ring,
             "arithmetic_bound": flops / chip.peak,
@@ -142,13 +142,14 @@ def to_text(result: Result) -> str:
     costs = [result.train, result.evaluation]
 
     def row(name: str, of: Any, digits: int = 2) -> str:
-        cells = ["-" if cost is None else f"{of(cost):,.{digits}f}" for cost in costs]
+        figures = [None if cost is None else of(cost) for cost in costs]
+        cells = ["-" if figure is None else f"{figure:,.{digits}f}" for figure in figures]
         return f"  {name:<24}{cells[0]:>10}  {cells[1]:>10}"
 
     for field in dataclasses.fields(Memory):
         lines.append(row(f"{field.name}, GiB", lambda c, n=field.name: getattr(c.memory, n) / GIB))
     lines.append(row("peak, GiB", lambda c: c.memory.peak / GIB))
-    lines.append(row("arithmetic, GFLOP", lambda c: c.flops / 1e9, 0))
+    lines.append(row("arithmetic, GFLOP", lambda c: c.flops and c.flops / 1e9, 0))
     lines.append(row("read and written, GB", lambda c: c.bytes_accessed / 1e9, 1))
     kinds = sorted({kind for cost in costs if cost for kind in cost.traffic})
     for kind in kinds:

@@ -197,7 +197,8 @@ def _gpu(name: str, kind: str, count: int) -> Target:
     return Target(
         name=name, platform="gpu", lowering="cuda", devices=topology.devices, chip=chip,
         memory=share * chip.memory,
-        options={"xla_gpu_autotune_level": 0},  # it would run what it compiles
+        # Autotuning would run what it compiles; Triton's products need it to find tiles that work.
+        options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
         software=f"jax {jax.__version__}, jax-cuda13-plugin {version}",
     )  # fmt: skip
 
