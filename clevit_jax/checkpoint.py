@@ -32,7 +32,8 @@ class Checkpoints:
 
     A checkpoint holds the state and a JSON object `meta` (the data iterator, the config, the
     hash of the split). It is written to a temporary folder and renamed when whole, so that a kill
-    at any moment leaves the ones before it.
+    at any moment leaves the ones before it. Several processes go by what process 0 sees of the
+    folder, since a network disk may show the others less for a while.
 
     Args:
         folder: created if missing.
@@ -72,7 +73,8 @@ class Checkpoints:
     def best(self) -> tuple[int, float] | None:
         """Step and top-1 of the best evaluated checkpoint, the latest of equals."""
         scored = [(top1, step) for step in self.steps() if (top1 := self.top1(step)) is not None]
-        return (max(scored)[1], max(scored)[0]) if scored else None
+        top1, step = processes.broadcast("best", max(scored, default=(None, None)))
+        return None if step is None else (step, top1)
 
     def top1(self, step: int) -> float | None:
         """Top-1 that a checkpoint was saved with, if it was evaluated."""
@@ -112,7 +114,8 @@ class Checkpoints:
 
     def add_score(self, step: int, top1: float) -> None:
         """Gives a checkpoint that was saved before it was scored its top-1."""
-        if step not in self.steps() or self.top1(step) is not None:
+        wanted = step in self.steps() and self.top1(step) is None
+        if not processes.broadcast("unscored", wanted):
             return
         if processes.index() == 0:
             made = self.folder / f"score-{step}.tmp"
@@ -141,7 +144,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there are checkpoints, and none can be read; all stay where they are.
         """
-        steps, damaged = self.steps(), list[int]()
+        steps, damaged = processes.broadcast("steps", self.steps()), list[int]()
         for step in reversed(steps):
             problem, restored = "", None
             try:
@@ -322,7 +325,8 @@ def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
                 aside.mkdir(exist_ok=True)
                 shutil.rmtree(aside / f"{path.parts[-3]}-metrics", ignore_errors=True)
                 path.parent.rename(aside / f"{path.parts[-3]}-metrics")
-    processes.barrier("scores")
+    if not read_only:
+        processes.barrier("scores")
 
 
 def _aside(folder: pathlib.Path) -> pathlib.Path:

@@ -105,7 +105,8 @@ def read_start(run: Run) -> Start | None:
     """Reads `model.pretrained` and prints the load report; None where the start is random.
 
     Raises:
-        ConfigError: the weights or the class map cannot be read, or do not fit the model.
+        ConfigError: the weights or the class map cannot be read, do not fit the model, or are
+            not the same on all processes.
         CheckpointError: they are a run that has no readable checkpoint.
     """
     path, class_map = run.config.model.pretrained, run.config.model.class_map
@@ -129,6 +130,12 @@ def read_start(run: Run) -> Start | None:
         "architecture": architecture.to_json(weights.model),
         "report": dataclasses.asdict(report),
     }
+    found = processes.gather("start", facts)
+    if different := [number for number, other in enumerate(found) if other != found[0]]:
+        raise ConfigError(
+            f"model.pretrained: process {different[0]} found other weights in {path} than process "
+            "0; put the same file on all hosts."
+        )
     return Start(params, facts)
 
 

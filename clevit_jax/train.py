@@ -67,11 +67,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     )
     for warning in data.warnings:
         print(f"Warning: {warning}", flush=True)
-    if _say_finished(run):
+    # A network disk may show other hosts less for a while, so process 0 looks for all.
+    if processes.broadcast("finished", _say_finished(run)):
         return 0
-    pretrained = None if rundir.has_checkpoints(workdir) else read_start(run)
+    begun = processes.broadcast("begun", rundir.has_checkpoints(workdir))
+    pretrained = None if begun else read_start(run)
     decode_all(run)
-    if not run.checkpoints.exists():
+    if not begun:
         check_room(run.checkpoints, run.program.like)
     rundir.claim(workdir, config)
     with contextlib.ExitStack() as stack:
@@ -147,7 +149,7 @@ def _loop(
     saver = _Saver(run, checkpoints)
     scores: dict[int, Evaluation] = {}
     # An evaluation that a signal ended is made up for when the run goes on.
-    scored = start == 0 or checkpoints.top1(start) is not None
+    scored = start == 0 or processes.broadcast("scored", checkpoints.top1(start) is not None)
     for step in range(start, total + 1):
         score = None
         if (step > start or not scored) and _evaluation_due(run, step):

@@ -13,6 +13,7 @@ from absl import logging
 from orbax.checkpoint._src.handlers import json_checkpoint_handler
 from orbax.checkpoint._src.path import atomicity
 
+from clevit_jax import processes
 from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
 from clevit_jax.sharding import make_mesh, state_sharding
 from clevit_jax.state import TrainState
@@ -235,6 +236,19 @@ def test_none_can_be_read(opened, copy, mesh, said):
             checkpoints.restore_newest(on(mesh, 0))
     assert sorted(path.name for path in copy.iterdir()) == ["1", "2", "3"]
     assert len(said) == 6
+
+
+def test_all_go_by_what_process_0_sees(opened, copy, mesh, monkeypatch):
+    """A network disk shows it checkpoints 1 and 2 alone, and this process 3, which is the best."""
+    (copy / "1" / "metrics" / "metrics").unlink()
+    there = {"steps": [1, 2], "best": [0.2, 2], "unscored": False}
+    checkpoints = opened(copy)
+    monkeypatch.setattr(processes, "broadcast", lambda name, _: there[name])
+    assert checkpoints.restore_newest(on(mesh, 0))[1] == {"s": 2}
+    assert checkpoints.best() == (2, 0.2)
+    checkpoints.add_score(1, 0.9)
+    assert checkpoints.top1(1) is None
+    assert checkpoints.steps() == [1, 2, 3]
 
 
 def test_a_reader_changes_nothing(opened, copy, mesh, said):

@@ -308,6 +308,15 @@ def test_bytes_by_hand():
     assert compiled.read_bytes(GPU_HLO) == product + loop + started + fusion
 
 
+def test_bytes_are_what_the_compiler_counts():
+    """The CPU's counts them by itself."""
+    image, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((96, 64), (64, 32)))
+    done = jax.jit(lambda a, b: jnp.tanh(a @ b + 1).sum(0)).lower(image, kernel).compile()
+    counted = done.cost_analysis()["bytes accessed"]
+    assert counted > 4 * (96 * 64 + 64 * 32 + 32)
+    assert compiled.read_bytes(done.as_text()) == pytest.approx(counted, rel=1e-3)
+
+
 def test_traffic_by_hand():
     found = compiled.read_traffic(HLO, devices=8)
     gather, scatter = found["all-gather"], found["reduce-scatter"]

@@ -13,7 +13,7 @@ import tiny
 import torch
 import transformers
 
-from clevit_jax import converted, rundir, sharding, trained, weights
+from clevit_jax import converted, processes, rundir, sharding, trained, weights
 from clevit_jax import train as training
 from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.data import leaves
@@ -180,6 +180,22 @@ def test_every_device_gets_its_share_alone(root, file, monkeypatch):
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert moments
     assert not any(leaf.any() for leaf in moments)
+
+
+@pytest.mark.parametrize("hash_there", [None, "0" * 64])
+def test_other_weights_on_another_host(root, file, tmp_path, monkeypatch, hash_there):
+    """Process 0 of two, the other of which has a file of its own under the same name."""
+
+    def gather(_, facts):
+        return [facts, {**facts, "sha256": hash_there or facts["sha256"]}]
+
+    run = prepare(make_config(root, file), tmp_path / "run")
+    monkeypatch.setattr(processes, "gather", gather)
+    if hash_there is None:
+        assert read_start(run) is not None
+    else:
+        with pytest.raises(ConfigError, match=r"process 1 found other weights in .* than p"):
+            read_start(run)
 
 
 def test_another_head_starts_at_zero(file, tmp_path, capsys):
