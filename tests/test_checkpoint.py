@@ -3,7 +3,10 @@
 import errno
 import pathlib
 import shutil
+import sys
 import time
+import types
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,7 @@ from absl import logging
 from orbax.checkpoint._src.handlers import json_checkpoint_handler
 from orbax.checkpoint._src.path import atomicity
 
-from clevit_jax import processes
+from clevit_jax import checkpoint, processes
 from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
 from clevit_jax.sharding import make_mesh, state_sharding
 from clevit_jax.state import TrainState
@@ -236,6 +239,21 @@ def test_none_can_be_read(opened, copy, mesh, said):
             checkpoints.restore_newest(on(mesh, 0))
     assert sorted(path.name for path in copy.iterdir()) == ["1", "2", "3"]
     assert len(said) == 6
+
+
+def test_reads_that_orbax_gave_up_are_not_told(monkeypatch):
+    """Of what goes wrong where nobody can catch it, only what is not orbax's is printed."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    monkeypatch.setattr(logging, "set_verbosity", lambda _: None)
+    monkeypatch.setattr(checkpoint, "getLogger", mock.Mock())
+    checkpoint.quiet()
+    for path in ("site-packages/orbax/serialization.py", "site-packages/grain/reader.py"):
+        code = types.SimpleNamespace(co_filename=path)
+        sys.unraisablehook(types.SimpleNamespace(object=types.SimpleNamespace(cr_code=code)))
+    sys.unraisablehook(types.SimpleNamespace(object=None))
+    assert len(told) == 2
 
 
 def test_all_go_by_what_process_0_sees(opened, copy, mesh, monkeypatch):
