@@ -14,7 +14,7 @@ from clevit_jax import experiment, program, sharding
 from clevit_jax.experiment import ConfigError, Plan
 from clevit_jax.preflight import compiled, report
 from clevit_jax.preflight.compiled import Cost
-from clevit_jax.preflight.targets import Target, find_target
+from clevit_jax.preflight.targets import Target, find_target, first_line
 
 
 def preflight(
@@ -110,7 +110,7 @@ def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | 
     try:
         done = lowered.compile(compiler_options=target.options or None)
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
             raise ConfigError(f"The compiler for {target.name} fails: {reason}") from error
         return None, reason

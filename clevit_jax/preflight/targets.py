@@ -160,7 +160,7 @@ def _tpu(name: str, kind: str, shape: str) -> Target:
         with _quiet():
             topology = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{shape}")
     except Exception as error:  # of the plugin: several kinds, by version
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         if "lockfile" in said or "already in use" in said:
             said = "libtpu is in use by another process, and serves one at a time"
         raise ConfigError(f"--topology {name} cannot be had: {said}.") from error
@@ -190,7 +190,7 @@ def _gpu(name: str, kind: str, count: int) -> Target:
                 target_config=described,
             )  # fmt: skip
     except Exception as error:  # of the plugin: several kinds, by version
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise ConfigError(f"--topology {name} cannot be had: {said}.") from error
     share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_SHARE))
     version = importlib.metadata.version("jax-cuda13-plugin")
@@ -201,6 +201,11 @@ def _gpu(name: str, kind: str, count: int) -> Target:
         options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
         software=f"jax {jax.__version__}, jax-cuda13-plugin {version}",
     )  # fmt: skip
+
+
+def first_line(error: Exception) -> str:
+    """What a compiler says first; pages follow."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _need(package: str, extra: str) -> None:
