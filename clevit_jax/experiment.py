@@ -145,7 +145,12 @@ def decoded_images(
 
 def threads(config: ConfigDict) -> int:
     """Threads that decode."""
-    return config.data.threads or os.cpu_count() or 1
+    return config.data.threads or all_threads()
+
+
+def all_threads() -> int:
+    """As many as there are cores."""
+    return os.cpu_count() or 1
 
 
 def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> SwinConfig:

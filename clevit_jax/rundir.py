@@ -19,6 +19,7 @@ from clevit_jax.experiment import ConfigError, flatten
 
 CONFIG, RUN, RESULT = "config.json", "run.json", "evaluation.json"
 START = "load_report.json"
+MAPS = "maps.json"  # what the deletion test found; see `analysis.deletion`
 CHECKPOINTS = "checkpoints"
 # Settings that say where and how to compute, and do not change what is computed.
 FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")

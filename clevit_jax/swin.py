@@ -187,10 +187,13 @@ class WindowAttention(nnx.Module):
         self.proj = _linear(channels, channels, config, rngs)
 
     def __call__(self, x: jax.Array, mask: Any) -> jax.Array:
-        table = self.relative_position_bias_table[...]
-        bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # [h, N, N]
-        x = window_attention(self.qkv(x), bias, num_heads=self.num_heads, mask=mask)
+        x = window_attention(self.qkv(x), self.bias(), num_heads=self.num_heads, mask=mask)
         return self.proj(x)
+
+    def bias(self) -> jax.Array:
+        """The relative position bias, float32 [h, N, N]."""
+        table = self.relative_position_bias_table[...]
+        return table[relative_position_index(self.window)].transpose(2, 0, 1)
 
 
 class Mlp(nnx.Module):
@@ -234,17 +237,31 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         """`noise`: float32 [B, 2], uniform, for the drop path of the two branches."""
         noise1, noise2 = (None, None) if noise is None else (noise[:, 0], noise[:, 1])
-        x = x + drop_path(self._attend(self.norm1(x)), self.rate, noise1)
+        x = x + drop_path(self.attend(self.norm1(x)), self.rate, noise1)
         return x + drop_path(self.mlp(self.norm2(x)), self.rate, noise2)
 
-    def _attend(self, x: jax.Array) -> jax.Array:
+    def attend(self, x: jax.Array) -> jax.Array:
+        """The attention branch, on normalised tokens [B, H, W, C]."""
+        grid = x.shape[1:3]
+        return self.to_grid(self.attn(self.to_windows(x), self.mask(grid)), grid)
+
+    def mask(self, grid: tuple[int, int]) -> Any:
+        """float32 [n, N, N], of a block that shifts its windows, or None."""
+        return shift_mask(grid, self.window, self.shift) if self.shift else None
+
+    def to_windows(self, x: jax.Array) -> jax.Array:
+        """Tokens [B, H, W, C] -> windows [B, n, N, C], shifted where the block shifts them."""
         batch, height, width, channels = x.shape
         w, shift = self.window, self.shift
-        mask = shift_mask((height, width), w, shift) if shift else None
         if shift:
             x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
         x = x.reshape(batch, height // w, w, width // w, w, channels).swapaxes(2, 3)
-        x = self.attn(x.reshape(batch, -1, w * w, channels), mask)  # [B, n, N, C]
+        return x.reshape(batch, -1, w * w, channels)
+
+    def to_grid(self, x: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        """The inverse of `to_windows`; `grid` is (H, W)."""
+        batch, channels = x.shape[0], x.shape[-1]
+        (height, width), w, shift = grid, self.window, self.shift
         x = x.reshape(batch, height // w, width // w, w, w, channels).swapaxes(2, 3)
         x = x.reshape(batch, height, width, channels)
         return jnp.roll(x, (shift, shift), axis=(1, 2)) if shift else x

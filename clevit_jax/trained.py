@@ -50,6 +50,18 @@ def is_run(path: pathlib.Path) -> bool:
     return (path / rundir.CONFIG).is_file() and (path / rundir.CHECKPOINTS).is_dir()
 
 
+def resize(path: str | pathlib.Path) -> int | None:
+    """Pixels that evaluations of a run bring the shorter side to; None of what is no run."""
+    path = pathlib.Path(path)
+    return rundir.load_config(path).eval.resize if is_run(path) else None
+
+
+def map_name(path: str | pathlib.Path) -> str | None:
+    """The map that the deletion test chose for a run (`analysis.deletion`), None before it."""
+    path = pathlib.Path(path) / rundir.MAPS
+    return rundir.read_facts(path).get("chosen") if path.is_file() else None
+
+
 def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weights:
     """The parameters of a run; nothing in its folder is changed.
 

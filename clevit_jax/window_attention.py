@@ -54,6 +54,30 @@ def shift_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     return np.where(different, np.float32(MASKED), np.float32(0))
 
 
+def attention_weights(
+    qkv: jax.Array, bias: jax.Array, *, num_heads: int, mask: np.ndarray | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """How much each token of a window takes from each other one.
+
+    Args:
+        qkv, bias, num_heads, mask: see `window_attention`.
+
+    Returns:
+        weights float32 [B, n, h, N, N], whose last axis sums to 1, and the values
+        [B, n, N, h, D] in the dtype of `qkv`.
+    """
+    images, windows, tokens, channels = qkv.shape
+    head_channels = channels // (3 * num_heads)
+    qkv = qkv.reshape(images, windows, tokens, 3, num_heads, head_channels)
+    q, k, v = (qkv[..., i, :, :] for i in range(3))  # each [B, n, N, h, D]
+    q = q * jnp.asarray(head_channels**-0.5, q.dtype)
+    scores = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=jnp.float32)
+    scores = scores + bias[None, None]
+    if mask is not None:
+        scores = scores + mask[None, :, None]
+    return jax.nn.softmax(scores, axis=-1), v
+
+
 def window_attention(
     qkv: jax.Array, bias: jax.Array, *, num_heads: int, mask: np.ndarray | None = None
 ) -> jax.Array:
@@ -68,15 +92,6 @@ def window_attention(
     Returns:
         [B, n, N, C] in the dtype of `qkv`; the softmax is computed in float32.
     """
-    images, windows, tokens, channels = qkv.shape
-    head_channels = channels // (3 * num_heads)
-    qkv = qkv.reshape(images, windows, tokens, 3, num_heads, head_channels)
-    q, k, v = (qkv[..., i, :, :] for i in range(3))  # each [B, n, N, h, D]
-    q = q * jnp.asarray(head_channels**-0.5, q.dtype)
-    scores = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=jnp.float32)
-    scores = scores + bias[None, None]
-    if mask is not None:
-        scores = scores + mask[None, :, None]
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B, n, h, N, N]
-    out = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, v)  # [B, n, N, h, D]
-    return out.reshape(images, windows, tokens, num_heads * head_channels)
+    weights, v = attention_weights(qkv, bias, num_heads=num_heads, mask=mask)
+    out = jnp.einsum("bnhqk,bnkhd->bnqhd", weights.astype(v.dtype), v)  # [B, n, N, h, D]
+    return out.reshape(*qkv.shape[:-1], qkv.shape[-1] // 3)

@@ -124,15 +124,19 @@ def decode_eval(
         the memory.
       ValueError: `crop` exceeds `resize`.
     """
+    return centre_crop(read_rgb(data, name), _place(data, name), resize=resize, crop=crop)
+
+
+def centre_crop(image: Image.Image, place: str, *, resize: int, crop: int) -> np.ndarray:
+    """What `decode_eval` does with a decoded image of mode RGB; `place` names it in errors."""
     if crop > resize:
         raise ValueError(f"crop = {crop} must not exceed resize = {resize}.")
-    image = read_rgb(data, name)
     short, long = sorted(image.size)
     scaled = int(resize * long / short)
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and resize * scaled > 2 * limit:
         raise DecodeError(
-            f"{_place(data, name)} is too narrow to be resized: {image.width} x {image.height}."
+            f"{place} is too narrow to be resized: {image.width} x {image.height}."
         )
     width, height = (resize, scaled) if image.width <= image.height else (scaled, resize)
     image = image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,131 @@
+"""The deletion test: does a map show what the model goes by?
+
+The most highlighted fifth of an image is painted over with the image's mean colour, and the
+probability of the class that was predicted falls by so much; painting over a random fifth in pieces of
+the same size lets it fall by so much. The ratio of the two, over many images, says how far to trust a
+map, and the map with the largest one is chosen for a run. Pieces are the cells of the model's
+coarsest grid, so that coarse and fine maps delete the same shapes.
+
+Source: the deletion game of Petsiuk, Das, Saenko, RISE, BMVC 2018, section 4.2, at one share.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clevit_jax.analysis import cam
+from clevit_jax.classifier import Classifier
+
+SHARE = 0.2  # of an image that is painted over
+IMAGES = 50
+DRAWS = 4  # random fifths an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Deletion:
+    """What the test found.
+
+    Attributes:
+        drops: map -> mean fall of the probability, by its most highlighted cells.
+        random: the same by random cells.
+        images: how many there were.
+        cells: on a side of an image.
+        deleted: cells that were painted over in each.
+    """
+
+    drops: dict[str, float]
+    random: float
+    images: int
+    cells: int
+    deleted: int
+
+    @property
+    def chosen(self) -> str:
+        """The CAM (not the roll-out) whose cells matter most."""
+        cams = {name: drop for name, drop in self.drops.items() if name != cam.ROLLOUT}
+        return max(cams, key=lambda name: cams[name])
+
+    def ratio(self, name: str) -> float:
+        """How many times more its cells matter than random ones; nan if these do not matter."""
+        return self.drops[name] / self.random if self.random > 0 else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"chosen": ..., "drops": {...}, ...}`."""
+        return {"chosen": self.chosen, **dataclasses.asdict(self)}
+
+
+def compare_maps(
+    classifier: Classifier,
+    pixels: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> Deletion:
+    """Runs the test.
+
+    Args:
+        classifier: the model.
+        pixels: uint8 [B, S, S, 3]; `IMAGES` are enough.
+        names: of the maps, all of `cam.names` by default.
+        seed: of the random cells.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: there is no image, or the coarsest grid is too small to delete a fifth of.
+    """
+    which = tuple(names or cam.names(classifier.model))
+    cells = classifier.model.grid(len(classifier.model.depths) - 1)
+    deleted = round(SHARE * cells**2)
+    if not len(pixels) or not 0 < deleted < cells**2:
+        raise ValueError(
+            f"The deletion test needs an image and a last grid of at least 2 x 2 tokens; there are "
+            f"{len(pixels)} images, and the grid of {classifier.source} is {cells} x {cells}."
+        )
+    rng = np.random.RandomState(seed)
+    falls: dict[str, list[np.ndarray]] = {name: [] for name in ("random", *which)}
+    for start in range(0, len(pixels), batch_size):
+        part = pixels[start : start + batch_size]
+        probabilities = classifier.probabilities(part)
+        classes = probabilities.argmax(-1)
+        before = probabilities.max(-1)
+
+        def fall(chosen: np.ndarray, part=part, classes=classes, before=before) -> np.ndarray:
+            after = classifier.probabilities(paint_over(part, chosen))
+            return before - after[np.arange(len(part)), classes]
+
+        for name, maps in classifier.maps(part, classes, which).items():
+            chosen = np.stack([top_cells(grid, cells, deleted) for grid in maps])
+            falls[name].append(fall(chosen))
+        for _ in range(DRAWS):
+            order = np.stack([rng.permutation(cells**2) for _ in part])
+            falls["random"].append(fall((order < deleted).reshape(-1, cells, cells)))
+    means = {name: float(np.concatenate(values).mean()) for name, values in falls.items()}
+    return Deletion(means, means.pop("random"), len(pixels), cells, deleted)
+
+
+def top_cells(grid: np.ndarray, cells: int, count: int) -> np.ndarray:
+    """The `count` cells with the largest mean of a map [H, W], as bool [cells, cells].
+
+    Of equal cells the first in reading order come first.
+    """
+    fine = -(-max(grid.shape) // cells) * cells  # a multiple of the cells, not below the map
+    image = Image.fromarray(grid.astype(np.float32))
+    even = np.asarray(image.resize((fine, fine), Image.Resampling.BILINEAR))
+    step = fine // cells
+    means = even.reshape(cells, step, cells, step).mean(axis=(1, 3))
+    chosen = np.zeros(cells**2, bool)
+    chosen[np.argsort(-means.ravel(), kind="stable")[:count]] = True
+    return chosen.reshape(cells, cells)
+
+
+def paint_over(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Images uint8 [B, S, S, 3] with the cells bool [B, n, n] in each image's mean colour."""
+    side, cells = pixels.shape[1], chosen.shape[1]
+    index = np.arange(side) * cells // side  # the cell of each row and column
+    mask = chosen[:, index][:, :, index][..., None]  # [B, S, S, 1]
+    mean = pixels.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
+    return np.where(mask, mean, pixels)

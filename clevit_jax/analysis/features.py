@@ -1,0 +1,110 @@
+"""The mode `features`: features of all images as a file, what they are worth, and a picture.
+
+Beside `--output NAME.npz` (or `.parquet`; see `feature_file`) stand `NAME.png`, a t-SNE of the test
+images, and `NAME.json` with, of a labelled data set,
+
+    train, test      numbers of images
+    knn              k -> accuracy of the majority of the k nearest training images
+    linear_probe     accuracy of a logistic regression on the features
+    retrieval        among the test images: recall_at_1, mean_average_precision, queries
+    source           of the model
+
+Shares are in [0, 1].
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from clevit_jax import rundir
+from clevit_jax.analysis import embedding, feature_file, inputs, probe
+from clevit_jax.analysis.feature_file import Features
+from clevit_jax.analysis.reference import run_over, say, to_features
+from clevit_jax.analysis.stream import collect
+from clevit_jax.analysis.subject import Subject
+from clevit_jax.data.dataset import DataError, Example
+from clevit_jax.experiment import ConfigError
+
+
+def write_features(
+    subject: Subject, output: pathlib.Path, source: str | None = None, *, overwrite: bool = False
+) -> int:
+    """Computes features of the subject's data set, or of any images, and writes them.
+
+    Args:
+        subject: the model.
+        output: `.npz` or `.parquet`.
+        source: a folder, a file or a pattern (`inputs.find`) of images without labels; None takes
+            the data set.
+        overwrite: whether files that are there are replaced.
+
+    Returns:
+        The exit code: 0, or 1 where an image of `source` could not be read.
+
+    Raises:
+        ConfigError, DataError: before anything is written.
+    """
+    feature_file.check_ending(output)
+    picture, facts = output.with_suffix(".png"), output.with_suffix(".json")
+    for path in (output, picture, facts):
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path} is there; name another --output, or replace it: --overwrite.")
+    errors: tuple[str, ...] = ()
+    if source is None:
+        found = _of_dataset(subject)
+        shown = found.only("test")
+    else:
+        found, errors = _of_files(subject, source)
+        shown = found
+    feature_file.write(output, found)
+    for error in errors:
+        say(error)
+    lines = [f"{len(found.files)} images, {found.features.shape[1]} features each: {output}"]
+    if source is None:
+        lines += _measure(found, facts)
+    rows = embedding.choose(len(shown.files))
+    what = f"{len(rows)} of {len(shown.files)}" if len(rows) < len(shown.files) else str(len(rows))
+    title = f"t-SNE of {what} {'test ' if source is None else ''}images, {found.source}"
+    points = embedding.embed(shown.features[rows])
+    embedding.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
+    print("\n".join([*lines, f"Picture: {picture}"]), flush=True)
+    return 1 if errors else 0
+
+
+def _measure(found: Features, path: pathlib.Path) -> list[str]:
+    train, test = found.only("train"), found.only("test")
+    worth = probe.measure(train.features, train.labels, test.features, test.labels)
+    rundir.write_json(path, {**dataclasses.asdict(worth), "source": found.source})
+    return [*worth.lines(), f"Numbers: {path}"]
+
+
+def _of_dataset(subject: Subject) -> Features:
+    dataset = subject.dataset()
+    outputs = {
+        split: run_over(subject, examples, f"{split.capitalize()} images")
+        for split, examples in dataset.splits.items()
+    }
+    problems = [error for part in outputs.values() for error in part.errors]
+    if problems:
+        raise DataError(problems)
+    return to_features(subject, outputs, dataset.class_names)
+
+
+def _of_files(subject: Subject, source: str) -> tuple[Features, tuple[str, ...]]:
+    paths = list(inputs.find(source))
+    examples: Any = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
+    with tqdm(total=len(paths), unit=" images", desc="Images") as bar:
+        outputs = collect(
+            subject.classifier,
+            examples,
+            batch_size=subject.batch_size,
+            threads=subject.threads,
+            progress=bar.update,
+        )
+    if not outputs.examples:
+        raise DataError(outputs.errors)
+    found = to_features(subject, {"": outputs}, ())
+    return dataclasses.replace(found, labels=np.full(len(found.files), -1, np.int32)), outputs.errors

@@ -1,0 +1,162 @@
+"""The mode `predict`: which class each of many images shows, as a table.
+
+A row an image, in the order of their names, folder by folder:
+
+    file                     as it was reached from `--input`
+    class_1, probability_1   the most probable class, and so on to class_K of `--top K`
+    margin                   probability of the first class less that of the second
+    distance                 1 - cosine between its features and those of the nearest training image
+    nearer                   share of the training images that have another one at a smaller distance
+    unlike_training          whether that share is at least `reference.UNLIKE`: 99 %
+    error                    why the image could not be read; the other cells are empty then
+
+The last but two are empty where the training images are not known (`reference.open_reference`).
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from clevit_jax.analysis import inputs, prediction, table
+from clevit_jax.analysis.feature_file import check_ending
+from clevit_jax.analysis.reference import UNLIKE, Reference, open_reference
+from clevit_jax.analysis.stream import Output, stream
+from clevit_jax.analysis.subject import Subject
+from clevit_jax.analysis.table import Table
+from clevit_jax.experiment import ConfigError
+
+
+@dataclasses.dataclass
+class _Counts:
+    images: int = 0
+    errors: int = 0
+    unlike: int = 0
+
+
+def predict(
+    subject: Subject,
+    source: str,
+    output: pathlib.Path,
+    *,
+    top: int = 5,
+    flip: bool = False,
+    resume: bool = False,
+    reference: pathlib.Path | None = None,
+) -> int:
+    """Predicts the class of every image and writes a table, in memory that does not grow.
+
+    Args:
+        subject: the model.
+        source: a folder, a file or a pattern; see `inputs.find`.
+        output: the table, `.csv`, `.json` or `.jsonl`; see `table`.
+        top: classes a row.
+        flip: whether probabilities and features are means over the image and its mirror image.
+        resume: go on with a table that is there, leaving out the files that it has.
+        reference: a file of `--mode features` with the training images; the run's by default.
+
+    Returns:
+        The exit code: 0, or 1 where an image could not be read.
+
+    Raises:
+        ConfigError: nothing to read, or no table to write; before anything is written.
+    """
+    check_ending(output, table.ENDINGS)
+    if output.exists() and not resume:
+        raise ConfigError(f"--output {output} is there; go on with it: --resume, or name another.")
+    total = sum(1 for _ in inputs.find(source))
+    known = open_reference(subject, reference)
+    top = min(top, subject.classifier.model.num_classes)
+    rows = Table(output, _columns(top), resume=resume)
+    counts = _Counts()
+    try:
+        with tqdm(total=total, unit=" images", desc="Predicting") as bar:
+
+            def missing() -> Iterator[pathlib.Path]:
+                for path in inputs.find(source):
+                    if table.written(str(path)) in rows.done:
+                        bar.update()
+                    else:
+                        yield path
+
+            batches = stream(
+                subject.classifier,
+                missing(),
+                subject.classifier.pixels,
+                batch_size=subject.batch_size,
+                threads=subject.threads,
+                flip=flip,
+            )
+            for batch in _in_batches(batches, subject.batch_size):
+                for row in _rows(subject, batch, known, top, counts):
+                    rows.write(row)
+                rows.flush()
+                bar.update(len(batch))
+    finally:
+        rows.close()
+    _report(output, counts, known, skipped=total - counts.images)
+    return 1 if counts.errors else 0
+
+
+def _columns(top: int) -> list[str]:
+    ranked = [f"{what}_{i}" for i in range(1, top + 1) for what in ("class", "probability")]
+    return ["file", *ranked, "margin", "distance", "nearer", "unlike_training", "error"]
+
+
+def _in_batches(outputs: Iterator[Output], size: int) -> Iterator[list[Output]]:
+    batch = []
+    for output in outputs:
+        batch.append(output)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _rows(
+    subject: Subject,
+    batch: Sequence[Output],
+    known: Reference | None,
+    top: int,
+    counts: _Counts,
+) -> Iterator[dict[str, Any]]:
+    good = [output.features for output in batch if not output.error]
+    near = iter(np.stack(known.compare(np.stack(good)), axis=1) if known and good else ())
+    for output in batch:
+        counts.images += 1
+        row: dict[str, Any] = dict.fromkeys(_columns(top))
+        row |= {"file": str(output.item), "error": output.error or None}
+        if output.error:
+            counts.errors += 1
+            yield row
+            continue
+        probabilities = prediction.softmax(output.logits)
+        if probabilities.ndim == 2:  # an image and its mirror image
+            probabilities = probabilities.mean(axis=0)
+        ranked = prediction.rank(probabilities, subject.classifier.class_names, top)
+        row["margin"] = ranked.margin
+        for i in range(top):
+            row[f"class_{i + 1}"] = ranked.class_names[i]
+            row[f"probability_{i + 1}"] = ranked.probabilities[i]
+        if known:
+            row["distance"], row["nearer"] = map(float, next(near))
+            row["unlike_training"] = row["nearer"] >= UNLIKE
+            counts.unlike += row["unlike_training"]
+        yield row
+
+
+def _report(
+    output: pathlib.Path, counts: _Counts, known: Reference | None, *, skipped: int
+) -> None:
+    parts = [f"{counts.images} images"]
+    if skipped > 0:
+        parts.append(f"{skipped} were there already")
+    if counts.errors:
+        parts.append(f"{counts.errors} could not be read (column error)")
+    if known:
+        parts.append(f"{counts.unlike} unlike the training images")
+    print(f"{', '.join(parts)}: {output}")

@@ -1,0 +1,59 @@
+"""What a model says of one image, and which classes it names."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of an image, the first one first.
+
+    Attributes:
+        class_names: of these classes.
+        probabilities: of the same, shares in [0, 1].
+        margin: probability of the first class less that of the second; 1 with a single class.
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    margin: float
+
+    @property
+    def class_name(self) -> str:
+        """The most probable class."""
+        return self.class_names[0]
+
+    @property
+    def probability(self) -> float:
+        """Of the most probable class."""
+        return self.probabilities[0]
+
+    def __str__(self) -> str:
+        pairs = zip(self.class_names, self.probabilities, strict=True)
+        return ", ".join(f"{name} {100 * share:.1f} %" for name, share in pairs)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, float64 [..., K], of logits [..., K]."""
+    logits = logits.astype(np.float64)
+    exponents = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponents / exponents.sum(-1, keepdims=True)
+
+
+def rank(probabilities: np.ndarray, class_names: Sequence[str], top: int) -> Prediction:
+    """The `top` most probable classes, or all there are; of equal ones the lower number first.
+
+    Args:
+        probabilities: [K].
+        class_names: K of them.
+        top: at least 1.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    best = [float(probabilities[i]) for i in order[:2]]
+    return Prediction(
+        class_names=tuple(class_names[i] for i in order[:top]),
+        probabilities=tuple(float(probabilities[i]) for i in order[:top]),
+        margin=best[0] - best[1] if len(best) > 1 else 1.0,
+    )
