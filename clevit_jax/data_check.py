@@ -49,6 +49,16 @@ def check_data(config: ConfigDict, workdir: pathlib.Path) -> int:
     Raises:
         ConfigError: a setting that cannot be used, or a `workdir` that cannot be written.
     """
+    report = write(config, workdir)
+    where = f"{_verdict(report)}; see {workdir / TEXT} and {JSON} beside it."
+    encoding = sys.stdout.encoding or "utf-8"
+    text = render(report) + "\n" + where
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    return 1 if report["errors"] else 0
+
+
+def write(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Checks a data set and writes both files. Returns the report, raises as `check_data`."""
     experiment.check_numbers(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -58,14 +68,11 @@ def check_data(config: ConfigDict, workdir: pathlib.Path) -> int:
         ) from error
     report = _printable(examine(config))
     text = render(report)
-    where = f"{_verdict(report)}; see {workdir / TEXT} and {JSON} beside it."
     rundir.write_json(workdir / JSON, report)
     temporary = (workdir / TEXT).with_suffix(".tmp")
     temporary.write_text(text + "\n" + _verdict(report) + "\n", encoding="utf-8")
     os.replace(temporary, workdir / TEXT)
-    encoding = sys.stdout.encoding or "utf-8"
-    print((text + "\n" + where).encode(encoding, "backslashreplace").decode(encoding))
-    return 1 if report["errors"] else 0
+    return report
 
 
 def examine(config: ConfigDict) -> dict[str, Any]:

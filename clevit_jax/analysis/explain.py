@@ -1,0 +1,210 @@
+"""The mode `explain`: pictures of where a model looks.
+
+For each image a PNG: the square that the model saw, then for the predicted class, and for each class
+that was named, the CAM and the attention roll-out over it.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from clevit_jax import rundir
+from clevit_jax.analysis import cam, deletion, explanation, inputs
+from clevit_jax.analysis.deletion import Deletion
+from clevit_jax.analysis.reference import say
+from clevit_jax.analysis.stream import Output, stream
+from clevit_jax.analysis.subject import Subject
+from clevit_jax.data.dataset import DataError
+from clevit_jax.data.decode import DecodeError
+from clevit_jax.experiment import ConfigError
+
+AUTO = "auto"
+_SHOWN = 224  # pixels a side of each tile, at least
+_MARGIN, _TEXT = 8, 14
+
+
+def explain(
+    subject: Subject,
+    source: str,
+    output: pathlib.Path,
+    *,
+    classes: Sequence[str] = (),
+    name: str = AUTO,
+) -> int:
+    """Writes a picture for each image, `output/FILE.png`, folders as they lie below `source`.
+
+    Args:
+        subject: the model.
+        source: a folder, a file or a pattern; see `inputs.find`.
+        output: folder, made if it is not there; pictures in it are replaced.
+        classes: names of classes to explain besides the predicted one.
+        name: the CAM, one of `cam.names`, or "auto" for the one that the deletion test chooses: on
+            the test images of a run, once; else on the images of `source`.
+
+    Returns:
+        The exit code: 0, or 1 where an image could not be read.
+
+    Raises:
+        ConfigError: no image, no such class or map, or no such folder can be made.
+    """
+    classifier = subject.classifier
+    try:
+        named = [classifier.class_number(class_) for class_ in classes]
+        if name != AUTO:
+            cam.make_maps(classifier.model, (name,))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    paths = list(inputs.find(source))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {output} cannot be made: {error.strerror}.") from error
+    if name == AUTO:
+        name = choose(subject, paths)
+    base = pathlib.Path(source) if pathlib.Path(source).is_dir() else None
+    errors = 0
+    stack = stream(
+        classifier,
+        paths,
+        classifier.pixels,
+        batch_size=subject.batch_size,
+        threads=subject.threads,
+    )
+    for found in tqdm(stack, total=len(paths), unit=" images", desc="Explaining"):
+        if found.error:
+            errors += 1
+            say(found.error)
+            continue
+        place = found.item.relative_to(base) if base else pathlib.Path(found.item.name)
+        path = output / place.parent / f"{place.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save(path, draw(subject, found, named, name))
+    print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}")
+    return 1 if errors else 0
+
+
+def draw(subject: Subject, found: Output, named: Sequence[int], name: str) -> Image.Image:
+    """The picture of one image, which was read again."""
+    classifier = subject.classifier
+    pixels = classifier.pixels(found.item)
+    probabilities = np.exp(found.logits - found.logits.max())
+    probabilities /= probabilities.sum()
+    labels = list(dict.fromkeys([int(probabilities.argmax()), *named]))
+    columns = dict.fromkeys([name, cam.ROLLOUT])
+    several = np.stack([pixels] * len(labels))
+    maps = classifier.maps(several, np.array(labels), tuple(columns))
+    side = max(_SHOWN, len(pixels))
+    tiles = [[("image", Image.fromarray(pixels))]]
+    for row, label in enumerate(labels):
+        if row:
+            tiles.append([("", None)])
+        said = f"{classifier.class_names[label]} {100 * probabilities[label]:.1f} %"
+        for column in columns:
+            grid = explanation.enlarge(maps[column][row], len(pixels))
+            shown = column.partition(":")[0].replace("_", "-")
+            tiles[-1].append((f"{said}\n{shown}", explanation.overlay(pixels, grid)))
+    return _sheet(tiles, side)
+
+
+def _sheet(tiles: list, side: int) -> Image.Image:
+    """Rows of (text of two lines, image or None), as one picture."""
+    font = ImageFont.load_default(_TEXT)
+    head = 2 * (_TEXT + 4)
+    columns = max(map(len, tiles))
+    width = _MARGIN + columns * (side + _MARGIN)
+    sheet = Image.new("RGB", (width, _MARGIN + len(tiles) * (head + side + _MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(tiles):
+        for column, (text, image) in enumerate(line):
+            left = _MARGIN + column * (side + _MARGIN)
+            top = _MARGIN + row * (head + side + _MARGIN)
+            for number, words in enumerate(text.split("\n")):
+                draw.text((left, top + number * (_TEXT + 3)), _fit(words, side, font),
+                          fill="black", font=font)  # fmt: skip
+            if image is not None:
+                tile = image.resize((side, side), Image.Resampling.BICUBIC)
+                sheet.paste(tile, (left, top + head))
+    return sheet
+
+
+def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, its middle cut out where it is wider than its column."""
+    half = len(text) // 2
+    while half > 1 and font.getlength(text) > width:
+        half -= 1
+        text = f"{text[:half]}...{text[-half:]}"
+    return text
+
+
+def _save(path: pathlib.Path, image: Image.Image) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        image.save(temporary, format="PNG")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def choose(subject: Subject, paths: Sequence[pathlib.Path] = ()) -> str:
+    """The CAM that the deletion test prefers; of a run, kept in its `maps.json`."""
+    if subject.is_run:
+        try:
+            return test_of_run(subject).chosen
+        except DataError as error:
+            say(f"The test images are not there ({error.problems[0]}); "
+                "the map is chosen on the images of --input.")  # fmt: skip
+    pixels = []
+    for path in paths:
+        try:
+            pixels.append(subject.classifier.pixels(path))
+        except (DecodeError, OSError):
+            continue  # it is named when it is its turn
+        if len(pixels) == deletion.IMAGES:
+            break
+    return _compare(subject, pixels).chosen if pixels else cam.default(subject.classifier.model)
+
+
+def test_of_run(subject: Subject) -> Deletion:
+    """The deletion test on test images of a run; kept in its workdir.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    kept = subject.path / rundir.MAPS
+    print_ = subject.classifier.fingerprint
+    if kept.is_file():
+        facts = rundir.read_facts(kept)
+        if facts.get("fingerprint") == print_:
+            names = ("drops", "random", "images", "cells", "deleted")
+            return Deletion(**{name: facts[name] for name in names})
+    test = subject.dataset().test
+    rows = np.random.RandomState(0).permutation(len(test))[: deletion.IMAGES]
+    try:
+        pixels = [subject.classifier.pixels(test[i].data, test[i].name) for i in rows]
+    except (DecodeError, OSError) as error:
+        raise DataError([str(error)]) from error
+    found = _compare(subject, pixels)
+    try:
+        rundir.write_json(kept, {**found.to_json(), "fingerprint": print_})
+    except OSError as error:
+        say(f"{kept} cannot be written: {error.strerror}.")
+    return found
+
+
+def _compare(subject: Subject, pixels: list[np.ndarray]) -> Deletion:
+    try:
+        found = deletion.compare_maps(subject.classifier, np.stack(pixels))
+    except ValueError as error:
+        raise ConfigError(f"{error} Name a map: --map {cam.ROLLOUT}.") from error
+    say(
+        f"Deletion test, {found.images} images: the top fifth of {found.chosen} lowers the "
+        f"probability by {100 * found.drops[found.chosen]:.1f} points, a random one by "
+        f"{100 * found.random:.1f} ({found.ratio(found.chosen):.1f} times as much)."
+    )
+    return found

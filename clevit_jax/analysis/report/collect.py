@@ -1,0 +1,303 @@
+"""Gathers what a report says: computes what the model makes of the test images, reads the rest."""
+
+import datetime
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clevit_jax import data_check, experiment, results, rundir
+from clevit_jax.analysis import cam, embedding, explain, explanation, neighbours
+from clevit_jax.analysis.deletion import Deletion
+from clevit_jax.analysis.feature_file import Features
+from clevit_jax.analysis.prediction import softmax
+from clevit_jax.analysis.reference import (
+    UNLIKE,
+    Reference,
+    make_reference,
+    run_over,
+    training_features,
+)
+from clevit_jax.analysis.report import curves, mistakes, pictures
+from clevit_jax.analysis.report.content import Content, Embedding, Facts, Mistake, Score, Tile
+from clevit_jax.analysis.stream import Outputs
+from clevit_jax.analysis.subject import Subject
+from clevit_jax.analysis.table import written
+from clevit_jax.data.dataset import DataError, Dataset
+from clevit_jax.evaluate import Evaluation
+
+MISTAKES = 12
+_VIEWS_SIDE = 1400  # pixels of the longer side of the picture of the views
+
+
+def collect(subject: Subject) -> Content:
+    """Everything that a report of a run says.
+
+    Args:
+        subject: a run that was scored (its evaluation.json is there).
+
+    Raises:
+        DataError: the images of the run are not there.
+        ConfigError: a file of the run cannot be read.
+    """
+    dataset = subject.dataset()
+    training = training_features(subject)
+    outputs = run_over(subject, dataset.test, "Test images")
+    if outputs.errors:
+        raise DataError(outputs.errors)
+    reference = make_reference(training)
+    found = mistakes.confusion(outputs.logits, outputs.labels)
+    tested = explain.test_of_run(subject)
+    scores, seeds, seeds_summary = _scores(subject, outputs)
+    facts = rundir.read_facts(subject.path / rundir.RUN)
+    return Content(
+        title=written(subject.path.absolute().name),
+        written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        summary=_summary(subject, dataset, facts),
+        scores=scores,
+        facts=_result_facts(subject, dataset, facts),
+        class_names=[written(name) for name in dataset.class_names],
+        confusion=found,
+        classes=found.by_class(),
+        seeds=seeds,
+        seeds_summary=seeds_summary,
+        charts=curves.charts(subject.path / "metrics.jsonl"),
+        mistakes=_mistakes(subject, dataset, outputs, training, tested.chosen),
+        maps=_maps(tested),
+        views=_views(subject.path / "views.png"),
+        embedding=_embedding(outputs),
+        worth=_worth(training, outputs, reference),
+        recipe=_recipe(subject),
+        environment=_environment(facts),
+        **_data_check(subject, dataset.split_hash()),
+    )
+
+
+def _summary(subject: Subject, dataset: Dataset, facts: dict[str, Any]) -> list[str]:
+    model = subject.classifier.model
+    counts = [f"{len(examples)} {split}" for split, examples in dataset.splits.items()]
+    return [
+        f"{dataset.num_classes} classes, {', '.join(counts)} images of "
+        f"{written(str(subject.config.data.root or subject.config.data.tfds))}."  # type: ignore[union-attr]
+        f" Swin of {facts['parameters'] / 1e6:.2f} M parameters at {model.image_size} pixels, "
+        f"{facts['updates']} updates of {facts['global_batch']} images.",
+        f"The pictures and tables below are of {written(subject.classifier.source)}.",
+    ]
+
+
+def _scores(
+    subject: Subject, outputs: Outputs
+) -> tuple[list[Score], list[tuple[str, str]], str]:
+    """Lines of the result as evaluation.json has them, and those of the other seeds."""
+    found = rundir.read_facts(subject.path / rundir.RESULT)
+    scores = []
+    for name in ("last", "best"):
+        line = found.get(name)
+        if line is None:
+            continue
+        chosen = {"val": "chosen on the validation images", "test": "chosen on the test set, so it flatters"}  # fmt: skip
+        how = f", {chosen[line.get('chosen_on', 'test')]}" if name == "best" else ""
+        scores.append(Score(f"Test, {name} (step {line['step']}{how})", _evaluation(line)))
+        if "val" in line:
+            label = f"Validation, {name} (step {line['step']})"
+            scores.append(Score(label, _evaluation(line["val"])))
+    counted = mistakes.evaluation(outputs.logits, outputs.labels)
+    if not any(_same(counted, score.evaluation) for score in scores):
+        label = f"Test, counted anew for this page ({written(subject.classifier.source)})"
+        scores.append(Score(label, counted))
+    siblings = results.seed_folders(subject.path.absolute().parent)
+    if subject.path.absolute() not in {path.absolute() for path in siblings.values()}:
+        return scores, [], ""
+    finished = {seed: run.last for seed, path in siblings.items()
+                if (run := results.read(path)).finished and run.last}  # fmt: skip
+    rows = [(str(seed), f"{100 * line['top1']:.2f} %") for seed, line in finished.items()]
+    if len(rows) < 2:
+        return scores, [], ""
+    mean, deviation = results.mean_and_deviation([line["top1"] for line in finished.values()])
+    spread = f", deviation {100 * deviation:.2f}" if deviation is not None else ""
+    return scores, rows, f"Mean of {len(rows)} seeds {100 * mean:.2f} %{spread} (last step, top-1)."
+
+
+def _same(one: Evaluation, other: Evaluation) -> bool:
+    """Whether they are equal as far as digits are shown."""
+    return str(one) == str(other)
+
+
+def _evaluation(line: dict[str, Any]) -> Evaluation:
+    names = ("top1", "top5", "mean_per_class", "loss", "count")
+    return Evaluation(**{name: line[name] for name in names})
+
+
+def _result_facts(
+    subject: Subject, dataset: Dataset, facts: dict[str, Any]
+) -> list[tuple[str, str]]:
+    assert subject.config is not None
+    images = {split: str(len(examples)) for split, examples in dataset.splits.items()}
+    return [
+        ("Seed", str(subject.config.seed)),
+        ("Split", f"{facts['split_hash'][:8]} ({dataset.recognised_by})"),
+        ("Seed of the split", str(subject.config.data.split_seed)),
+        ("Best step chosen on", {"val": "validation", "test": "test"}[facts["chosen_on"]]),
+        ("Images", ", ".join(f"{count} {split}" for split, count in images.items())),
+        ("Peak learning rate", f"{facts['peak_learning_rate']:.3g}, "
+         f"head {facts['peak_learning_rate_head']:.3g}"),
+        ("Start", _start(subject)),
+    ]  # fmt: skip
+
+
+def _start(subject: Subject) -> str:
+    path = subject.path / rundir.START
+    if not path.is_file():
+        return "random parameters"
+    facts = rundir.read_facts(path)
+    return f"{written(str(facts.get('source')))} ({facts.get('dialect')})"
+
+
+def _mistakes(
+    subject: Subject, dataset: Dataset, outputs: Outputs, training: Features, name: str
+) -> list[Mistake]:
+    """The worst mistakes, each with its CAMs and the nearest training images of both classes."""
+    classifier = subject.classifier
+    rows = mistakes.worst(outputs.logits, outputs.labels, MISTAKES)
+    if not rows:
+        return []
+    examples = [outputs.examples[row] for row in rows]
+    seen = np.stack([classifier.pixels(example.data, example.name) for example in examples])
+    labels, predicted = outputs.labels[rows], outputs.logits[rows].argmax(-1)
+    maps = [classifier.maps(seen, classes, (name,))[name] for classes in (predicted, labels)]
+    shares = softmax(outputs.logits[rows])
+    found = []
+    for i, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        names = [written(dataset.class_names[k]) for k in (int(labels[i]), int(predicted[i]))]
+        tiles = [Tile("test image", names[0], pictures.of_pixels(seen[i]))]
+        for heading, class_name, grids in (
+            ("speaks for", names[1], maps[0]),
+            ("speaks for", names[0], maps[1]),
+        ):
+            grid = explanation.enlarge(grids[i], classifier.model.image_size)
+            shown = pictures.address(explanation.overlay(seen[i], grid))
+            tiles.append(Tile(heading, class_name, shown))
+        for label, class_name in ((predicted[i], names[1]), (labels[i], names[0])):
+            near = neighbours.nearest_of_class(
+                outputs.features[row], training.features, training.labels, int(label)
+            )
+            if near is None:
+                continue
+            other = dataset.train[near[0]]
+            pixels = classifier.pixels(other.data, other.name)
+            heading = f"nearest in training, distance {near[1]:.3f}"
+            tiles.append(Tile(heading, class_name, pictures.of_pixels(pixels)))
+        right_share, predicted_share = (float(shares[i, k]) for k in (labels[i], predicted[i]))
+        found.append(
+            Mistake(written(example.name), *names, right_share, predicted_share, tuple(tiles))
+        )
+    return found
+
+
+def _maps(tested: Deletion) -> str:
+    other = tested.ratio(cam.ROLLOUT)
+    return (
+        f"Colours: {tested.chosen}, chosen by the deletion test on {tested.images} test images. "
+        f"Painting over its top fifth lowers the probability of the prediction by "
+        f"{100 * tested.drops[tested.chosen]:.1f} points, a random fifth by "
+        f"{100 * tested.random:.1f}: {tested.ratio(tested.chosen):.1f} times as much "
+        f"(attention roll-out: {other:.1f} times)."
+    )
+
+
+def _views(path: pathlib.Path) -> str:
+    if not path.is_file():
+        return ""
+    with Image.open(path) as image:
+        side = min(_VIEWS_SIDE, max(image.size))
+        return pictures.address(image, side=side)
+
+
+def _embedding(outputs: Outputs) -> Embedding:
+    rows = embedding.choose(len(outputs.examples))
+    points = embedding.embed(outputs.features[rows]).astype(np.float64)
+    points -= points.min(axis=0)
+    points /= np.maximum(points.max(), 1e-9)
+    names = outputs.names
+    return Embedding(
+        points=[(round(float(x), 4), round(float(y), 4)) for x, y in points],
+        labels=outputs.labels[rows].tolist(),
+        predicted=outputs.logits[rows].argmax(-1).tolist(),
+        files=[written(names[row]) for row in rows],
+        of=len(outputs.examples),
+    )
+
+
+def _worth(training: Features, outputs: Outputs, reference: Reference | None) -> list[str]:
+    knn = neighbours.knn_accuracy(
+        training.features, training.labels, outputs.features, outputs.labels
+    )
+    shares = ", ".join(f"k = {k} {100 * share:.2f} %" for k, share in knn.items())
+    lines = [f"Test accuracy of the nearest training images, by the cosine of features: {shares}."]
+    retrieved = neighbours.retrieval(outputs.features, outputs.labels)
+    if retrieved:
+        lines.append(
+            "Retrieval among the test images: R@1 "
+            f"{100 * retrieved.recall_at_1:.2f} %, mAP "
+            f"{100 * retrieved.mean_average_precision:.2f} %."
+        )
+    if reference:
+        _, nearer = reference.compare(outputs.features)
+        unlike = int((nearer >= UNLIKE).sum())
+        lines.append(
+            f"{unlike} of {len(nearer)} test images ({100 * unlike / len(nearer):.1f} %) are "
+            f"farther from the training images than {100 * UNLIKE:.0f} % of these are from each "
+            "other; --mode predict would mark them as unlike."
+        )
+    return lines
+
+
+def _recipe(subject: Subject) -> list[Facts]:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, value in experiment.flatten(subject.config).items():
+        group, _, rest = name.rpartition(".")
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, tuple | bool) else str(value)  # fmt: skip
+        groups.setdefault(group or "experiment", []).append((rest, written(text)))
+    return [Facts(group, rows) for group, rows in groups.items()]
+
+
+def _environment(facts: dict[str, Any]) -> list[Facts]:
+    tables = []
+    for number, start in enumerate(facts["starts"], start=1):
+        device, count = start["devices"]
+        rows = [
+            ("started", start["started"]),
+            ("from step", str(start["step"])),
+            ("devices", f"{count} {device}"),
+            ("processes", str(start["processes"])),
+            ("command", written(" ".join(start["command"]))),
+            ("python", start["python"]),
+            *((name, str(version)) for name, version in start["versions"].items()),
+        ]
+        tables.append(Facts(f"Start {number}", rows))
+    return tables
+
+
+def _data_check(subject: Subject, split_hash: str) -> dict[str, Any]:
+    """What `--mode check_data` wrote; it is run where that was not done."""
+    assert subject.config is not None
+    path = subject.path / data_check.JSON
+    found = rundir.read_facts(path) if path.is_file() else {}
+    if found.get("split_hash") != split_hash:
+        found = data_check.write(subject.config, subject.path)
+    images = found.get("images") or {}
+    rows = [("layout", str(found.get("layout"))), ("images read", str(images.get("read"))),
+            ("unreadable", str(images.get("unreadable"))), ("missing", str(images.get("missing")))]  # fmt: skip
+    for side in ("width", "height"):
+        if isinstance(images.get(side), dict):
+            low, middle, high = (images[side][name] for name in ("min", "median", "max"))
+            rows.append((f"{side}, pixels", f"{low} to {high}, median {middle}"))
+    findings = [
+        (kind, written(finding["sentence"]))
+        for kind, name in (("error", "errors"), ("warning", "warnings"))
+        for finding in found.get(name, [])
+    ]
+    return {"data_check": rows, "findings": findings}
+

@@ -1,0 +1,61 @@
+"""The curves of a run, out of its metrics.jsonl."""
+
+import json
+import pathlib
+from typing import Any
+
+from clevit_jax.analysis.report.content import Chart, Curve
+
+MOST = 600  # points of a curve; more are thinned out evenly
+# Title, unit and the names of metrics with what the legend calls them.
+_CHARTS = (
+    ("Loss", "nats", {
+        "train/loss_anchor": "anchor, training", "train/loss_positive": "positive, training",
+        "train/loss_contrast": "contrastive, training", "val/loss": "validation",
+        "test/loss": "test",
+    }),
+    ("Accuracy", "%", {
+        "train/accuracy": "anchor, training", "val/top1": "validation", "test/top1": "test",
+    }),
+    ("Learning rate", "", {"train/lr": "backbone", "train/lr_head": "head"}),
+)  # fmt: skip
+
+
+def charts(path: pathlib.Path) -> list[Chart]:
+    """Loss, accuracy and learning rate by update; charts without a point are left out."""
+    records = _records(path)
+    found = []
+    for title, unit, named in _CHARTS:
+        scale = 100 if unit == "%" else 1
+        curves = []
+        for metric, name in named.items():
+            points = [
+                (record["step"], scale * record[metric])
+                for record in records
+                if isinstance(record.get(metric), int | float)
+            ]
+            if points:
+                curves.append(Curve(name, _thinned(points)))
+        if curves:
+            found.append(Chart(title, unit, curves))
+    return found
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    step = -(-len(points) // MOST)
+    kept = points[::step]
+    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def _records(path: pathlib.Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if isinstance(record["step"], int):
+                records.append(record)
+        except (ValueError, KeyError, TypeError):
+            continue  # the torn last line of a killed run
+    return records

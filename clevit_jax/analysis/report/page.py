@@ -1,0 +1,62 @@
+"""A report as one HTML file that needs nothing else: no network, no other file."""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from clevit_jax.analysis.report.content import Content
+
+_PAIRS = 100  # most confused pairs that are listed
+
+
+def render(content: Content) -> str:
+    """The page. Every name is escaped: as HTML by Jinja, in the data of the scripts as JSON."""
+    pairs = content.confusion.pairs()
+    return _template().render(
+        content=content,
+        data=_data(content),
+        pairs=pairs[:_PAIRS],
+        number_of_pairs=len(pairs),
+        style=Markup(_asset("style.css")),
+        scripts=[Markup(_asset(name)) for name in ("tables.js", "charts.js", "matrix.js")],
+    )
+
+
+def _data(content: Content) -> dict[str, Any]:
+    """What the scripts draw from."""
+    confusion = content.confusion
+    return {
+        "classes": list(content.class_names),
+        "confusion": confusion.cells.tolist(),
+        "order": confusion.order(),
+        "charts": [dataclasses.asdict(chart) for chart in content.charts],
+        "embedding": dataclasses.asdict(content.embedding) if content.embedding else None,
+    }
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    return json.dumps(value, **{**options, "separators": (",", ":")})
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.policies["json.dumps_function"] = _dumps
+    environment.filters["percent"] = _percent
+    return environment.from_string(_asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    folder = importlib.resources.files("clevit_jax.analysis.report") / "assets"
+    return (folder / name).read_text(encoding="utf-8")

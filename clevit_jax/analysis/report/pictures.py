@@ -1,0 +1,26 @@
+"""Pictures inside a page, as `data:` addresses."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+SIDE = 200  # pixels of a tile
+_QUALITY = 82
+
+
+def address(image: Image.Image, *, side: int = SIDE) -> str:
+    """A WebP of the image, its longer side at most `side` pixels (small ones are enlarged)."""
+    scale = side / max(image.size)
+    if scale < 1 or max(image.size) * 2 <= side:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, format="WEBP", quality=_QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def of_pixels(pixels: np.ndarray) -> str:
+    """The address of pixels uint8 [S, S, 3]."""
+    return address(Image.fromarray(pixels))
