@@ -246,14 +246,16 @@ class Classifier:
             while size < len(rows):
                 size *= 2
         size = -(-size // devices) * devices
-        return np.concatenate([rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))])
+        return np.concatenate(
+            [rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))]
+        )
 
     def _chunks(self, images: AnImage | Sequence[AnImage]) -> list[np.ndarray]:
         """The pixels of one image or several, at most `BATCH_SIZE` at a time."""
         one = isinstance(images, str | pathlib.Path | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         )
-        rows = [self.pixels(image) for image in ([images] if one else images)]  # type: ignore[union-attr, list-item]
+        rows = [self.pixels(image) for image in ([images] if one else images)]  # type: ignore[union-attr]
         if not rows:
             raise ValueError("There is no image; give at least one.")
         return [np.stack(rows[i : i + BATCH_SIZE]) for i in range(0, len(rows), BATCH_SIZE)]

@@ -38,6 +38,7 @@ ADDED: dict[str, Any] = {
     "data.folds": 0,
     "data.fold": 0,
     "data.split_seed": 0,
+    "log.report": True,
 }
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

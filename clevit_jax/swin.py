@@ -242,7 +242,7 @@ class Block(nnx.Module):
 
     def attend(self, x: jax.Array) -> jax.Array:
         """The attention branch, on normalised tokens [B, H, W, C]."""
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
         return self.to_grid(self.attn(self.to_windows(x), self.mask(grid)), grid)
 
     def mask(self, grid: tuple[int, int]) -> Any:

@@ -16,6 +16,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from clevit_jax import experiment, processes, rundir, sharding
+from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.checkpoint import CheckpointError, Checkpoints, NoRoomError, check_room
 from clevit_jax.data import pipeline
 from clevit_jax.evaluate import Evaluation
@@ -85,9 +86,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         if int(state.step) >= run.plan.total:
             print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
             report_checkpoints(run, checkpoints)
-            return 0
-        record_run(run, state)
-        return _loop(run, checkpoints, state, batches, stack)
+            code = 0
+        else:
+            record_run(run, state)
+            code, state = _loop(run, checkpoints, state, batches, stack)
+    if code == 0 and config.log.report:
+        write_after_training(run, state)
+    return code
 
 
 def _say_finished(run: Run) -> bool:
@@ -140,8 +145,8 @@ def _batches(run: Run) -> Any:
 
 def _loop(
     run: Run, checkpoints: Checkpoints, state: TrainState, batches: Any, stack: contextlib.ExitStack
-) -> int:
-    """Updates until the last step or a signal; returns the exit code."""
+) -> tuple[int, TrainState]:
+    """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
     follower = Follower(run, start)
     stack.callback(follower.close)
@@ -173,7 +178,7 @@ def _loop(
             checkpoints.wait()
             where = f"and saved at step {step}" if step else "before the first update"
             follower.say(f"Stopped {where}; run the same command to go on.")
-            return STOPPED
+            return STOPPED, state
         if step == total:
             break
         # Nothing moves between host and device here but what is moved on purpose.
@@ -187,7 +192,7 @@ def _loop(
             follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
     follower.close()
-    return _report(run, checkpoints, scores, stop)
+    return _report(run, checkpoints, scores, stop), state
 
 
 def _report(run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Stop) -> int:

@@ -103,6 +103,7 @@ def get_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every_steps = 20  # between records in metrics.jsonl and TensorBoard
+    config.log.report = True  # write report.html when the run is finished
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that share a batch; -1 is all that fsdp leaves

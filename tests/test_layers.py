@@ -11,10 +11,12 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "clevit_jax"
 # Top first; a room may import from lower floors only. Rooms that are still to come may be named.
 FLOORS = [
     ["main"],
+    ["modes"],
     ["command_line"],
     ["seeds", "compare"],
     ["parallel"],
-    ["train", "preflight", "analysis"],
+    ["train", "preflight"],
+    ["analysis"],
     ["record", "scoring", "torch_reference"],
     ["run", "classifier", "data_check"],
     ["trained", "pretrained", "export_torch", "results"],
@@ -23,6 +25,7 @@ FLOORS = [
     ["experiment", "weights"],
     ["architecture", "dialects"],
     ["evaluate", "step", "checkpoint"],
+    ["analysis.cam", "analysis.explanation", "analysis.prediction"],
     ["state"],
     ["swin"],
     ["window_attention"],

@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 4
     config.batch_size = 4
     config.epochs = 1
+    config.log.report = False  # tests/test_report.py has it
     config.optim.warmup_epochs = 0.0
     config.model.embed_dim = 8
     config.model.depths = (1, 1)

@@ -144,7 +144,7 @@ def _rollout(swin: Swin, images: jax.Array, classes: jax.Array) -> jax.Array:
 def _attention(block: Block, x: jax.Array) -> jax.Array:
     """Mean over the heads of a block's attention, float32 [B, n, N, N]; rows sum to 1."""
     qkv = block.attn.qkv(block.to_windows(block.norm1(x)))
-    heads, mask = block.attn.num_heads, block.mask(x.shape[1:3])
+    heads, mask = block.attn.num_heads, block.mask((x.shape[1], x.shape[2]))
     weights, _ = attention_weights(qkv, block.attn.bias(), num_heads=heads, mask=mask)
     return weights.mean(axis=2)
 
@@ -153,4 +153,4 @@ def _handed_back(block: Block, shares: jax.Array, matrix: jax.Array) -> jax.Arra
     """Shares [B, H, W] of the tokens after attention -> of those before."""
     inside = block.to_windows(shares[..., None])[..., 0]  # [B, n, N]
     back = jnp.einsum("bnq,bnqk->bnk", inside, matrix)
-    return block.to_grid(back[..., None], shares.shape[1:3])[..., 0]
+    return block.to_grid(back[..., None], (shares.shape[1], shares.shape[2]))[..., 0]

@@ -1,10 +1,10 @@
 """The deletion test: does a map show what the model goes by?
 
-The most highlighted fifth of an image is painted over with the image's mean colour, and the
-probability of the class that was predicted falls by so much; painting over a random fifth in pieces of
-the same size lets it fall by so much. The ratio of the two, over many images, says how far to trust a
-map, and the map with the largest one is chosen for a run. Pieces are the cells of the model's
-coarsest grid, so that coarse and fine maps delete the same shapes.
+The fifth of an image that a map highlights most is painted over with the image's mean colour, and
+the probability of the class that was predicted falls; so it does when a random fifth is painted
+over, in pieces of the same size. The ratio of the two falls, over many images, says how far to
+trust a map, and the map with the largest one is chosen for a run. Pieces are the cells of the
+model's coarsest grid, so that coarse and fine maps delete the same shapes.
 
 Source: the deletion game of Petsiuk, Das, Saenko, RISE, BMVC 2018, section 4.2, at one share.
 """

@@ -1,7 +1,7 @@
 """The mode `explain`: pictures of where a model looks.
 
-For each image a PNG: the square that the model saw, then for the predicted class, and for each class
-that was named, the CAM and the attention roll-out over it.
+For each image a PNG: the square that the model saw, then for the predicted class, and for each
+class that was named, the CAM and the attention roll-out over it.
 """
 
 import os
@@ -98,7 +98,7 @@ def draw(subject: Subject, found: Output, named: Sequence[int], name: str) -> Im
     several = np.stack([pixels] * len(labels))
     maps = classifier.maps(several, np.array(labels), tuple(columns))
     side = max(_SHOWN, len(pixels))
-    tiles = [[("image", Image.fromarray(pixels))]]
+    tiles: list[list[tuple[str, Image.Image | None]]] = [[("image", Image.fromarray(pixels))]]
     for row, label in enumerate(labels):
         if row:
             tiles.append([("", None)])
@@ -110,7 +110,7 @@ def draw(subject: Subject, found: Output, named: Sequence[int], name: str) -> Im
     return _sheet(tiles, side)
 
 
-def _sheet(tiles: list, side: int) -> Image.Image:
+def _sheet(tiles: list[list[tuple[str, Image.Image | None]]], side: int) -> Image.Image:
     """Rows of (text of two lines, image or None), as one picture."""
     font = ImageFont.load_default(_TEXT)
     head = 2 * (_TEXT + 4)
@@ -177,10 +177,10 @@ def test_of_run(subject: Subject) -> Deletion:
         DataError: they cannot be read.
     """
     kept = subject.path / rundir.MAPS
-    print_ = subject.classifier.fingerprint
+    print_of = subject.classifier.fingerprint
     if kept.is_file():
         facts = rundir.read_facts(kept)
-        if facts.get("fingerprint") == print_:
+        if facts.get("fingerprint") == print_of:
             names = ("drops", "random", "images", "cells", "deleted")
             return Deletion(**{name: facts[name] for name in names})
     test = subject.dataset().test
@@ -191,7 +191,7 @@ def test_of_run(subject: Subject) -> Deletion:
         raise DataError([str(error)]) from error
     found = _compare(subject, pixels)
     try:
-        rundir.write_json(kept, {**found.to_json(), "fingerprint": print_})
+        rundir.write_json(kept, {**found.to_json(), "fingerprint": print_of})
     except OSError as error:
         say(f"{kept} cannot be written: {error.strerror}.")
     return found

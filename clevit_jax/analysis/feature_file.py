@@ -1,8 +1,8 @@
 """Features of images as a file: `.npz` or `.parquet`, and no pickle.
 
-Both hold, a row an image: `name`, `split` ("train", "val", "test", or "" where there is none), `label`
-(-1 where it is not known), `features` and `logits` float32; and, of all, `class_names` (of the labels),
-`source` and `fingerprint` of the model that made them.
+Both hold, a row an image: `name`, `split` ("train", "val", "test", or "" where there is none),
+`label` (-1 where it is not known), `features` and `logits` float32; and, of all, `class_names` (of
+the labels), `source` and `fingerprint` of the model that made them.
 """
 
 import dataclasses

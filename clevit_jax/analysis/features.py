@@ -51,7 +51,9 @@ def write_features(
     picture, facts = output.with_suffix(".png"), output.with_suffix(".json")
     for path in (output, picture, facts):
         if path.exists() and not overwrite:
-            raise ConfigError(f"{path} is there; name another --output, or replace it: --overwrite.")
+            raise ConfigError(
+                f"{path} is there; name another --output, or replace it: --overwrite."
+            )
     errors: tuple[str, ...] = ()
     if source is None:
         found = _of_dataset(subject)
@@ -107,4 +109,6 @@ def _of_files(subject: Subject, source: str) -> tuple[Features, tuple[str, ...]]
     if not outputs.examples:
         raise DataError(outputs.errors)
     found = to_features(subject, {"": outputs}, ())
-    return dataclasses.replace(found, labels=np.full(len(found.files), -1, np.int32)), outputs.errors
+    return dataclasses.replace(
+        found, labels=np.full(len(found.files), -1, np.int32)
+    ), outputs.errors

@@ -109,7 +109,7 @@ def retrieval(features: np.ndarray, labels: np.ndarray) -> Retrieval | None:
     first, precision, queries = 0, 0.0, 0
     for start, found in _similarities(features, features, same=True):
         order = np.argsort(-found, axis=1, kind="stable")[:, :-1]  # without the query itself
-        for row, ranked in enumerate(labels[order] == labels[start : start + len(found), None]):
+        for ranked in labels[order] == labels[start : start + len(found), None]:
             places = np.flatnonzero(ranked)  # of its class, from 0
             if not len(places):
                 continue

@@ -6,7 +6,7 @@ A row an image, in the order of their names, folder by folder:
     class_1, probability_1   the most probable class, and so on to class_K of `--top K`
     margin                   probability of the first class less that of the second
     distance                 1 - cosine between its features and those of the nearest training image
-    nearer                   share of the training images that have another one at a smaller distance
+    nearer                   share of the training images that have another one at less distance
     unlike_training          whether that share is at least `reference.UNLIKE`: 99 %
     error                    why the image could not be read; the other cells are empty then
 

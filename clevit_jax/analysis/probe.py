@@ -18,7 +18,8 @@ class Worth:
     Attributes:
         train, test: images of each.
         knn: k -> accuracy of the majority of the k nearest training images.
-        linear_probe: accuracy of a logistic regression on the training features; None with one class.
+        linear_probe: accuracy of a logistic regression on the training features; None where there
+            is one class.
         retrieval: among the test images alone; None where no class has two.
     """
 

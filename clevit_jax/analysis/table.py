@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from clevit_jax.experiment import ConfigError
 
 ENDINGS = (".csv", ".json", ".jsonl")
-FORMULA = "=+-@\t\r\n＝＋－＠"
+FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # the last four are the first in full width
 _GUARDED = FORMULA + "'"
 
 

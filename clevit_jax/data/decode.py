@@ -135,9 +135,7 @@ def centre_crop(image: Image.Image, place: str, *, resize: int, crop: int) -> np
     scaled = int(resize * long / short)
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and resize * scaled > 2 * limit:
-        raise DecodeError(
-            f"{place} is too narrow to be resized: {image.width} x {image.height}."
-        )
+        raise DecodeError(f"{place} is too narrow to be resized: {image.width} x {image.height}.")
     width, height = (resize, scaled) if image.width <= image.height else (scaled, resize)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (round((side - crop) / 2.0) for side in (width, height))

@@ -1,7 +1,6 @@
 """Gathers what a report says: computes what the model makes of the test images, reads the rest."""
 
 import datetime
-import json
 import pathlib
 from typing import Any
 
@@ -87,9 +86,7 @@ def _summary(subject: Subject, dataset: Dataset, facts: dict[str, Any]) -> list[
     ]
 
 
-def _scores(
-    subject: Subject, outputs: Outputs
-) -> tuple[list[Score], list[tuple[str, str]], str]:
+def _scores(subject: Subject, outputs: Outputs) -> tuple[list[Score], list[tuple[str, str]], str]:
     """Lines of the result as evaluation.json has them, and those of the other seeds."""
     found = rundir.read_facts(subject.path / rundir.RESULT)
     scores = []
@@ -97,8 +94,9 @@ def _scores(
         line = found.get(name)
         if line is None:
             continue
-        chosen = {"val": "chosen on the validation images", "test": "chosen on the test set, so it flatters"}  # fmt: skip
-        how = f", {chosen[line.get('chosen_on', 'test')]}" if name == "best" else ""
+        on_val = line.get("chosen_on") == "val"
+        chosen = "validation images" if on_val else "test set, so it flatters"
+        how = f", chosen on the {chosen}" if name == "best" else ""
         scores.append(Score(f"Test, {name} (step {line['step']}{how})", _evaluation(line)))
         if "val" in line:
             label = f"Validation, {name} (step {line['step']})"
@@ -170,16 +168,16 @@ def _mistakes(
     shares = softmax(outputs.logits[rows])
     found = []
     for i, (row, example) in enumerate(zip(rows, examples, strict=True)):
-        names = [written(dataset.class_names[k]) for k in (int(labels[i]), int(predicted[i]))]
-        tiles = [Tile("test image", names[0], pictures.of_pixels(seen[i]))]
+        right, wrong = (written(dataset.class_names[k]) for k in (labels[i], predicted[i]))
+        tiles = [Tile("test image", right, pictures.of_pixels(seen[i]))]
         for heading, class_name, grids in (
-            ("speaks for", names[1], maps[0]),
-            ("speaks for", names[0], maps[1]),
+            ("speaks for", wrong, maps[0]),
+            ("speaks for", right, maps[1]),
         ):
             grid = explanation.enlarge(grids[i], classifier.model.image_size)
             shown = pictures.address(explanation.overlay(seen[i], grid))
             tiles.append(Tile(heading, class_name, shown))
-        for label, class_name in ((predicted[i], names[1]), (labels[i], names[0])):
+        for label, class_name in ((predicted[i], wrong), (labels[i], right)):
             near = neighbours.nearest_of_class(
                 outputs.features[row], training.features, training.labels, int(label)
             )
@@ -189,9 +187,9 @@ def _mistakes(
             pixels = classifier.pixels(other.data, other.name)
             heading = f"nearest in training, distance {near[1]:.3f}"
             tiles.append(Tile(heading, class_name, pictures.of_pixels(pixels)))
-        right_share, predicted_share = (float(shares[i, k]) for k in (labels[i], predicted[i]))
+        shared = [float(shares[i, k]) for k in (labels[i], predicted[i])]
         found.append(
-            Mistake(written(example.name), *names, right_share, predicted_share, tuple(tiles))
+            Mistake(written(example.name), right, wrong, shared[0], shared[1], tuple(tiles))
         )
     return found
 
@@ -258,7 +256,9 @@ def _recipe(subject: Subject) -> list[Facts]:
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, value in experiment.flatten(subject.config).items():
         group, _, rest = name.rpartition(".")
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, tuple | bool) else str(value)  # fmt: skip
+        text = f"{value:g}" if isinstance(value, float) else str(value) or '""'
+        if isinstance(value, tuple):
+            text = ", ".join(f"{x:g}" for x in value) or "()"
         groups.setdefault(group or "experiment", []).append((rest, written(text)))
     return [Facts(group, rows) for group, rows in groups.items()]
 
@@ -288,16 +288,17 @@ def _data_check(subject: Subject, split_hash: str) -> dict[str, Any]:
     if found.get("split_hash") != split_hash:
         found = data_check.write(subject.config, subject.path)
     images = found.get("images") or {}
-    rows = [("layout", str(found.get("layout"))), ("images read", str(images.get("read"))),
-            ("unreadable", str(images.get("unreadable"))), ("missing", str(images.get("missing")))]  # fmt: skip
+    rows = [("layout", str(found.get("layout")))]
+    rows += [
+        (f"images {name}", str(images.get(name))) for name in ("read", "unreadable", "missing")
+    ]
     for side in ("width", "height"):
         if isinstance(images.get(side), dict):
             low, middle, high = (images[side][name] for name in ("min", "median", "max"))
-            rows.append((f"{side}, pixels", f"{low} to {high}, median {middle}"))
+            rows.append((f"{side}, pixels", f"{low} to {high}, median {middle:g}"))
     findings = [
         (kind, written(finding["sentence"]))
         for kind, name in (("error", "errors"), ("warning", "warnings"))
         for finding in found.get(name, [])
     ]
     return {"data_check": rows, "findings": findings}
-

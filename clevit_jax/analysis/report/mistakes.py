@@ -15,13 +15,13 @@ class Pair(NamedTuple):
     Attributes:
         label: the right class.
         predicted: the other one.
-        count: images.
+        images: so many.
         share: of the images of the right class, in [0, 1].
     """
 
     label: int
     predicted: int
-    count: int
+    images: int
     share: float
 
 
@@ -62,23 +62,23 @@ class Confusion:
     @property
     def images(self) -> np.ndarray:
         """Images of each class, int [K]."""
-        return np.bincount(self.cells[:, 0], weights=self.cells[:, 2], minlength=self.classes).astype(
-            int
-        )
+        return np.bincount(
+            self.cells[:, 0], weights=self.cells[:, 2], minlength=self.classes
+        ).astype(int)
 
     def pairs(self) -> list[Pair]:
         """All confusions, the most frequent ones first; of equal ones the larger share first."""
         images = self.images
         wrong = self.cells[self.cells[:, 0] != self.cells[:, 1]]
         found = [Pair(int(t), int(p), int(n), n / images[t]) for t, p, n in wrong]
-        return sorted(found, key=lambda pair: (-pair.count, -pair.share, pair.label))
+        return sorted(found, key=lambda pair: (-pair.images, -pair.share, pair.label))
 
     def order(self) -> list[int]:
         """All classes, those of the most confused pairs first and beside each other."""
         both: dict[tuple[int, int], int] = {}
         for pair in self.pairs():  # A taken for B and B for A count together
             key = (min(pair.label, pair.predicted), max(pair.label, pair.predicted))
-            both[key] = both.get(key, 0) + pair.count
+            both[key] = both.get(key, 0) + pair.images
         placed: dict[int, None] = {}
         for key in sorted(both, key=lambda key: (-both[key], key)):
             placed |= dict.fromkeys(key)
@@ -102,7 +102,7 @@ class Confusion:
                 recall=right[k] / images[k] if images[k] else None,
                 precision=right[k] / predicted[k] if predicted[k] else None,
                 mistaken_for=worst[k].predicted if k in worst else None,
-                mistaken=worst[k].count if k in worst else 0,
+                mistaken=worst[k].images if k in worst else 0,
             )
             for k in range(self.classes)
         ]

@@ -3,11 +3,17 @@
 import os
 import pathlib
 
-from clevit_jax import rundir, scoring
+import jax
+from absl import logging
+
+from clevit_jax import processes, rundir, scoring, sharding
 from clevit_jax.analysis.report.collect import collect
 from clevit_jax.analysis.report.page import render
 from clevit_jax.analysis.subject import Subject
+from clevit_jax.classifier import Classifier
 from clevit_jax.experiment import ConfigError
+from clevit_jax.run import Run
+from clevit_jax.state import TrainState
 
 FILE = "report.html"  # in the workdir
 
@@ -30,7 +36,8 @@ def write_report(subject: Subject, output: pathlib.Path | None = None) -> pathli
     """
     if not subject.is_run or subject.config is None:
         raise ConfigError(
-            f"{subject.path} is no run, and a report is about one; --mode features measures any model."
+            f"{subject.path} is no run, and a report is about one; --mode features measures any "
+            "model."
         )
     path = output or subject.path / FILE
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
@@ -47,3 +54,32 @@ def write_report(subject: Subject, output: pathlib.Path | None = None) -> pathli
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_after_training(run: Run, state: TrainState) -> None:
+    """Writes the report of a run that is finished, and says where it is.
+
+    Process 0 writes it on its own devices, and the others wait. The run is over and saved, so what
+    goes wrong here is said and no more.
+    """
+    whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(run.program.mesh))
+    params = whole(state.eval_params)
+    if processes.index() != 0:
+        return
+    try:
+        kind = "average, " if run.config.optim.ema else ""
+        classifier = Classifier(
+            run.program.model,
+            jax.device_get(params),
+            run.dataset.class_names,
+            f"{run.workdir.name} ({kind}step {int(state.step)})",
+            resize=run.config.eval.resize,
+        )
+        path = write_report(Subject(run.workdir, classifier, run.config, True))
+    except Exception as error:
+        logging.error(
+            "The report could not be written: %s Try again: --mode report --workdir %s.",
+            error, run.workdir,
+        )  # fmt: skip
+        return
+    print(f"  {'report':<12} {path}", flush=True)

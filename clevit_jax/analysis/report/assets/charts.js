@@ -44,7 +44,7 @@
     heading.textContent = chart.title + (chart.unit ? `, ${chart.unit}` : "");
     holder.append(heading);
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": heading.textContent }, holder);
-    for (const tick of ticks(low, high, 4)) {
+    for (const tick of ticks(low, high, 5)) {
       element("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), stroke: "var(--line)" }, svg);
       element("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, svg).textContent = say(tick);
     }
