@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import answers
 import hypothesis
 import jax
 import numpy as np
@@ -27,6 +28,12 @@ hypothesis.settings.load_profile("suite")
 def golden() -> pathlib.Path:
     """The folder of the official code's reference numbers."""
     return pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def answered(tmp_path_factory) -> pathlib.Path:
+    """The workdir of `answers.make_run`; for looking only."""
+    return answers.make_run(tmp_path_factory.mktemp("answers"))
 
 
 @pytest.fixture(scope="session")

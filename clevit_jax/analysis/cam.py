@@ -25,10 +25,15 @@ _CAMS = ("hires_cam", "grad_cam")
 
 
 def names(model: SwinConfig) -> tuple[str, ...]:
-    """The maps there are: both CAMs at each stage's end and last `norm1`, and the last norm."""
+    """The maps there are: both CAMs at each stage's end and last `norm1`, and the last norm.
+
+    HiResCAM at the end of the last stage is not among them: nothing but a LayerNorm follows, which
+    does not change when a token is scaled, so tokens times gradients are zero there (Euler).
+    """
     ends = [f"layers.{s}.blocks.{depth - 1}" for s, depth in enumerate(model.depths)]
     layers = (*ends, *(f"{end}.norm1" for end in ends), "norm")
-    return (*(f"{cam}:{layer}" for layer in layers for cam in _CAMS), ROLLOUT)
+    all_of_them = [f"{cam}:{layer}" for layer in layers for cam in _CAMS]
+    return (*(name for name in all_of_them if name != f"hires_cam:{ends[-1]}"), ROLLOUT)
 
 
 def default(model: SwinConfig) -> str:

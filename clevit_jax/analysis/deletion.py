@@ -52,6 +52,14 @@ class Deletion:
         """How many times more its cells matter than random ones; nan if these do not matter."""
         return self.drops[name] / self.random if self.random > 0 else float("nan")
 
+    def __str__(self) -> str:
+        times = f", {self.ratio(self.chosen):.1f} times as much" if self.random > 0 else ""
+        return (
+            f"painting over the fifth that {self.chosen} highlights most lowers the probability of "
+            f"the prediction by {100 * self.drops[self.chosen]:.1f} points{times}; a random fifth, "
+            f"by {100 * self.random:.1f} ({self.images} images)"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """`{"chosen": ..., "drops": {...}, ...}`."""
         return {"chosen": self.chosen, **dataclasses.asdict(self)}

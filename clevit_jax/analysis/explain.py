@@ -153,9 +153,9 @@ def _save(path: pathlib.Path, image: Image.Image) -> None:
 
 def choose(subject: Subject, paths: Sequence[pathlib.Path] = ()) -> str:
     """The CAM that the deletion test prefers; of a run, kept in its `maps.json`."""
-    if subject.is_run:
+    if subject.config is not None:
         try:
-            return test_of_run(subject).chosen
+            return run_test(subject).chosen
         except DataError as error:
             say(f"The test images are not there ({error.problems[0]}); "
                 "the map is chosen on the images of --input.")  # fmt: skip
@@ -170,15 +170,15 @@ def choose(subject: Subject, paths: Sequence[pathlib.Path] = ()) -> str:
     return _compare(subject, pixels).chosen if pixels else cam.default(subject.classifier.model)
 
 
-def test_of_run(subject: Subject) -> Deletion:
-    """The deletion test on test images of a run; kept in its workdir.
+def run_test(subject: Subject) -> Deletion:
+    """The deletion test on the test images; of a run, kept in its workdir.
 
     Raises:
         DataError: they cannot be read.
     """
     kept = subject.path / rundir.MAPS
     print_of = subject.classifier.fingerprint
-    if kept.is_file():
+    if subject.is_run and kept.is_file():
         facts = rundir.read_facts(kept)
         if facts.get("fingerprint") == print_of:
             names = ("drops", "random", "images", "cells", "deleted")
@@ -190,6 +190,8 @@ def test_of_run(subject: Subject) -> Deletion:
     except (DecodeError, OSError) as error:
         raise DataError([str(error)]) from error
     found = _compare(subject, pixels)
+    if not subject.is_run:
+        return found
     try:
         rundir.write_json(kept, {**found.to_json(), "fingerprint": print_of})
     except OSError as error:
@@ -202,9 +204,5 @@ def _compare(subject: Subject, pixels: list[np.ndarray]) -> Deletion:
         found = deletion.compare_maps(subject.classifier, np.stack(pixels))
     except ValueError as error:
         raise ConfigError(f"{error} Name a map: --map {cam.ROLLOUT}.") from error
-    say(
-        f"Deletion test, {found.images} images: the top fifth of {found.chosen} lowers the "
-        f"probability by {100 * found.drops[found.chosen]:.1f} points, a random one by "
-        f"{100 * found.random:.1f} ({found.ratio(found.chosen):.1f} times as much)."
-    )
+    say(f"Deletion test: {found}.")
     return found

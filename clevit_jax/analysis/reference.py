@@ -72,7 +72,7 @@ def open_reference(subject: Subject, path: pathlib.Path | None) -> Reference | N
             )
         return make_reference(found.only("train") if "train" in found.splits else found)
     missing = "so whether an image is unlike the training images is not told."
-    if not subject.is_run:
+    if subject.config is None:
         say(f"{subject.path} is no run; its training images are not known, {missing} "
             "--reference takes a file of --mode features.")  # fmt: skip
         return None
@@ -84,9 +84,9 @@ def open_reference(subject: Subject, path: pathlib.Path | None) -> Reference | N
 
 
 def training_features(subject: Subject) -> Features:
-    """Of the training images of a run; kept in its workdir. Raises DataError."""
+    """Of the training images; of a run, kept in its workdir. Raises DataError."""
     kept = subject.path / FILE
-    if kept.is_file():
+    if subject.is_run and kept.is_file():
         try:
             found = feature_file.read(kept)
         except ConfigError:  # torn or foreign: it is made anew
@@ -99,10 +99,11 @@ def training_features(subject: Subject) -> Features:
     if outputs.errors:
         raise DataError(outputs.errors)
     found = to_features(subject, {"train": outputs}, dataset.class_names)
-    try:
-        feature_file.write(kept, found)
-    except ConfigError as error:
-        say(f"{error} They will be computed anew the next time.")
+    if subject.is_run:
+        try:
+            feature_file.write(kept, found)
+        except ConfigError as error:
+            say(f"{error} They will be computed anew the next time.")
     return found
 
 

@@ -89,9 +89,15 @@ class Table:
         other = f"{path} is no table of this command with these columns; name another --output."
         with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             try:
-                return self._read_csv(file) if self._form == ".csv" else self._read_json(file)
+                end = self._read_csv(file) if self._form == ".csv" else self._read_json(file)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ConfigError(other) from error
+        # Not one whole row: a header that was torn, or a file of somebody else.
+        begun = self._header() if self._form != ".jsonl" else '{"file": "'
+        start = path.read_bytes()[: len(begun)]
+        if not end and not begun.encode().startswith(start):
+            raise ConfigError(other)
+        return end
 
     def _read_csv(self, file: TextIO) -> int:
         taken, end = 0, 0  # bytes of the lines that the reader took; of whole rows
@@ -162,5 +168,7 @@ def _cell(value: Any) -> str:
 
 def _csv_row(cells: Sequence[str]) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerow(cells)
+    # Python quotes a carriage return only where it ends lines, and readers end lines at it.
+    all_or_few = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
+    csv.writer(stream, lineterminator="\n", quoting=all_or_few).writerow(cells)
     return stream.getvalue()

@@ -1,9 +1,11 @@
 """Gathers what a report says: computes what the model makes of the test images, reads the rest."""
 
 import datetime
+import math
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -26,31 +28,35 @@ from clevit_jax.analysis.subject import Subject
 from clevit_jax.analysis.table import written
 from clevit_jax.data.dataset import DataError, Dataset
 from clevit_jax.evaluate import Evaluation
+from clevit_jax.experiment import ConfigError
+from clevit_jax.swin import abstract_swin
 
 MISTAKES = 12
 _VIEWS_SIDE = 1400  # pixels of the longer side of the picture of the views
 
 
 def collect(subject: Subject) -> Content:
-    """Everything that a report of a run says.
+    """Everything that a report says.
 
     Args:
-        subject: a run that was scored (its evaluation.json is there).
+        subject: a run that was scored (its evaluation.json is there), or any model with a config
+            that names a data set of its classes; curves and the like are left out then.
 
     Raises:
-        DataError: the images of the run are not there.
-        ConfigError: a file of the run cannot be read.
+        DataError: the images are not there.
+        ConfigError: a file of the run cannot be read, or the classes are others.
     """
     dataset = subject.dataset()
+    _check_classes(subject, dataset)
     training = training_features(subject)
     outputs = run_over(subject, dataset.test, "Test images")
     if outputs.errors:
         raise DataError(outputs.errors)
     reference = make_reference(training)
     found = mistakes.confusion(outputs.logits, outputs.labels)
-    tested = explain.test_of_run(subject)
+    tested = explain.run_test(subject)
     scores, seeds, seeds_summary = _scores(subject, outputs)
-    facts = rundir.read_facts(subject.path / rundir.RUN)
+    facts = rundir.read_facts(subject.path / rundir.RUN) if subject.is_run else {}
     return Content(
         title=written(subject.path.absolute().name),
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -62,10 +68,10 @@ def collect(subject: Subject) -> Content:
         classes=found.by_class(),
         seeds=seeds,
         seeds_summary=seeds_summary,
-        charts=curves.charts(subject.path / "metrics.jsonl"),
+        charts=curves.charts(subject.path / "metrics.jsonl") if subject.is_run else (),
         mistakes=_mistakes(subject, dataset, outputs, training, tested.chosen),
         maps=_maps(tested),
-        views=_views(subject.path / "views.png"),
+        views=_views(subject.path / "views.png") if subject.is_run else "",
         embedding=_embedding(outputs),
         worth=_worth(training, outputs, reference),
         recipe=_recipe(subject),
@@ -74,21 +80,36 @@ def collect(subject: Subject) -> Content:
     )
 
 
+def _check_classes(subject: Subject, dataset: Dataset) -> None:
+    """Raises ConfigError where the columns of the logits are not the classes of the data."""
+    classifier = subject.classifier
+    known = classifier.class_names != tuple(map(str, range(classifier.model.num_classes)))
+    if classifier.model.num_classes != dataset.num_classes or (
+        known and classifier.class_names != dataset.class_names
+    ):
+        raise ConfigError(
+            f"{subject.path} tells {classifier.model.num_classes} classes apart, which are not the "
+            f"{dataset.num_classes} of the data, so it cannot be scored on them; --mode features "
+            "measures its features."
+        )
+
+
 def _summary(subject: Subject, dataset: Dataset, facts: dict[str, Any]) -> list[str]:
     model = subject.classifier.model
     counts = [f"{len(examples)} {split}" for split, examples in dataset.splits.items()]
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_swin(model)[1]))
+    trained = f", {facts['updates']} updates of {facts['global_batch']} images" if facts else ""
     return [
         f"{dataset.num_classes} classes, {', '.join(counts)} images of "
         f"{written(str(subject.config.data.root or subject.config.data.tfds))}."  # type: ignore[union-attr]
-        f" Swin of {facts['parameters'] / 1e6:.2f} M parameters at {model.image_size} pixels, "
-        f"{facts['updates']} updates of {facts['global_batch']} images.",
+        f" Swin of {parameters / 1e6:.2f} M parameters at {model.image_size} pixels{trained}.",
         f"The pictures and tables below are of {written(subject.classifier.source)}.",
     ]
 
 
 def _scores(subject: Subject, outputs: Outputs) -> tuple[list[Score], list[tuple[str, str]], str]:
     """Lines of the result as evaluation.json has them, and those of the other seeds."""
-    found = rundir.read_facts(subject.path / rundir.RESULT)
+    found = rundir.read_facts(subject.path / rundir.RESULT) if subject.is_run else {}
     scores = []
     for name in ("last", "best"):
         line = found.get(name)
@@ -133,12 +154,17 @@ def _result_facts(
 ) -> list[tuple[str, str]]:
     assert subject.config is not None
     images = {split: str(len(examples)) for split, examples in dataset.splits.items()}
+    rows = [
+        ("Split", f"{dataset.split_hash()[:8]} ({dataset.recognised_by})"),
+        ("Seed of the split", str(subject.config.data.split_seed)),
+        ("Images", ", ".join(f"{count} {split}" for split, count in images.items())),
+    ]
+    if not facts:
+        return rows
     return [
         ("Seed", str(subject.config.seed)),
-        ("Split", f"{facts['split_hash'][:8]} ({dataset.recognised_by})"),
-        ("Seed of the split", str(subject.config.data.split_seed)),
+        *rows,
         ("Best step chosen on", {"val": "validation", "test": "test"}[facts["chosen_on"]]),
-        ("Images", ", ".join(f"{count} {split}" for split, count in images.items())),
         ("Peak learning rate", f"{facts['peak_learning_rate']:.3g}, "
          f"head {facts['peak_learning_rate_head']:.3g}"),
         ("Start", _start(subject)),
@@ -195,13 +221,10 @@ def _mistakes(
 
 
 def _maps(tested: Deletion) -> str:
-    other = tested.ratio(cam.ROLLOUT)
+    rollout = f"{tested.ratio(cam.ROLLOUT):.1f} times" if tested.random > 0 else "no more"
     return (
-        f"Colours: {tested.chosen}, chosen by the deletion test on {tested.images} test images. "
-        f"Painting over its top fifth lowers the probability of the prediction by "
-        f"{100 * tested.drops[tested.chosen]:.1f} points, a random fifth by "
-        f"{100 * tested.random:.1f}: {tested.ratio(tested.chosen):.1f} times as much "
-        f"(attention roll-out: {other:.1f} times)."
+        f"The colours are {tested.chosen}, which the deletion test chose: {tested}. "
+        f"Attention roll-out: {rollout}."
     )
 
 
@@ -265,7 +288,7 @@ def _recipe(subject: Subject) -> list[Facts]:
 
 def _environment(facts: dict[str, Any]) -> list[Facts]:
     tables = []
-    for number, start in enumerate(facts["starts"], start=1):
+    for number, start in enumerate(facts.get("starts", ()), start=1):
         device, count = start["devices"]
         rows = [
             ("started", start["started"]),
@@ -284,9 +307,13 @@ def _data_check(subject: Subject, split_hash: str) -> dict[str, Any]:
     """What `--mode check_data` wrote; it is run where that was not done."""
     assert subject.config is not None
     path = subject.path / data_check.JSON
-    found = rundir.read_facts(path) if path.is_file() else {}
+    found = rundir.read_facts(path) if subject.is_run and path.is_file() else {}
     if found.get("split_hash") != split_hash:
-        found = data_check.write(subject.config, subject.path)
+        found = (
+            data_check.write(subject.config, subject.path)
+            if subject.is_run
+            else data_check.examine(subject.config)
+        )
     images = found.get("images") or {}
     rows = [("layout", str(found.get("layout")))]
     rows += [

@@ -24,25 +24,26 @@ def write_report(subject: Subject, output: pathlib.Path | None = None) -> pathli
     A run whose checkpoint is not scored yet is scored first, as by `--mode eval`.
 
     Args:
-        subject: a run.
-        output: the file; `report.html` in the workdir by default.
+        subject: a run, or any model with a config that names a data set of its classes.
+        output: the file; `report.html` in the workdir of a run by default.
 
     Returns:
         Where it is.
 
     Raises:
-        ConfigError: the subject is no run, or the file cannot be written.
+        ConfigError: the images or the file are not named, or it cannot be written.
         DataError, CheckpointError: the images or the checkpoint cannot be read.
     """
-    if not subject.is_run or subject.config is None:
+    if not subject.is_run and (subject.config is None or output is None):
         raise ConfigError(
-            f"{subject.path} is no run, and a report is about one; --mode features measures any "
-            "model."
+            f"{subject.path} is no run, so a report on it needs --config FILE "
+            "--config.data.root=DIR for the images, and --output FILE.html."
         )
     path = output or subject.path / FILE
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise ConfigError(f"--output {path} must end in .html, in a folder that is there.")
-    if not (subject.path / rundir.RESULT).is_file():
+    if subject.is_run and not (subject.path / rundir.RESULT).is_file():
+        assert subject.config is not None
         scoring.evaluate_workdir(subject.config, subject.path)
     text = render(collect(subject))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
