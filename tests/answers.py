@@ -8,8 +8,17 @@ from PIL import Image
 
 from clevit_jax import train
 
-CLASSES = ("</script><script>alert(1)</script>", "=1+1", 'a, "b" & \'c\'', "-dollar $x$ `${y}`")
-FILES = ("<img src=x onerror=alert(2)>", "=cmd", "a,b", '"quoted"', "new\nline", "plus+ é", "'x", "z")
+CLASSES = ("</script><script>alert(1)</script>", "=1+1", "a, \"b\" & 'c'", "-dollar $x$ `${y}`")
+FILES = (
+    "<img src=x onerror=alert(2)>",
+    "=cmd",
+    "a,b",
+    '"quoted"',
+    "new\nline",
+    "plus+ é",
+    "'x",
+    "z",
+)
 
 
 def make_run(folder: pathlib.Path) -> pathlib.Path:

@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import answers
+import compiling
 import hypothesis
 import jax
 import numpy as np
@@ -31,9 +32,23 @@ def golden() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def answered(tmp_path_factory) -> pathlib.Path:
+def compiled(tmp_path_factory) -> pathlib.Path:
+    """Folder of what the tests of the analyses compile, which is much the same in all of them."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session")
+def answered(tmp_path_factory, compiled) -> pathlib.Path:
     """The workdir of `answers.make_run`; for looking only."""
-    return answers.make_run(tmp_path_factory.mktemp("answers"))
+    with compiling.shared(compiled):
+        return answers.make_run(tmp_path_factory.mktemp("answers"))
+
+
+@pytest.fixture(scope="module")
+def compile_once(compiled):
+    """Tests of a file share what they compile."""
+    with compiling.shared(compiled):
+        yield
 
 
 @pytest.fixture(scope="session")

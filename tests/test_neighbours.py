@@ -59,7 +59,10 @@ def test_equal_votes_go_to_the_nearest():
     query = np.array([[1, 0]], np.float32)
     labels = np.array([7, 5, 5, 7])
     assert neighbours.knn_accuracy(train, labels, query, np.array([7]), (4,)) == {4: 1.0}
-    assert neighbours.knn_accuracy(train, labels, query, np.array([5]), (3, 99)) == {3: 1.0, 99: 0.0}
+    assert neighbours.knn_accuracy(train, labels, query, np.array([5]), (3, 99)) == {
+        3: 1.0,
+        99: 0.0,
+    }
 
 
 @pytest.mark.usefixtures("small_blocks")

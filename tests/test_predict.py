@@ -23,7 +23,10 @@ from clevit_jax.analysis.stream import stream
 from clevit_jax.analysis.subject import open_subject
 from clevit_jax.experiment import ConfigError
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("compile_once"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,9 @@ def test_memory_is_flat(subject, tmp_path):
                 held.append(process.memory_info().rss)
             yield source
 
-    outputs = stream(subject.classifier, many(), subject.classifier.pixels, batch_size=16, threads=2)
+    outputs = stream(
+        subject.classifier, many(), subject.classifier.pixels, batch_size=16, threads=2
+    )
     assert sum(not output.error for output in outputs) == 2000
     assert held[1] - held[0] < 20e6  # a decoded image of 448 pixels has 0.6 MB
 

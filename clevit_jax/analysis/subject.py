@@ -22,12 +22,14 @@ class Subject:
         classifier: the model.
         config: of the run, or the one that was given; None where there is neither.
         is_run: whether `path` is the workdir of a run.
+        checkpoint: of the run, which one it is.
     """
 
     path: pathlib.Path
     classifier: Classifier
     config: ConfigDict | None
     is_run: bool
+    checkpoint: Which = "last"
 
     @property
     def batch_size(self) -> int:
@@ -77,4 +79,4 @@ def open_subject(
     )
     if config is not None and not is_run:
         classifier.resize = config.eval.resize
-    return Subject(path, classifier, config, is_run)
+    return Subject(path, classifier, config, is_run, checkpoint)

@@ -123,7 +123,8 @@ def _scores(subject: Subject, outputs: Outputs) -> tuple[list[Score], list[tuple
             label = f"Validation, {name} (step {line['step']})"
             scores.append(Score(label, _evaluation(line["val"])))
     counted = mistakes.evaluation(outputs.logits, outputs.labels)
-    if not any(_same(counted, score.evaluation) for score in scores):
+    own = found.get(subject.checkpoint)
+    if own is None or str(_evaluation(own)) != str(counted):  # as far as digits are shown
         label = f"Test, counted anew for this page ({written(subject.classifier.source)})"
         scores.append(Score(label, counted))
     siblings = results.seed_folders(subject.path.absolute().parent)
@@ -137,11 +138,6 @@ def _scores(subject: Subject, outputs: Outputs) -> tuple[list[Score], list[tuple
     mean, deviation = results.mean_and_deviation([line["top1"] for line in finished.values()])
     spread = f", deviation {100 * deviation:.2f}" if deviation is not None else ""
     return scores, rows, f"Mean of {len(rows)} seeds {100 * mean:.2f} %{spread} (last step, top-1)."
-
-
-def _same(one: Evaluation, other: Evaluation) -> bool:
-    """Whether they are equal as far as digits are shown."""
-    return str(one) == str(other)
 
 
 def _evaluation(line: dict[str, Any]) -> Evaluation:

@@ -1,0 +1,74 @@
+"""Reports of made numbers, with as many classes as wanted."""
+
+import functools
+
+import numpy as np
+
+from clevit_jax.analysis.report import mistakes, pictures
+from clevit_jax.analysis.report.content import (
+    Chart,
+    Content,
+    Curve,
+    Embedding,
+    Facts,
+    Mistake,
+    Score,
+    Tile,
+)
+
+
+@functools.cache
+def content(classes: int, images: int = 3) -> Content:
+    """A report on `images` test images a class, two thirds of them named right."""
+    rng = np.random.RandomState(classes)
+    labels = np.repeat(np.arange(classes), images)
+    logits = rng.standard_normal((len(labels), classes)).astype(np.float32)
+    logits[np.arange(len(labels)), labels] += np.where(rng.rand(len(labels)) < 0.67, 9, 0)
+    # Neighbours in number are often confused.
+    close = rng.rand(len(labels)) < 0.2
+    logits[np.flatnonzero(close), (labels[close] + 1) % classes] += 10
+    found = mistakes.confusion(logits, labels)
+    names = [f"Soja max cultivar {k:04}" for k in range(classes)]
+    steps = np.arange(0, 4000, 20)
+
+    def picture() -> str:
+        return pictures.of_pixels(rng.randint(0, 256, (448, 448, 3)).astype(np.uint8))
+
+    shown = [
+        Tile("nearest in training, distance 0.123", names[k], picture())
+        for k in range(min(5, classes))
+    ]
+    worst = mistakes.worst(logits, labels, 12)
+    return Content(
+        title="made",
+        written="2026-11-25T00:00:00+00:00",
+        summary=["Made numbers."],
+        scores=[Score("Test, last (step 4000)", mistakes.evaluation(logits, labels))],
+        facts=[("Seed", "0")],
+        class_names=names,
+        confusion=found,
+        classes=found.by_class(),
+        charts=[
+            Chart("Loss", "nats", [Curve(name, [(int(s), float(np.exp(-s / 900)) + shift)
+                                                for s in steps])
+                                   for name, shift in (("training", 0), ("test", 0.3))]),
+        ],
+        mistakes=[
+            Mistake(f"{row}.jpg", names[labels[row]], names[logits[row].argmax()], 0.01, 0.9, shown)
+            for row in worst
+        ],
+        maps="Made maps.",
+        views=picture(),
+        embedding=Embedding(
+            points=[(float(x), float(y)) for x, y in rng.rand(min(3000, len(labels)), 2).round(4)],
+            labels=labels[:3000].tolist(),
+            predicted=logits.argmax(1)[:3000].tolist(),
+            files=[f"images/{k}.jpg" for k in range(min(3000, len(labels)))],
+            of=len(labels),
+        ),
+        worth=["Made."],
+        recipe=[Facts("optim", [("lr", "0.001")])],
+        environment=[Facts("Start 1", [("devices", "1 cpu")])],
+        data_check=[("layout", "ufg")],
+        findings=[("warning", "Made.")],
+    )  # fmt: skip

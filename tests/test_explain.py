@@ -1,0 +1,110 @@
+"""`--mode explain`, and the map that a run keeps."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from answers import CLASSES
+from PIL import Image
+
+import clevit_jax
+from clevit_jax import rundir
+from clevit_jax.analysis import cam, deletion, explanation
+from clevit_jax.analysis.explain import explain
+from clevit_jax.analysis.subject import open_subject
+from clevit_jax.experiment import ConfigError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("compile_once"),
+]
+
+
+@pytest.fixture(scope="module")
+def subject(answered):
+    return open_subject(answered)
+
+
+@pytest.fixture(scope="module")
+def images(answered, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    shutil.copytree(answered.parent / "data" / "test", folder / "in" / "deep")
+    (folder / "in" / "bad.png").touch()
+    return folder / "in"
+
+
+def test_a_picture_for_each_image(subject, images, tmp_path, capsys):
+    output = tmp_path / "out"
+    named = CLASSES[1]
+    assert explain(subject, str(images), output, classes=[named]) == 1
+    out, err = capsys.readouterr()
+    assert "32 pictures, with " in out
+    assert "bad.png is an empty file." in err
+    names = {path.relative_to(output).as_posix() for path in output.rglob("*.png")}
+    assert names == {f"deep/{path.name}.png" for path in (images / "deep").iterdir()}
+    # The tiles are the overlays that the classifier gives.
+    path = sorted((images / "deep").iterdir())[0]
+    with Image.open(output / "deep" / f"{path.name}.png") as sheet:
+        pixels = np.asarray(sheet)
+    model = clevit_jax.load(subject.path)
+    predicted = model.predict(path)[0].class_name
+    rows = 1 if predicted == named else 2
+    tiles = [
+        model.explain(path, class_, name=name).overlay()
+        for class_ in (predicted, named)[:rows]
+        for name in (model.map_name, cam.ROLLOUT)
+    ]
+    assert pixels.shape[1] == 8 + 3 * (224 + 8)
+    for number, tile in enumerate(tiles):
+        left, row = 8 + (1 + number % 2) * 232, number // 2
+        top = 8 + row * (36 + 224 + 8) + 36
+        expected = np.asarray(tile.resize((224, 224), Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(pixels[top : top + 224, left : left + 224], expected)
+
+
+def test_the_map_is_chosen_once(subject, images, tmp_path, monkeypatch):
+    """By the deletion test on the test images; `load` takes it from the workdir."""
+    kept = json.loads((subject.path / rundir.MAPS).read_text())
+    cams = {name: drop for name, drop in kept["drops"].items() if name != cam.ROLLOUT}
+    assert kept["chosen"] == max(cams, key=cams.get)
+    assert kept["images"] == 32
+    assert clevit_jax.load(subject.path).map_name == kept["chosen"]
+    monkeypatch.setattr(deletion, "compare_maps", lambda *_, **__: pytest.fail("tested again"))
+    path = next((images / "deep").iterdir())
+    assert explain(subject, str(path), tmp_path) == 0
+
+
+def test_the_map_of_what_is_no_run(golden, images, tmp_path, capsys):
+    """Chosen on the images that are explained."""
+    other = open_subject(golden / "dialect_timm.safetensors")
+    path = next((images / "deep").iterdir())
+    assert explain(other, str(path), tmp_path) == 0
+    assert "Deletion test: painting over" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_it_refuses(subject, images, tmp_path):
+    for options, part in (
+        ({"classes": ["none"]}, r"has no class 'none'; its classes are"),
+        ({"name": "grad_cam"}, r"no map 'grad_cam'; choose of"),
+    ):
+        with pytest.raises(ConfigError, match=part):
+            explain(subject, str(images), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--output .*file.* cannot be made"):
+        explain(subject, str(images), tmp_path / "file")
+
+
+def test_an_explanation_in_a_notebook(subject, images):
+    model = clevit_jax.load(subject.path)
+    path = next((images / "deep").iterdir())
+    found = model.explain(path, class_=2)
+    assert found.class_name == model.class_names[2]
+    assert found.map.shape == (16, 16)
+    assert found._repr_png_().startswith(b"\x89PNG")
+    assert isinstance(found, explanation.Explanation)
+    for class_, part in (("none", "has no class 'none'"), (9, "no class 9; they are 0 to 3")):
+        with pytest.raises(ValueError, match=part):
+            model.explain(path, class_=class_)

@@ -1,0 +1,291 @@
+"""What a report says, against scikit-learn, `--mode eval` and what Python's own parser reads."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import jax
+import made_reports
+import numpy as np
+import pytest
+from answers import CLASSES, FILES
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from clevit_jax import data_check, evaluate, rundir, scoring, train
+from clevit_jax.analysis import feature_file, reference
+from clevit_jax.analysis.report import collect, curves, mistakes, page, write
+from clevit_jax.analysis.subject import open_subject
+from clevit_jax.experiment import ConfigError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("compile_once"),
+]
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser makes of the page: its elements, and its text by section."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.data = ""
+        self._section, self._inside = "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.elements.append((tag, found))
+        self._inside = tag if tag in ("script", "style") else ""
+        if self._inside and found.get("id") == "report-data":
+            self._inside = "data"
+        if tag == "section":
+            self._section = found["id"] or ""
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "data":
+            self.data += data
+        elif not self._inside and data.strip():
+            self.texts.setdefault(self._section, []).append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def found(answered):
+    """The page that training wrote."""
+    return Page((answered / write.FILE).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def subject(answered):
+    return open_subject(answered)
+
+
+def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
+    """To the last digit: what `--mode eval` prints stands in the page."""
+    workdir = tmp_path / "run"
+    shutil.copytree(answered, workdir)
+    (workdir / rundir.RESULT).unlink()
+    assert scoring.evaluate_workdir(rundir.load_config(workdir), workdir) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test, ")]
+    assert len(printed) == 2
+    texts = found.texts["result"]
+    for line in printed:
+        label, numbers = line.removesuffix(".").split("): ")
+        assert f"{label})" in texts
+        cells = texts[texts.index(f"{label})", texts.index("Images")) + 1 :][:5]
+        shown = re.fullmatch(r"top-1 (.*), top-5 (.*), mean per class (.*), loss (.*) \((\d+) images\)", numbers)  # fmt: skip
+        assert cells == list(shown.groups())
+    assert not any("counted anew" in text for text in texts)
+
+
+def test_names_are_text_and_nothing_else(found):
+    """No element, attribute or script comes out of a name, and every name is whole."""
+    kinds = [tag for tag, _ in found.elements]
+    assert kinds.count("script") == 4
+    assert not any(name.startswith("on") for _, attrs in found.elements for name in attrs)
+    sources = [attrs["src"] for tag, attrs in found.elements if tag == "img"]
+    assert sources
+    assert all(re.fullmatch(r"data:image/webp;base64,[A-Za-z0-9+/=]+", text) for text in sources)
+    assert sorted(json.loads(found.data)["classes"]) == sorted(CLASSES)
+    for name in CLASSES:
+        assert name in found.texts["classes"]
+    files = {name.partition("/")[2] for name in json.loads(found.data)["embedding"]["files"]}
+    stems = {re.sub(r"^\d|\d$", "", name.removesuffix(".png")) for name in files}
+    assert stems == set(FILES)
+
+
+def test_nothing_is_fetched(answered):
+    text = (answered / write.FILE).read_text(encoding="utf-8")
+    text = re.sub("base64,[A-Za-z0-9+/=]+", "", text)
+    addresses = set(re.findall(r"""(?:https?:)?//[a-z][\w.]+/[\w./]*""", text))
+    assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, which nobody opens
+    assert "default-src 'none'" in text
+
+
+def test_confusion_and_classes_against_scikit_learn():
+    rng = np.random.RandomState(0)
+    labels, logits = rng.randint(0, 6, 80), rng.standard_normal((80, 7)).astype(np.float32)
+    predicted = logits.argmax(1)
+    found = mistakes.confusion(logits, labels)
+    whole = np.zeros((7, 7), int)
+    whole[found.cells[:, 0], found.cells[:, 1]] = found.cells[:, 2]
+    expected = confusion_matrix(labels, predicted, labels=range(7))
+    np.testing.assert_array_equal(whole, expected)
+    precision, recall, _, images = precision_recall_fscore_support(
+        labels, predicted, labels=range(7), zero_division=0
+    )
+    for row in found.by_class():
+        assert row.images == images[row.label]
+        assert (row.recall or 0) == pytest.approx(recall[row.label])
+        assert (row.precision or 0) == pytest.approx(precision[row.label])
+        wrong = np.where(np.arange(7) == row.label, 0, expected[row.label])
+        assert row.mistaken == wrong.max()
+        assert row.mistaken_for is None or wrong[row.mistaken_for] == wrong.max()
+    assert found.by_class()[6].recall is None
+    pairs = found.pairs()
+    assert [pair.images for pair in pairs] == sorted((pair.images for pair in pairs), reverse=True)
+    assert sum(pair.images for pair in pairs) == (labels != predicted).sum()
+
+
+def test_the_most_confused_classes_come_first():
+    cells = np.array([[0, 0, 5], [1, 3, 2], [3, 1, 2], [2, 4, 3], [4, 4, 1]])
+    found = mistakes.Confusion(cells, 6)
+    assert found.order() == [1, 3, 2, 4, 0, 5]  # 1 and 3: 2 + 2 images; 2 and 4: 3
+
+
+def test_evaluation_counts_as_eval_does():
+    rng = np.random.RandomState(1)
+    labels = rng.randint(0, 9, 50)
+    logits = rng.standard_normal((50, 9)).astype(np.float32)
+    logits[3] = 0  # ties: the lower class comes first
+    logits[4, labels[4]] = np.nan
+    expected = evaluate.rank_of_label(jax.numpy.asarray(logits), jax.numpy.asarray(labels))
+    np.testing.assert_array_equal(mistakes.ranks(logits, labels), expected)
+    logits[4] = 1
+    ranks = mistakes.ranks(logits, labels)
+    found = mistakes.evaluation(logits, labels)
+    assert found.top1 == (ranks == 0).mean()
+    assert found.top5 == (ranks < 5).mean()
+    log_softmax = np.asarray(jax.nn.log_softmax(logits))
+    assert found.loss == pytest.approx(-log_softmax[np.arange(50), labels].mean(), rel=1e-6)
+    worst = mistakes.worst(logits, labels, 5)
+    assert (ranks[worst] > 0).all()
+    assert (
+        list(mistakes.losses(logits, labels)[worst])
+        == sorted(mistakes.losses(logits, labels)[ranks > 0], reverse=True)[:5]
+    )
+
+
+def test_mistakes_show_the_nearest_training_images(subject):
+    """Of the right and of the wrong class, found again by brute force."""
+    content = collect.collect(subject)
+    assert 0 < len(content.mistakes) <= collect.MISTAKES
+    train_features = feature_file.read(subject.path / reference.FILE)
+    dataset = subject.dataset()
+    for mistake in content.mistakes:
+        assert mistake.right_share < mistake.predicted_share
+        headings = [tile.heading.partition(",")[0] for tile in mistake.tiles]
+        assert headings == ["test image", "speaks for", "speaks for"] + ["nearest in training"] * 2
+        assert [tile.text for tile in mistake.tiles] == [
+            mistake.right, mistake.predicted, mistake.right, mistake.predicted, mistake.right,
+        ]  # fmt: skip
+        example = next(e for e in dataset.test if e.name == mistake.file)
+        features = subject.classifier.features(subject.classifier.pixels(example.data))[0]
+        for tile in mistake.tiles[3:]:
+            rows = [k for k, label in enumerate(train_features.labels)
+                    if dataset.class_names[label] == tile.text]  # fmt: skip
+            keys = train_features.features[rows]
+            cosine = keys @ features / np.linalg.norm(keys, axis=1) / np.linalg.norm(features)
+            assert float(tile.heading.rpartition(" ")[2]) == pytest.approx(
+                1 - cosine.max(), abs=6e-4
+            )
+
+
+def test_parts_of_the_page(answered, found):
+    assert list(found.texts)[1:] == [
+        "result", "curves", "confusion", "classes", "mistakes", "features", "views", "data",
+        "recipe", "environment",
+    ]  # fmt: skip
+    settings = found.texts["recipe"]
+    assert settings[settings.index("label_smoothing") + 1] == "0.1"
+    split = rundir.read_json(answered / rundir.RUN)["split_hash"]
+    assert any(text.startswith(split[:8]) for text in found.texts["result"])
+    check = json.loads((answered / data_check.JSON).read_text())
+    for finding in (*check["errors"], *check["warnings"]):
+        assert finding["sentence"] in found.texts["data"]
+    named = {chart["title"] for chart in json.loads(found.data)["charts"]}
+    assert named == {"Loss", "Accuracy", "Learning rate"}
+
+
+def test_curves_are_those_of_the_metrics(answered):
+    records = [json.loads(line) for line in (answered / "metrics.jsonl").read_text().splitlines()]
+    drawn = {chart.title: {c.name: c.points for c in chart.curves}
+             for chart in curves.charts(answered / "metrics.jsonl")}  # fmt: skip
+    rates = [(r["step"], r["train/lr"]) for r in records if "train/lr" in r]
+    assert drawn["Learning rate"]["backbone"] == rates
+    top1 = [(r["step"], 100 * r["test/top1"]) for r in records if "test/top1" in r]
+    assert drawn["Accuracy"]["test"] == top1
+
+
+def test_long_curves_keep_both_ends(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "train/lr": step / 7}) for step in range(5000)]
+    path.write_text("\n".join([*lines, '{"step": 5000, "tra']))
+    (chart,) = curves.charts(path)
+    points = chart.curves[0].points
+    assert len(points) <= curves.MOST + 1
+    assert points[0] == (0, 0)
+    assert points[-1] == (4999, 4999 / 7)
+    assert curves.charts(tmp_path / "none.jsonl") == []
+
+
+def test_other_seeds(answered, tmp_path):
+    """A run of `--mode seeds` tells of the others."""
+    for seed, top1 in ((0, 0.21), (1, 0.71)):
+        workdir = tmp_path / f"seed-{seed}"
+        shutil.copytree(answered, workdir)
+        result = rundir.read_json(workdir / rundir.RESULT)
+        result["last"]["top1"] = top1
+        rundir.write_json(workdir / rundir.RESULT, result)
+    path = write.write_report(open_subject(tmp_path / "seed-0"))
+    texts = " ".join(Page(path.read_text()).texts["result"])
+    assert "Mean of 2 seeds 46.00 %, deviation 35.36 (last step, top-1)." in texts
+    assert "seed 0: 21.00 %, seed 1: 71.00 %." in texts
+    # This very run's result was changed by hand, and the page does not hide it.
+    assert "counted anew" in texts
+
+
+def test_a_converted_checkpoint(answered, tmp_path):
+    """With a config that names images of its classes; without, one sentence."""
+    from clevit_jax import converted, trained
+
+    folder = tmp_path / "converted"
+    converted.write(trained.read(answered), folder)
+    config = rundir.load_config(answered)
+    output = tmp_path / "report.html"
+    with pytest.raises(ConfigError, match=r"is no run, so a report on it needs --config"):
+        write.write_report(open_subject(folder), output)
+    page_ = Page(write.write_report(open_subject(folder, config), output).read_text())
+    result = rundir.read_json(answered / rundir.RESULT)["last"]
+    assert f"{100 * result['top1']:.2f} %" in page_.texts["result"]
+    assert "curves" not in page_.texts
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["converted", "report.html"]
+    other = tmp_path / "other"
+    shutil.copytree(answered.parent / "data", other)
+    for name in ("train.csv", "test.csv"):
+        (other / name).write_text((other / name).read_text().replace("=1+1", "two"))
+    config.unlock()
+    config.data.root = str(other)
+    with pytest.raises(ConfigError, match="4 classes apart, which are not the 4 of the data"):
+        write.write_report(open_subject(folder, config), output)
+
+
+def test_a_report_that_fails_ends_no_run(answered, tmp_path, monkeypatch, caplog):
+    """It is said, and the run is finished all the same."""
+    workdir = tmp_path / "run"
+    shutil.copytree(answered, workdir)
+    (workdir / rundir.RESULT).unlink()
+    (workdir / write.FILE).unlink()
+    monkeypatch.setattr(write, "render", lambda _: 1 / 0)
+    assert train.train(rundir.load_config(workdir), workdir) == 0
+    assert not (workdir / write.FILE).exists()
+    assert "The report could not be written: division by zero" in caplog.text
+    assert not list(workdir.glob(".report*"))
+
+
+def test_where_it_may_be_written(subject, tmp_path):
+    for name in ("report.pdf", "none/report.html"):
+        with pytest.raises(ConfigError, match=r"must end in .html, in a folder that is there"):
+            write.write_report(subject, tmp_path / name)
+
+
+@pytest.mark.parametrize("classes", [2, 200, 1938])
+def test_size(classes):
+    text = page.render(made_reports.content(classes))
+    assert len(text.encode()) < 10e6
+    assert len(json.loads(Page(text).data)["classes"]) == classes
