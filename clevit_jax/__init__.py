@@ -2,7 +2,8 @@
 
 The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 
-* `load`: a trained model, `logits, features = load(path)(images)`.
+* `load`: a trained model, with `.predict`, `.features` and `.explain` of images as they are, and
+  `logits, features = load(path)(images)` of prepared ones.
 * `Swin`, `SwinConfig`: the network.
 * `ViewConfig`, `example_keys`, `make_views`: the two views, on the device.
 * `cross_entropy`, `supervised_cosine`, `instance_triplet`: the terms of the loss.

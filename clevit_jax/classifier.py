@@ -96,8 +96,8 @@ class Classifier:
         >>> model = clevit_jax.load("model")
         >>> for prediction in model.predict(["leaf.png", "other.png"], top=2):
         ...     print(prediction)
-        cultivar 04 85.5 %, cultivar 08 6.5 %
-        cultivar 01 76.3 %, cultivar 06 6.0 %
+        cultivar-04 79.1 %, cultivar-08 10.1 %
+        cultivar-09 74.5 %, cultivar-06 8.9 %
 
         Args:
             images: one or several; each the path of a file, a Pillow image, or RGB pixels, uint8
@@ -130,8 +130,8 @@ class Classifier:
 
         >>> model = clevit_jax.load("model")
         >>> model.explain("leaf.png")
-        Explanation('cultivar 04', 85.5 %, hires_cam:layers.2.blocks.1.norm1)
-        >>> model.explain("leaf.png", class_="cultivar 08", name="rollout").overlay().size
+        Explanation('cultivar-04', 79.1 %, hires_cam:layers.2.blocks.1.norm1)
+        >>> model.explain("leaf.png", class_="cultivar-08", name="rollout").overlay().size
         (64, 64)
 
         Args:

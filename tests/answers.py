@@ -1,4 +1,4 @@
-"""A small run with a report, on images whose files and classes have names that are hard to write."""
+"""A small run with a report, on images whose files and classes have odd names."""
 
 import pathlib
 

@@ -1,15 +1,22 @@
 """A trained Swin as a user holds it, whatever it was kept in."""
 
+import dataclasses
+import doctest
 import json
+import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 import clevit_jax
 from clevit_jax import converted, rundir, sharding, trained, weights
 from clevit_jax.checkpoint import CheckpointError, Checkpoints
+from clevit_jax.data import leaves
+from clevit_jax.data.decode import DecodeError
 from clevit_jax.experiment import ConfigError
 from clevit_jax.state import TrainState
 from clevit_jax.swin import SwinConfig
@@ -158,3 +165,100 @@ def test_paths_that_hold_no_model(tmp_path):
     for path in (tmp_path, tmp_path / "missing", tmp_path / "text"):
         with pytest.raises(WeightsError, match=str(path)):
             clevit_jax.load(path)
+
+
+@pytest.fixture(scope="module")
+def leaf_model(golden, tmp_path_factory):
+    """The demo's model as a converted checkpoint with class names, and leaves of four classes."""
+    folder = tmp_path_factory.mktemp("leaf")
+    weights_ = weights.read_file(golden / "demo_leaves.safetensors")
+    names = tuple(f"cultivar-{k:02}" for k in range(1, 11))
+    model = dataclasses.replace(weights_.model, image_size=64)
+    converted.write(dataclasses.replace(weights_, model=model, class_names=names), folder / "model")
+    leaves.write_dataset(
+        folder / "data", classes=10, train_per_class=1, test_per_class=1, size=128, seed=0,
+        difficulty=0.5,
+    )  # fmt: skip
+    for name, number in (("leaf", 4), ("other", 9)):
+        shutil.copy(folder / "data" / "images" / f"{number:02}_01_test.png", folder / f"{name}.png")
+    shutil.rmtree(folder / "data")
+    return folder
+
+
+@pytest.mark.usefixtures("compile_once")
+class TestAsANotebookHasIt:
+    def test_images_in_any_form(self, leaf_model):
+        """A path, a Pillow image, pixels and bytes of one file are one image."""
+        model = clevit_jax.load(leaf_model / "model")
+        path = leaf_model / "leaf.png"
+        with Image.open(path) as image:
+            forms = [str(path), path, image.convert("RGB"), np.asarray(image.convert("RGB"))]
+        seen = [model.pixels(form) for form in (*forms, path.read_bytes())]
+        for pixels in seen:
+            np.testing.assert_array_equal(pixels, seen[0])
+        assert seen[0].shape == (64, 64, 3)
+        assert [len(model.predict(form)) for form in forms] == [1] * 4
+        assert len(model.predict(forms)) == 4
+
+    def test_more_than_a_batch(self, leaf_model):
+        """Predictions and features do not depend on what stands beside an image."""
+        model = clevit_jax.load(leaf_model / "model")
+        paths = [leaf_model / "leaf.png", leaf_model / "other.png"] * 20
+        many = model.features(paths)
+        assert many.shape == (40, 128)
+        single = model.features(paths[1])
+        np.testing.assert_allclose(many[1::2], np.repeat(single, 20, axis=0), atol=1e-5)
+
+    def test_predictions_are_the_softmax(self, leaf_model):
+        model = clevit_jax.load(leaf_model / "model")
+        pixels = model.pixels(leaf_model / "leaf.png")
+        normal = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        logits = np.asarray(model(normal[None].astype(np.float32))[0][0], np.float64)
+        shares = np.exp(logits) / np.exp(logits).sum()
+        (found,) = model.predict(leaf_model / "leaf.png", top=3)
+        order = np.argsort(-shares)
+        assert found.class_names == tuple(model.class_names[k] for k in order[:3])
+        np.testing.assert_allclose(found.probabilities, shares[order[:3]], atol=1e-5)
+        assert found.margin == pytest.approx(shares[order[0]] - shares[order[1]], abs=1e-5)
+        assert len(model.predict(leaf_model / "leaf.png", top=99)[0].class_names) == 10
+
+    def test_what_it_says_of_images_that_are_none(self, leaf_model, tmp_path):
+        model = clevit_jax.load(leaf_model / "model")
+        for image, part in (
+            (np.zeros((4, 4, 3), np.float32), r"uint8 \[H, W, 3\], not float32 \[4, 4, 3\]"),
+            (np.zeros((4, 4), np.uint8), r"not uint8 \[4\]"),
+            ([], "There is no image"),
+        ):
+            with pytest.raises(ValueError, match=part):
+                model.predict(image)
+        with pytest.raises(ValueError, match="top is 0"):
+            model.predict(leaf_model / "leaf.png", top=0)
+        (tmp_path / "no.png").write_text("no image")
+        for path in (tmp_path / "no.png", tmp_path / "missing.png"):
+            with pytest.raises(DecodeError, match=path.name):
+                model.features(path)
+
+    def test_fingerprints(self, leaf_model, golden):
+        """The same for the same features, another for others."""
+        model = clevit_jax.load(leaf_model / "model")
+        assert model.fingerprint == clevit_jax.load(leaf_model / "model").fingerprint
+        others = [
+            clevit_jax.load(leaf_model / "model", image_size=128),
+            clevit_jax.load(leaf_model / "model", dtype="bfloat16"),
+            clevit_jax.load(golden / "dialect_timm.safetensors"),
+        ]
+        assert len({model.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+    @pytest.mark.parametrize("where", ["classifier", "docs/answers.md"])
+    def test_examples(self, leaf_model, monkeypatch, where):
+        """What the docstrings and the page show is what happens."""
+        monkeypatch.chdir(leaf_model)
+        options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+        if where == "classifier":
+            names = {"clevit_jax": clevit_jax}
+            found = doctest.testmod(clevit_jax.classifier, extraglobs=names, optionflags=options)
+        else:
+            page = pathlib.Path(__file__).parents[1] / where
+            found = doctest.testfile(str(page), module_relative=False, optionflags=options)
+        assert found.attempted > 5
+        assert found.failed == 0

@@ -60,6 +60,8 @@ def command(monkeypatch, capfd):
                 (flags, "DEFINE_enum"),
                 (flags, "DEFINE_bool"),
                 (flags, "DEFINE_integer"),
+                (flags, "DEFINE_list"),
+                (flags, "DEFINE_multi_string"),
                 (config_flags, "DEFINE_config_file"),
             ):
                 define = functools.partial(getattr(module, name), flag_values=values)
@@ -119,6 +121,18 @@ MISTAKES = {
     "unknown mode": ([*OK, "--mode=test"], ["--mode=test", "train|eval|check_data|seeds|compare"]),
     "left over": ([*OK, "epochs=3"], ["'epochs=3' is no flag", "--config.NAME=VALUE"]),
     "flag of another mode": ([*OK, "--seeds=3"], ["--seeds is for --mode seeds, not for train"]),
+    "flag of other modes": ([*OK, "--input=x"],
+                            ["--input is for --mode predict, features and explain, not for train"]),
+    "no input": (["--workdir=run", "--mode=predict", "--output=o.csv"],
+                 ["--mode predict needs --input: a folder, a file or a quoted pattern"]),
+    "no output": (["--workdir=run", "--mode=explain", "--input=data"],
+                  ["--mode explain needs --output"]),
+    "no model": (["--workdir=run", "--mode=predict", "--input=data", "--output=o.csv"],
+                 ["run does not exist"]),
+    "nothing to export": (["--workdir=data", "--mode=export", "--output=o.onnx"],
+                          ["data is neither a run", "nor a converted checkpoint"]),
+    "batch sizes": ([*OK, "--mode=throughput", "--batch_sizes=1,x"], ["--batch_sizes is 1,x"]),
+    "other test-time views": (["--workdir=run", "--mode=predict", "--tta=crop"], ["none|flip"]),
     "no seeds": ([*OK, "--mode=seeds", "--seeds=0"], ["--seeds=0", "positive"]),
     "fold": ([*OK, "--config.data.folds=3", "--config.data.fold=3"],
              ["data.fold is 3", "below data.folds, 3"]),
@@ -276,3 +290,34 @@ def test_as_a_process():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: There is no config file none.py; give the path of one.\n"
+
+
+@pytest.mark.usefixtures("compile_once")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_modes_of_a_trained_model(command, answered, tmp_path, monkeypatch):
+    """Each says where its result is; the flags reach the functions."""
+    monkeypatch.chdir(tmp_path)
+    images = answered.parent / "data" / "test"
+    given = (f"--workdir={answered}", f"--input={images}")
+    predict = ("--mode=predict", *given, "--output=o.csv", "--top=1", "--tta=flip")
+    code, out, _ = command(*predict)
+    assert (code, out.rpartition(": ")[2]) == (0, "o.csv\n")
+    assert pathlib.Path("o.csv").read_text().startswith("file,class_1,probability_1,margin,")
+    code, out, err = command(*predict)
+    assert code == 2
+    assert "o.csv is there; go on with it: --resume" in err
+    assert command(*predict, "--resume")[0] == 0
+    code, out, _ = command("--mode=features", f"--workdir={answered}", "--output=f.npz")
+    assert (code, pathlib.Path("f.npz").exists()) == (0, True)
+    assert "Linear probe: " in out
+    code, out, _ = command("--mode=features", *given, "--output=f.npz", "--overwrite")
+    assert (code, out.splitlines()[0]) == (0, "32 images, 16 features each: f.npz")
+    code, out, _ = command(
+        "--mode=explain", *given, "--output=looks", "--class==1+1", "--map=grad_cam:norm"
+    )
+    assert (code, out) == (0, "32 pictures, with grad_cam:norm and rollout: looks\n")
+    code, out, _ = command("--mode=report", f"--workdir={answered}", "--output=r.html",
+                           "--checkpoint=best")  # fmt: skip
+    assert (code, out) == (0, "Report: r.html\n")
+    code, out, _ = command("--mode=export", f"--workdir={answered}", "--output=m.stablehlo")
+    assert (code, pathlib.Path("m.stablehlo").exists()) == (0, True)

@@ -95,7 +95,8 @@ def test_mirror_images(subject, images, tmp_path):
     expected = np.sort(shares.mean(0))[::-1]
     found = [row[f"probability_{i}"] for i in range(1, len(CLASSES) + 1)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert subject.classifier.predict(path, flip=True)[0].probability == pytest.approx(found[0], abs=1e-6)  # fmt: skip
+    api = subject.classifier.predict(path, flip=True)[0]
+    assert api.probability == pytest.approx(found[0], abs=1e-6)
 
 
 def test_what_is_unlike_the_training_images(subject, images, tmp_path):
@@ -190,7 +191,7 @@ def test_inputs(images, monkeypatch):
     assert [str(path) for path in inputs.find("a")] == ["a/=torn.png", "a/empty.jpg"]
     assert [str(path) for path in inputs.find("a/notes.txt")] == ["a/notes.txt"]
     assert len(list(inputs.find("**/*.png"))) == 33
-    for text, part in (("none", "There is no file none"), ("*.gif", "There is no file"),):  # fmt: skip
+    for text, part in (("none", "There is no file none"), ("*.gif", "There is no file")):
         with pytest.raises(ConfigError, match=part):
             inputs.find(text)
     pathlib.Path("bare").mkdir(exist_ok=True)

@@ -78,7 +78,9 @@ def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
         label, numbers = line.removesuffix(".").split("): ")
         assert f"{label})" in texts
         cells = texts[texts.index(f"{label})", texts.index("Images")) + 1 :][:5]
-        shown = re.fullmatch(r"top-1 (.*), top-5 (.*), mean per class (.*), loss (.*) \((\d+) images\)", numbers)  # fmt: skip
+        form = r"top-1 (.*), top-5 (.*), mean per class (.*), loss (.*) \((\d+) images\)"
+        shown = re.fullmatch(form, numbers)
+        assert shown is not None
         assert cells == list(shown.groups())
     assert not any("counted anew" in text for text in texts)
 

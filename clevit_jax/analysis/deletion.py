@@ -53,11 +53,13 @@ class Deletion:
         return self.drops[name] / self.random if self.random > 0 else float("nan")
 
     def __str__(self) -> str:
-        times = f", {self.ratio(self.chosen):.1f} times as much" if self.random > 0 else ""
+        random = f"a random fifth by {100 * self.random:.1f} ({self.images} images)"
+        if self.random > 0:
+            times = f"{self.ratio(self.chosen):.1f} times as much as"
+            random = f"{times} a random fifth ({100 * self.random:.1f}; {self.images} images)"
         return (
-            f"painting over the fifth that {self.chosen} highlights most lowers the probability of "
-            f"the prediction by {100 * self.drops[self.chosen]:.1f} points{times}; a random fifth, "
-            f"by {100 * self.random:.1f} ({self.images} images)"
+            f"painting over the fifth of an image that {self.chosen} highlights most lowers the "
+            f"probability of the prediction by {100 * self.drops[self.chosen]:.1f} points, {random}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -31,13 +31,17 @@ def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
     if count < 5:
         return np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.float32)
     from sklearn.manifold import TSNE  # here, for scikit-learn takes seconds to import
+    from threadpoolctl import threadpool_limits
 
     # Of rows of length 1, Euclidean distance sorts as the cosine does.
     rows = normalised(features)
     # PCA as the start needs images that differ.
     start = "pca" if min(rows.shape) > 1 and rows.std() > 0 else "random"
     tsne = TSNE(perplexity=min(30.0, count / 4), init=start, random_state=seed)
-    return tsne.fit_transform(rows).astype(np.float32)
+    # Its threads wait for each other by spinning: beside other work, two take 30 times as long as
+    # one (132 images: 12 s and 0.4 s on two busy cores, 2026-11-25).
+    with threadpool_limits(1):
+        return tsne.fit_transform(rows).astype(np.float32)
 
 
 def save_picture(

@@ -219,8 +219,7 @@ def _mistakes(
 def _maps(tested: Deletion) -> str:
     rollout = f"{tested.ratio(cam.ROLLOUT):.1f} times" if tested.random > 0 else "no more"
     return (
-        f"The colours are {tested.chosen}, which the deletion test chose: {tested}. "
-        f"Attention roll-out: {rollout}."
+        f"The deletion test chose the map that is shown: {tested}. Attention roll-out: {rollout}."
     )
 
 

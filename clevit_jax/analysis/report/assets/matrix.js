@@ -37,7 +37,7 @@
     gutter = 0;
     side = Math.min(width, 760);
     const named = side * 0.78 / view.size >= 11;
-    if (named) { gutter = Math.min(150, width * 0.22); side = Math.min(width - gutter, 760); }
+    if (named) { gutter = room(width); side = Math.min(width - gutter, 760); }
     const height = side + gutter;
     canvas.style.height = `${height}px`;
     canvas.width = width * scale;
@@ -80,6 +80,17 @@
     pen.strokeRect(gutter + 0.5, gutter + 0.5, side - 1, side - 1);
     if (named) names(pen, cell(), colour("--soft"));
     canvas.dataset.named = String(named);
+  }
+
+  // Pixels for the longest name in sight, as far as there is room.
+  function room(width) {
+    const pen = canvas.getContext("2d"), shown = new Set();
+    for (const start of [view.left, view.top]) {
+      for (let i = Math.floor(start); i < Math.min(count, start + view.size); i++) shown.add(order[i]);
+    }
+    pen.font = "13px system-ui, sans-serif";
+    const longest = Math.max(...[...shown].map((label) => pen.measureText(data.classes[label]).width));
+    return Math.min(150, width * 0.22, longest + 12);
   }
 
   function names(pen, cell, colour) {
