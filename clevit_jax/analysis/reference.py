@@ -24,11 +24,11 @@ class Reference:
     """Features of training images, and how near each is to another one.
 
     Attributes:
-        images: their features, labels and names.
+        keys: features of length 1, float32 [M, C].
         nearest: distances to the nearest other one, sorted, float32 [M].
     """
 
-    images: Features
+    keys: np.ndarray
     nearest: np.ndarray
 
     def compare(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,8 @@ class Reference:
         The distance is 1 - cosine of the features [B, C]. A share of 0.99 says that 99 % of the
         training images have another training image at a smaller distance.
         """
-        found = neighbours.distances(features, self.images.features)
+        cosines = neighbours.normalised(features) @ self.keys.T
+        found = np.maximum(0, 1 - cosines.max(axis=1))
         return found, np.searchsorted(self.nearest, found, side="left") / len(self.nearest)
 
 
@@ -45,7 +46,8 @@ def make_reference(images: Features) -> Reference | None:
     """None where there are not two images to compare."""
     if len(images.files) < 2:
         return None
-    return Reference(images, np.sort(neighbours.distances(images.features)))
+    nearest = np.sort(neighbours.distances(images.features))
+    return Reference(neighbours.normalised(images.features), nearest)
 
 
 def open_reference(subject: Subject, path: pathlib.Path | None) -> Reference | None:
