@@ -54,6 +54,11 @@ class Classifier:
             )
         return self._apply(self._params, jnp.asarray(images))
 
+    @property
+    def params(self) -> Any:
+        """The parameters, nested dict of float32 arrays as `swin.abstract_swin` shapes it."""
+        return self._params
+
     def __repr__(self) -> str:
         return f"Classifier({self.source!r}, {self.model})"
 

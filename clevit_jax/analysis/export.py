@@ -1,0 +1,366 @@
+"""A trained Swin as one file that runs without this library: StableHLO for JAX, or ONNX.
+
+Both hold the parameters and the normalisation, and take any number of uint8 images at a time.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clevit_jax import architecture, classifier, rundir, trained
+from clevit_jax.classifier import Classifier
+from clevit_jax.experiment import ConfigError
+from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.views import normalize_images
+
+FORMAT = "clevit_jax export 1"
+PLATFORMS = ("cpu", "cuda", "tpu")
+OPSET = 21  # of ONNX; the first with all that a Swin needs as single operations is 20 (Gelu)
+CHECKED = (1, 3)  # batch sizes that a file is run at before it takes its place
+# Largest difference that is let through, by dtype, as a share of the largest value.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+ENDINGS = {".stablehlo": "stablehlo", ".onnx": "onnx"}
+# Of the image size, where no run says: 256 for 224 and 512 for 448, as in the official code.
+RESIZE = 8 / 7
+_SNIPPETS = {
+    "stablehlo": """\
+To run it, where jax and flatbuffers are installed:
+    from jax import export
+    model = export.deserialize(bytearray(open({path!r}, "rb").read()))
+    logits = model.call(images)["logits"]  # images: uint8 [B, {size}, {size}, 3]""",
+    "onnx": """\
+To run it, where onnxruntime is installed:
+    import onnxruntime
+    model = onnxruntime.InferenceSession({path!r})
+    logits, features = model.run(None, {{"images": images}})  # uint8 [B, {size}, {size}, 3]""",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file; `facts_path(path)` is beside it.
+        size: bytes of the file.
+        difference: largest absolute difference of a logit from the classifier's, over `CHECKED`.
+        checked_with: what ran the file, with its version.
+    """
+
+    path: pathlib.Path
+    size: int
+    difference: float
+    checked_with: str
+
+
+def facts_path(path: pathlib.Path) -> pathlib.Path:
+    """`model.stablehlo.json` for `model.stablehlo`."""
+    return path.with_name(path.name + ".json")
+
+
+def make_forward(model: SwinConfig) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(parameters, images uint8 [B, S, S, 3]) -> logits float32 [B, K], features float32 [B, C].
+
+    The images are as `data.decode.decode_eval` makes them; the normalisation is inside.
+    """
+    graphdef = abstract_swin(model)[0]
+    return lambda params, images: nnx.merge(graphdef, params)(normalize_images(images))
+
+
+def export_stablehlo(
+    model: Classifier,
+    path: str | pathlib.Path,
+    *,
+    resize: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a Swin as serialized StableHLO, whole or not at all.
+
+    `jax.export.deserialize(bytearray(data)).call(images)` runs it, on CPU, CUDA or TPU, with
+    nothing but jax and flatbuffers. It takes uint8 [b, S, S, 3] for any b of at least 1 and gives a
+    dict of `logits` float32 [b, K] and `features` float32 [b, C]. Before the file takes its place
+    it is run on the CPU and held against the classifier.
+
+    Args:
+        model: what `clevit_jax.load` gives; its dtype is that of the activations in the file.
+        path: of the file; a JSON of what it is is written beside it, see `facts_path`.
+        resize: pixels of the shorter side before the centre crop, for the JSON; 8/7 of the image
+            size when None.
+        overwrite: replaces what is there.
+
+    Raises:
+        ConfigError: a file is there or cannot be written, or `resize` is below the image size.
+
+    Source: https://docs.jax.dev/en/latest/export/export.html
+    """
+    forward, size = make_forward(model.model), model.model.image_size
+
+    def serve(images: jax.Array) -> dict[str, jax.Array]:
+        logits, features = forward(model.params, images)
+        return {"logits": logits, "features": features}
+
+    def write(file: pathlib.Path) -> None:
+        (batch,) = jax.export.symbolic_shape("b")
+        images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+        exported = jax.export.export(jax.jit(serve), platforms=PLATFORMS)(images)
+        file.write_bytes(exported.serialize())
+
+    def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
+        with jax.default_device(jax.devices("cpu")[0]):
+            exported = jax.export.deserialize(bytearray(file.read_bytes()))
+            return lambda images: exported.call(jnp.asarray(images))["logits"]
+
+    return _export(
+        model, path, write, run, kind="stablehlo", checker="jax", resize=resize,
+        overwrite=overwrite, packages=("jax", "jaxlib", "flax"),
+        more={"platforms": list(PLATFORMS)},
+    )  # fmt: skip
+
+
+def export_onnx(
+    model: Classifier,
+    path: str | pathlib.Path,
+    *,
+    resize: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a Swin as ONNX, whole or not at all.
+
+    jax2onnx converts it. The file takes `images` uint8 [b, S, S, 3] for any b of at least 1 and
+    gives `logits` float32 [b, K] and `features` float32 [b, C], in this order. Before it takes its
+    place it is run by onnxruntime on the CPU and held against the classifier.
+
+    Args:
+        model: what `clevit_jax.load` gives, in float32.
+        path: of the file; a JSON of what it is is written beside it, see `facts_path`.
+        resize: see `export_stablehlo`.
+        overwrite: replaces what is there.
+
+    Raises:
+        ConfigError: see `export_stablehlo`; or the classifier is in bfloat16, or jax2onnx or
+            onnxruntime is not installed.
+    """
+    if model.model.dtype != jnp.float32:
+        raise ConfigError(
+            "ONNX is written in float32 alone, for onnxruntime has no bfloat16 on CPUs; leave out "
+            "the dtype, or write a .stablehlo."
+        )
+    try:
+        with _quiet():
+            import jax2onnx
+            import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which ONNX needs; "
+            "pip install -e '.[onnx]' -c constraints.txt."
+        ) from error
+    forward, size = make_forward(model.model), model.model.image_size
+
+    def write(file: pathlib.Path) -> None:
+        images = jax.ShapeDtypeStruct(("b", size, size, 3), jnp.uint8)
+        # The converter's own arithmetic mixes dtypes and ranks, which JAX's strict modes forbid.
+        lenient = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+        with _quiet(), lenient[0], lenient[1]:
+            proto = jax2onnx.to_onnx(
+                lambda images: forward(model.params, images), [images], model_name="clevit_jax",
+                opset=OPSET, input_names=["images"], output_names=["logits", "features"],
+            )  # fmt: skip
+        file.write_bytes(proto.SerializeToString())
+
+    def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        return lambda images: session.run(["logits"], {"images": images})[0]
+
+    return _export(
+        model, path, write, run, kind="onnx", checker="onnxruntime", resize=resize,
+        overwrite=overwrite, packages=("jax", "jax2onnx", "onnx", "onnxruntime"),
+        more={"opset": OPSET},
+    )  # fmt: skip
+
+
+def _export(
+    model: Classifier, path: str | pathlib.Path, write: Callable[[pathlib.Path], None],
+    run: Callable[[pathlib.Path], Callable[[np.ndarray], Any]], *, kind: str, checker: str,
+    resize: int | None, overwrite: bool, packages: tuple[str, ...], more: dict[str, Any],
+) -> Exported:  # fmt: skip
+    """Writes beside, runs what was written, and puts both files in their place."""
+    path = pathlib.Path(path)
+    check_target(path, overwrite=overwrite)
+    config = model.model
+    if resize is None:
+        resize = round(RESIZE * config.image_size)
+    if resize < config.image_size:
+        raise ConfigError(
+            f"resize is {resize}; it must be at least image_size, {config.image_size}."
+        )
+    new = path.with_name(f".{path.name}-{os.getpid()}")
+    new_facts = facts_path(new)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(new)
+        difference = _check(model, run(new), path)
+        facts = {
+            "format": FORMAT,
+            "kind": kind,
+            "file": path.name,
+            "sha256": hashlib.sha256(new.read_bytes()).hexdigest(),
+            **describe(model, resize=resize),
+            **more,
+            "versions": {name: _version(name) for name in ("clevit_jax", *packages)},
+        }
+        new_facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        size = new.stat().st_size
+        os.replace(new, path)
+        os.replace(new_facts, facts_path(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        new.unlink(missing_ok=True)
+        new_facts.unlink(missing_ok=True)
+    return Exported(path, size, difference, f"{checker} {_version(checker)}")
+
+
+def describe(model: Classifier, *, resize: int) -> dict[str, Any]:
+    """What the JSON beside an exported file says of the model, whatever the format."""
+    config = model.model
+    size = config.image_size
+    images = (
+        f"RGB, 0 to 255, not normalised: the shorter side resized to {resize} pixels (bicubic, "
+        f"antialiased as Pillow's), then the {size} x {size} in the centre"
+    )
+    return {
+        "source": model.source,
+        "architecture": architecture.to_json(config),
+        "dtype": jnp.dtype(config.dtype).name,
+        "image_size": size,
+        "resize": resize,
+        "class_names": list(model.class_names),
+        "inputs": [
+            {"name": "images", "dtype": "uint8", "shape": ["b", size, size, 3], "holds": images}
+        ],
+        "outputs": [
+            {"name": "logits", "dtype": "float32", "shape": ["b", config.num_classes],
+             "holds": "a number a class, before the softmax; larger is likelier"},
+            {"name": "features", "dtype": "float32", "shape": ["b", config.channels(-1)],
+             "holds": "the mean over the last tokens, which the head sees"},
+        ],
+    }  # fmt: skip
+
+
+def check_target(path: pathlib.Path, *, overwrite: bool) -> None:
+    """Raises ConfigError unless both files may be written there."""
+    for file in (path, facts_path(path)):
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder; name a file.")
+        if file.exists() and not overwrite:
+            raise ConfigError(f"{file} is there; name another output, or replace it: --overwrite.")
+
+
+def _check(model: Classifier, run: Callable[[np.ndarray], Any], path: pathlib.Path) -> float:
+    """The largest difference of a logit; raises ConfigError when a file gives other numbers."""
+    size, dtype = model.model.image_size, jnp.dtype(model.model.dtype).name
+    # On the CPU, for accelerators multiply float32 with fewer bits than the file's runner.
+    cpu = jax.devices("cpu")[0]
+    params, forward = jax.device_put(model.params, cpu), jax.jit(make_forward(model.model))
+    worst = 0.0
+    for count in CHECKED:
+        rng = np.random.default_rng(count)
+        images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
+        wanted = np.asarray(forward(params, jax.device_put(images, cpu))[0])
+        apart = float(np.abs(np.asarray(run(images)) - wanted).max())
+        # Written so that a NaN is a difference too.
+        if not apart <= TOLERANCE[dtype] * max(1.0, float(np.abs(wanted).max())):
+            raise ConfigError(
+                f"{path} is not written, for what was exported gives other logits than the "
+                f"classifier (by {apart:.1e} on {count} images); report this, with your versions."
+            )
+        worst = max(worst, apart)
+    return worst
+
+
+def export_workdir(
+    path: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    image_size: int | None = None,
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> int:
+    """Exports what a path holds, and prints what was written and how to run it.
+
+    Args:
+        path: a workdir, a converted checkpoint or a weight file, see `clevit_jax.load`.
+        output: the file; `.stablehlo` or `.onnx` decides what it is.
+        checkpoint, image_size, dtype: see `clevit_jax.load`.
+        overwrite: replaces what is there.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError, CheckpointError: one sentence, and nothing is written.
+    """
+    path, output = pathlib.Path(path), pathlib.Path(output)
+    kind = ENDINGS.get(output.suffix.lower())
+    if kind is None:
+        raise ConfigError(f"--output is {str(output)!r}; it must end in {' or '.join(ENDINGS)}.")
+    check_target(output, overwrite=overwrite)
+    try:
+        model = classifier.load(path, checkpoint=checkpoint, image_size=image_size, dtype=dtype)
+    except ConfigError:
+        raise
+    except ValueError as error:  # WeightsError, and settings that do not fit
+        raise ConfigError(str(error)) from error
+    resize = _resize(path, model.model.image_size)
+    export = export_stablehlo if kind == "stablehlo" else export_onnx
+    done = export(model, output, resize=resize, overwrite=overwrite)
+    size, numbers = model.model.image_size, jnp.dtype(model.model.dtype).name
+    named = "" if model.class_names else " (their names are not known)"
+    print(
+        f"Wrote {output} ({done.size / 1e6:.1f} MB) and {facts_path(output).name}: {model.source}, "
+        f"{architecture.describe(model.model)}{named}, {size} px, {numbers}.\n"
+        f"{done.checked_with} gives its logits for {' and '.join(map(str, CHECKED))} random images "
+        f"within {done.difference:.1e}.\n" + _SNIPPETS[kind].format(path=str(output), size=size),
+        flush=True,
+    )
+    return 0
+
+
+def _resize(path: pathlib.Path, image_size: int) -> int | None:
+    """What a run resizes images to before it cuts them; None where there is no run."""
+    if not trained.is_run(path):
+        return None
+    config = rundir.load_config(path)
+    return round(config.eval.resize * image_size / config.image_size)
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what the converter says of operations that a Swin does not use."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
