@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from clevit_jax import Classifier, converted, rundir, sharding, trained
-from clevit_jax.analysis import export
+from clevit_jax.analysis import export, exported
 from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.experiment import ConfigError
 from clevit_jax.state import TrainState
@@ -114,9 +114,9 @@ def test_stablehlo_keeps_bfloat16(make, tmp_path):
     # A CPU takes long to compile bfloat16.
     model = make(dtype=jnp.bfloat16, depths=(1,), num_heads=(1,))
     export.export_stablehlo(model, tmp_path / "model.stablehlo")
-    exported = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
-    assert "bf16" in exported.mlir_module()
-    out = exported.call(images_of(3))
+    file = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+    assert "bf16" in file.mlir_module()
+    out = file.call(images_of(3))
     assert_same((out["logits"], out["features"]), model(normalised(images_of(3))), 2e-2)
     facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert facts["dtype"] == "bfloat16"
@@ -146,7 +146,7 @@ def test_the_json_says_what_the_file_is(kind, request):
     assert sorted(file.name for file in path.parent.iterdir() if file.suffix != ".npz") == [
         f"model.{kind}", f"model.{kind}.json"
     ]  # fmt: skip
-    facts = json.loads(export.facts_path(path).read_text())
+    facts = json.loads(exported.facts_path(path).read_text())
     assert facts["kind"] == kind
     assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert facts["class_names"] == ["a", "b", "c", "d", "e"]
@@ -179,7 +179,7 @@ def test_what_is_there_stays(model, stablehlo, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "_check", fail)
+        patch.setattr(exported, "check", fail)
         with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
             export.export_stablehlo(model, path, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["model.stablehlo"]
@@ -192,10 +192,10 @@ def test_a_file_that_gives_other_numbers_is_refused(model, tmp_path):
     def right(images):
         return np.asarray(model(normalised(images))[0])
 
-    assert export._check(model, right, tmp_path / "model.onnx") < 1e-5
+    assert exported.check(model, right, tmp_path / "model.onnx") < 1e-5
     for wrong in (lambda images: right(images) + 1e-2, lambda images: right(images) * np.nan):
         with pytest.raises(ConfigError, match=r"model.onnx is not written, .* other logits"):
-            export._check(model, wrong, tmp_path / "model.onnx")
+            exported.check(model, wrong, tmp_path / "model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_a_converted_checkpoint_has_no_class_names(run, tmp_path, capsys):
     converted.write(nameless, folder)
     export.export_workdir(folder, output)
     assert "3 classes (their names are not known), 16 px" in capsys.readouterr().out
-    facts = json.loads(export.facts_path(output).read_text())
+    facts = json.loads(exported.facts_path(output).read_text())
     assert (facts["class_names"], facts["resize"]) == ([], 18)  # 16 * 8 / 7
 
 

@@ -4,12 +4,7 @@ Both hold the parameters and the normalisation, and take any number of uint8 ima
 """
 
 import contextlib
-import dataclasses
-import hashlib
-import importlib.metadata
-import json
 import logging
-import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,23 +14,22 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from clevit_jax import architecture, classifier, rundir, trained
+from clevit_jax.analysis.exported import (
+    CHECKED,
+    Exported,
+    check_target,
+    facts_path,
+    write_checked,
+)
+from clevit_jax.analysis.serving import make_forward
 from clevit_jax.classifier import Classifier
 from clevit_jax.experiment import ConfigError
-from clevit_jax.swin import SwinConfig, abstract_swin
-from clevit_jax.views import normalize_images
 
-FORMAT = "clevit_jax export 1"
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 21  # of ONNX; the first with all that a Swin needs as single operations is 20 (Gelu)
-CHECKED = (1, 3)  # batch sizes that a file is run at before it takes its place
-# Largest difference that is let through, by dtype, as a share of the largest value.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 ENDINGS = {".stablehlo": "stablehlo", ".onnx": "onnx"}
-# Of the image size, where no run says: 256 for 224 and 512 for 448, as in the official code.
-RESIZE = 8 / 7
 _SNIPPETS = {
     "stablehlo": """\
 To run it, where jax and flatbuffers are installed:
@@ -48,37 +42,6 @@ To run it, where onnxruntime is installed:
     model = onnxruntime.InferenceSession({path!r})
     logits, features = model.run(None, {{"images": images}})  # uint8 [B, {size}, {size}, 3]""",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    """What was written.
-
-    Attributes:
-        path: the file; `facts_path(path)` is beside it.
-        size: bytes of the file.
-        difference: largest absolute difference of a logit from the classifier's, over `CHECKED`.
-        checked_with: what ran the file, with its version.
-    """
-
-    path: pathlib.Path
-    size: int
-    difference: float
-    checked_with: str
-
-
-def facts_path(path: pathlib.Path) -> pathlib.Path:
-    """`model.stablehlo.json` for `model.stablehlo`."""
-    return path.with_name(path.name + ".json")
-
-
-def make_forward(model: SwinConfig) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
-    """(parameters, images uint8 [B, S, S, 3]) -> logits float32 [B, K], features float32 [B, C].
-
-    The images are as `data.decode.decode_eval` makes them; the normalisation is inside.
-    """
-    graphdef = abstract_swin(model)[0]
-    return lambda params, images: nnx.merge(graphdef, params)(normalize_images(images))
 
 
 def export_stablehlo(
@@ -120,11 +83,11 @@ def export_stablehlo(
         file.write_bytes(exported.serialize())
 
     def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
-        with jax.default_device(jax.devices("cpu")[0]):
-            exported = jax.export.deserialize(bytearray(file.read_bytes()))
-            return lambda images: exported.call(jnp.asarray(images))["logits"]
+        exported = jax.export.deserialize(bytearray(file.read_bytes()))
+        cpu = jax.devices("cpu")[0]
+        return lambda images: exported.call(jax.device_put(images, cpu))["logits"]
 
-    return _export(
+    return write_checked(
         model, path, write, run, kind="stablehlo", checker="jax", resize=resize,
         overwrite=overwrite, packages=("jax", "jaxlib", "flax"),
         more={"platforms": list(PLATFORMS)},
@@ -185,111 +148,11 @@ def export_onnx(
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         return lambda images: session.run(["logits"], {"images": images})[0]
 
-    return _export(
+    return write_checked(
         model, path, write, run, kind="onnx", checker="onnxruntime", resize=resize,
         overwrite=overwrite, packages=("jax", "jax2onnx", "onnx", "onnxruntime"),
         more={"opset": OPSET},
     )  # fmt: skip
-
-
-def _export(
-    model: Classifier, path: str | pathlib.Path, write: Callable[[pathlib.Path], None],
-    run: Callable[[pathlib.Path], Callable[[np.ndarray], Any]], *, kind: str, checker: str,
-    resize: int | None, overwrite: bool, packages: tuple[str, ...], more: dict[str, Any],
-) -> Exported:  # fmt: skip
-    """Writes beside, runs what was written, and puts both files in their place."""
-    path = pathlib.Path(path)
-    check_target(path, overwrite=overwrite)
-    config = model.model
-    if resize is None:
-        resize = round(RESIZE * config.image_size)
-    if resize < config.image_size:
-        raise ConfigError(
-            f"resize is {resize}; it must be at least image_size, {config.image_size}."
-        )
-    new = path.with_name(f".{path.name}-{os.getpid()}")
-    new_facts = facts_path(new)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(new)
-        difference = _check(model, run(new), path)
-        facts = {
-            "format": FORMAT,
-            "kind": kind,
-            "file": path.name,
-            "sha256": hashlib.sha256(new.read_bytes()).hexdigest(),
-            **describe(model, resize=resize),
-            **more,
-            "versions": {name: _version(name) for name in ("clevit_jax", *packages)},
-        }
-        new_facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        size = new.stat().st_size
-        os.replace(new, path)
-        os.replace(new_facts, facts_path(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        new.unlink(missing_ok=True)
-        new_facts.unlink(missing_ok=True)
-    return Exported(path, size, difference, f"{checker} {_version(checker)}")
-
-
-def describe(model: Classifier, *, resize: int) -> dict[str, Any]:
-    """What the JSON beside an exported file says of the model, whatever the format."""
-    config = model.model
-    size = config.image_size
-    images = (
-        f"RGB, 0 to 255, not normalised: the shorter side resized to {resize} pixels (bicubic, "
-        f"antialiased as Pillow's), then the {size} x {size} in the centre"
-    )
-    return {
-        "source": model.source,
-        "architecture": architecture.to_json(config),
-        "dtype": jnp.dtype(config.dtype).name,
-        "image_size": size,
-        "resize": resize,
-        "class_names": list(model.class_names),
-        "inputs": [
-            {"name": "images", "dtype": "uint8", "shape": ["b", size, size, 3], "holds": images}
-        ],
-        "outputs": [
-            {"name": "logits", "dtype": "float32", "shape": ["b", config.num_classes],
-             "holds": "a number a class, before the softmax; larger is likelier"},
-            {"name": "features", "dtype": "float32", "shape": ["b", config.channels(-1)],
-             "holds": "the mean over the last tokens, which the head sees"},
-        ],
-    }  # fmt: skip
-
-
-def check_target(path: pathlib.Path, *, overwrite: bool) -> None:
-    """Raises ConfigError unless both files may be written there."""
-    for file in (path, facts_path(path)):
-        if file.is_dir():
-            raise ConfigError(f"{file} is a folder; name a file.")
-        if file.exists() and not overwrite:
-            raise ConfigError(f"{file} is there; name another output, or replace it: --overwrite.")
-
-
-def _check(model: Classifier, run: Callable[[np.ndarray], Any], path: pathlib.Path) -> float:
-    """The largest difference of a logit; raises ConfigError when a file gives other numbers."""
-    size, dtype = model.model.image_size, jnp.dtype(model.model.dtype).name
-    # On the CPU, for accelerators multiply float32 with fewer bits than the file's runner.
-    cpu = jax.devices("cpu")[0]
-    params, forward = jax.device_put(model.params, cpu), jax.jit(make_forward(model.model))
-    worst = 0.0
-    for count in CHECKED:
-        rng = np.random.default_rng(count)
-        images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
-        wanted = np.asarray(forward(params, jax.device_put(images, cpu))[0])
-        apart = float(np.abs(np.asarray(run(images)) - wanted).max())
-        # Written so that a NaN is a difference too.
-        if not apart <= TOLERANCE[dtype] * max(1.0, float(np.abs(wanted).max())):
-            raise ConfigError(
-                f"{path} is not written, for what was exported gives other logits than the "
-                f"classifier (by {apart:.1e} on {count} images); report this, with your versions."
-            )
-        worst = max(worst, apart)
-    return worst
 
 
 def export_workdir(
@@ -347,10 +210,6 @@ def _resize(path: pathlib.Path, image_size: int) -> int | None:
         return None
     config = rundir.load_config(path)
     return round(config.eval.resize * image_size / config.image_size)
-
-
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
 
 
 @contextlib.contextmanager
