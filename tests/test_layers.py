@@ -24,7 +24,7 @@ FLOORS = [
     ["experiment", "weights"],
     ["architecture", "dialects"],
     ["evaluate", "step", "checkpoint"],
-    ["state"],
+    ["state", "preflight.arithmetic", "preflight.compiled"],
     ["swin"],
     ["window_attention"],
     ["kernels", "data.findings", "data.prepare"],
