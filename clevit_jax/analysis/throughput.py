@@ -137,6 +137,9 @@ def _series(
             return [*rows, Row(work, OURS, size, problem=text)]
         print(f"Timing {work} at a batch of {size}.", file=sys.stderr, flush=True)
         found = _race(work, size, racing, request, facts, last)
+        for row in found:
+            said = row.problem or f"{row.images_per_second:,.2f} images a second"
+            print(f"  {row.name}: {said}", file=sys.stderr, flush=True)
         rows += found
         racing = [row.name for row in found if row.seconds]
         if OURS not in racing:
