@@ -17,6 +17,7 @@ from clevit_jax import sharding
 from clevit_jax.analysis import cam, explanation, prediction
 from clevit_jax.analysis.explanation import Explanation
 from clevit_jax.analysis.prediction import Prediction
+from clevit_jax.analysis.serving import make_forward
 from clevit_jax.data import decode
 from clevit_jax.pretrained import fit
 from clevit_jax.swin import DTYPES, SwinConfig, abstract_swin
@@ -57,10 +58,8 @@ class Classifier:
         self._params = jax.device_put(params, sharding.replicated(self._mesh))
         graphdef = abstract_swin(model)[0]
         self._apply = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
-        self._outputs = jax.jit(
-            lambda params, pixels: nnx.merge(graphdef, params)(normalize_images(pixels)),
-            out_shardings=sharding.batch_sharding(self._mesh),
-        )
+        rows = sharding.batch_sharding(self._mesh)
+        self._outputs = jax.jit(make_forward(model), out_shardings=rows)
         # One function for each set of maps that is asked for.
         self._maps = functools.lru_cache(maxsize=8)(self._make_maps)
 
@@ -260,6 +259,11 @@ class Classifier:
             raise ValueError("There is no image; give at least one.")
         return [np.stack(rows[i : i + BATCH_SIZE]) for i in range(0, len(rows), BATCH_SIZE)]
 
+    @property
+    def params(self) -> Any:
+        """The parameters, nested dict of float32 arrays as `swin.abstract_swin` shapes it."""
+        return self._params
+
     def __repr__(self) -> str:
         return f"Classifier({self.source!r}, {self.model})"
 
@@ -300,11 +304,14 @@ def load(
         image_size=weights.model.image_size if image_size is None else image_size,
         dtype=DTYPES[dtype],
     )
+    resize = trained.resize(path)
+    if resize is not None:
+        resize = round(resize * model.image_size / weights.model.image_size)
     return Classifier(
         model,
         fit(weights, model)[0],
         weights.class_names,
         weights.source,
-        resize=trained.resize(path) if model.image_size == weights.model.image_size else None,
+        resize=resize,
         map_name=trained.map_name(path),
     )

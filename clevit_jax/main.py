@@ -44,6 +44,8 @@ flags.DEFINE_string("reference", None, "predict: training images, a file of --mo
 flags.DEFINE_multi_string("class", [], "explain: a class besides the predicted one; repeatable.")
 flags.DEFINE_string("map", "auto", "explain: the map, or auto: by the deletion test.")
 flags.DEFINE_bool("overwrite", False, "features, export: replace files that are there.")
+flags.DEFINE_integer("image_size", None, "export: pixels a side, if not those of the run.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "export: of activations.")
 flags.DEFINE_list("batch_sizes", None, "throughput: such as 8,16,32; else doubled while they fit.")
 flags.DEFINE_enum("peer", None, ["timm"], "throughput: measure this library's Swin beside.")
 flags.DEFINE_string("coordinator", None, "Where process 0 is, HOST:PORT, if there are several.")

@@ -35,6 +35,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "class": ("explain",),
     "map": ("explain",),
     "overwrite": ("features", "export"),
+    "image_size": ("export",),
+    "dtype": ("export",),
     "batch_sizes": ("throughput",),
     "peer": ("throughput",),
 }
@@ -129,8 +131,9 @@ def _analyse(
 
         assert output is not None
         return export.export_workdir(
-            workdir, output, checkpoint=checkpoint, overwrite=values.overwrite
-        )
+            workdir, output, checkpoint=checkpoint, image_size=values.image_size,
+            dtype=values.dtype, overwrite=values.overwrite,
+        )  # fmt: skip
     from clevit_jax.analysis.subject import open_subject
 
     return _about(values, mode, open_subject(workdir, config, checkpoint=checkpoint), output)

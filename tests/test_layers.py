@@ -25,8 +25,8 @@ FLOORS = [
     ["experiment", "weights"],
     ["architecture", "dialects"],
     ["evaluate", "step", "checkpoint"],
-    ["analysis.cam", "analysis.explanation", "analysis.prediction"],
-    ["state"],
+    ["analysis.cam", "analysis.explanation", "analysis.prediction", "analysis.serving"],
+    ["state", "preflight.arithmetic", "preflight.compiled"],
     ["swin"],
     ["window_attention"],
     ["kernels", "data.findings", "data.prepare"],
@@ -109,17 +109,18 @@ def test_only_checkpoint_imports_orbax():
 
 
 def test_no_torch_and_no_tensorflow_at_the_top():
-    """torch is an extra, for reading `.pth`; TensorFlow is no dependency at all."""
+    """torch and timm are extras; TensorFlow is no dependency at all."""
     for module, tree in MODULES.items():
         for node in tree.body:
             names = {name.split(".")[0] for name in _imports(ast.Module([node], []))}
             if isinstance(node, ast.Import | ast.ImportFrom):
-                assert not names & {"torch", "tensorflow"}, module
+                assert not names & {"torch", "tensorflow", "timm"}, module
 
 
 def test_everything_is_imported_without_torch_and_tensorflow():
     modules = ", ".join(sorted(MODULES))
-    code = f"import sys\nsys.modules |= dict.fromkeys(['torch', 'tensorflow'])\nimport {modules}"
+    without = "sys.modules |= dict.fromkeys(['torch', 'tensorflow', 'timm'])"
+    code = f"import sys\n{without}\nimport {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -169,6 +169,8 @@ def _cell(value: Any) -> str:
 def _csv_row(cells: Sequence[str]) -> str:
     stream = io.StringIO()
     # Python quotes a carriage return only where it ends lines, and readers end lines at it.
-    all_or_few = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
-    csv.writer(stream, lineterminator="\n", quoting=all_or_few).writerow(cells)
+    if any("\r" in cell for cell in cells):
+        csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(cells)
+    else:
+        csv.writer(stream, lineterminator="\n").writerow(cells)
     return stream.getvalue()

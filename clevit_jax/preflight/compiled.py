@@ -80,19 +80,23 @@ class Cost:
     traffic: dict[str, Traffic]
 
 
-def read_cost(compiled: Any, *, devices: int) -> Cost:
-    """Of a `jax.stages.Compiled` that runs on so many devices."""
+def read_memory(compiled: Any) -> Memory:
+    """What a `jax.stages.Compiled` plans for a device."""
     plan = compiled.memory_analysis()
-    memory = Memory(
+    return Memory(
         arguments=plan.argument_size_in_bytes,
         temporaries=plan.temp_size_in_bytes,
         outputs=plan.output_size_in_bytes - plan.alias_size_in_bytes,
         code=plan.generated_code_size_in_bytes,
     )
+
+
+def read_cost(compiled: Any, *, devices: int) -> Cost:
+    """Of a `jax.stages.Compiled` that runs on so many devices."""
     costs = compiled.cost_analysis() or {}
     text = compiled.as_text()
     return Cost(
-        memory=memory,
+        memory=read_memory(compiled),
         flops=costs.get("flops"),
         bytes_accessed=costs.get("bytes accessed") or read_bytes(text),
         cycles=read_cycles(text),

@@ -1,0 +1,448 @@
+"""Throughput: its arithmetic with a clock that is not one, its table, and where a series ends.
+
+One test times the tiny config for real, and looks at no time.
+"""
+
+import io
+import json
+import math
+import sys
+import types
+
+import compiling
+import numpy as np
+import pytest
+import tiny
+
+from clevit_jax.analysis import (
+    contestants,
+    host_memory,
+    our_steps,
+    throughput,
+    throughput_table,
+    timm_peer,
+)
+from clevit_jax.analysis.contestants import OutOfMemory, Prepared
+from clevit_jax.analysis.throughput_table import Result, Row
+from clevit_jax.experiment import ConfigError
+
+
+class Clock:
+    """Tells what time it was made to be."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def steps_of(clock, *seconds):
+    """A `run` whose steps last these seconds, the last of them for ever."""
+    left = list(seconds)
+    calls = []
+
+    def run(steps):
+        calls.append(steps)
+        for _ in range(steps):
+            clock.now += left.pop(0) if len(left) > 1 else left[0]
+
+    return run, calls
+
+
+def test_the_warm_up_is_timed_apart():
+    clock = Clock()
+    run, calls = steps_of(clock, 9.0, 0.5)
+    assert contestants.warm_up(run, clock) == (9.0, 0.5)
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "samples"),
+    [(0.0625, 4, 4), (0.001, 200, 5), (0.5, 1, 2), (7.0, 1, 1)],
+)
+def test_a_sample_is_long_enough_and_a_round_short(step, steps, samples):
+    clock = Clock()
+    run, calls = steps_of(clock, step)
+    found = contestants.sample(Prepared(run, step, {}), clock)
+    assert calls == [steps] * samples
+    assert found == pytest.approx([step] * samples)  # of one step, not of the sample
+
+
+def exchange(prepare, *lines):
+    say = io.StringIO()
+    contestants.serve(prepare, io.StringIO("".join(f"{line}\n" for line in lines)), say)
+    return [json.loads(line) for line in say.getvalue().splitlines()]
+
+
+def test_what_a_child_answers():
+    asked = []
+
+    def prepare(request):
+        asked.append(request)
+        return Prepared(lambda steps: None, 1.0, {"memory": 3})
+
+    ready, first, second = exchange(prepare, '{"batch": 2}', '"time"', '"time"')
+    assert asked == [{"batch": 2}]
+    assert ready == {"ready": {"memory": 3}}
+    assert [len(answer["seconds"]) for answer in (first, second)] == [1, 1]
+
+
+def test_a_child_says_why_not():
+    def raising(error):
+        def fail(*_):
+            raise error
+
+        return fail
+
+    full = OutOfMemory("no room")
+    assert exchange(raising(full), "{}") == [{"out_of_memory": "no room"}]
+    assert exchange(raising(ConfigError("no such.")), "{}") == [{"error": "no such."}]
+    later = exchange(lambda request: Prepared(raising(full), 1.0, {}), "{}", '"time"')
+    assert later == [{"ready": {}}, {"out_of_memory": "no room"}]
+
+
+def test_a_child_that_dies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "killed.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    for module, reply in {
+        "killed": {"out_of_memory": "killed, as a system does when its memory runs out"},
+        "not_there": {"error": f"ended with code 1: {sys.executable}: No module named not_there"},
+    }.items():
+        child = contestants.Contestant(module, {"work": "training"})
+        child.close()
+        assert child.reply == reply
+
+
+def test_a_container_is_held_to_its_limit(tmp_path, monkeypatch):
+    memory = types.SimpleNamespace(available=1000)
+    monkeypatch.setattr(host_memory.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(host_memory, "_CONTROL_GROUP", tmp_path)
+    assert host_memory.available() == 1000
+    (tmp_path / "memory.current").write_text("300\n")
+    for limit, free in (("max", 1000), ("900", 600), ("200", 0), ("5000", 1000)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert host_memory.available() == free
+
+
+FACTS = {
+    "platform": "cpu", "device": "cpu", "devices": 1, "threads": 2, "description": "Swin-small",
+    "views": 2, "label_smoothing": 0.1, "model": {"image_size": 64, "dtype": "float32"},
+    "flops_an_image": {"training": 6e9, "inference": 1e9},
+}  # fmt: skip
+READY = {
+    "compile_seconds": 12.0, "first_seconds": 0.75, "memory": 64 * 2**20, "memory_kind": "plan",
+}  # fmt: skip
+
+
+def row(name, batch, rounds, work="training", **more):
+    return Row.of(work, name, batch, {"ready": {**READY, **more}}, rounds, FACTS)
+
+
+def hand_made():
+    """Ours takes 0.5 s a step of 4 images, timm 1 s, and 8 images do not fit."""
+    ours = row("clevit_jax", 4, [[0.5, 0.4], [0.5], [0.8]], peak_flops=96e9)
+    theirs = row("timm eager", 4, [[0.9], [1.0], [1.2]], compile_seconds=None)
+    full = Row.of("training", "clevit_jax", 8, {"out_of_memory": "9 wanted"}, [], FACTS)
+    return Result(FACTS, [ours, theirs, full], "timm")
+
+
+def test_arithmetic():
+    result = hand_made()
+    ours, theirs, full = result.rows
+    assert ours.median == 0.5  # of 0.4 0.5 0.5 0.8
+    assert ours.images_per_second == 8.0
+    assert ours.flops == 24e9  # 4 images of 6
+    assert result.utilisation(ours) == 0.5  # 48 GFLOP/s of 96
+    assert result.utilisation(theirs) == 0.25  # of the same product
+    ratio, lowest, highest = result.ratio(theirs)
+    assert ratio == 2.0
+    assert lowest == pytest.approx(1.2 / 0.8)
+    assert highest == pytest.approx(0.9 / 0.45)  # 0.9 / 0.45 and 1.0 / 0.5
+    assert result.ratio(ours) is None
+    assert full.problem == "out of memory: 9 wanted"
+
+
+def test_the_table():
+    lines = throughput_table.to_text(hand_made()).splitlines()
+    assert lines[0] == (
+        "1 x cpu, 2 threads. Swin-small, 64 px, float32; 2 views an image in training."
+    )
+    assert lines[1].startswith("Matrix product: 96.0 GFLOP/s, the most measured in this run")
+    table = lines[3:7]
+    assert table == [
+        "                      batch  images/s  ms a step  compile s  first s   MiB        GFLOP"
+        "  utilised            ours / it",
+        "training  clevit_jax      4      8.00      500.0       12.0     0.75  64.0  plan     24"
+        "    50.0 %",
+        "training  timm eager      4      4.00    1,000.0          -     0.75  64.0  plan     24"
+        "    25.0 %  2.00 (1.50 to 2.00)",
+        "training  clevit_jax      8  out of memory: 9 wanted",
+    ]
+    text = "\n".join(lines[7:])
+    assert "MiB, plan: what the compiler plans a device." in text
+    assert "without the making of views, the contrastive loss, the clipping" in text
+
+
+def test_the_json():
+    facts = json.loads(throughput_table.to_json(hand_made()))
+    assert facts["matrix_flops_per_second"] == 96e9
+    assert facts["platform"] == "cpu"
+    ours, theirs, full = facts["rows"]
+    assert (ours["images_per_second"], ours["utilisation"], ours["ours_over_it"]) == (8, 0.5, None)
+    assert theirs["ours_over_it"]["median"] == 2.0
+    assert theirs["memory_kind"] == "plan"
+    assert full["problem"] == "out of memory: 9 wanted"
+    assert "images_per_second" not in full
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """`fake(script)`: children that answer `script(name, work, batch)`, and what was asked."""
+
+    def install(script):
+        asked = []
+
+        class Fake:
+            def __init__(self, module, request, environ=None):
+                name = "ours" if module.endswith("our_steps") else "eager"
+                name = "compiled" if request.get("compiled") else name
+                work, batch = request["work"], request.get("batch")
+                self.alive = True
+                if work == "describe":
+                    self.reply = {"ready": FACTS}
+                    return
+                asked.append((name, work, batch))
+                answer = script(name, work, batch)
+                self.seconds = answer if isinstance(answer, float) else None
+                self.reply = {"ready": {**READY}} if self.seconds else answer
+
+            def time(self):
+                assert self.alive
+                return {"seconds": [self.seconds]}
+
+            def close(self):
+                self.alive = False
+
+        monkeypatch.setattr(throughput, "Contestant", Fake)
+        monkeypatch.setattr(throughput.importlib.util, "find_spec", lambda name: name)
+        return asked
+
+    return install
+
+
+def config(**changes):
+    made = tiny.get_config()
+    made.model.num_classes = 5
+    made.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return made
+
+
+def rows_of(capsys, **options):
+    code = throughput.throughput(config(), as_json=True, **options)
+    found = json.loads(capsys.readouterr().out)["rows"]
+    return code, [(r["work"], r["name"], r["batch"], r["problem"]) for r in found]
+
+
+def test_a_series_doubles_until_memory_ends(fake, capsys):
+    def script(name, work, batch):
+        most = 4 if work == "training" else 8
+        return 0.5 if batch <= most else {"out_of_memory": "no room"}
+
+    fake(script)
+    code, rows = rows_of(capsys)
+    assert code == 0
+    assert [(work, batch) for work, _, batch, problem in rows if not problem] == [
+        ("training", 1), ("training", 2), ("training", 4),
+        ("inference", 1), ("inference", 2), ("inference", 4), ("inference", 8),
+    ]  # fmt: skip
+    assert [row for row in rows if row[3]] == [
+        ("training", "clevit_jax", 8, "out of memory: no room"),
+        ("inference", "clevit_jax", 16, "out of memory: no room"),
+    ]
+
+
+def test_a_series_ends_before_a_step_takes_minutes(fake, capsys):
+    asked = fake(lambda name, work, batch: 20.0 * batch)
+    _, rows = rows_of(capsys)
+    assert [batch for _, work, batch in asked if work == "training"] == [1, 2]  # 20 s, 40 s
+    assert rows[2][2:] == (4, "not tried: a step may last 80 s; ask for it by --batch_sizes")
+    asked.clear()
+    rows_of(capsys, batch_sizes=[1, 4])
+    assert [batch for _, work, batch in asked if work == "training"] == [1, 4]
+
+
+def test_a_peer_that_fails_leaves_and_ours_goes_on(fake, capsys):
+    def script(name, work, batch):
+        if name == "compiled" and batch == 1:
+            return {"error": "torch.compile fails: no compiler"}
+        if name == "eager" and batch == 4:
+            return {"out_of_memory": "no room"}
+        return 0.5
+
+    asked = fake(script)
+    code, rows = rows_of(capsys, peer="timm", batch_sizes=[1, 2, 4, 8])
+    assert code == 0
+    assert [name for name, work, batch in asked if work == "training"] == [
+        "ours", "eager", "compiled", "ours", "eager", "ours", "eager", "ours"
+    ]  # fmt: skip
+    assert ("training", "timm compiled", 1, "torch.compile fails: no compiler") in rows
+    assert ("training", "timm eager", 4, "out of memory: no room") in rows
+
+
+def test_a_peer_that_would_swap_is_not_started(fake, capsys, monkeypatch):
+    """READY says 64 MiB at a batch of 1, so 256 are expected at 4; 250 MiB are free."""
+    asked = fake(lambda name, work, batch: 0.5)
+    monkeypatch.setattr(host_memory, "available", lambda: 250 * 2**20)
+    _, rows = rows_of(capsys, peer="timm", batch_sizes=[1, 4])
+    assert ("eager", "training", 1) in asked
+    assert ("eager", "training", 4) not in asked
+    problems = [row[3] for row in rows if row[1] == "timm eager" and row[2] == 4]
+    assert problems == ["out of memory: 0.25 GiB are expected, and 0.24 are free"] * 2
+
+
+def test_nothing_that_could_be_timed_is_a_failure(fake, capsys):
+    fake(lambda name, work, batch: {"out_of_memory": "no room"})
+    assert rows_of(capsys)[0] == 1
+
+
+def test_mistakes_are_one_sentence(fake, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "timm", None)
+        with pytest.raises(ConfigError, match=r"^--peer timm needs .*timm; pip install .*\[peer\]"):
+            throughput.throughput(config(), peer="timm")
+    with pytest.raises(ConfigError, match=r"^--peer is 'keras'; choose of timm\.$"):
+        throughput.throughput(config(), peer="keras")
+    fake(lambda name, work, batch: 0.5)
+    for sizes, said in (([2, 3], "holds 3"), ([0], "holds 0"), ([], "holds none")):
+        with pytest.raises(ConfigError, match=rf"--batch_sizes {said}; .* a multiple of 2 \(1 dev"):
+            throughput.throughput(config(accumulation=2, batch_size=4), batch_sizes=sizes)
+    monkeypatch.setitem(FACTS, "platform", "tpu")
+    with pytest.raises(ConfigError, match="runs on CPUs and NVIDIA GPUs, not on tpu"):
+        throughput.throughput(config(), peer="timm")
+    monkeypatch.setitem(FACTS, "platform", "gpu")
+    monkeypatch.setitem(FACTS, "devices", 2)
+    with pytest.raises(ConfigError, match="runs on one GPU, and there are 2"):
+        throughput.throughput(config(), peer="timm")
+
+
+def test_a_step_that_does_not_fit_is_never_run(monkeypatch):
+    """The compiler's plan against what is free, before a number is computed."""
+    monkeypatch.setattr(host_memory, "available", lambda: 1000)
+    monkeypatch.setattr(our_steps, "_runner", lambda *_: pytest.fail("it was run"))
+    request = {"config": config().to_dict(), "num_classes": 5, "work": "inference", "batch": 4}
+    with pytest.raises(OutOfMemory, match=r"the compiler plans 0\.\d+ GiB, and 0.00 are free"):
+        our_steps.prepare(request)
+    for text in ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.", "XLA: out of memory"):
+        assert our_steps.is_out_of_memory(text)
+    assert not our_steps.is_out_of_memory("INVALID_ARGUMENT: shapes")
+
+
+def test_the_tiny_config_for_real(tmp_path, capsys, monkeypatch):
+    """Whole, in child processes on two CPU devices; a Swin of 16 px has 4 x 4 and 2 x 2 tokens."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setattr(throughput, "ROUNDS", 2)
+    with compiling.shared(tmp_path):
+        assert (
+            throughput.throughput(config(views__kind="swap_only"), batch_sizes=[4], as_json=True)
+            == 0
+        )
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["devices"], facts["model"]["dtype"]) == (2, "float32")
+    assert facts["matrix_flops_per_second"] > 0
+    embed = 16 * 48 * 8
+    first = 16 * ((4 + 8) * 8**2 + 2 * 4 * 8) + 4 * 32 * 16  # a block, and the merge
+    second = 4 * ((4 + 8) * 16**2 + 2 * 4 * 16)
+    forward = 2 * (embed + first + second + 16 * 5)
+    for row, flops in zip(facts["rows"], (3 * 2 * 4 * forward, 4 * forward), strict=True):
+        assert row["flops"] == flops
+        assert row["memory_kind"] == "plan"
+        assert row["memory"] > 2 * 16 * 16 * 3  # two images a device
+        assert len(row["rounds"]) == 2
+        assert row["images_per_second"] == pytest.approx(4 / row["median_seconds"])
+        assert math.isfinite(row["compile_seconds"] + row["first_seconds"])
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """A stand-in for timm: a linear layer on the mean colours, which writes down what it is given.
+
+    timm itself is no part of the suite, for its torchvision does not go with every torch.
+    """
+    torch = pytest.importorskip("torch")
+
+    class SwinTransformer(torch.nn.Module):
+        made: list = []  # noqa: RUF012
+
+        def __init__(self, **options):
+            super().__init__()
+            self.options, self.seen = options, []
+            self.head = torch.nn.Linear(3, options["num_classes"])
+            self.made.append(self)
+
+        def forward(self, images):
+            logits = self.head(images.mean((2, 3)))
+            self.seen.append((images.detach().clone(), logits, self.training))
+            return logits
+
+    name = "timm.models.swin_transformer"
+    for part in ("timm", "timm.models", name):
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    sys.modules[name].SwinTransformer = SwinTransformer
+    return SwinTransformer.made
+
+
+def peer_request(work, dtype="float32"):
+    model = {"image_size": 8, "num_classes": 5, "embed_dim": 8, "depths": [1], "num_heads": [1],
+             "window": 2, "drop_path": 0.25, "dtype": dtype}  # fmt: skip
+    return {"work": work, "batch": 3, "compiled": False, "platform": "cpu", "threads": 1,
+            "views": 2, "label_smoothing": 0.1, "model": model}  # fmt: skip
+
+
+def test_the_peers_training_step(timm):
+    """Two views' images in one forward pass, and the gradient of two cross-entropies."""
+    import torch
+
+    prepared = timm_peer.prepare(peer_request("training"))
+    (module,) = timm
+    assert module.options == {
+        "img_size": 8, "num_classes": 5, "embed_dim": 8, "depths": [1], "num_heads": [1],
+        "window_size": 2, "drop_path_rate": 0.25,
+    }  # fmt: skip
+    assert prepared.facts["compile_seconds"] is None
+    assert prepared.facts["memory_kind"] == "resident"
+    before = module.head.weight.detach().clone()
+    prepared.run(1)
+    images, logits, training = module.seen[-1]
+    assert images.shape == (6, 3, 8, 8)
+    assert (training, logits.dtype) == (True, torch.float32)
+    assert not torch.equal(module.head.weight, before)
+    # d(mean cross-entropy)/d(bias) is the mean of softmax less target, and each target sums to 1.
+    sums = logits.softmax(-1).sum(0) / 3
+    targets = sums - module.head.bias.grad
+    assert targets.sum().item() == pytest.approx(2.0, abs=1e-5)  # of two cross-entropies
+
+
+def test_the_peers_inference(timm):
+    """From uint8, normalised as ours is; in bfloat16 where ours is."""
+    import torch
+
+    from clevit_jax.views import normalize
+
+    prepared = timm_peer.prepare(peer_request("inference", "bfloat16"))
+    prepared.run(2)
+    images, logits, training = timm[0].seen[-1]
+    assert (images.shape, training, logits.dtype) == ((3, 3, 8, 8), False, torch.bfloat16)
+    assert len(timm[0].seen) == 4  # two of the warm-up
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    bounds = np.asarray(normalize(np.array([[0, 0, 0], [1, 1, 1]], np.float32)))
+    assert (pixels >= bounds[0] - 1e-6).all()
+    assert (pixels <= bounds[1] + 1e-6).all()
+
+
+def test_a_peer_that_cannot_be(timm, monkeypatch):
+    with pytest.raises(ValueError, match="this torch sees no GPU"):
+        timm_peer.prepare({**peer_request("training"), "platform": "gpu"})
+    monkeypatch.setitem(sys.modules, "timm.models.swin_transformer", None)
+    with pytest.raises(ValueError, match=r"^timm cannot be imported: "):
+        timm_peer.prepare(peer_request("training"))
