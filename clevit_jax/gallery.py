@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clevit_jax.views import IMAGENET_MEAN, IMAGENET_STD
+from clevit_jax.whole_files import replacing
 
 MARGIN = 8  # pixels between and around the images
 TEXT_HEIGHT = 16  # pixels, of headings and names
@@ -93,9 +94,5 @@ def _check(columns: dict[str, np.ndarray], names: Sequence[str] | None) -> None:
 
 def _write_whole(sheet: Image.Image, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        sheet.save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as new:
+        sheet.save(new, format="PNG")

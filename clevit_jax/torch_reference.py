@@ -58,7 +58,7 @@ class TorchSwin:
         import torch
 
         nchw = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             logits, features = self.forward(nchw)
         return logits.numpy(), features.numpy()
 
@@ -195,7 +195,7 @@ def _by_our_table(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps back the warnings and notices of the libraries."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -211,7 +211,7 @@ def _import_error(library: str) -> str:
     """Why a library cannot be used; empty where it can."""
     # Any exception: torchvision raises a RuntimeError beside a torch that it was not built for.
     try:
-        with _quiet():
+        with quiet():
             import torch  # noqa: F401
 
             if library == "timm":
@@ -230,7 +230,7 @@ def _build(library: str, model: SwinConfig, tensors: Mapping[str, np.ndarray]) -
     import torch
 
     make = {"timm": _timm, "transformers": _transformers, "torchvision": _torchvision}[library]
-    with _quiet():
+    with quiet():
         # float32 of all, for transformers makes a half-precision model of half-precision weights.
         state = {
             name: torch.from_numpy(np.array(x if x.dtype.kind in "iub" else x.astype(np.float32)))

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from clevit_jax.analysis.subject import open_subject
 from clevit_jax.swin import abstract_swin
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -42,6 +43,12 @@ def answered(tmp_path_factory, compiled) -> pathlib.Path:
     """The workdir of `answers.make_run`; for looking only."""
     with compiling.shared(compiled):
         return answers.make_run(tmp_path_factory.mktemp("answers"))
+
+
+@pytest.fixture(scope="module")
+def subject(answered, compile_once):
+    """The model of `answered`."""
+    return open_subject(answered)
 
 
 @pytest.fixture(scope="module")

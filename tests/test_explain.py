@@ -22,11 +22,6 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def subject(answered):
-    return open_subject(answered)
-
-
-@pytest.fixture(scope="module")
 def images(answered, tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     shutil.copytree(answered.parent / "data" / "test", folder / "in" / "deep")

@@ -13,7 +13,6 @@ from sklearn.neighbors import KNeighborsClassifier
 import clevit_jax
 from clevit_jax.analysis import embedding, feature_file
 from clevit_jax.analysis.features import write_features
-from clevit_jax.analysis.subject import open_subject
 from clevit_jax.data.dataset import DataError
 from clevit_jax.experiment import ConfigError
 
@@ -21,11 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("compile_once"),
 ]
-
-
-@pytest.fixture(scope="module")
-def subject(answered):
-    return open_subject(answered)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ FLOORS = [
     ["torch_pickle"],
     ["stopping"],
     ["processes"],
-    ["joining", "losses", "metrics", "optim", "sharding", "weights_error"],
+    ["joining", "losses", "metrics", "optim", "sharding", "weights_error", "whole_files"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -115,6 +115,20 @@ def test_no_torch_and_no_tensorflow_at_the_top():
             names = {name.split(".")[0] for name in _imports(ast.Module([node], []))}
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert not names & {"torch", "tensorflow", "timm"}, module
+
+
+def test_nothing_pickles():
+    """A file that somebody sends must not run code."""
+    for module, tree in MODULES.items():
+        names = {name.split(".")[0] for name in _imports(tree)}
+        assert not names & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}, module
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
+                safe = node.arg == "weights_only"
+                assert isinstance(node.value, ast.Constant), module
+                assert node.value.value is safe, module
+            if isinstance(node, ast.Attribute) and node.attr in ("savez", "savez_compressed"):
+                assert "allow_pickle=False" in ast.unparse(tree), module
 
 
 def test_everything_is_imported_without_torch_and_tensorflow():

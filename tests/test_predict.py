@@ -30,11 +30,6 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def subject(answered):
-    return open_subject(answered)
-
-
-@pytest.fixture(scope="module")
 def images(answered, tmp_path_factory):
     """The 32 test images, one that is torn and one that is empty, in two folders."""
     folder = tmp_path_factory.mktemp("images")

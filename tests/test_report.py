@@ -60,11 +60,6 @@ def found(answered):
     return Page((answered / write.FILE).read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def subject(answered):
-    return open_subject(answered)
-
-
 def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
     """To the last digit: what `--mode eval` prints stands in the page."""
     workdir = tmp_path / "run"

@@ -3,13 +3,13 @@
 Source: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 2008.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from clevit_jax.analysis.neighbours import normalised
+from clevit_jax.whole_files import replacing
 
 MOST = 3000  # images; more take minutes and show no more
 _LEGEND = 20  # classes that colours tell apart
@@ -76,12 +76,8 @@ def save_picture(
     axes.set_title(title.replace("$", r"\$"), fontsize=10)
     if 0 < len(present) <= _LEGEND:
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as new:
+        figure.savefig(new, format="png")
 
 
 def _colour(number: int, count: int) -> tuple[float, float, float, float]:

@@ -4,7 +4,6 @@ For each image a PNG: the square that the model saw, then for the predicted clas
 class that was named, the CAM and the attention roll-out over it.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -21,6 +20,7 @@ from clevit_jax.analysis.subject import Subject
 from clevit_jax.data.dataset import DataError
 from clevit_jax.data.decode import DecodeError
 from clevit_jax.experiment import ConfigError
+from clevit_jax.whole_files import replacing
 
 AUTO = "auto"
 _SHOWN = 224  # pixels a side of each tile, at least
@@ -141,14 +141,11 @@ def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
 
 
 def _save(path: pathlib.Path, image: Image.Image) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
+        with replacing(path) as new:
+            image.save(new, format="PNG")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def choose(subject: Subject, paths: Sequence[pathlib.Path] = ()) -> str:

@@ -3,11 +3,8 @@
 Both hold the parameters and the normalisation, and take any number of uint8 images at a time.
 """
 
-import contextlib
-import logging
 import pathlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -26,6 +23,7 @@ from clevit_jax.analysis.exported import (
 from clevit_jax.analysis.serving import make_forward
 from clevit_jax.classifier import Classifier
 from clevit_jax.experiment import ConfigError
+from clevit_jax.torch_reference import quiet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 21  # of ONNX; the first with all that a Swin needs as single operations is 20 (Gelu)
@@ -118,7 +116,7 @@ def export_onnx(
             "the dtype, or write a .stablehlo."
         )
     try:
-        with _quiet():
+        with quiet():
             import jax2onnx
             import onnxruntime
     except ImportError as error:
@@ -132,7 +130,7 @@ def export_onnx(
         images = jax.ShapeDtypeStruct(("b", size, size, 3), jnp.uint8)
         # The converter's own arithmetic mixes dtypes and ranks, which JAX's strict modes forbid.
         lenient = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
-        with _quiet(), lenient[0], lenient[1]:
+        with quiet(), lenient[0], lenient[1]:
             proto = jax2onnx.to_onnx(
                 lambda images: forward(model.params, images), [images], model_name="clevit_jax",
                 opset=OPSET, input_names=["images"], output_names=["logits", "features"],
@@ -195,16 +193,3 @@ def export_workdir(
         flush=True,
     )
     return 0
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what the converter says of operations that a Swin does not use."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -7,13 +7,13 @@ the labels), `source` and `fingerprint` of the model that made them.
 
 import dataclasses
 import json
-import os
 import pathlib
 import zipfile
 
 import numpy as np
 
 from clevit_jax.experiment import ConfigError
+from clevit_jax.whole_files import replacing
 
 ENDINGS = (".npz", ".parquet")
 _ROWS = ("name", "split", "label", "features", "logits")
@@ -68,18 +68,15 @@ def check_ending(path: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> None
 
 def write(path: pathlib.Path, found: Features) -> None:
     """Writes it whole or not at all, in the form that the ending names."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.suffix.lower() == ".npz":
-            with temporary.open("wb") as file:
+        with replacing(path) as new:
+            if path.suffix.lower() != ".npz":
+                _write_parquet(new, found)
+                return
+            with new.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **_arrays(found))
-        else:
-            _write_parquet(temporary, found)
-        os.replace(temporary, path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _arrays(found: Features) -> dict[str, np.ndarray]:

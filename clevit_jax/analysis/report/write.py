@@ -1,6 +1,5 @@
 """Writes the report of a run."""
 
-import os
 import pathlib
 
 import jax
@@ -14,6 +13,7 @@ from clevit_jax.classifier import Classifier
 from clevit_jax.experiment import ConfigError
 from clevit_jax.run import Run
 from clevit_jax.state import TrainState
+from clevit_jax.whole_files import replacing
 
 FILE = "report.html"  # in the workdir
 
@@ -46,14 +46,11 @@ def write_report(subject: Subject, output: pathlib.Path | None = None) -> pathli
         assert subject.config is not None
         scoring.evaluate_workdir(subject.config, subject.path)
     text = render(collect(subject))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as new:
+            new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
