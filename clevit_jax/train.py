@@ -16,6 +16,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from clevit_jax import experiment, processes, rundir, sharding
+from clevit_jax.analysis.report.write import FILE as REPORT
 from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.checkpoint import CheckpointError, Checkpoints, NoRoomError, check_room
 from clevit_jax.data import pipeline
@@ -104,9 +105,11 @@ def _say_finished(run: Run) -> bool:
     last = result["last"]
     if last["step"] < run.plan.total or result["split_hash"] != run.dataset.split_hash():
         return False
+    there = (run.workdir / REPORT).exists()
+    more = f" and {REPORT}" if there else f"; --mode report --workdir {run.workdir} writes a report"
     print(
         f"{run.workdir} is finished: it is at its last step, {run.plan.total}, with test top-1 "
-        f"{100 * last['top1']:.2f} %; see {path}.",
+        f"{100 * last['top1']:.2f} %; see {path}{more}.",
         flush=True,
     )
     return True

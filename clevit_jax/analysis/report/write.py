@@ -59,18 +59,25 @@ def write_after_training(run: Run, state: TrainState) -> None:
 
     Process 0 writes it on its own devices, and the others wait. The run is over and saved, so what
     goes wrong here is said and no more.
+
+    Args:
+        run: the run.
+        state: its last; it is deleted, to make room on the devices.
     """
     whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(run.program.mesh))
-    params = whole(state.eval_params)
+    step = int(state.step)
+    params = jax.device_get(whole(state.eval_params))
+    for leaf in jax.tree.leaves(state):
+        leaf.delete()
     if processes.index() != 0:
         return
     try:
         kind = "average, " if run.config.optim.ema else ""
         classifier = Classifier(
             run.program.model,
-            jax.device_get(params),
+            params,
             run.dataset.class_names,
-            f"{run.workdir.name} ({kind}step {int(state.step)})",
+            f"{run.workdir.name} ({kind}step {step})",
             resize=run.config.eval.resize,
         )
         path = write_report(Subject(run.workdir, classifier, run.config, True))
