@@ -53,14 +53,16 @@
     pen.fillStyle = colour("--ground");
     pen.fillRect(0, 0, side, side);
     const wrong = colour("--wrong"), right = colour("--right"), size = Math.max(1, cell() - (cell() > 6 ? 1 : 0));
+    const faintest = cell() < 3 ? 0.5 : 0.2;  // single pixels are hard to see
     // Right answers first, so that mistakes lie above them where cells are below a pixel.
     for (const mistakes of [false, true]) {
       for (const [label, predicted, number] of data.confusion) {
         if ((label !== predicted) !== mistakes) continue;
         const x = (place[predicted] - view.left) * cell(), y = (place[label] - view.top) * cell();
         if (x < -cell() || y < -cell() || x > side || y > side) continue;
-        pen.fillStyle = `rgba(${mistakes ? wrong : right}, ${0.2 + 0.8 * number / totals[label]})`;
-        pen.fillRect(x, y, size, size);
+        pen.fillStyle = `rgba(${mistakes ? wrong : right}, ${faintest + (1 - faintest) * number / totals[label]})`;
+        const dot = mistakes ? Math.max(2, size) : size;
+        pen.fillRect(x, y, dot, dot);
         if (cell() >= 26) {
           pen.fillStyle = colour("--ink");
           pen.font = "12px system-ui, sans-serif";
@@ -100,9 +102,12 @@
     pen.textAlign = "right";
     const fit = (text) => {
       if (pen.measureText(text).width <= gutter - 8) return text;
-      let keep = text.length;
-      while (keep > 1 && pen.measureText(`${text.slice(0, keep)}…`).width > gutter - 8) keep--;
-      return `${text.slice(0, keep)}…`;
+      // Names of kinds often differ at their end, so the middle goes.
+      let short = text;
+      for (let half = text.length >> 1; half > 0 && pen.measureText(short).width > gutter - 8; half--) {
+        short = `${text.slice(0, half)}…${text.slice(-half)}`;
+      }
+      return short;
     };
     for (let i = Math.floor(view.top); i < Math.min(count, view.top + view.size); i++) {
       const y = gutter + (i + 0.5 - view.top) * cell;
