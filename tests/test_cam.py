@@ -208,16 +208,17 @@ def test_the_deletion_test_catches_a_wrong_map(demo, monkeypatch):
     assert found.ratio(model.map_name) < 2
 
 
-def test_deletion_needs_images_and_a_grid(demo, random_params):
+def test_deletion_of_few(demo, random_params):
+    """Of no image, and of a model whose last grid is a single token: quarters are deleted."""
     model, seen = demo
-    with pytest.raises(ValueError, match="there are 0 images"):
+    with pytest.raises(ValueError, match="needs an image"):
         deletion.compare_maps(model, seen[:0])
     single = SwinConfig(
         image_size=8, num_classes=2, embed_dim=8, depths=(1, 1), num_heads=(1, 1), window=2
     )
-    one = Classifier(single, random_params(single), (), "one window")
-    with pytest.raises(ValueError, match="grid of one window is 1 x 1"):
-        deletion.compare_maps(one, np.zeros((1, 8, 8, 3), np.uint8))
+    one = Classifier(single, random_params(single), (), "one token")
+    found = deletion.compare_maps(one, np.ones((1, 8, 8, 3), np.uint8))
+    assert (found.cells, found.deleted) == (2, 1)
 
 
 def test_a_map_as_a_picture():

@@ -128,3 +128,15 @@ def test_unlike_training(sets):
     assert (nearer >= UNLIKE).all()
     assert reference.compare(train)[1].max() == 0  # each has itself at no distance
     assert make_reference(images.only("test")) is None
+
+
+def test_equal_distances_are_not_nearer():
+    """Of training images that are all twice there, none is nearer to another than a third copy."""
+    twice = np.repeat(np.eye(4, dtype=np.float32), 2, axis=0)
+    images = Features(
+        files=("x",) * 8, splits=("train",) * 8, labels=np.zeros(8), features=twice, logits=twice,
+        class_names=(), source="", fingerprint="",
+    )  # fmt: skip
+    distance, nearer = make_reference(images).compare(twice[:1])
+    assert (distance[0], nearer[0]) == (0, 0)
+    assert make_reference(images).compare(np.ones((1, 4), np.float32))[1] == 1

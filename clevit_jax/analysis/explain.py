@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from clevit_jax import rundir
-from clevit_jax.analysis import cam, deletion, explanation, inputs
+from clevit_jax.analysis import cam, deletion, explanation, inputs, prediction
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.reference import say
 from clevit_jax.analysis.stream import Output, stream
@@ -25,6 +25,7 @@ from clevit_jax.whole_files import replacing
 AUTO = "auto"
 _SHOWN = 224  # pixels a side of each tile, at least
 _MARGIN, _TEXT = 8, 14
+_Tile = tuple[tuple[str, str], Image.Image | None]  # two lines, and what stands under them
 
 
 def explain(
@@ -91,27 +92,28 @@ def draw(subject: Subject, found: Output, named: Sequence[int], name: str) -> Im
     """The picture of one image, which was read again."""
     classifier = subject.classifier
     pixels = classifier.pixels(found.item)
-    probabilities = np.exp(found.logits - found.logits.max())
-    probabilities /= probabilities.sum()
+    probabilities = prediction.softmax(found.logits)
     labels = list(dict.fromkeys([int(probabilities.argmax()), *named]))
     columns = dict.fromkeys([name, cam.ROLLOUT])
     several = np.stack([pixels] * len(labels))
     maps = classifier.maps(several, np.array(labels), tuple(columns))
     side = max(_SHOWN, len(pixels))
-    tiles: list[list[tuple[str, Image.Image | None]]] = [[("image", Image.fromarray(pixels))]]
+    tiles: list[list[_Tile]] = [[(("image", ""), Image.fromarray(pixels))]]
     for row, label in enumerate(labels):
         if row:
-            tiles.append([("", None)])
-        said = f"{classifier.class_names[label]} {100 * probabilities[label]:.1f} %"
+            tiles.append([(("", ""), None)])
+        said = " ".join(
+            f"{classifier.class_names[label]} {100 * probabilities[label]:.1f} %".split()
+        )
         for column in columns:
             grid = explanation.enlarge(maps[column][row], len(pixels))
             shown = column.partition(":")[0].replace("_", "-")
-            tiles[-1].append((f"{said}\n{shown}", explanation.overlay(pixels, grid)))
+            tiles[-1].append(((said, shown), explanation.overlay(pixels, grid)))
     return _sheet(tiles, side)
 
 
-def _sheet(tiles: list[list[tuple[str, Image.Image | None]]], side: int) -> Image.Image:
-    """Rows of (text of two lines, image or None), as one picture."""
+def _sheet(tiles: list[list[_Tile]], side: int) -> Image.Image:
+    """Rows of tiles, as one picture."""
     font = ImageFont.load_default(_TEXT)
     head = 2 * (_TEXT + 4)
     columns = max(map(len, tiles))
@@ -122,7 +124,7 @@ def _sheet(tiles: list[list[tuple[str, Image.Image | None]]], side: int) -> Imag
         for column, (text, image) in enumerate(line):
             left = _MARGIN + column * (side + _MARGIN)
             top = _MARGIN + row * (head + side + _MARGIN)
-            for number, words in enumerate(text.split("\n")):
+            for number, words in enumerate(text):
                 draw.text((left, top + number * (_TEXT + 3)), _fit(words, side, font),
                           fill="black", font=font)  # fmt: skip
             if image is not None:
@@ -197,9 +199,6 @@ def run_test(subject: Subject) -> Deletion:
 
 
 def _compare(subject: Subject, pixels: list[np.ndarray]) -> Deletion:
-    try:
-        found = deletion.compare_maps(subject.classifier, np.stack(pixels))
-    except ValueError as error:
-        raise ConfigError(f"{error} Name a map: --map {cam.ROLLOUT}.") from error
+    found = deletion.compare_maps(subject.classifier, np.stack(pixels))
     say(f"Deletion test: {found}.")
     return found
