@@ -194,8 +194,9 @@ def export_workdir(
     done = export(model, output, resize=resize, overwrite=overwrite)
     size, numbers = model.model.image_size, jnp.dtype(model.model.dtype).name
     named = "" if model.class_names else " (their names are not known)"
+    megabytes = f"{done.size / 1e6:,.2f} MB"
     print(
-        f"Wrote {output} ({done.size / 1e6:,.2f} MB) and {facts_path(output).name}: {model.source}, "
+        f"Wrote {output} ({megabytes}) and {facts_path(output).name}: {model.source}, "
         f"{architecture.describe(model.model)}{named}, {size} px, {numbers}.\n"
         f"{done.checked_with} gives its logits for {' and '.join(map(str, CHECKED))} random images "
         f"within {done.difference:.1e}.\n" + _SNIPPETS[kind].format(path=str(output), size=size),
