@@ -109,7 +109,10 @@ class Result:
         return row.flops / row.median / self.peak_flops if self.peak_flops else None
 
     def ratio(self, row: Row) -> tuple[float, float, float] | None:
-        """Our images a second over those of a peer: by the medians, and least and most by round."""
+        """Our images a second over those of a peer: the median, least and most of the rounds.
+
+        By round, so that work of others on the machine falls to both.
+        """
         same = (row.work, row.batch)
         ours = next((r for r in self.rows if r.name == OURS and (r.work, r.batch) == same), None)
         if row.name == OURS or ours is None or not ours.seconds or not row.seconds:
@@ -118,7 +121,7 @@ class Result:
             statistics.median(theirs) / statistics.median(mine)
             for mine, theirs in zip(ours.rounds, row.rounds, strict=False)
         ]
-        return row.median / ours.median, min(by_round), max(by_round)
+        return statistics.median(by_round), min(by_round), max(by_round)
 
 
 def to_json(result: Result) -> str:
@@ -171,7 +174,10 @@ def to_text(result: Result) -> str:
     ]
     below = ["", *(f"MiB, {kind}: {_KINDS[kind]}." for kind in kinds)]
     if peered:
-        below += [timm_peer.IN_STEP, "ours / it: our images a second over its; by round, from to."]
+        below += [
+            timm_peer.IN_STEP,
+            "ours / it: our images a second over its in the same round; median, least and most.",
+        ]
     return "\n".join([*notes, "", *lines, *below])
 
 
