@@ -86,7 +86,8 @@ def to_config(settings: dict[str, Any]) -> ConfigDict:
     """The config that was written as JSON, locked, with what is in `ADDED` filled in."""
     config = ConfigDict(_with_tuples(settings))
     known = flatten(config)
-    config.update_from_flattened_dict({k: v for k, v in ADDED.items() if k not in known})
+    missing = {k: v for k, v in ADDED.items() if k not in known and k.partition(".")[0] in config}
+    config.update_from_flattened_dict(missing)
     return config.lock()
 
 

@@ -12,7 +12,7 @@ from configs import base
 
 FREE = {
     "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
-    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "mesh.data", "mesh.fsdp",
+    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.report", "mesh.data", "mesh.fsdp",
 }  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def test_the_same_config_may_go_on(begun):
     [
         {"data__root": "elsewhere"}, {"data__threads": 3}, {"data__cache_bytes": 1},
         {"checkpoint__keep": 9}, {"checkpoint__every_minutes": 1.0}, {"log__every_steps": 1},
+        {"log__report": False},
         {"mesh__fsdp": 2},
     ],
 )  # fmt: skip
