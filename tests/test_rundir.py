@@ -12,7 +12,8 @@ from configs import base
 
 FREE = {
     "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
-    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.report", "mesh.data", "mesh.fsdp",
+    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.report", "mesh.data",
+    "mesh.fsdp",
 }  # fmt: skip
 
 
