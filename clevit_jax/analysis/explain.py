@@ -89,9 +89,8 @@ def explain(
 
 
 def draw(subject: Subject, found: Output, named: Sequence[int], name: str) -> Image.Image:
-    """The picture of one image, which was read again."""
-    classifier = subject.classifier
-    pixels = classifier.pixels(found.item)
+    """The picture of one image."""
+    classifier, pixels = subject.classifier, found.pixels
     probabilities = prediction.softmax(found.logits)
     labels = list(dict.fromkeys([int(probabilities.argmax()), *named]))
     columns = dict.fromkeys([name, cam.ROLLOUT])

@@ -14,16 +14,11 @@ Shares are in [0, 1].
 
 import dataclasses
 import pathlib
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from clevit_jax import rundir
 from clevit_jax.analysis import embedding, feature_file, inputs, probe
 from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.reference import run_over, say, to_features
-from clevit_jax.analysis.stream import collect
 from clevit_jax.analysis.subject import Subject
 from clevit_jax.data.dataset import DataError, Example
 from clevit_jax.experiment import ConfigError
@@ -97,18 +92,8 @@ def _of_dataset(subject: Subject) -> Features:
 
 def _of_files(subject: Subject, source: str) -> tuple[Features, tuple[str, ...]]:
     paths = list(inputs.find(source))
-    examples: Any = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
-    with tqdm(total=len(paths), unit=" images", desc="Images") as bar:
-        outputs = collect(
-            subject.classifier,
-            examples,
-            batch_size=subject.batch_size,
-            threads=subject.threads,
-            progress=bar.update,
-        )
+    examples = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
+    outputs = run_over(subject, tuple(examples), "Images")
     if not outputs.examples:
         raise DataError(outputs.errors)
-    found = to_features(subject, {"": outputs}, ())
-    return dataclasses.replace(
-        found, labels=np.full(len(found.files), -1, np.int32)
-    ), outputs.errors
+    return to_features(subject, {"": outputs}, ()), outputs.errors

@@ -22,13 +22,15 @@ class Output(NamedTuple, Generic[Item]):
         item: it.
         logits: float32 [K]; with `flip`, those of the image and of its mirror image, [2, K].
         features: float32 [C]; with `flip` the mean of both.
-        error: why it could not be decoded, in one sentence; logits and features are empty then.
+        error: why it could not be decoded, in one sentence; the arrays are empty then.
+        pixels: what the model saw, uint8 [S, S, 3].
     """
 
     item: Item
     logits: np.ndarray
     features: np.ndarray
     error: str = ""
+    pixels: np.ndarray = np.zeros(0, np.uint8)
 
 
 def stream(
@@ -114,7 +116,7 @@ def _run(
                 continue
             logits = np.stack([part[0][row] for part in parts])
             features = np.stack([part[1][row] for part in parts]).mean(axis=0)
-            yield Output(item, logits if flip else logits[0], features)
+            yield Output(item, logits if flip else logits[0], features, pixels=found)
             row += 1
 
     return wait()
