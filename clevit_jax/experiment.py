@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from clevit_jax import processes
@@ -19,10 +20,14 @@ from clevit_jax.data import decode, leaves, sources
 from clevit_jax.data.dataset import DataError, Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.pipeline import DecodedImages
+from clevit_jax.kernels import network
+from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.optim import learning_rate_schedules, make_optimizer, peak_learning_rate
 from clevit_jax.step import LossConfig
 from clevit_jax.swin import DTYPES, SwinConfig
 from clevit_jax.views import ViewConfig
+
+KERNELS = ("auto", "xla", "pallas")
 
 
 class ConfigError(ValueError):
@@ -158,6 +163,10 @@ def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> Swin
     model = config.model
     if model.dtype not in ("auto", *DTYPES):
         raise ConfigError(f"model.dtype is {model.dtype!r}; choose of auto, {', '.join(DTYPES)}.")
+    if model.kernels not in KERNELS:
+        raise ConfigError(f"model.kernels is {model.kernels!r}; choose of {', '.join(KERNELS)}.")
+    if model.kernels == "pallas" and platform == "gpu":
+        raise ConfigError("model.kernels is 'pallas', which is for TPUs; take auto or xla on GPUs.")
     automatic = jnp.float32 if platform == "cpu" else jnp.bfloat16
     overrides = {
         name: tuple(model[name]) if name != "embed_dim" else model[name]
@@ -174,6 +183,17 @@ def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> Swin
         dtype=DTYPES.get(model.dtype, automatic),
         remat=model.remat,
     )
+
+
+def kernel_config(config: ConfigDict, mesh: Mesh, *, platform: str) -> KernelConfig | None:
+    """Where the model's kernels run; None for the compiler's own way everywhere.
+
+    `auto` takes them on TPUs. `pallas` on a CPU interprets them, which is slow and for tests.
+    """
+    wanted = config.model.kernels == "pallas" or (
+        config.model.kernels == "auto" and platform == "tpu"
+    )
+    return network.kernel_config(mesh, interpret=platform != "tpu") if wanted else None
 
 
 def view_config(config: ConfigDict) -> ViewConfig:

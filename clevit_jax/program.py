@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from clevit_jax import experiment, sharding, swin
 from clevit_jax.evaluate import make_eval_step
 from clevit_jax.experiment import Plan
+from clevit_jax.kernels import network
 from clevit_jax.state import TrainState, abstract_state, create_state
 from clevit_jax.step import make_train_step
 
@@ -34,6 +35,7 @@ class Program:
         eval_step: jitted, (parameters, batch) -> sums.
         train_batch: shapes, dtypes and shardings of a batch of `train_step`.
         eval_batch: likewise of `eval_step`.
+        kernels: how many blocks run as fused kernels, and why others do not; "" where none shall.
     """
 
     mesh: Mesh
@@ -44,6 +46,7 @@ class Program:
     eval_step: Any
     train_batch: dict[str, jax.ShapeDtypeStruct]
     eval_batch: dict[str, jax.ShapeDtypeStruct]
+    kernels: str
 
 
 def check_batches(config: ConfigDict, mesh: Mesh) -> None:
@@ -70,6 +73,9 @@ def make_program(
     """
     views, loss = experiment.view_config(config), experiment.loss_config(config)
     model = experiment.model_config(config, num_classes, platform=platform)
+    kernels = experiment.kernel_config(config, mesh, platform=platform)
+    model = dataclasses.replace(model, kernels=kernels)
+    rows = views.count * config.batch_size // (mesh.size * config.accumulation)  # of a device
     graphdef, abstract = swin.abstract_swin(model)
     optimizer = experiment.optimizer(config, plan, abstract)
     ema = config.optim.ema > 0
@@ -111,5 +117,6 @@ def make_program(
         ),
         eval_step=jax.jit(make_eval_step(graphdef, gather), out_shardings=scalars),
         train_batch=batch(config.batch_size, config.data.resize, id=jnp.int32, epoch=jnp.int32),
+        kernels=network.describe(model, rows) if kernels else "",
         eval_batch=batch(config.eval.batch_size, config.image_size, mask=jnp.bool_),
     )

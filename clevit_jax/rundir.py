@@ -22,7 +22,10 @@ START = "load_report.json"
 MAPS = "maps.json"  # what the deletion test found; see `analysis.deletion`
 CHECKPOINTS = "checkpoints"
 # Settings that say where and how to compute, and do not change what is computed.
-FREE = ("data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.")
+FREE = (
+    "data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.",
+    "model.kernels",
+)  # fmt: skip
 SHARED_SECONDS = 10.0  # that a network disk has to show a file to the other hosts
 # Settings that may differ from host to host of one run.
 LOCAL = ("data.root", "data.cache_bytes", "data.threads")
@@ -39,6 +42,7 @@ ADDED: dict[str, Any] = {
     "data.fold": 0,
     "data.split_seed": 0,
     "log.report": True,
+    "model.kernels": "auto",
 }
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

@@ -191,7 +191,7 @@ def make_train_step(
         (state, batch) -> (state, metrics), with batch `image` uint8 [B, S, S, 3] and `label`,
         `id`, `epoch` int32 [B]; metrics are the scalars of `clevit_loss` and `apply_gradients`.
     """
-    count = 1 if views.kind == "base" else 2
+    count = views.count
 
     def part_loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         keys = example_keys(seed, part["epoch"], part["id"])
@@ -212,7 +212,8 @@ def make_train_step(
         params = gather(state.params)
         grads, metrics = _accumulate(lambda part: gradients(params, part, key), batch, accumulation)
         grads = scatter(grads)
-        state, more = apply_gradients(state, grads, optimizer, ema_decay=ema_decay)
+        with jax.named_scope("optimizer"):
+            state, more = apply_gradients(state, grads, optimizer, ema_decay=ema_decay)
         return state, {**metrics, **more}
 
     return train_step

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from clevit_jax.kernels import network
+from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.window_attention import relative_position_index, shift_mask, window_attention
 
 PATCH = 4  # pixels a side of a patch; fixed in every published Swin
@@ -45,6 +47,7 @@ class SwinConfig:
         drop_path: rate of the last block; rises linearly from 0 at the first.
         dtype: of activations; parameters, statistics, features and logits are float32.
         remat: `blocks` recomputes each block's inside in the backward pass.
+        kernels: where fused kernels for TPUs take the place of the blocks below; None for nowhere.
 
     Raises:
         ValueError: on values that make no network, with the nearest image sizes that would.
@@ -59,6 +62,7 @@ class SwinConfig:
     drop_path: float = 0.0
     dtype: Any = jnp.float32
     remat: Literal["none", "blocks"] = "none"
+    kernels: KernelConfig | None = None
 
     @classmethod
     def variant(cls, name: str, **overrides: Any) -> "SwinConfig":
@@ -295,8 +299,10 @@ class Stage(nnx.Module):
         """`noise`: float32 [B, 2 * blocks of this stage] or None."""
         for index, block in enumerate(self.blocks):
             pair = None if noise is None else noise[:, 2 * index : 2 * index + 2]
-            x = jax.checkpoint(block.__call__)(x, pair) if self.remat else block(x, pair)
-        return x if self.downsample is None else self.downsample(x)
+            with jax.named_scope("blocks"):
+                x = jax.checkpoint(block.__call__)(x, pair) if self.remat else block(x, pair)
+        with jax.named_scope("downsample"):
+            return x if self.downsample is None else self.downsample(x)
 
 
 class Swin(nnx.Module):
@@ -337,11 +343,16 @@ class Swin(nnx.Module):
             raise ValueError(
                 f"Swin was built for images [B, {size}, {size}, 3], not {images.shape}."
             )
-        x = self.patch_embed(images)  # [B, S/4, S/4, C]
+        if self.config.kernels is not None:
+            features = network.features(self, images, drop_path_noise)
+            return self.head(features), features
+        with jax.named_scope("patch_embed"):
+            x = self.patch_embed(images)  # [B, S/4, S/4, C]
         used = 0
-        for stage, depth in zip(self.layers, self.config.depths, strict=True):
+        for i, (stage, depth) in enumerate(zip(self.layers, self.config.depths, strict=True)):
             noise = drop_path_noise
-            x = stage(x, None if noise is None else noise[:, used : used + 2 * depth])
+            with jax.named_scope(f"layers.{i}"):
+                x = stage(x, None if noise is None else noise[:, used : used + 2 * depth])
             used += 2 * depth
         features = self.norm(x).mean(axis=(1, 2))  # [B, C]
         return self.head(features), features

@@ -69,6 +69,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     )
     for warning in data.warnings:
         print(f"Warning: {warning}", flush=True)
+    if run.program.kernels:
+        print(run.program.kernels, flush=True)
     # A network disk may show other hosts less for a while, so process 0 looks for all.
     if processes.broadcast("finished", _say_finished(run)):
         return 0

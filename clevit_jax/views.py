@@ -46,6 +46,11 @@ class ViewConfig:
     erase_ratio: tuple[float, float] = (0.3, 3.3)  # height over width of the erased box
     parts: int = 2  # the positive is shuffled in parts x parts pieces
 
+    @property
+    def count(self) -> int:
+        """Views of an image: the anchor, and the positive where there is one."""
+        return 1 if self.kind == "base" else 2
+
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"views.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}.")

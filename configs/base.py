@@ -53,6 +53,7 @@ def get_config() -> ConfigDict:
     model.class_map = ""
     model.drop_path = 0.5  # rate at the last block, rising from 0 (code: 0.5)
     model.dtype = "auto"  # of activations: float32 | bfloat16 | auto (bfloat16 on GPU and TPU)
+    model.kernels = "auto"  # xla | pallas (fused kernels for TPUs) | auto (pallas on TPU, else xla)
     model.remat = "none"  # none | blocks: recompute each block in the backward pass to save memory
 
     config.views = views = ConfigDict()

@@ -1,0 +1,150 @@
+"""A Swin block made of kernels: the two residual branches, each with its gradient.
+
+The second implementation of `swin.Block`, for tokens [H, W, B, C]; a test holds it to the first.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clevit_jax.kernels import attention, linear
+from clevit_jax.kernels import mlp as mlp_kernels
+from clevit_jax.kernels.arithmetic import LANES
+from clevit_jax.kernels.attention import LOG2_E, Heads
+from clevit_jax.kernels.rows import Grid
+
+LARGEST_WINDOW = 12  # tokens a side
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a block runs.
+
+    Attributes:
+        grid: its tokens.
+        heads: its heads and windows.
+        keep: whether the MLP's hidden activations are kept for the gradient.
+        split: whether the gradients of the MLP's weights are left to the compiler.
+    """
+
+    grid: Grid
+    heads: Heads
+    keep: bool = False
+    split: bool = False
+
+
+def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any) -> Plan | str:
+    """How a block runs, or why it cannot, as the end of a sentence on the block."""
+    width = channels // heads
+    if LANES % width or width < 8:
+        return f"has {width} channels a head, which must be 8, 16, 32, 64 or 128"
+    if window > LARGEST_WINDOW:
+        return f"has windows of {window} tokens a side, more than {LARGEST_WINDOW}"
+    plan = Plan(grid, Heads(heads, width, window))
+    itemsize = np.dtype(dtype).itemsize
+    need = functools.partial(mlp_kernels.vmem_bytes, channels, itemsize, grid.unrolled)
+    linears = linear.vmem_bytes(channels, plan.heads.channels, itemsize, grid)
+    if need(split=False) > grid.vmem:
+        plan = dataclasses.replace(plan, split=True)
+    least = max(linears, need(split=plan.split))
+    if least > grid.vmem:
+        return (
+            f"would take {least / 2**20:.0f} MiB of the chip's own memory, "
+            f"which has {grid.vmem / 2**20:.0f}"
+        )
+    return plan
+
+
+def apply(
+    x: jax.Array, params: Any, bias: jax.Array, scales: tuple[jax.Array, jax.Array], plan: Plan
+) -> jax.Array:
+    """One block.
+
+    Args:
+        x: [H, W, B, C].
+        params: nested dict of the parameters of a `swin.Block`, float32.
+        bias: float32 [h, N, N], the relative position bias.
+        scales: float32 [B] of the attention and of the MLP branch, for drop path.
+        plan: how it runs.
+
+    Returns:
+        Like x.
+    """
+    attn, mlp, heads = params["attn"], params["mlp"], plan.heads
+    wqkv, bqkv = _fold(params["norm1"], attn["qkv"])
+    # Queries in units of ln 2, by the square root of the channels; and heads of zeros at the end.
+    parts = jnp.split(jnp.concatenate([wqkv, bqkv[None]]), 3, axis=1)
+    parts[0] = parts[0] * (heads.width**-0.5 * LOG2_E)
+    spare = heads.channels - parts[0].shape[1]
+    wqkv = jnp.concatenate([jnp.pad(part, ((0, 0), (0, spare))) for part in parts], axis=1)
+    wproj = jnp.pad(attn["proj"]["kernel"], ((0, spare), (0, 0)))
+    x = attention_branch(x, scales[0], wqkv[:-1], wqkv[-1], bias, wproj, attn["proj"]["bias"], plan)
+    w1, b1 = _fold(params["norm2"], mlp["fc1"])
+    return mlp_branch(x, scales[1], w1, b1, mlp["fc2"]["kernel"], mlp["fc2"]["bias"], plan)
+
+
+def _fold(norm: Any, layer: Any) -> tuple[jax.Array, jax.Array]:
+    """Kernel and bias of a linear layer that takes in the scale and shift of the norm before it."""
+    kernel = layer["kernel"]
+    shift = jnp.einsum("c,cn->n", norm["bias"], kernel, precision=jax.lax.Precision.HIGHEST)
+    return norm["scale"][:, None] * kernel, layer["bias"] + shift
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
+def attention_branch(
+    x: jax.Array, scale: jax.Array, wqkv: jax.Array, bqkv: jax.Array, bias: jax.Array,
+    wproj: jax.Array, bproj: jax.Array, plan: Plan,
+) -> jax.Array:  # fmt: skip
+    """x + scale (attention(norm(x)) wproj + bproj), as `apply` prepares the operands."""
+    return _attention_forward(x, scale, wqkv, bqkv, bias, wproj, bproj, plan)[0]
+
+
+def _attention_forward(x, scale, wqkv, bqkv, bias, wproj, bproj, plan):
+    qkv = linear.qkv(x, wqkv, bqkv, grid=plan.grid)
+    packed = attention.pack_bias(bias, plan.heads, plan.grid.roll)
+    out = attention.attend(qkv, packed, grid=plan.grid, heads=plan.heads)
+    y = linear.projection(x, out, scale, wproj, bproj, grid=plan.grid)
+    return y, (x, scale, wqkv, bias, wproj, qkv, out)
+
+
+def _attention_backward(plan, saved, dy):
+    x, scale, wqkv, bias, wproj, qkv, out = saved
+    grid, heads = plan.grid, plan.heads
+    dout, dwproj, dbproj = linear.projection_gradient(out, dy, scale, wproj, grid=grid)
+    packed = attention.pack_bias(bias, heads, grid.roll)
+    *parts, dpacked = attention.attend_gradient(qkv, packed, dout, grid=grid, heads=heads)
+    dx, dwqkv, dbqkv = linear.qkv_gradient(x, dy, parts, wqkv, grid=grid)
+    dbias = attention.unpack_bias_gradient(dpacked, heads)
+    return dx, jnp.zeros_like(scale), dwqkv, dbqkv, dbias, dwproj, dbproj
+
+
+attention_branch.defvjp(_attention_forward, _attention_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def mlp_branch(
+    x: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array,
+    plan: Plan,
+) -> jax.Array:  # fmt: skip
+    """x + scale (gelu(norm(x) w1 + b1) w2 + b2), as `apply` prepares the operands."""
+    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, keep=False)[0]
+
+
+def _mlp_forward(x, scale, w1, b1, w2, b2, plan):
+    y, *kept = mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, keep=plan.keep)
+    return y, (x, scale, w1, b1, w2, kept[0] if kept else None)
+
+
+def _mlp_backward(plan, saved, dy):
+    x, scale, w1, b1, w2, kept = saved
+    dx, *gradients = mlp_kernels.mlp_gradient(
+        x, dy, scale, w1, b1, w2, kept, grid=plan.grid.unrolled, split=plan.split
+    )
+    return dx, jnp.zeros_like(scale), *gradients
+
+
+mlp_branch.defvjp(_mlp_forward, _mlp_backward)

@@ -1,0 +1,179 @@
+"""The linear layers around window attention, each with what surrounds it as one kernel.
+
+qkv = norm(x) w + b, and y = x + s (o w + b) with the drop path's scale s, on tokens [H, W, B, C].
+They roll the grid where windows are shifted: queries, keys, values and o are those of the rolled
+grid, x and y of the unrolled one.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from clevit_jax.kernels import rows
+from clevit_jax.kernels.arithmetic import (
+    column_sums,
+    layer_norm,
+    layer_norm_gradient,
+    product,
+    product_nt,
+    product_tn,
+)
+from clevit_jax.kernels.rows import Grid, Tokens, Whole
+
+PART = 512  # lanes at a time
+
+
+def _qkv_forward(x_ref, w_ref, b_ref, qkv_ref, *, grid: Grid):
+    def chunk_body(chunk):
+        normal = layer_norm(chunk.read(x_ref))[0].astype(x_ref.dtype)
+
+        def part_body(start, size):
+            part = rows.lanes(start, size)
+            value = product(normal, w_ref[:, part]) + b_ref[:, part]
+            chunk.write(qkv_ref, value, part, rolled=True)
+
+        rows.for_parts(w_ref.shape[1], PART, part_body)
+
+    grid.for_chunks(chunk_body)
+
+
+def _qkv_backward(
+    x_ref, dresidual_ref, dq_ref, dk_ref, dv_ref, w_ref, dx_ref, dw_ref, db_ref, total_ref,
+    *, grid: Grid,
+):  # fmt: skip
+    channels = dq_ref.shape[-1]
+
+    def chunk_body(chunk):
+        normal, inverse = layer_norm(chunk.read(x_ref))
+        narrow = normal.astype(x_ref.dtype)
+        total_ref[...] = jnp.zeros_like(normal)
+        for which, ref in enumerate((dq_ref, dk_ref, dv_ref)):
+
+            def part_body(start, size, ref=ref, before=which * channels):
+                part = rows.lanes(before + start, size)
+                grad = chunk.read(ref, rows.lanes(start, size), rolled=True)
+                db_ref[:, part] += column_sums(grad)
+                grad = grad.astype(x_ref.dtype)
+                dw_ref[:, part] += product_tn(narrow, grad)
+                total_ref[...] += product_nt(grad, w_ref[:, part])
+
+            rows.for_parts(channels, PART, part_body)
+        grad = layer_norm_gradient(total_ref[...], normal, inverse)
+        chunk.write(dx_ref, chunk.read(dresidual_ref) + grad)
+
+    grid.for_chunks(chunk_body)
+
+
+def _projection_forward(x_ref, o_ref, scale_ref, w_ref, b_ref, y_ref, *, grid: Grid):
+    def chunk_body(chunk):
+        o = chunk.read(o_ref, rolled=True).astype(x_ref.dtype)
+
+        def part_body(start, size):
+            part = rows.lanes(start, size)
+            value = product(o, w_ref[:, part]) + b_ref[:, part]
+            value = chunk.read(x_ref, part) + chunk.repeat(scale_ref[:, part]) * value
+            chunk.write(y_ref, value, part)
+
+        rows.for_parts(w_ref.shape[1], PART, part_body)
+
+    grid.for_chunks(chunk_body)
+
+
+def _projection_backward(
+    o_ref, dy_ref, scale_ref, w_ref, do_ref, dw_ref, db_ref, *, grid: Grid
+):  # fmt: skip
+    def chunk_body(chunk):
+        dz = chunk.read(dy_ref) * chunk.repeat(scale_ref[...])
+        db_ref[...] += column_sums(dz)
+        dz = dz.astype(do_ref.dtype)
+
+        def part_body(start, size):
+            part = rows.lanes(start, size)
+            o = chunk.read(o_ref, part, rolled=True).astype(do_ref.dtype)
+            dw_ref[part, :] += product_tn(o, dz)
+            chunk.write(do_ref, product_nt(dz, w_ref[part, :]), part, rolled=True)
+
+        rows.for_parts(w_ref.shape[0], PART, part_body)
+
+    grid.for_chunks(chunk_body)
+
+
+def qkv(x: jax.Array, w: jax.Array, b: jax.Array, *, grid: Grid) -> jax.Array:
+    """Queries, keys and values of normalised tokens, in the rolled grid.
+
+    Args:
+        x: [H, W, B, C].
+        w, b: [C, n], [n]; LayerNorm's scale and shift are in both.
+        grid: the tokens.
+
+    Returns:
+        [H, W, B, n] in the dtype of x.
+    """
+    return rows.call(
+        _qkv_forward, "qkv_forward", [Tokens(x), Whole(w.astype(x.dtype)), Whole(b[None])],
+        [Tokens(rows.like(grid, w.shape[1], x.dtype), rolled=True)],
+        grid=grid, flops=2 * x.size * w.shape[1],
+    )[0]  # fmt: skip
+
+
+def qkv_gradient(
+    x: jax.Array, dresidual: jax.Array, parts: Sequence[jax.Array], w: jax.Array,
+    *, grid: Grid,
+) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """Gradients of x, w and b, where x also has another, `dresidual`, past the branch.
+
+    `parts` are those of queries, keys and values, [H, W, B, n / 3] each, in the rolled grid.
+    """
+    channels, outputs = w.shape
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    dx, dw, db = rows.call(
+        _qkv_backward, "qkv_backward",
+        [Tokens(x), Tokens(dresidual), *(Tokens(part, rolled=True) for part in parts),
+         Whole(w.astype(x.dtype))],
+        [Tokens(rows.like(grid, channels, x.dtype)), Whole(shape(w.shape)),
+         Whole(shape((8, outputs)))],
+        grid=grid, flops=4 * x.size * outputs, scratch=[(grid.rows, channels)],
+
+    )  # fmt: skip
+    return dx, dw, db.sum(0)
+
+
+def projection(
+    x: jax.Array, o: jax.Array, scale: jax.Array, w: jax.Array, b: jax.Array,
+    *, grid: Grid,
+) -> jax.Array:  # fmt: skip
+    """x + scale (o w + b), like x; o is [H, W, B, n] in the rolled grid, scale float32 [B]."""
+    channels = x.shape[-1]
+    return rows.call(
+        _projection_forward, "projection_forward",
+        [Tokens(x), Tokens(o, rolled=True), rows.per_image(scale, channels),
+         Whole(w.astype(x.dtype)), Whole(b[None])],
+        [Tokens(rows.like(grid, channels, x.dtype))],
+        grid=grid, flops=2 * o.size * channels,
+    )[0]  # fmt: skip
+
+
+def projection_gradient(
+    o: jax.Array, dy: jax.Array, scale: jax.Array, w: jax.Array, *, grid: Grid
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradients of o (in the rolled grid), w and b; that of x is dy."""
+    channels = dy.shape[-1]
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    do, dw, db = rows.call(
+        _projection_backward, "projection_backward",
+        [Tokens(o, rolled=True), Tokens(dy), rows.per_image(scale, channels),
+         Whole(w.astype(o.dtype))],
+        [Tokens(rows.like(grid, o.shape[-1], o.dtype), rolled=True), Whole(shape(w.shape)),
+         Whole(shape((8, channels)))],
+        grid=grid, flops=4 * o.size * channels,
+    )  # fmt: skip
+    return do, dw, db.sum(0)
+
+
+def vmem_bytes(channels: int, inner: int, itemsize: int, grid: Grid) -> int:
+    """What the gradient of `qkv` takes of the chip's own memory, the hungriest of these kernels."""
+    weights = channels * 3 * inner * (itemsize + 4)
+    blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
+    return weights + blocks * (3 * channels + 3 * inner)

@@ -1,0 +1,187 @@
+"""The fast way through a Swin on TPUs: tokens [H, W, B, C] and blocks of fused kernels.
+
+Parameters and results are those of `swin.Swin`, which stays the definition. Blocks that no kernel
+fits run as they are defined, on their tokens turned to [B, H, W, C] and back.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+
+from clevit_jax.kernels import block as block_kernels
+from clevit_jax.kernels.arithmetic import SUBLANES
+from clevit_jax.kernels.rows import Grid
+
+# What chips have of memory of their own (VMEM), MiB, by the beginning of JAX's name for them.
+# Source: `jax.experimental.pallas.tpu.get_tpu_info` of jax 0.10.2.
+_VMEM = {"TPU v4": 16, "TPU v5 lite": 128, "TPU v5e": 128, "TPU v5": 64, "TPU v6": 128, "TPU7": 64}
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelConfig:
+    """Where and how kernels run.
+
+    Attributes:
+        mesh: the devices that images are divided over, along all its axes; None for one device.
+        vmem: bytes of a chip's own memory that a kernel may use.
+        interpret: run the kernels step by step, on any device; for tests.
+    """
+
+    mesh: Mesh | None = None
+    vmem: int = 56 << 20
+    interpret: bool = False
+
+
+def kernel_config(mesh: Mesh, *, interpret: bool) -> KernelConfig:
+    """For the chips of a mesh, of whose own memory an eighth is left to the compiler."""
+    name = mesh.devices.flat[0].device_kind
+    size = next((_VMEM[start] for start in _VMEM if name.startswith(start)), 64)
+    return KernelConfig(mesh, (size << 20) // 8 * 7, interpret)
+
+
+def plans(config: Any, images: int) -> list[list[block_kernels.Plan | str]]:
+    """How each block of each stage runs, or why no kernel fits it.
+
+    Args:
+        config: a `swin.SwinConfig` with `kernels`.
+        images: of a device.
+    """
+    kernels = config.kernels
+
+    def plan(stage: int, index: int) -> block_kernels.Plan | str:
+        window, shift = config.window_and_shift(stage, index)
+        side = config.grid(stage)
+        grid = Grid(side, side, _padded(images), shift, kernels.vmem, kernels.interpret)
+        return block_kernels.make_plan(
+            grid, channels=config.channels(stage), heads=config.num_heads[stage], window=window,
+            dtype=config.dtype,
+        )  # fmt: skip
+
+    return [[plan(stage, i) for i in range(depth)] for stage, depth in enumerate(config.depths)]
+
+
+def describe(config: Any, images: int) -> str:
+    """One sentence: how many blocks run as kernels, and which do not and why."""
+    found = plans(config, images)
+    total = sum(len(stage) for stage in found)
+    why: dict[str, list[str]] = {}
+    for stage, blocks in enumerate(found):
+        for index, plan in enumerate(blocks):
+            if isinstance(plan, str):
+                why.setdefault(plan, []).append(f"{stage}.{index}")
+    plain = sum(len(names) for names in why.values())
+    text = f"Kernels: {total - plain} of {total} blocks run fused"
+    for reason, names in why.items():
+        text += f"; layers.blocks {', '.join(names)}: no, for each {reason}"
+    waste = _padded(images)
+    return text + (f"; {images} images a chip are padded to {waste}." if waste > images else ".")
+
+
+def features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Array:
+    """What `swin.Swin` makes of images before its head.
+
+    Args:
+        model: the `swin.Swin`, whose config has `kernels`.
+        images: float32 [B, S, S, 3], normalised; B is divided over the mesh.
+        noise: float32 [B, drop paths], uniform, or None.
+
+    Returns:
+        float32 [B, C], the mean over the last tokens.
+    """
+    graphdef, params = nnx.split(model)
+    mesh = model.config.kernels.mesh
+
+    def local(params: Any, images: jax.Array, *noise: jax.Array) -> jax.Array:
+        return _features(nnx.merge(graphdef, params), images, noise[0] if noise else None)
+
+    operands = (images,) if noise is None else (images, noise)
+    if mesh is None or mesh.size == 1:
+        return local(params, *operands)
+    divided = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(PartitionSpec(), *(divided for _ in operands)),
+        out_specs=divided, check_vma=False,
+    )(params, *operands)  # fmt: skip
+
+
+def _features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Array:
+    """`features` of the images of one device."""
+    config, count = model.config, images.shape[0]
+    if spare := _padded(count) - count:
+        images = jnp.pad(images, ((0, spare), (0, 0), (0, 0), (0, 0)))
+        noise = None if noise is None else jnp.pad(noise, ((0, spare), (0, 0)))
+    with jax.named_scope("patch_embed"):
+        x = _embed(model.patch_embed, images, config)  # [H, W, B, C]
+    used = 0
+    for i, (stage, stage_plans) in enumerate(zip(model.layers, plans(config, count), strict=True)):
+        for block, plan in zip(stage.blocks, stage_plans, strict=True):
+            pair = None if noise is None else noise[:, used : used + 2]
+            run: Callable[..., jax.Array] = _run_plainly
+            if isinstance(plan, block_kernels.Plan):
+                run = functools.partial(_run_block, plan=plan)
+            with jax.named_scope(f"layers.{i}/blocks"):
+                x = (jax.checkpoint(run) if stage.remat else run)(block, x, pair)
+            used += 2
+        if stage.downsample is not None:
+            with jax.named_scope(f"layers.{i}/downsample"):
+                x = _merge(stage.downsample, x)
+    return model.norm(x).mean(axis=(0, 1))[:count]
+
+
+def _padded(images: int) -> int:
+    return -(-images // SUBLANES) * SUBLANES
+
+
+def _run_block(
+    block: Any, x: jax.Array, noise: jax.Array | None, *, plan: block_kernels.Plan
+) -> jax.Array:
+    params = nnx.to_pure_dict(nnx.state(block, nnx.Param))
+
+    def scale(branch: int) -> jax.Array:
+        if noise is None or not block.rate:
+            return jnp.ones(x.shape[2], jnp.float32)
+        return jnp.where(noise[:, branch] >= block.rate, 1 / (1 - block.rate), 0.0)
+
+    return block_kernels.apply(x, params, block.attn.bias(), (scale(0), scale(1)), plan)
+
+
+def _run_plainly(block: Any, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+    return block(x.transpose(2, 0, 1, 3), noise).transpose(1, 2, 0, 3)
+
+
+def _embed(embed: Any, images: jax.Array, config: Any) -> jax.Array:
+    """Images [B, S, S, 3] -> tokens [S/4, S/4, B, C]: a product, once the patches lie right."""
+    kernel, dtype = embed.proj.kernel[...], config.dtype
+    side, grid = kernel.shape[0], config.grid(0)
+    patches = images.astype(dtype).reshape(-1, grid, side, grid, side, 3)
+    patches = patches.transpose(1, 3, 0, 2, 4, 5).reshape(grid, grid, images.shape[0], -1)
+    kernel = kernel.reshape(-1, kernel.shape[-1]).astype(dtype)
+    bias = embed.proj.bias[...].astype(dtype).reshape(1, 1, 1, -1)
+    return embed.norm(patches @ kernel + bias)
+
+
+def _merge(merging: Any, x: jax.Array) -> jax.Array:
+    """Tokens [H, W, B, C] -> [H/2, W/2, B, 2C], without laying the four neighbours side by side."""
+    height, width, _, channels = x.shape
+    x = x.reshape(height // 2, 2, width // 2, 2, *x.shape[2:])
+    # In the official order (row, column): (0,0) (1,0) (0,1) (1,1).
+    four = [x[:, i, :, j].astype(jnp.float32) for j in (0, 1) for i in (0, 1)]
+    share = 1 / (4 * channels)
+    mean = sum(part.sum(-1, keepdims=True) for part in four) * share
+    variance = sum(jnp.square(part - mean).sum(-1, keepdims=True) for part in four) * share
+    inverse = jax.lax.rsqrt(variance + merging.norm.epsilon)
+    scale, shift = merging.norm.scale[...], merging.norm.bias[...]
+    kernel = merging.reduction.kernel[...]
+    folded = (scale[:, None] * kernel).astype(merging.reduction.dtype).reshape(4, channels, -1)
+    total = jnp.einsum("c,cn->n", shift, kernel, precision=jax.lax.Precision.HIGHEST)
+    total = total.reshape(1, 1, 1, -1)
+    for part, weights in zip(four, folded, strict=True):
+        normal = ((part - mean) * inverse).astype(weights.dtype)
+        total = total + jnp.dot(normal, weights, preferred_element_type=jnp.float32)
+    return total.astype(weights.dtype)

@@ -1,0 +1,172 @@
+"""Fused kernels, interpreted, against the plain path in float32 at the highest precision."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from flax import nnx
+
+from clevit_jax import sharding, swin
+from clevit_jax.kernels import arithmetic, attention, network
+from clevit_jax.kernels.network import KernelConfig
+from clevit_jax.window_attention import shift_mask
+
+FAST = KernelConfig(interpret=True)
+
+
+def make_config(**changes):
+    fields = {
+        "image_size": 56, "num_classes": 5, "embed_dim": 32, "depths": (2,), "num_heads": (1,),
+        "drop_path": 0.3, "kernels": FAST,
+    }  # fmt: skip
+    return swin.SwinConfig(**{**fields, **changes})
+
+
+@functools.cache
+def random_params(config):
+    leaves, tree = jax.tree.flatten(swin.abstract_swin(config)[1])
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    made = [0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.map_with_path(
+        lambda path, x: 1 + x if path[-1].key == "scale" else x, jax.tree.unflatten(tree, made)
+    )
+
+
+def run(config, params, batch):
+    """Features, logits and gradients of a weighted sum of the logits."""
+    graphdef = swin.abstract_swin(config)[0]
+    images = jax.random.normal(jax.random.key(1), (batch, config.image_size, config.image_size, 3))
+    noise = jax.random.uniform(jax.random.key(2), (batch, config.num_drop_paths))
+    weights = jax.random.normal(jax.random.key(3), (batch, config.num_classes))
+
+    @jax.jit
+    def both(params):
+        def loss(params):
+            logits, features = nnx.merge(graphdef, params)(images, drop_path_noise=noise)
+            return (logits * weights).sum(), features
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    with jax.default_matmul_precision("highest"):
+        (_, features), grads = both(params)
+    return features, grads
+
+
+def distance(a, b):
+    return float(jnp.linalg.norm((a - b).astype(jnp.float32)) / jnp.linalg.norm(b))
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch"),
+    [
+        ({}, 8),  # shifted windows of 7
+        ({"embed_dim": 96, "num_heads": (3,)}, 8),  # heads that do not fill a register
+        ({"image_size": 96, "window": 12}, 8),  # shifted windows of 12
+        ({"image_size": 112, "depths": (2, 1), "num_heads": (1, 2)}, 5),  # merging, padded batch
+        ({"remat": "blocks", "num_heads": (2,)}, 16),
+    ],
+)
+def test_equal_to_the_plain_path(changes, batch):
+    config = make_config(**changes)
+    plain = dataclasses.replace(config, kernels=None)
+    params = random_params(config)
+    features, grads = run(config, params, batch)
+    wanted_features, wanted = run(plain, params, batch)
+    assert distance(features, wanted_features) < 1e-5
+    for (path, grad), right in zip(
+        jax.tree.leaves_with_path(grads), jax.tree.leaves(wanted), strict=True
+    ):
+        assert distance(grad, right) < 1e-4, jax.tree_util.keystr(path)
+
+
+def test_bfloat16_is_no_farther_from_the_truth_than_the_plain_path():
+    config = make_config(dtype=jnp.bfloat16, embed_dim=128, num_heads=(4,))
+    plain = dataclasses.replace(config, kernels=None)
+    params = random_params(config)
+    truth = run(dataclasses.replace(plain, dtype=jnp.float32), params, 8)
+    fast, slow = run(config, params, 8), run(plain, params, 8)
+    for (path, a), b, right in zip(
+        jax.tree.leaves_with_path(fast), jax.tree.leaves(slow), jax.tree.leaves(truth), strict=True
+    ):
+        assert distance(a, right) <= 1.1 * distance(b, right) + 1e-6, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(4, 1), (2, 2)])
+def test_divided_over_devices(data, fsdp):
+    """Rows over both axes; parameters whole, their gradients summed."""
+    mesh = sharding.make_mesh(data, fsdp, devices=jax.devices()[:4])
+    config = make_config(kernels=KernelConfig(mesh, interpret=True))
+    plain = dataclasses.replace(config, kernels=None)
+    params = random_params(make_config())
+    features, grads = run(config, params, 8)
+    wanted_features, wanted = run(plain, params, 8)
+    assert distance(features, wanted_features) < 1e-5
+    assert max(jax.tree.leaves(jax.tree.map(distance, grads, wanted))) < 1e-4
+
+
+def test_heads_far_apart():
+    """Scores of one head 1e4 above another's: each head's softmax is its own."""
+    config = make_config(embed_dim=64, num_heads=(2,))
+    plain = dataclasses.replace(config, kernels=None)
+    params = jax.tree.map(lambda x: x, random_params(config))
+    for block in params["layers"][0]["blocks"].values():
+        table = block["attn"]["relative_position_bias_table"]
+        block["attn"]["relative_position_bias_table"] = table + jnp.array([[0.0, 1e4]])
+    features, grads = run(config, params, 8)
+    wanted, _ = run(plain, params, 8)
+    assert distance(features, wanted) < 1e-3  # 1e4 leaves float32 three digits behind the point
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(grads))
+
+
+def test_gelu_within_half_a_step_of_bfloat16():
+    x = np.linspace(-12, 12, 200001, dtype=np.float32)
+    right = x.astype(np.float64) * scipy.special.ndtr(x.astype(np.float64))
+    got = np.asarray(arithmetic.gelu(jnp.asarray(x), exact=False), np.float64)
+    error = np.abs(got - right)
+    assert (error <= np.maximum(2.0**-9 * np.abs(right), 1e-6)).all()
+    step = 1e-3
+    _, slope = arithmetic.gelu_and_slope(jnp.asarray(x), exact=False)
+    above, below = ((x + d) * scipy.special.ndtr(x + d) for d in (step, -step))
+    np.testing.assert_allclose(slope, (above - below) / (2 * step), atol=2e-3)
+
+
+@pytest.mark.parametrize(("window", "shift", "grid"), [(7, 3, 28), (12, 6, 24)])
+def test_kinds_of_windows(window, shift, grid):
+    """Every window of the official mask is one of the four kinds."""
+    masks = shift_mask((grid, grid), window, shift)
+    kinds, side = attention.kind_masks(window, shift), grid // window
+    for i in range(side):
+        for j in range(side):
+            kind = kinds[2 * (i == side - 1) + (j == side - 1)]
+            np.testing.assert_array_equal(masks[i * side + j], kind)
+
+
+def test_what_no_kernel_fits_is_said_and_runs_plainly():
+    config = make_config(embed_dim=24, num_heads=(1,), depths=(1,))
+    assert network.describe(config, 4) == (
+        "Kernels: 0 of 1 blocks run fused; layers.blocks 0.0: no, for each has 24 channels a head, "
+        "which must be 8, 16, 32, 64 or 128; 4 images a chip are padded to 8."
+    )
+    params = random_params(config)
+    features, _ = run(config, params, 4)
+    wanted, _ = run(dataclasses.replace(config, kernels=None), params, 4)
+    assert distance(features, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("variant", list(swin.VARIANTS))
+@pytest.mark.parametrize(("image_size", "window"), [(224, 7), (448, 7), (384, 12)])
+def test_every_published_model_has_kernels(variant, image_size, window):
+    """On the 128 MiB of a v5e or v6e, in bfloat16."""
+    config = swin.SwinConfig.variant(
+        variant,
+        image_size=image_size,
+        window=window,
+        dtype=jnp.bfloat16,
+        kernels=KernelConfig(vmem=112 << 20),
+    )
+    blocks = sum(config.depths)
+    assert network.describe(config, 24) == f"Kernels: {blocks} of {blocks} blocks run fused."
