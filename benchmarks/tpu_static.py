@@ -1,18 +1,16 @@
 """What the training step of a config costs on a TPU, by the compiler's static figures.
 
     python -m benchmarks.tpu_static --config configs/base.py --config.model.num_classes=80 \
-        --topology v5e:2x2 --kernels pallas xla
+        --topology v5e:2x2 --kernels=pallas,xla
 
 Nothing runs and no TPU is needed (`pip install -e '.[tpu]'`). The step is compiled for the machine
 that is named, and its operations are added up by the two rules of
-`clevit_jax/preflight/schedule.py`.
-One such process at a time: libtpu serves one.
+`clevit_jax/preflight/schedule.py`. One such process at a time: libtpu serves one.
 """
 
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 import time
 
@@ -116,6 +114,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if "-h" in sys.argv:
-        print(__doc__)
     app.run(main)

@@ -201,11 +201,10 @@ def _backward(
         dv = [product(a.astype(dtype), b) for a, b in zip(weights, dout, strict=True)]
         dk = [product(a, b) for a, b in zip(narrow, q, strict=True)]
         dq = [heads.collect(product_tn(a, b)) for a, b in zip(narrow, k, strict=True)]
-        for i, grads in zip(which, zip(dq, dk, dv, strict=True), strict=True):
-            for ref, grad, factor in zip(
-                (dq_s, dk_s, dv_s), grads, (True, True, False), strict=True
-            ):
-                _write(ref, i, grad / LOG2_E if factor else grad, images)
+        for n, i in enumerate(which):
+            _write(dq_s, i, dq[n] / LOG2_E, images)
+            _write(dk_s, i, dk[n] / LOG2_E, images)
+            _write(dv_s, i, dv[n], images)
         dbias_ref[0] += sum(dscores[1:], dscores[0])
 
     _for_images(images, _together(heads, images, "backward"), some)
