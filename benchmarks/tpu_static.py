@@ -15,7 +15,10 @@ import tempfile
 import time
 
 DUMP = pathlib.Path(tempfile.mkdtemp(prefix="schedules_"))
-os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true"
+os.environ["LIBTPU_INIT_ARGS"] = (
+    f"--xla_jf_dump_to={DUMP} --xla_jf_dump_llo_text=true "
+    "--xla_jf_dump_llo_pass_label_regex=packed-bundles-post-ra"
+)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

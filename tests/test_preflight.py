@@ -79,6 +79,14 @@ def test_memory_and_arithmetic_are_the_compilers(v5e):
     assert reduced["sent"] == pytest.approx(reduced["size"] * 2 * 3 / 4)
     assert facts["dtype"] == "bfloat16"
     assert facts["seconds"]["compiler"] == pytest.approx(train["cycles"] / 1.503e9, rel=1e-3)
+    # Of each block: QKV, attention, projection, MLP, each with its gradient.
+    assert facts["kernels"] == made.kernels
+    blocks = sum(made.model.depths)
+    assert f"{blocks} of {blocks} blocks run fused" in made.kernels
+    assert (train["kernels"]["count"], facts["evaluation"]["kernels"]["count"]) == (
+        8 * blocks, 4 * blocks,
+    )  # fmt: skip
+    assert 0 < facts["seconds"]["kernels"] < facts["seconds"]["step"]
     assert facts["images_per_second_all"] == pytest.approx(8 / facts["seconds"]["step"])
 
 
@@ -88,6 +96,7 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     cost = compiled.Cost(
         memory=compiled.Memory(GIB, 2 * GIB, 0, GIB / 2), flops=1e9, bytes_accessed=2e9, cycles=3e6,
         traffic={"all-reduce": compiled.Traffic(2, 4e6, 6e6)},
+        kernels=(compiled.Kernel(197e9, 8.19e8), compiled.Kernel(0, 8.19e8)),
     )  # fmt: skip
     monkeypatch.setattr(check, "_try", lambda *_: (cost, ""))
     assert preflight(config(), "v5e:2x2") == 0
@@ -95,7 +104,10 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     assert "v5e:2x2: 4 x TPU v5 lite, mesh 4 x 1" in text
     assert "FITS: 3.50 of 15.75 GiB (22 %)." in text
     assert "all-reduce, MB sent            6.0         6.0" in text
-    assert "An update: 2.0 ms (2.0 by its cycles, 0.0 for the interconnect;" in text
+    assert "Kernels: " in text
+    assert "kernels beside it                2           2" in text
+    how = "2.0 by its cycles, 2.0 for kernels at their best, 0.0 for the interconnect;"
+    assert f"An update: 4.0 ms ({how}" in text
     big = compiled.Cost(compiled.Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})
     monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
     assert preflight(config(batch_size=64), "v5e:2x2") == 1
@@ -263,6 +275,8 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %d = (f32[6]{0}, bf16[10]{0}) all-reduce-done(%s)
   %cs = (f32[3]{0}, f32[3]{0:T(8)S(1)}) collective-permute-start(%p), channel_id=4, source_target_pairs={{0,1},{1,0}}
   %cd = f32[3]{0} collective-permute-done(%cs)
+  %k = f32[8] custom-call(%f), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"TUzv","cost_estimate":{"flops":"3940000","transcendentals":"0","bytes_accessed":"16","remote_bytes_transferred":"0"}}}
+  %l = f32[8] custom-call(%k), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"2","transcendentals":"9","bytes_accessed":"8190000"}}}
   ROOT %e = f32[8] copy(%f), backend_config={"estimated_cycles":"10"}
 }
 """
@@ -272,6 +286,19 @@ def test_cycles_by_hand():
     """Loops as often as they run; a fusion speaks for what is in it."""
     assert compiled.read_cycles(HLO) == 5 * 7 + 100 + 10
     assert compiled.read_cycles(HLO.replace("estimated_cycles", "nothing")) is None
+
+
+def test_kernels_by_hand():
+    """Each takes as long as the slower of its arithmetic and its memory; v5e: 197 T, 819 G."""
+    kernels = compiled.read_kernels(HLO)
+    assert kernels == (compiled.Kernel(3.94e6, 16), compiled.Kernel(2, 8.19e6))
+    chip = targets.TPUS["v5e"]
+    cost = compiled.Cost(compiled.Memory(0, 0, 0, 0), 1.0, 1.0, 1.503e9, {}, kernels)
+    target = mock.Mock(chip=chip, devices=[0])
+    result = mock.Mock(spec=report.Result, target=target, train=cost, model_flops=1.0)
+    times = report.Result.times(result)
+    assert times["kernels"] == pytest.approx(2e-8 + 1e-5)
+    assert times["step"] == pytest.approx(1 + 2e-8 + 1e-5, rel=1e-4)
 
 
 GPU_HLO = """HloModule m, is_scheduled=true

@@ -47,7 +47,7 @@ def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, y_ref, *others, g
         rows.for_parts(w1_ref.shape[1], HIDDEN, part_body)
         chunk.write(y_ref, x + chunk.repeat(scale_ref[...]) * total_ref[...])
 
-    grid.for_chunks(chunk_body)
+    grid.for_chunks(x_ref.shape[-1], chunk_body)
 
 
 def _backward(
@@ -89,7 +89,7 @@ def _backward(
         rows.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
         chunk.write(dx_ref, dy + layer_norm_gradient(total_ref[...], normal, inverse))
 
-    grid.for_chunks(chunk_body)
+    grid.for_chunks(x_ref.shape[-1], chunk_body)
 
 
 def mlp(

@@ -23,6 +23,7 @@ from clevit_jax.kernels.arithmetic import LANES, SUBLANES
 
 ROWS = 768  # of a chunk, at most: enough to fill the matrix units, few enough for the registers
 STEP_ROWS = 1024  # of a step, at most, when it could take more lines
+UNROLLED = 256  # channels up to which chunks are no loop: one's little work hides in the other's
 IMAGES = 48  # of a step, at most
 
 
@@ -86,13 +87,14 @@ class Grid:
         """Of a piece."""
         return math.prod(self.chunk) * self.images
 
-    def for_chunks(self, body: Callable[["Chunk"], None]) -> None:
-        """Goes over a step, piece by piece."""
+    def for_chunks(self, channels: int, body: Callable[["Chunk"], None]) -> None:
+        """Goes over a step, piece by piece, of tokens of so many channels."""
         lines, columns = self.chunk
         across = self.width // columns
         count = self.lines // lines * across
-        if self.roll:
-            for i in range(count):  # known places, for those across the edge are in two pieces
+        # Where lines are rolled, places must be known: a piece across the edge is in two.
+        if self.roll or channels <= UNROLLED:
+            for i in range(count):
                 body(Chunk(self, i // across * lines, i % across * columns))
             return
 

@@ -58,6 +58,7 @@ def preflight(
         mesh=(mesh.shape["data"], mesh.shape["fsdp"]),
         train=train,
         evaluation=evaluation,
+        kernels=steps.kernels,
         problems=[p for p in (problem, eval_problem) if p],
         seconds=time.perf_counter() - started,
     )

@@ -61,6 +61,19 @@ class Traffic:
 
 
 @dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A Pallas kernel as its caller describes it.
+
+    Attributes:
+        flops: floating-point operations of its matrix products.
+        bytes_accessed: that it reads from and writes to the memory of the device.
+    """
+
+    flops: float
+    bytes_accessed: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Cost:
     """What a compiled program costs a device.
 
@@ -69,8 +82,10 @@ class Cost:
         flops: floating-point operations, recomputed ones too; None where the compiler does not
             count them.
         bytes_accessed: that its operations read and write; not all of them reach the memory.
-        cycles: the compiler's estimate for all but the collectives, or None where it gives none.
+        cycles: the compiler's estimate for all but collectives and kernels, or None where it gives
+            none.
         traffic: by kind of collective.
+        kernels: what Pallas kernels, of which the compiler estimates nothing, say of themselves.
     """
 
     memory: Memory
@@ -78,6 +93,7 @@ class Cost:
     bytes_accessed: float
     cycles: float | None
     traffic: dict[str, Traffic]
+    kernels: tuple["Kernel", ...] = ()
 
 
 def read_memory(compiled: Any) -> Memory:
@@ -101,6 +117,7 @@ def read_cost(compiled: Any, *, devices: int) -> Cost:
         bytes_accessed=costs.get("bytes accessed") or read_bytes(text),
         cycles=read_cycles(text),
         traffic=read_traffic(text, devices=devices),
+        kernels=read_kernels(text),
     )
 
 
@@ -116,6 +133,18 @@ def read_cycles(text: str) -> float | None:
         if (estimate := re.search(r'"estimated_cycles":"(\d+)"', line))
     ]
     return float(sum(found)) if found else None
+
+
+def read_kernels(text: str) -> tuple[Kernel, ...]:
+    """The Pallas kernels of scheduled HLO; those in loops as often as `read_cycles` counts them."""
+    computations, entry = _computations(text)
+    found = []
+    for line, times in _walk(computations, entry, loops_only=True):
+        if estimate := re.search(
+            r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"', line
+        ):
+            found += [Kernel(float(estimate[1]), float(estimate[2]))] * times
+    return tuple(found)
 
 
 def read_bytes(text: str) -> float:

@@ -26,6 +26,7 @@ class Result:
         mesh: devices along data and fsdp.
         train: cost of an update, or None when the compiler found no room for it.
         evaluation: likewise of a batch of the evaluation.
+        kernels: which blocks run as fused kernels, a sentence; "" where none shall.
         problems: what the compiler said where it gave up.
         seconds: that compiling took.
         largest_batch: that fits, if it was looked for.
@@ -37,6 +38,7 @@ class Result:
     mesh: tuple[int, int]
     train: Cost | None
     evaluation: Cost | None
+    kernels: str
     problems: list[str]
     seconds: float
     largest_batch: int | None = None
@@ -66,21 +68,27 @@ class Result:
             "arithmetic_bound": flops / chip.peak,
             "bytes": cost.bytes_accessed / chip.bandwidth,
         }
+        longest = max(found["arithmetic_bound"], found["bytes"])
         if chip.clock and cost.cycles:
             found["compiler"] = cost.cycles / chip.clock
-        longest = max(found["arithmetic_bound"], found["bytes"])
-        found["step"] = found.get("compiler", longest) + ring
+            found["kernels"] = sum(
+                max(kernel.flops / chip.peak, kernel.bytes_accessed / chip.bandwidth)
+                for kernel in cost.kernels
+            )
+            longest = found["compiler"] + found["kernels"]
+        found["step"] = longest + ring
         return found
 
 
 def to_json(result: Result) -> dict[str, Any]:
     """Everything, in bytes, seconds and FLOPs. Figures are of one device unless they say `all`.
 
-    `seconds.compiler` is the compiler's estimate of all but the collectives, where it makes one;
-    `interconnect` is what these send over all links at their full speed; `arithmetic_bound` is
+    `seconds.compiler` is the compiler's estimate of all but collectives and Pallas kernels, where it
+    makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by their
+    bytes and the bandwidth; `interconnect` is what these send over all links at their full speed; `arithmetic_bound` is
     FLOPs by the peak, which no step can beat; `bytes` is what the operations read and write by the
-    bandwidth of the memory, as if there were no caches. `step` is the compiler's estimate, or else
-    the longer of the last two, and the interconnect.
+    bandwidth of the memory, as if there were no caches. `step` is the compiler's estimate and the
+    kernels, or else the longer of the last two, and the interconnect.
     """
     target, config = result.target, result.config
     times = result.times()
@@ -102,6 +110,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "accumulation": config.accumulation,
         "remat": config.model.remat,
         "dtype": result.model.dtype.__name__,
+        "kernels": result.kernels,
         "num_classes": result.model.num_classes,
         "fits": result.fits,
         "memory_limit": target.memory,
@@ -120,7 +129,12 @@ def to_json(result: Result) -> dict[str, Any]:
 def _cost_json(cost: Cost | None) -> dict[str, Any] | None:
     if cost is None:
         return None
-    return {**dataclasses.asdict(cost), "peak_memory": cost.memory.peak}
+    kernels = {
+        "count": len(cost.kernels),
+        "flops": sum(kernel.flops for kernel in cost.kernels),
+        "bytes_accessed": sum(kernel.bytes_accessed for kernel in cost.kernels),
+    }
+    return {**dataclasses.asdict(cost), "kernels": kernels, "peak_memory": cost.memory.peak}
 
 
 def to_text(result: Result) -> str:
@@ -134,6 +148,7 @@ def to_text(result: Result) -> str:
         f"{result.seconds:.0f} s",
         f"Batch {config.batch_size} ({config.batch_size / count:g} a device), accumulation "
         f"{config.accumulation}, remat {config.model.remat}, {result.model.dtype.__name__}",
+        *filter(None, [result.kernels]),
         "",
         *_verdict(result),
         "",
@@ -156,6 +171,8 @@ def to_text(result: Result) -> str:
         lines.append(row(f"{kind}, MB sent", lambda c, k=kind: _sent(c, k) / 1e6, 1))
     if any(cost and cost.cycles for cost in costs):
         lines.append(row("estimate, M cycles", lambda c: (c.cycles or 0) / 1e6, 1))
+    if any(cost and cost.kernels for cost in costs):
+        lines.append(row("kernels beside it", lambda c: len(c.kernels), 0))
     lines += ["", *_speed(result)]
     if result.largest_batch is not None:
         lines += ["", f"The largest batch that fits: {result.largest_batch}."]
@@ -182,8 +199,11 @@ def _speed(result: Result) -> list[str]:
     if not times:
         return ["No times: the figures of this device are not known here."]
     bound = f"{1e3 * times['arithmetic_bound']:.1f} ms if arithmetic at its peak were all"
+    kernels = f", {1e3 * times['kernels']:.1f} for kernels at their best" * bool(
+        times.get("kernels")
+    )
     how = (
-        f"{1e3 * times['compiler']:.1f} by its cycles"
+        f"{1e3 * times['compiler']:.1f} by its cycles{kernels}"
         if "compiler" in times
         else f"it estimates no cycles: {1e3 * times['bytes']:.1f} by bytes read and written"
     )

@@ -26,6 +26,7 @@ _EXIT = re.compile(
     r"%(p\d+)\w* = scmp\.ge\.s32\.totalorder (?:\([^)]*\), )?[^,]*, (\d+) "
     r"/\* loop exit test"
 )
+_POST = "-packed-bundles-post-ra.txt"  # how the name of a schedule ends
 _BUNDLE = re.compile(r"\s*(0x[0-9a-f]+|\d+)\s+(?:[A-Z]{2})?\s*:\s*((?:>\s*)*)\{(.*)")
 
 
@@ -71,6 +72,7 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
     entry = text[text.index("\nENTRY") :]
     shapes: dict[str, str] = {}
     same: dict[str, str] = {}  # a bitcast is the same bytes
+    schedules = _schedules(entry, dump) if dump else {}
     found = []
     for line in entry.splitlines():
         operation = _OPERATION.match(line)
@@ -87,7 +89,7 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
         estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
         cycles = float(estimate[1]) if estimate else 0.0
         if kernel:
-            cycles = kernel_cycles(name, line, dump) if dump else 0.0
+            cycles = schedules.get(name, 0.0)
         source = re.search(r'op_name="([^"]*)"', line)
         size = _bytes(shape) + sum(_bytes(shapes.get(o, "")) for o in set(operands))
         if kind.endswith("-start"):
@@ -96,15 +98,27 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
     return found
 
 
-def kernel_cycles(name: str, line: str, dump: pathlib.Path) -> float:
-    """Of all steps of a kernel. Raises ValueError, see `read_operations`."""
-    steps = re.search(r'"steps":"(\d+)"', line)
-    files = sorted(dump.glob(f"*-{name}-*-packed-bundles-post-ra.txt"))
-    files = [file for file in files if "schedule-analysis" not in file.name]
-    if not files or steps is None:
-        raise ValueError(f"the compiler left no schedule of the kernel {name}.")
-    once, step = count_bundles(files[-1].read_text(errors="replace"))
-    return once + int(steps[1]) * step
+def _schedules(entry: str, dump: pathlib.Path) -> dict[str, float]:
+    """Cycles of all steps of each kernel, by name.
+
+    Of kernels that are the same, the compiler makes and writes down one.
+    """
+    same: dict[str, list[tuple[str, int]]] = {}
+    for name, rest in re.findall(r"%?([\w.\-]+) = (.*\"tpu_custom_call\".*)", entry):
+        body = re.search(r'"body":"([^"]*)"', rest)
+        steps = re.search(r'"steps":"(\d+)"', rest)
+        if steps is None:
+            raise ValueError(f"the kernel {name} does not say how many steps it has.")
+        same.setdefault(body[1] if body else name, []).append((name, int(steps[1])))
+    cycles = {}
+    for kernels in same.values():
+        files = [file for name, _ in kernels for file in dump.glob(f"*-{name}-*{_POST}")]
+        files = [file for file in files if "schedule-analysis" not in file.name]
+        if not files:
+            raise ValueError(f"the compiler left no schedule of the kernel {kernels[0][0]}.")
+        once, step = count_bundles(files[0].read_text(errors="replace"))
+        cycles |= {name: once + steps * step for name, steps in kernels}
+    return cycles
 
 
 def count_bundles(text: str) -> tuple[float, float]:
