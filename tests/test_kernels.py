@@ -16,6 +16,7 @@ from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.window_attention import shift_mask
 
 FAST = KernelConfig(interpret=True)
+SMALL = dataclasses.replace(FAST, vmem=950_000)  # too little for what a step would take at once
 
 
 def make_config(**changes):
@@ -68,6 +69,7 @@ def distance(a, b):
         ({"image_size": 96, "window": 12}, 8),  # shifted windows of 12
         ({"image_size": 112, "depths": (2, 1), "num_heads": (1, 2)}, 5),  # merging, padded batch
         ({"remat": "blocks", "num_heads": (2,)}, 16),
+        ({"kernels": SMALL, "embed_dim": 128, "num_heads": (4,)}, 16),  # see the test on it
     ],
 )
 def test_equal_to_the_plain_path(changes, batch):
@@ -157,16 +159,30 @@ def test_what_no_kernel_fits_is_said_and_runs_plainly():
     assert distance(features, wanted) < 1e-5
 
 
+def test_a_small_chip_has_smaller_steps():
+    """What fits first: the MLP in parts, then queries, keys and values, then fewer images."""
+
+    def found(images, **changes):
+        (plans,) = network.plans(make_config(**changes), images)
+        return {(plan.grid.images, plan.together, plan.parts) for plan in plans}
+
+    assert found(16, embed_dim=128, num_heads=(4,)) == {(16, 3, 1)}
+    assert found(16, embed_dim=128, num_heads=(4,), kernels=SMALL) == {(8, 1, 4)}
+    less = dataclasses.replace(FAST, vmem=600_000)
+    assert found(24, kernels=less) == {(8, 3, 1)}
+
+
 @pytest.mark.parametrize("variant", list(swin.VARIANTS))
 @pytest.mark.parametrize(("image_size", "window"), [(224, 7), (448, 7), (384, 12)])
-def test_every_published_model_has_kernels(variant, image_size, window):
-    """On the 128 MiB of a v5e or v6e, in bfloat16."""
+@pytest.mark.parametrize("vmem", [56, 112])
+def test_every_published_model_has_kernels(variant, image_size, window, vmem):
+    """In bfloat16, on the 64 MiB of a v5p or TPU7x and the 128 of a v5e or v6e."""
     config = swin.SwinConfig.variant(
         variant,
         image_size=image_size,
         window=window,
         dtype=jnp.bfloat16,
-        kernels=KernelConfig(vmem=112 << 20),
+        kernels=KernelConfig(vmem=vmem << 20),
     )
     blocks = sum(config.depths)
     assert network.describe(config, 24) == f"Kernels: {blocks} of {blocks} blocks run fused."

@@ -5,6 +5,7 @@ The second implementation of `swin.Block`, for tokens [H, W, B, C]; a test holds
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -27,14 +28,16 @@ class Plan:
     Attributes:
         grid: its tokens.
         heads: its heads and windows.
-        keep: whether the MLP's hidden activations are kept for the gradient.
-        split: whether the gradients of the MLP's weights are left to the compiler.
+        together: of the gradients of queries, keys and values, how many a kernel takes: 3 or 1.
+        parts: that the MLP's hidden channels are divided in.
+        keep: whether they are kept for the gradient.
     """
 
     grid: Grid
     heads: Heads
+    together: int = 3
+    parts: int = 1
     keep: bool = False
-    split: bool = False
 
 
 def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any) -> Plan | str:
@@ -44,19 +47,20 @@ def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any)
         return f"has {width} channels a head, which must be 8, 16, 32, 64 or 128"
     if window > LARGEST_WINDOW:
         return f"has windows of {window} tokens a side, more than {LARGEST_WINDOW}"
-    plan = Plan(grid, Heads(heads, width, window))
-    itemsize = np.dtype(dtype).itemsize
-    need = functools.partial(mlp_kernels.vmem_bytes, channels, itemsize, grid.unrolled)
-    linears = linear.vmem_bytes(channels, plan.heads.channels, itemsize, grid)
-    if need(split=False) > grid.vmem:
-        plan = dataclasses.replace(plan, split=True)
-    least = max(linears, need(split=plan.split))
-    if least > grid.vmem:
-        return (
-            f"would take {least / 2**20:.0f} MiB of the chip's own memory, "
-            f"which has {grid.vmem / 2**20:.0f}"
-        )
-    return plan
+    sizes = Heads(heads, width, window)
+    itemsize, least = np.dtype(dtype).itemsize, 0
+    for smaller in grid.smaller_steps():
+        for together, parts in itertools.product((3, 1), (1, 2, 4)):
+            least = max(
+                linear.vmem_bytes(channels, sizes.channels, itemsize, smaller, together=together),
+                mlp_kernels.vmem_bytes(channels, itemsize, smaller.unrolled, parts=parts),
+            )
+            if least <= grid.vmem:
+                return Plan(smaller, sizes, together, parts)
+    return (
+        f"would take {least / 2**20:.0f} MiB of the chip's own memory, "
+        f"which has {grid.vmem / 2**20:.0f}"
+    )
 
 
 def apply(
@@ -117,7 +121,7 @@ def _attention_backward(plan, saved, dy):
     dout, dwproj, dbproj = linear.projection_gradient(out, dy, scale, wproj, grid=grid)
     packed = attention.pack_bias(bias, heads, grid.roll)
     *parts, dpacked = attention.attend_gradient(qkv, packed, dout, grid=grid, heads=heads)
-    dx, dwqkv, dbqkv = linear.qkv_gradient(x, dy, parts, wqkv, grid=grid)
+    dx, dwqkv, dbqkv = linear.qkv_gradient(x, dy, parts, wqkv, grid=grid, together=plan.together)
     dbias = attention.unpack_bias_gradient(dpacked, heads)
     return dx, jnp.zeros_like(scale), dwqkv, dbqkv, dbias, dwproj, dbproj
 
@@ -131,18 +135,20 @@ def mlp_branch(
     plan: Plan,
 ) -> jax.Array:  # fmt: skip
     """x + scale (gelu(norm(x) w1 + b1) w2 + b2), as `apply` prepares the operands."""
-    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, keep=False)[0]
+    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts)[0]
 
 
 def _mlp_forward(x, scale, w1, b1, w2, b2, plan):
-    y, *kept = mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, keep=plan.keep)
-    return y, (x, scale, w1, b1, w2, kept[0] if kept else None)
+    y, *kept = mlp_kernels.mlp(
+        x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts, keep=plan.keep
+    )
+    return y, (x, scale, w1, b1, w2, kept)
 
 
 def _mlp_backward(plan, saved, dy):
     x, scale, w1, b1, w2, kept = saved
     dx, *gradients = mlp_kernels.mlp_gradient(
-        x, dy, scale, w1, b1, w2, kept, grid=plan.grid.unrolled, split=plan.split
+        x, dy, scale, w1, b1, w2, kept, grid=plan.grid.unrolled, parts=plan.parts
     )
     return dx, jnp.zeros_like(scale), *gradients
 

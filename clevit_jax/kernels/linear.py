@@ -39,17 +39,15 @@ def _qkv_forward(x_ref, w_ref, b_ref, qkv_ref, *, grid: Grid):
     grid.for_chunks(x_ref.shape[-1], chunk_body)
 
 
-def _qkv_backward(
-    x_ref, dresidual_ref, dq_ref, dk_ref, dv_ref, w_ref, dx_ref, dw_ref, db_ref, total_ref,
-    *, grid: Grid,
-):  # fmt: skip
-    channels = dq_ref.shape[-1]
+def _qkv_backward(x_ref, dresidual_ref, w_ref, *others, grid: Grid):
+    *part_refs, dx_ref, dw_ref, db_ref, total_ref = others
+    channels = part_refs[0].shape[-1]
 
     def chunk_body(chunk):
         normal, inverse = layer_norm(chunk.read(x_ref))
         narrow = normal.astype(x_ref.dtype)
         total_ref[...] = jnp.zeros_like(normal)
-        for which, ref in enumerate((dq_ref, dk_ref, dv_ref)):
+        for which, ref in enumerate(part_refs):
 
             def part_body(start, size, ref=ref, before=which * channels):
                 part = rows.lanes(before + start, size)
@@ -120,24 +118,29 @@ def qkv(x: jax.Array, w: jax.Array, b: jax.Array, *, grid: Grid) -> jax.Array:
 
 def qkv_gradient(
     x: jax.Array, dresidual: jax.Array, parts: Sequence[jax.Array], w: jax.Array,
-    *, grid: Grid,
+    *, grid: Grid, together: int = 3,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     """Gradients of x, w and b, where x also has another, `dresidual`, past the branch.
 
-    `parts` are those of queries, keys and values, [H, W, B, n / 3] each, in the rolled grid.
+    `parts` are those of queries, keys and values, [H, W, B, n / 3] each, in the rolled grid. A
+    kernel takes so many of them `together`, 3 or 1, and adds to the result of the one before.
     """
-    channels, outputs = w.shape
+    channels, outputs = w.shape[0], w.shape[1] // 3 * together
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    dx, dw, db = rows.call(
-        _qkv_backward, "qkv_backward",
-        [Tokens(x), Tokens(dresidual), *(Tokens(part, rolled=True) for part in parts),
-         Whole(w.astype(x.dtype))],
-        [Tokens(rows.like(grid, channels, x.dtype)), Whole(shape(w.shape)),
-         Whole(shape((8, outputs)))],
-        grid=grid, flops=4 * x.size * outputs, scratch=[(grid.rows, channels)],
-
-    )  # fmt: skip
-    return dx, dw, db.sum(0)
+    dx, gradients = dresidual, []
+    for i in range(0, 3, together):
+        columns = slice(i // together * outputs, (i // together + 1) * outputs)
+        dx, *sums = rows.call(
+            _qkv_backward, "qkv_backward",
+            [Tokens(x), Tokens(dx), Whole(w[:, columns].astype(x.dtype)),
+             *(Tokens(part, rolled=True) for part in parts[i : i + together])],
+            [Tokens(rows.like(grid, channels, x.dtype)), Whole(shape((channels, outputs))),
+             Whole(shape((8, outputs)))],
+            grid=grid, flops=4 * x.size * outputs, scratch=[(grid.rows, channels)],
+        )  # fmt: skip
+        gradients.append(sums)
+    dw, db = zip(*gradients, strict=True)
+    return dx, jnp.concatenate(dw, 1), jnp.concatenate(db, 1).sum(0)
 
 
 def projection(
@@ -172,8 +175,12 @@ def projection_gradient(
     return do, dw, db.sum(0)
 
 
-def vmem_bytes(channels: int, inner: int, itemsize: int, grid: Grid) -> int:
-    """What the gradient of `qkv` takes of the chip's own memory, the hungriest of these kernels."""
-    weights = channels * 3 * inner * (itemsize + 4)
+def vmem_bytes(channels: int, inner: int, itemsize: int, grid: Grid, *, together: int) -> int:
+    """What `qkv` and its gradient take of the chip's own memory, which are the hungriest here."""
+    forward = channels * 3 * inner * itemsize
+    gradient = channels * together * inner * (itemsize + 4)
     blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
-    return weights + blocks * (3 * channels + 3 * inner)
+    return max(
+        forward + blocks * (channels + 3 * inner),
+        gradient + blocks * (3 * channels + together * inner),
+    )

@@ -2,10 +2,13 @@
 
 y = x + s (gelu(norm(x) w1 + b1) w2 + b2) on tokens [H, W, B, C], F hidden channels. The plain path
 writes the hidden activations of a block to memory four times; here they live in registers, and the
-gradient either computes them again or reads what the forward pass kept of them.
+gradient either computes them again or reads what the forward pass kept of them. Where the weights
+and their gradients are too large for the chip's own memory, the hidden channels are divided: a
+kernel for each part, which adds to the result of the one before.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +24,16 @@ from clevit_jax.kernels.arithmetic import (
     product_nt,
     product_tn,
 )
-from clevit_jax.kernels.rows import Grid, Operand, Tokens, Whole
+from clevit_jax.kernels.rows import Grid, Tokens, Whole
 
 HIDDEN = 1024  # hidden channels at a time, forward; half of it backward
 
 
-def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, y_ref, *others, grid: Grid):
-    *kept, total_ref = others
+def _forward(
+    x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Grid, later: bool
+):  # fmt: skip
+    base_ref = others[0] if later else x_ref
+    y_ref, *kept, total_ref = others[later:]
     exact = x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
@@ -45,17 +51,18 @@ def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, y_ref, *others, g
             )
 
         rows.for_parts(w1_ref.shape[1], HIDDEN, part_body)
-        chunk.write(y_ref, x + chunk.repeat(scale_ref[...]) * total_ref[...])
+        base = chunk.read(base_ref) if later else x
+        chunk.write(y_ref, base + chunk.repeat(scale_ref[...]) * total_ref[...])
 
     grid.for_chunks(x_ref.shape[-1], chunk_body)
 
 
 def _backward(
-    x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: Grid, kept: bool, split: bool
+    x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: Grid, later: bool, kept: bool
 ):  # fmt: skip
-    hidden_ref = others[0] if kept else None
-    # With `split`, what the gradients of the weights are products of; without, those gradients.
-    dx_ref, db1_ref, db2_ref, *dweights, total_ref = others[kept:]
+    base_ref = others[0] if later else dy_ref
+    hidden_ref = others[later] if kept else None
+    dx_ref, db1_ref, db2_ref, dw1_ref, dw2_ref, total_ref = others[later + kept :]
     dtype, exact = x_ref.dtype, x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
@@ -66,8 +73,6 @@ def _backward(
         db2_ref[...] += column_sums(dz)
         dz = dz.astype(dtype)
         total_ref[...] = jnp.zeros_like(dy)
-        if split:
-            chunk.write(dweights[0], normal)
 
         def part_body(start, size):
             part = rows.lanes(start, size)
@@ -79,22 +84,19 @@ def _backward(
             dhidden = product_nt(dz, w2_ref[part, :]) * slope
             db1_ref[:, part] += column_sums(dhidden)
             total_ref[...] += product_nt(dhidden.astype(dtype), w1_ref[:, part])
-            if split:
-                chunk.write(dweights[1], dhidden, part)
-                chunk.write(dweights[2], active, part)
-            else:
-                dweights[0][:, part] += product_tn(narrow, dhidden.astype(dtype))
-                dweights[1][part, :] += product_tn(active.astype(dtype), dz)
+            dw1_ref[:, part] += product_tn(narrow, dhidden.astype(dtype))
+            dw2_ref[part, :] += product_tn(active.astype(dtype), dz)
 
         rows.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
-        chunk.write(dx_ref, dy + layer_norm_gradient(total_ref[...], normal, inverse))
+        base = chunk.read(base_ref) if later else dy
+        chunk.write(dx_ref, base + layer_norm_gradient(total_ref[...], normal, inverse))
 
     grid.for_chunks(x_ref.shape[-1], chunk_body)
 
 
 def mlp(
     x: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array,
-    *, grid: Grid, keep: bool,
+    *, grid: Grid, parts: int = 1, keep: bool = False,
 ) -> tuple[jax.Array, ...]:  # fmt: skip
     """y, and with `keep` the hidden activations before the GELU.
 
@@ -103,66 +105,63 @@ def mlp(
         scale: float32 [B], of the branch of each image.
         w1, b1, w2, b2: [C, F], [F], [F, C], [C]; LayerNorm's scale and shift are in the first two.
         grid: the tokens.
+        parts: that the hidden channels are divided in.
         keep: whether the gradient will read the hidden activations rather than compute them again.
 
     Returns:
-        [H, W, B, C] and, with `keep`, [H, W, B, F], in the dtype of x.
+        [H, W, B, C] and, with `keep`, one [H, W, B, F / parts] a part, in the dtype of x.
     """
-    (channels, hidden), dtype = w1.shape, x.dtype
-    results = [rows.like(grid, channels, dtype), *[rows.like(grid, hidden, dtype)] * keep]
-    return tuple(rows.call(
-        _forward, "mlp_forward",
-        [Tokens(x), rows.per_image(scale, channels), Whole(w1.astype(dtype)), Whole(b1[None]),
-         Whole(w2.astype(dtype)), Whole(b2[None])],
-        [Tokens(result) for result in results],
-        grid=grid, flops=4 * x.size * hidden, scratch=[(grid.rows, channels)],
-    ))  # fmt: skip
+    channels, hidden = w1.shape[0], w1.shape[1] // parts
+    y, kept = x, []
+    for i in range(parts):
+        part, later = slice(i * hidden, (i + 1) * hidden), i > 0
+        results = [rows.like(grid, channels, x.dtype), *[rows.like(grid, hidden, x.dtype)] * keep]
+        y, *hiddens = rows.call(
+            functools.partial(_forward, later=later), "mlp_forward",
+            [Tokens(x), rows.per_image(scale, channels), Whole(w1[:, part].astype(x.dtype)),
+             Whole(b1[None, part]), Whole(w2[part].astype(x.dtype)),
+             Whole((jnp.zeros_like(b2) if later else b2)[None]), *[Tokens(y)] * later],
+            [Tokens(result) for result in results],
+            grid=grid, flops=4 * x.size * hidden, scratch=[(grid.rows, channels)],
+        )  # fmt: skip
+        kept += hiddens
+    return (y, *kept)
 
 
 def mlp_gradient(
     x: jax.Array, dy: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array,
-    kept: jax.Array | None, *, grid: Grid, split: bool,
+    kept: Sequence[jax.Array], *, grid: Grid, parts: int = 1,
 ) -> tuple[jax.Array, ...]:  # fmt: skip
     """Gradients of x (in its dtype), w1, b1, w2 and b2 (float32); see `mlp`.
 
-    Sums over all tokens stay on the chip. Where those of the weights are too large for it, `split`
-    leaves these two products to the compiler.
+    `kept` is what `mlp` kept, or empty. Sums over all tokens stay on the chip.
     """
-    (channels, hidden), dtype = w1.shape, x.dtype
+    channels, hidden = w1.shape[0], w1.shape[1] // parts
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    dweights: list[Operand]
-    if split:
-        dweights = [Tokens(rows.like(grid, n, dtype)) for n in (channels, hidden, hidden)]
-    else:
-        dweights = [Whole(shape((channels, hidden))), Whole(shape((hidden, channels)))]
-    dx, db1, db2, *products = rows.call(
-        functools.partial(_backward, kept=kept is not None, split=split), "mlp_backward",
-        [Tokens(x), Tokens(dy), rows.per_image(scale, channels), Whole(w1.astype(dtype)),
-         Whole(b1[None]), Whole(w2.astype(dtype)), *([] if kept is None else [Tokens(kept)])],
-        [Tokens(rows.like(grid, channels, dtype)), Whole(shape((8, hidden))),
-         Whole(shape((8, channels))), *dweights],
-        grid=grid, flops=(8 if kept is not None else 10) * x.size * hidden,
-        scratch=[(grid.rows, channels)],
+    dx, gradients = dy, []
+    for i in range(parts):
+        part, later = slice(i * hidden, (i + 1) * hidden), i > 0
+        dx, *sums = rows.call(
+            functools.partial(_backward, later=later, kept=bool(kept)), "mlp_backward",
+            [Tokens(x), Tokens(dy), rows.per_image(scale, channels),
+             Whole(w1[:, part].astype(x.dtype)), Whole(b1[None, part]),
+             Whole(w2[part].astype(x.dtype)), *[Tokens(dx)] * later, *map(Tokens, kept[i : i + 1])],
+            [Tokens(rows.like(grid, channels, x.dtype)), Whole(shape((8, hidden))),
+             Whole(shape((8, channels))), Whole(shape((channels, hidden))),
+             Whole(shape((hidden, channels)))],
+            grid=grid, flops=(8 if kept else 10) * x.size * hidden,
+            scratch=[(grid.rows, channels)],
+        )  # fmt: skip
+        gradients.append(sums)
+    db1, db2, dw1, dw2 = zip(*gradients, strict=True)
+    return (
+        dx, jnp.concatenate(dw1, 1), jnp.concatenate(db1, 1).sum(0), jnp.concatenate(dw2),
+        db2[0].sum(0),
     )  # fmt: skip
-    if split:
-        normal, dhidden, active = products
-        dz = (dy.astype(jnp.float32) * scale[:, None]).astype(dtype)
-        dw1, dw2 = _token_product(normal, dhidden), _token_product(active, dz)
-    else:
-        dw1, dw2 = products
-    return dx, dw1, db1.sum(0), dw2, db2.sum(0)
 
 
-def _token_product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """float32 [m, n], the sum over all tokens of [H, W, B, m] times [H, W, B, n]."""
-    return product_tn(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
-
-
-def vmem_bytes(channels: int, itemsize: int, grid: Grid, *, split: bool) -> int:
-    """What the gradient takes of the chip's own memory, the larger of the two directions."""
-    hidden = 4 * channels
-    weights = 2 * channels * hidden
+def vmem_bytes(channels: int, itemsize: int, grid: Grid, *, parts: int) -> int:
+    """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
+    hidden = 4 * channels // parts
     blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
-    if split:
-        return weights * itemsize + blocks * (4 * channels + 2 * hidden)
-    return weights * (itemsize + 4) + blocks * (3 * channels + hidden)
+    return 2 * channels * hidden * (itemsize + 4) + blocks * (4 * channels + hidden)

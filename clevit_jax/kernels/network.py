@@ -15,6 +15,8 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from clevit_jax.kernels import block as block_kernels
+from clevit_jax.kernels import merge as merge_kernels
+from clevit_jax.kernels import norm as norm_kernels
 from clevit_jax.kernels.arithmetic import SUBLANES
 from clevit_jax.kernels.rows import Grid
 
@@ -130,7 +132,7 @@ def _features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Arr
             used += 2
         if stage.downsample is not None:
             with jax.named_scope(f"layers.{i}/downsample"):
-                x = _merge(stage.downsample, x)
+                x = _merge(stage.downsample, x, config)
     return model.norm(x).mean(axis=(0, 1))[:count]
 
 
@@ -156,32 +158,34 @@ def _run_plainly(block: Any, x: jax.Array, noise: jax.Array | None) -> jax.Array
 
 
 def _embed(embed: Any, images: jax.Array, config: Any) -> jax.Array:
-    """Images [B, S, S, 3] -> tokens [S/4, S/4, B, C]: a product, once the patches lie right."""
-    kernel, dtype = embed.proj.kernel[...], config.dtype
-    side, grid = kernel.shape[0], config.grid(0)
-    patches = images.astype(dtype).reshape(-1, grid, side, grid, side, 3)
-    patches = patches.transpose(1, 3, 0, 2, 4, 5).reshape(grid, grid, images.shape[0], -1)
-    kernel = kernel.reshape(-1, kernel.shape[-1]).astype(dtype)
-    bias = embed.proj.bias[...].astype(dtype).reshape(1, 1, 1, -1)
-    return embed.norm(patches @ kernel + bias)
+    """Images [B, S, S, 3] -> tokens [S/4, S/4, B, C], which a convolution may write as they lie."""
+    kernel, dtype = embed.proj.kernel[...].astype(config.dtype), config.dtype
+    side = kernel.shape[:2]
+    x = jax.lax.conv_general_dilated(
+        images.astype(dtype), kernel, side, "VALID", dimension_numbers=("NHWC", "HWIO", "HWNC"),
+        precision=embed.proj.precision,
+    )  # fmt: skip
+    x += embed.proj.bias[...].astype(dtype).reshape(1, 1, 1, -1)
+    return norm_kernels.layer_norm(
+        x, embed.norm.scale[...], embed.norm.bias[...], _grid(config, *x.shape[:3])
+    )
 
 
-def _merge(merging: Any, x: jax.Array) -> jax.Array:
-    """Tokens [H, W, B, C] -> [H/2, W/2, B, 2C], without laying the four neighbours side by side."""
-    height, width, _, channels = x.shape
-    x = x.reshape(height // 2, 2, width // 2, 2, *x.shape[2:])
-    # In the official order (row, column): (0,0) (1,0) (0,1) (1,1).
-    four = [x[:, i, :, j].astype(jnp.float32) for j in (0, 1) for i in (0, 1)]
-    share = 1 / (4 * channels)
-    mean = sum(part.sum(-1, keepdims=True) for part in four) * share
-    variance = sum(jnp.square(part - mean).sum(-1, keepdims=True) for part in four) * share
-    inverse = jax.lax.rsqrt(variance + merging.norm.epsilon)
-    scale, shift = merging.norm.scale[...], merging.norm.bias[...]
-    kernel = merging.reduction.kernel[...]
-    folded = (scale[:, None] * kernel).astype(merging.reduction.dtype).reshape(4, channels, -1)
-    total = jnp.einsum("c,cn->n", shift, kernel, precision=jax.lax.Precision.HIGHEST)
-    total = total.reshape(1, 1, 1, -1)
-    for part, weights in zip(four, folded, strict=True):
-        normal = ((part - mean) * inverse).astype(weights.dtype)
-        total = total + jnp.dot(normal, weights, preferred_element_type=jnp.float32)
-    return total.astype(weights.dtype)
+def _merge(merging: Any, x: jax.Array, config: Any) -> jax.Array:
+    """Tokens [H, W, B, C] -> [H/2, W/2, B, 2C]."""
+    height, width, batch, channels = x.shape
+    grid = merge_kernels.make_grid(
+        _grid(config, height // 2, width // 2, batch),
+        channels=channels, itemsize=x.dtype.itemsize,
+    )  # fmt: skip
+    if grid is None:
+        return merging(x.transpose(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+    kernel, shift = merging.reduction.kernel[...], merging.norm.bias[...]
+    bias = jnp.einsum("c,cn->n", shift, kernel, precision=jax.lax.Precision.HIGHEST)
+    return merge_kernels.merge(x, merging.norm.scale[...][:, None] * kernel, bias, grid)
+
+
+def _grid(config: Any, height: int, width: int, batch: int) -> Grid:
+    """Of tokens, none of them rolled."""
+    kernels = config.kernels
+    return Grid(height, width, batch, vmem=kernels.vmem, interpret=kernels.interpret)

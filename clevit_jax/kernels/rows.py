@@ -11,7 +11,7 @@ would be is written to, and read from, its place in the rolled grid.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ class Grid:
         roll: tokens by which windows are shifted; 0 for a block that shifts none.
         vmem: bytes of the chip's own memory that a kernel may use.
         interpret: run the kernels step by step, on any device.
+        most: images of a step, at most; also lowers how many lines a step has.
     """
 
     height: int
@@ -45,6 +46,7 @@ class Grid:
     roll: int = 0
     vmem: int = 56 << 20
     interpret: bool = False
+    most: int = IMAGES
 
     def __post_init__(self) -> None:
         if self.batch % SUBLANES:
@@ -58,13 +60,21 @@ class Grid:
     @property
     def images(self) -> int:
         """Of a step."""
-        sizes = range(SUBLANES, min(IMAGES, self.batch) + 1, SUBLANES)
+        sizes = range(SUBLANES, min(self.most, self.batch) + 1, SUBLANES)
         return max(size for size in sizes if self.batch % size == 0)
+
+    def smaller_steps(self) -> Iterator["Grid"]:
+        """These, then the same tokens with ever fewer of them a step."""
+        yield self
+        for images in range(self.images, 0, -SUBLANES):
+            if self.batch % images == 0:
+                yield dataclasses.replace(self, most=images)
 
     @property
     def lines(self) -> int:
         """Of a step; one where lines are rolled, for they go to places of their own."""
-        most = 1 if self.roll else max(1, STEP_ROWS // (self.width * self.images))
+        rows = STEP_ROWS * self.most // IMAGES
+        most = 1 if self.roll else max(1, rows // (self.width * self.images))
         return max(n for n in range(1, most + 1) if self.height % n == 0)
 
     @property
@@ -127,6 +137,16 @@ class Chunk:
         for of_value, at in self._places(rolled):
             ref[self._lines, at, :, lanes] = value[:, of_value].astype(ref.dtype)
 
+    def read_corner(self, ref: Any, row: int, column: int) -> jax.Array:
+        """float32 [rows, n] of a block [lines, 2, width, 2, images, n]: one of four neighbours."""
+        value = ref[self._lines, row, self._columns, column].astype(jnp.float32)
+        return value.reshape(-1, value.shape[-1])
+
+    def write_corner(self, ref: Any, value: jax.Array, row: int, column: int) -> None:
+        """The inverse of `read_corner`; rounds to the dtype of the block."""
+        shape = (*self.grid.chunk, self.grid.images, value.shape[-1])
+        ref[self._lines, row, self._columns, column] = value.reshape(shape).astype(ref.dtype)
+
     def repeat(self, per_image: jax.Array) -> jax.Array:
         """Rows of a value [images, n] that is the same for all tokens of an image."""
         lines, columns = self.grid.chunk
@@ -137,11 +157,15 @@ class Chunk:
     def _lines(self) -> Any:
         return pl.ds(self.line, self.grid.chunk[0])
 
+    @property
+    def _columns(self) -> Any:
+        return pl.ds(self.start, self.grid.chunk[1])
+
     def _places(self, rolled: bool) -> list[tuple[slice, Any]]:
         """Columns of the chunk, and where in the block they are: two pieces across the edge."""
         width, n = self.grid.width, self.grid.chunk[1]
         if not (rolled and self.grid.roll):
-            return [(slice(0, n), pl.ds(self.start, n))]
+            return [(slice(0, n), self._columns)]
         start = (self.start - self.grid.roll) % width
         inside = min(n, width - start)
         places = [(slice(0, inside), pl.ds(start, inside))]
@@ -172,6 +196,13 @@ class Tokens:
 
 
 @dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """An operand or result [H, 2, W, 2, B, n]: four tokens for each of the grid."""
+
+    array: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class PerImage:
     """An operand [B, n], of which each step has the rows of its images."""
 
@@ -185,7 +216,7 @@ class Whole:
     array: Any
 
 
-Operand = Tokens | PerImage | Whole
+Operand = Tokens | Neighbours | PerImage | Whole
 
 
 def call(
@@ -218,6 +249,9 @@ def call(
             return pl.BlockSpec(array.shape, lambda i, b: (0, 0), pipeline_mode=pl.Buffered(1))
         if isinstance(operand, PerImage):
             return pl.BlockSpec((grid.images, array.shape[1]), lambda i, b: (b, 0))
+        if isinstance(operand, Neighbours):
+            shape = (grid.lines, 2, grid.width, 2, grid.images, array.shape[-1])
+            return pl.BlockSpec(shape, lambda i, b: (i, 0, 0, 0, b, 0))
         up = grid.height - grid.roll if operand.rolled else grid.height
         return pl.BlockSpec(
             (grid.lines, grid.width, grid.images, array.shape[-1]),

@@ -83,12 +83,13 @@ class Result:
 def to_json(result: Result) -> dict[str, Any]:
     """Everything, in bytes, seconds and FLOPs. Figures are of one device unless they say `all`.
 
-    `seconds.compiler` is the compiler's estimate of all but collectives and Pallas kernels, where it
-    makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by their
-    bytes and the bandwidth; `interconnect` is what these send over all links at their full speed; `arithmetic_bound` is
-    FLOPs by the peak, which no step can beat; `bytes` is what the operations read and write by the
-    bandwidth of the memory, as if there were no caches. `step` is the compiler's estimate and the
-    kernels, or else the longer of the last two, and the interconnect.
+    `seconds.compiler` is the compiler's estimate of all but collectives and Pallas kernels, where
+    it makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by
+    their bytes and the bandwidth; `interconnect` is what collectives send over all links at their
+    full speed; `arithmetic_bound` is FLOPs by the peak, which no step can beat; `bytes` is what the
+    operations read and write by the bandwidth of the memory, as if there were no caches. `step` is
+    the compiler's estimate and the kernels, or else the longer of the last two, and the
+    interconnect.
     """
     target, config = result.target, result.config
     times = result.times()

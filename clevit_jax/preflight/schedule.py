@@ -92,7 +92,9 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
             cycles = schedules.get(name, 0.0)
         source = re.search(r'op_name="([^"]*)"', line)
         size = _bytes(shape) + sum(_bytes(shapes.get(o, "")) for o in set(operands))
-        if kind.endswith("-start"):
+        if kind in ("copy-start", "slice-start"):
+            size = _moved(shape)
+        elif kind.endswith("-start"):
             size /= 2 if shape.startswith("(") else 1  # a start's result holds its operand again
         found.append(Operation(name, source[1] if source else "", kernel, cycles, size))
     return found
@@ -110,7 +112,7 @@ def _schedules(entry: str, dump: pathlib.Path) -> dict[str, float]:
         if steps is None:
             raise ValueError(f"the kernel {name} does not say how many steps it has.")
         same.setdefault(body[1] if body else name, []).append((name, int(steps[1])))
-    cycles = {}
+    cycles: dict[str, float] = {}
     for kernels in same.values():
         files = [file for name, _ in kernels for file in dump.glob(f"*-{name}-*{_POST}")]
         files = [file for file in files if "schedule-analysis" not in file.name]
@@ -158,6 +160,13 @@ def count_bundles(text: str) -> tuple[float, float]:
 def _bytes(shape: str) -> float:
     """Of the device's memory: padded to whole tiles, and nothing for what lies on the chip."""
     return sum(_array_bytes(*found) for found in _SHAPE.findall(shape))
+
+
+def _moved(shape: str) -> float:
+    """Of what copies the second array of a tuple from the first, or a slice of it."""
+    source, (dtype, dimensions, order, layout), *_ = _SHAPE.findall(shape)
+    size = _array_bytes(dtype, dimensions, order, layout.replace("S(1)", ""))
+    return size * (("S(1)" not in source[3]) + ("S(1)" not in layout))
 
 
 def _array_bytes(dtype: str, dimensions: str, order: str, layout: str) -> float:
