@@ -13,7 +13,7 @@ from flax import nnx
 from clevit_jax import sharding, swin
 from clevit_jax.kernels import arithmetic, attention, network
 from clevit_jax.kernels.network import KernelConfig
-from clevit_jax.window_attention import shift_mask
+from clevit_jax.window_attention import relative_position_index, shift_mask
 
 FAST = KernelConfig(interpret=True)
 SMALL = dataclasses.replace(FAST, vmem=950_000)  # too little for what a step would take at once
@@ -145,6 +145,13 @@ def test_kinds_of_windows(window, shift, grid):
         for j in range(side):
             kind = kinds[2 * (i == side - 1) + (j == side - 1)]
             np.testing.assert_array_equal(masks[i * side + j], kind)
+
+
+@pytest.mark.parametrize("window", [2, 7, 12])
+def test_bias_of_the_table_bit_by_bit(window):
+    table = jax.random.normal(jax.random.key(0), ((2 * window - 1) ** 2, 3))
+    wanted = np.asarray(table)[relative_position_index(window)].transpose(2, 0, 1)
+    np.testing.assert_array_equal(attention.relative_bias(table, window), wanted)
 
 
 def test_what_no_kernel_fits_is_said_and_runs_plainly():

@@ -30,14 +30,12 @@ class Plan:
         heads: its heads and windows.
         together: of the gradients of queries, keys and values, how many a kernel takes: 3 or 1.
         parts: that the MLP's hidden channels are divided in.
-        keep: whether they are kept for the gradient.
     """
 
     grid: Grid
     heads: Heads
     together: int = 3
     parts: int = 1
-    keep: bool = False
 
 
 def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any) -> Plan | str:
@@ -63,15 +61,12 @@ def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any)
     )
 
 
-def apply(
-    x: jax.Array, params: Any, bias: jax.Array, scales: tuple[jax.Array, jax.Array], plan: Plan
-) -> jax.Array:
+def apply(x: jax.Array, params: Any, scales: tuple[jax.Array, jax.Array], plan: Plan) -> jax.Array:
     """One block.
 
     Args:
         x: [H, W, B, C].
         params: nested dict of the parameters of a `swin.Block`, float32.
-        bias: float32 [h, N, N], the relative position bias.
         scales: float32 [B] of the attention and of the MLP branch, for drop path.
         plan: how it runs.
 
@@ -86,6 +81,7 @@ def apply(
     spare = heads.channels - parts[0].shape[1]
     wqkv = jnp.concatenate([jnp.pad(part, ((0, 0), (0, spare))) for part in parts], axis=1)
     wproj = jnp.pad(attn["proj"]["kernel"], ((0, spare), (0, 0)))
+    bias = attention.relative_bias(attn["relative_position_bias_table"], heads.window)
     x = attention_branch(x, scales[0], wqkv[:-1], wqkv[-1], bias, wproj, attn["proj"]["bias"], plan)
     w1, b1 = _fold(params["norm2"], mlp["fc1"])
     return mlp_branch(x, scales[1], w1, b1, mlp["fc2"]["kernel"], mlp["fc2"]["bias"], plan)
@@ -135,20 +131,17 @@ def mlp_branch(
     plan: Plan,
 ) -> jax.Array:  # fmt: skip
     """x + scale (gelu(norm(x) w1 + b1) w2 + b2), as `apply` prepares the operands."""
-    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts)[0]
+    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts)
 
 
 def _mlp_forward(x, scale, w1, b1, w2, b2, plan):
-    y, *kept = mlp_kernels.mlp(
-        x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts, keep=plan.keep
-    )
-    return y, (x, scale, w1, b1, w2, kept)
+    return mlp_branch(x, scale, w1, b1, w2, b2, plan), (x, scale, w1, b1, w2)
 
 
 def _mlp_backward(plan, saved, dy):
-    x, scale, w1, b1, w2, kept = saved
+    x, scale, w1, b1, w2 = saved
     dx, *gradients = mlp_kernels.mlp_gradient(
-        x, dy, scale, w1, b1, w2, kept, grid=plan.grid.unrolled, parts=plan.parts
+        x, dy, scale, w1, b1, w2, grid=plan.grid.unrolled, parts=plan.parts
     )
     return dx, jnp.zeros_like(scale), *gradients
 

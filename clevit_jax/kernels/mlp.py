@@ -1,14 +1,13 @@
 """LayerNorm, linear, GELU, linear, drop path and residual as one kernel, and its gradient.
 
 y = x + s (gelu(norm(x) w1 + b1) w2 + b2) on tokens [H, W, B, C], F hidden channels. The plain path
-writes the hidden activations of a block to memory four times; here they live in registers, and the
-gradient either computes them again or reads what the forward pass kept of them. Where the weights
+writes the hidden activations of a block to memory four times; here they never leave the chip, and
+the gradient computes them again. Where the weights
 and their gradients are too large for the chip's own memory, the hidden channels are divided: a
 kernel for each part, which adds to the result of the one before.
 """
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ def _forward(
     x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Grid, later: bool
 ):  # fmt: skip
     base_ref = others[0] if later else x_ref
-    y_ref, *kept, total_ref = others[later:]
+    y_ref, total_ref = others[later:]
     exact = x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
@@ -44,8 +43,6 @@ def _forward(
         def part_body(start, size):
             part = rows.lanes(start, size)
             hidden = product(normal, w1_ref[:, part]) + b1_ref[:, part]
-            for ref in kept:
-                chunk.write(ref, hidden, part)
             total_ref[...] += product(
                 gelu(hidden, exact=exact).astype(x_ref.dtype), w2_ref[part, :]
             )
@@ -58,11 +55,10 @@ def _forward(
 
 
 def _backward(
-    x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: Grid, later: bool, kept: bool
+    x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: Grid, later: bool
 ):  # fmt: skip
     base_ref = others[0] if later else dy_ref
-    hidden_ref = others[later] if kept else None
-    dx_ref, db1_ref, db2_ref, dw1_ref, dw2_ref, total_ref = others[later + kept :]
+    dx_ref, db1_ref, db2_ref, dw1_ref, dw2_ref, total_ref = others[later:]
     dtype, exact = x_ref.dtype, x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
@@ -76,10 +72,7 @@ def _backward(
 
         def part_body(start, size):
             part = rows.lanes(start, size)
-            if hidden_ref is None:
-                hidden = product(narrow, w1_ref[:, part]) + b1_ref[:, part]
-            else:
-                hidden = chunk.read(hidden_ref, part)
+            hidden = product(narrow, w1_ref[:, part]) + b1_ref[:, part]
             active, slope = gelu_and_slope(hidden, exact=exact)
             dhidden = product_nt(dz, w2_ref[part, :]) * slope
             db1_ref[:, part] += column_sums(dhidden)
@@ -96,9 +89,9 @@ def _backward(
 
 def mlp(
     x: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array,
-    *, grid: Grid, parts: int = 1, keep: bool = False,
-) -> tuple[jax.Array, ...]:  # fmt: skip
-    """y, and with `keep` the hidden activations before the GELU.
+    *, grid: Grid, parts: int = 1,
+) -> jax.Array:  # fmt: skip
+    """y, like x.
 
     Args:
         x: [H, W, B, C].
@@ -106,35 +99,29 @@ def mlp(
         w1, b1, w2, b2: [C, F], [F], [F, C], [C]; LayerNorm's scale and shift are in the first two.
         grid: the tokens.
         parts: that the hidden channels are divided in.
-        keep: whether the gradient will read the hidden activations rather than compute them again.
-
-    Returns:
-        [H, W, B, C] and, with `keep`, one [H, W, B, F / parts] a part, in the dtype of x.
     """
     channels, hidden = w1.shape[0], w1.shape[1] // parts
-    y, kept = x, []
+    y = x
     for i in range(parts):
         part, later = slice(i * hidden, (i + 1) * hidden), i > 0
-        results = [rows.like(grid, channels, x.dtype), *[rows.like(grid, hidden, x.dtype)] * keep]
-        y, *hiddens = rows.call(
+        (y,) = rows.call(
             functools.partial(_forward, later=later), "mlp_forward",
             [Tokens(x), rows.per_image(scale, channels), Whole(w1[:, part].astype(x.dtype)),
              Whole(b1[None, part]), Whole(w2[part].astype(x.dtype)),
              Whole((jnp.zeros_like(b2) if later else b2)[None]), *[Tokens(y)] * later],
-            [Tokens(result) for result in results],
+            [Tokens(rows.like(grid, channels, x.dtype))],
             grid=grid, flops=4 * x.size * hidden, scratch=[(grid.rows, channels)],
         )  # fmt: skip
-        kept += hiddens
-    return (y, *kept)
+    return y
 
 
 def mlp_gradient(
     x: jax.Array, dy: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array,
-    kept: Sequence[jax.Array], *, grid: Grid, parts: int = 1,
+    *, grid: Grid, parts: int = 1,
 ) -> tuple[jax.Array, ...]:  # fmt: skip
     """Gradients of x (in its dtype), w1, b1, w2 and b2 (float32); see `mlp`.
 
-    `kept` is what `mlp` kept, or empty. Sums over all tokens stay on the chip.
+    Sums over all tokens stay on the chip.
     """
     channels, hidden = w1.shape[0], w1.shape[1] // parts
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
@@ -142,15 +129,14 @@ def mlp_gradient(
     for i in range(parts):
         part, later = slice(i * hidden, (i + 1) * hidden), i > 0
         dx, *sums = rows.call(
-            functools.partial(_backward, later=later, kept=bool(kept)), "mlp_backward",
+            functools.partial(_backward, later=later), "mlp_backward",
             [Tokens(x), Tokens(dy), rows.per_image(scale, channels),
              Whole(w1[:, part].astype(x.dtype)), Whole(b1[None, part]),
-             Whole(w2[part].astype(x.dtype)), *[Tokens(dx)] * later, *map(Tokens, kept[i : i + 1])],
+             Whole(w2[part].astype(x.dtype)), *[Tokens(dx)] * later],
             [Tokens(rows.like(grid, channels, x.dtype)), Whole(shape((8, hidden))),
              Whole(shape((8, channels))), Whole(shape((channels, hidden))),
              Whole(shape((hidden, channels)))],
-            grid=grid, flops=(8 if kept else 10) * x.size * hidden,
-            scratch=[(grid.rows, channels)],
+            grid=grid, flops=10 * x.size * hidden, scratch=[(grid.rows, channels)],
         )  # fmt: skip
         gradients.append(sums)
     db1, db2, dw1, dw2 = zip(*gradients, strict=True)

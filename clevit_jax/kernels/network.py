@@ -150,7 +150,7 @@ def _run_block(
             return jnp.ones(x.shape[2], jnp.float32)
         return jnp.where(noise[:, branch] >= block.rate, 1 / (1 - block.rate), 0.0)
 
-    return block_kernels.apply(x, params, block.attn.bias(), (scale(0), scale(1)), plan)
+    return block_kernels.apply(x, params, (scale(0), scale(1)), plan)
 
 
 def _run_plainly(block: Any, x: jax.Array, noise: jax.Array | None) -> jax.Array:

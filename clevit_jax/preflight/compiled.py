@@ -126,10 +126,15 @@ def read_cycles(text: str) -> float | None:
 
     An operation inside a loop counts as often as the loop is known to run, or once.
     """
-    computations, entry = _computations(text)
+    computations, entry = computations_of(text)
+    return cycles_of(computations, computations[entry])
+
+
+def cycles_of(computations: dict[str, list[str]], lines: list[str]) -> float | None:
+    """`read_cycles` of some lines of a program, with what they call."""
     found = [
         times * int(estimate[1])
-        for line, times in _walk(computations, entry, loops_only=True)
+        for line, times in _walk({**computations, "": lines}, "", loops_only=True)
         if (estimate := re.search(r'"estimated_cycles":"(\d+)"', line))
     ]
     return float(sum(found)) if found else None
@@ -137,7 +142,7 @@ def read_cycles(text: str) -> float | None:
 
 def read_kernels(text: str) -> tuple[Kernel, ...]:
     """The Pallas kernels of scheduled HLO; those in loops as often as `read_cycles` counts them."""
-    computations, entry = _computations(text)
+    computations, entry = computations_of(text)
     found = []
     for line, times in _walk(computations, entry, loops_only=True):
         if estimate := re.search(
@@ -153,7 +158,7 @@ def read_bytes(text: str) -> float:
     What happens inside a fusion stays on the chip, and the workspaces of library calls (bytes
     beside their results) are left out. Loops count as `read_cycles` counts them.
     """
-    computations, entry = _computations(text)
+    computations, entry = computations_of(text)
     sizes: dict[str, float] = {}
     for line in text.splitlines():
         if operation := _OPERATION.match(line):
@@ -175,7 +180,7 @@ def read_bytes(text: str) -> float:
 
 def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
     """Collectives in HLO, those in loops as often as the loops are known to run."""
-    computations, entry = _computations(text)
+    computations, entry = computations_of(text)
     totals: dict[str, Traffic] = {}
     seen: set[str] = set()
     for line, times in _walk(computations, entry, loops_only=False):
@@ -201,7 +206,7 @@ def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
     return totals
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations_of(text: str) -> tuple[dict[str, list[str]], str]:
     """Lines by computation, and the name of the entry."""
     computations: dict[str, list[str]] = {}
     entry, lines = "", list[str]()

@@ -18,6 +18,8 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
+from clevit_jax.preflight.compiled import computations_of, cycles_of
+
 _WIDTH = {"pred": 1, "bf16": 2, "f16": 2}
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)")
@@ -70,6 +72,7 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
     """
     text = re.sub(r"kernel_metadata=\{\s*([^}]*?)\s*\}", r"kernel_metadata={\1}", text)
     entry = text[text.index("\nENTRY") :]
+    computations, _ = computations_of(text)
     shapes: dict[str, str] = {}
     same: dict[str, str] = {}  # a bitcast is the same bytes
     schedules = _schedules(entry, dump) if dump else {}
@@ -86,10 +89,7 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
         if kind in _FREE or kind.endswith(("-done", "-update")):
             continue
         kernel = 'custom_call_target="tpu_custom_call"' in line
-        estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
-        cycles = float(estimate[1]) if estimate else 0.0
-        if kernel:
-            cycles = schedules.get(name, 0.0)
+        cycles = schedules.get(name, 0.0) if kernel else cycles_of(computations, [line]) or 0.0
         source = re.search(r'op_name="([^"]*)"', line)
         size = _bytes(shape) + sum(_bytes(shapes.get(o, "")) for o in set(operands))
         if kind in ("copy-start", "slice-start"):
