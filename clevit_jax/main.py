@@ -48,6 +48,10 @@ flags.DEFINE_integer("image_size", None, "export: pixels a side, if not those of
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "export: of activations.")
 flags.DEFINE_list("batch_sizes", None, "throughput: such as 8,16,32; else doubled while they fit.")
 flags.DEFINE_enum("peer", None, ["timm"], "throughput: measure this library's Swin beside.")
+flags.DEFINE_string(
+    "compilation_cache", "auto", "Folder where compiled programs are kept for the next run; auto: "
+    "JAX_COMPILATION_CACHE_DIR or one in the user's cache; empty: none is kept.",
+)  # fmt: skip
 flags.DEFINE_string("coordinator", None, "Where process 0 is, HOST:PORT, if there are several.")
 flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
 flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)

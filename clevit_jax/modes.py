@@ -14,6 +14,8 @@ NAMES = (
     "predict", "features", "explain", "report", "export", "throughput",
 )  # fmt: skip
 ANALYSES = ("predict", "features", "explain", "report", "export")
+TOGETHER = ("train", "eval")  # which several processes may run
+COMPILERS = ("preflight", "throughput")  # say how long compiling takes, so do it each time
 # Which flag is for which modes; those that are not here are for all.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "other_split": ("eval",),
@@ -22,9 +24,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "topology": ("preflight",),
     "json": ("preflight", "throughput"),
     "largest_batch": ("preflight",),
-    "coordinator": ("train", "eval"),
-    "process": ("train", "eval"),
-    "wait": ("train", "eval"),
+    "coordinator": TOGETHER,
+    "process": TOGETHER,
+    "wait": TOGETHER,
     "checkpoint": ANALYSES,
     "input": ("predict", "features", "explain"),
     "output": ANALYSES,
@@ -57,7 +59,7 @@ def run(values: flags.FlagValues, rest: list[str], known: tuple[type[Exception],
         ConfigError: flags that do not go together, before anything else is done.
     """
     # Here, for JAX and what stands on it take seconds, and `--help` needs none of them.
-    from clevit_jax import compare, preflight, processes, rundir, seeds
+    from clevit_jax import compare, compilation_cache, preflight, processes, rundir, seeds
     from clevit_jax.data_check import check_data
     from clevit_jax.experiment import ConfigError
 
@@ -73,6 +75,8 @@ def run(values: flags.FlagValues, rest: list[str], known: tuple[type[Exception],
     if not values.workdir and (mode not in ("preflight", "throughput") or config is None):
         raise ConfigError("Name the folder of the run: --workdir DIR.")
     workdir = pathlib.Path(values.workdir or "")
+    if mode not in TOGETHER and not (mode in COMPILERS and values.compilation_cache == "auto"):
+        compilation_cache.enable(values.compilation_cache)
     if mode in ANALYSES:
         processes.check_alone(f"--mode {mode}", values.processes)
         return _analyse(values, mode, config, workdir)
@@ -103,12 +107,13 @@ def _together(
     known: tuple[type[Exception], ...],
 ) -> int:
     """The modes that several processes may run together."""
-    from clevit_jax import processes, scoring, train
+    from clevit_jax import compilation_cache, processes, scoring, train
 
     several: dict[str, Any] = {
         name: values[name].value for name in ("processes", "coordinator", "process", "wait")
     }
     with processes.joined(**several, sentences=known):
+        compilation_cache.enable(values.compilation_cache, alone=processes.count() == 1)
         if mode == "eval":
             return scoring.evaluate_workdir(config, workdir, other_split=values.other_split)
         return train.train(config, workdir)

@@ -40,7 +40,16 @@ FLOORS = [
     ["torch_pickle"],
     ["stopping"],
     ["processes"],
-    ["joining", "losses", "metrics", "optim", "sharding", "weights_error", "whole_files"],
+    [
+        "compilation_cache",
+        "joining",
+        "losses",
+        "metrics",
+        "optim",
+        "sharding",
+        "weights_error",
+        "whole_files",
+    ],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

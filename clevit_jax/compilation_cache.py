@@ -1,0 +1,114 @@
+"""What JAX compiles, kept on disk for the next process: JAX's persistent compilation cache."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+
+import jax
+
+AUTO = "auto"
+MAX_BYTES = 4 << 30  # of the folder that `auto` names; what was used longest ago goes first
+_SETTING = "jax_compilation_cache_dir"
+
+
+def enable(folder: str, *, alone: bool = True) -> None:
+    """Turns the cache on for this process and those that it starts.
+
+    JAX keeps what took it a second or more to compile, under a hash of the program, the compiler,
+    its options and the devices. It is neither locked nor bounded by JAX: its own bound
+    (`jax_compilation_cache_max_size`) needs a file that a killed process may leave out, after which
+    nothing is kept any more.
+
+    Args:
+        folder: where; "" for no cache; `AUTO` for what JAX was told (JAX_COMPILATION_CACHE_DIR), or
+            else for a folder of the user, which is kept below `MAX_BYTES`. JAX's own switch,
+            JAX_ENABLE_COMPILATION_CACHE=0, goes before all.
+        alone: whether this is the only process of the run. Of several, JAX lets the first alone
+            write, and on GPUs they compile together; so `AUTO` makes no folder then, which need not
+            be one that all see.
+    """
+    told = jax.config.values[_SETTING] is not None
+    if not jax.config.values["jax_enable_compilation_cache"] or (folder == AUTO and told):
+        return
+    if folder == AUTO:
+        if not alone:
+            return
+        try:
+            folder = str(users_folder())
+        except RuntimeError:  # of pathlib: there is no home
+            _warn("no home folder is known")
+            return
+        if _can_write(folder):
+            prune(pathlib.Path(folder), MAX_BYTES)
+            _use(folder)
+    elif not folder or "://" in folder or _can_write(folder):
+        _use(folder or None)
+
+
+def users_folder() -> pathlib.Path:
+    """Where a user's cache is, by the kind of processor: code for one may not run on another.
+
+    Raises:
+        RuntimeError: the home folder is not known.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    root = pathlib.Path(named) if os.path.isabs(named) else pathlib.Path.home() / ".cache"
+    return root / "clevit_jax" / "compiled" / _processor()
+
+
+def _processor() -> str:
+    """Such as `x86_64-1f2e3d4c`: the architecture, and a hash of the model and what it can do."""
+    facts = {platform.processor()}
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        # "flags" and "model name" on x86, "Features" and "CPU part" on Arm.
+        names = ("flags", "model name", "Features", "CPU part")
+        facts |= {line for line in lines if line.startswith(names)}
+    digest = hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()
+    return f"{platform.machine() or 'unknown'}-{digest[:8]}"
+
+
+def prune(folder: pathlib.Path, most: int) -> None:
+    """Removes what was used longest ago until the files in `folder` take at most `most` bytes."""
+    files = []
+    with contextlib.suppress(OSError):
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):  # another process was faster
+                facts = path.stat()
+                if path.is_file():
+                    files.append((max(facts.st_atime, facts.st_mtime), facts.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= most:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+            total -= size
+
+
+def _use(folder: str | None) -> None:
+    jax.config.update(_SETTING, folder)
+    os.environ[_SETTING.upper()] = folder or ""  # of processes that this one starts
+
+
+def _can_write(folder: str) -> bool:
+    """Makes the folder, for this user alone; says in a line why that is not possible."""
+    try:
+        pathlib.Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        _warn(f"{folder} cannot be written: {error.strerror or error}")
+        return False
+
+
+def _warn(reason: str) -> None:
+    print(
+        f"Warning: what is compiled is not kept for the next run, for {reason}. "
+        "--compilation_cache names another folder.",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
