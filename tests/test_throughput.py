@@ -127,7 +127,7 @@ def test_a_container_is_held_to_its_limit(tmp_path, monkeypatch):
 
 FACTS = {
     "platform": "cpu", "device": "cpu", "devices": 1, "threads": 2, "description": "Swin-small",
-    "views": 2, "label_smoothing": 0.1, "model": {"image_size": 64, "dtype": "float32"},
+    "views": 2, "loss": {}, "model": {"image_size": 64, "dtype": "float32"},
     "flops_an_image": {"training": 6e9, "inference": 1e9},
 }  # fmt: skip
 READY = {
@@ -180,7 +180,7 @@ def test_the_table():
     ]
     text = "\n".join(lines[7:])
     assert "MiB, plan: what the compiler plans a device." in text
-    assert "without the making of views, the contrastive loss, the clipping" in text
+    assert "without the making of views and the finite check" in text
 
 
 def test_the_json():
@@ -357,6 +357,7 @@ def test_the_tiny_config_for_real(tmp_path, capsys, monkeypatch):
     second = 4 * ((4 + 8) * 16**2 + 2 * 4 * 16)
     forward = 2 * (embed + first + second + 16 * 5)
     for row, flops in zip(facts["rows"], (3 * 2 * 4 * forward, 4 * forward), strict=True):
+        assert row["problem"] == ""
         assert row["flops"] == flops
         assert row["memory_kind"] == "plan"
         assert row["memory"] > 2 * 16 * 16 * 3  # two images a device
@@ -379,13 +380,22 @@ def timm(monkeypatch):
         def __init__(self, **options):
             super().__init__()
             self.options, self.seen = options, []
-            self.head = torch.nn.Linear(3, options["num_classes"])
+            self.scale = torch.nn.Parameter(torch.ones(3))
+            self.head = torch.nn.Module()
+            self.head.fc = torch.nn.Linear(3, options["num_classes"])
+            self.head.fc.register_forward_hook(self.see)
             self.made.append(self)
 
-        def forward(self, images):
-            logits = self.head(images.mean((2, 3)))
-            self.seen.append((images.detach().clone(), logits, self.training))
-            return logits
+        def forward_features(self, images):
+            self.images = images
+            return images.permute(0, 2, 3, 1)
+
+        def forward_head(self, tokens, pre_logits):
+            assert pre_logits
+            return tokens.mean((1, 2)) * self.scale
+
+        def see(self, layer, features, logits):
+            self.seen.append((self.images.detach().clone(), logits, self.training))
 
     name = "timm.models.swin_transformer"
     for part in ("timm", "timm.models", name):
@@ -394,11 +404,14 @@ def timm(monkeypatch):
     return SwinTransformer.made
 
 
+LOSS = {"label_smoothing": 0.1, "contrast": 0.0, "cosine_margin": 0.4, "clip_norm": 5.0}
+
+
 def peer_request(work, dtype="float32"):
     model = {"image_size": 8, "num_classes": 5, "embed_dim": 8, "depths": [1], "num_heads": [1],
              "window": 2, "drop_path": 0.25, "dtype": dtype}  # fmt: skip
     return {"work": work, "batch": 3, "compiled": False, "platform": "cpu", "threads": 1,
-            "views": 2, "label_smoothing": 0.1, "model": model}  # fmt: skip
+            "views": 2, "loss": LOSS, "model": model}  # fmt: skip
 
 
 def test_the_peers_training_step(timm):
@@ -413,16 +426,46 @@ def test_the_peers_training_step(timm):
     }  # fmt: skip
     assert prepared.facts["compile_seconds"] is None
     assert prepared.facts["memory_kind"] == "resident"
-    before = module.head.weight.detach().clone()
+    before = module.head.fc.weight.detach().clone()
     prepared.run(1)
     images, logits, training = module.seen[-1]
     assert images.shape == (6, 3, 8, 8)
     assert (training, logits.dtype) == (True, torch.float32)
-    assert not torch.equal(module.head.weight, before)
+    assert not torch.equal(module.head.fc.weight, before)
     # d(mean cross-entropy)/d(bias) is the mean of softmax less target, and each target sums to 1.
     sums = logits.softmax(-1).sum(0) / 3
-    targets = sums - module.head.bias.grad
+    targets = sums - module.head.fc.bias.grad
     assert targets.sum().item() == pytest.approx(2.0, abs=1e-5)  # of two cross-entropies
+
+
+def test_the_peers_contrastive_loss(timm):
+    """It is ours, and reaches what the features come from."""
+    import torch
+
+    from clevit_jax.losses import supervised_cosine
+
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((6, 4)).astype(np.float32)
+    labels = np.array([0, 1, 0, 1, 1, 2])
+    found = timm_peer.contrast(torch, torch.tensor(features), torch.tensor(labels), 0.3)
+    ours = supervised_cosine(features, labels.astype(np.int32), margin=0.3)
+    assert found.item() == pytest.approx(float(ours), rel=1e-6)
+    gradients = []
+    for weight in (0.0, 1.0):
+        request = peer_request("training")
+        prepared = timm_peer.prepare({**request, "loss": {**LOSS, "contrast": weight}})
+        prepared.run(1)
+        gradients.append(timm[-1].scale.grad)
+    assert not torch.allclose(*gradients, atol=1e-6)
+
+
+def test_the_peers_gradient_is_clipped(timm):
+    import torch
+
+    request = peer_request("training")
+    timm_peer.prepare({**request, "loss": {**LOSS, "clip_norm": 1e-3}}).run(1)
+    gradients = [parameter.grad for parameter in timm[0].parameters()]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_the_peers_inference(timm):

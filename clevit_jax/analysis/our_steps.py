@@ -76,6 +76,7 @@ def describe(model: swin.SwinConfig, config: ConfigDict, mesh: Mesh) -> dict[str
     """The machine, the model and its arithmetic, JSON-able."""
     device = mesh.devices.flat[0]
     views = 1 if config.views.kind == "base" else 2
+    cosine = config.loss.contrast_kind == "supervised_cosine"  # which the peer has, too
     return {
         "platform": device.platform,
         "device": device.device_kind,
@@ -88,7 +89,12 @@ def describe(model: swin.SwinConfig, config: ConfigDict, mesh: Mesh) -> dict[str
         },
         "description": architecture.describe(model),
         "views": views,
-        "label_smoothing": config.loss.label_smoothing,
+        "loss": {
+            "label_smoothing": config.loss.label_smoothing,
+            "contrast": config.loss.contrast if views == 2 and cosine else 0.0,
+            "cosine_margin": config.loss.cosine_margin,
+            "clip_norm": config.optim.clip_norm,
+        },
         "flops_an_image": {
             "training": training_flops(model, 1, views),
             "inference": forward_flops(model),

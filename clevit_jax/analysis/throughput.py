@@ -32,7 +32,27 @@ def throughput(
     peer: str | None = None,
     as_json: bool = False,
 ) -> int:
-    """Times the very update of training and the forward pass as served; prints a table.
+    """Prints what `measure` found, as JSON (bytes, seconds, FLOPs) or as a table.
+
+    Returns:
+        0; 1 when not a single step of ours could be timed.
+
+    Raises:
+        ConfigError: see `measure`.
+    """
+    result = measure(config, batch_sizes=batch_sizes, peer=peer)
+    print(throughput_table.to_json(result) if as_json else throughput_table.to_text(result))
+    return 0 if any(row.seconds for row in result.rows if row.name == OURS) else 1
+
+
+def measure(
+    config: ConfigDict,
+    *,
+    batch_sizes: Sequence[int] | None = None,
+    peer: str | None = None,
+    works: Sequence[str] = WORKS,
+) -> Result:
+    """Times the very update of training and the forward pass as served.
 
     No image is read and no file written: the images are random and lie on the device, so what the
     host does (`benchmarks/host_pipeline.py`) is not in the figures. Each step is timed in a process
@@ -46,10 +66,7 @@ def throughput(
             `LONGEST` seconds. A size that does not fit ends the series in any case.
         peer: "timm" times timm's Swin beside ours, eager and by torch.compile; see `timm_peer` for
             what is in its step.
-        as_json: prints JSON, in bytes, seconds and FLOPs, instead of text.
-
-    Returns:
-        0; 1 when not a single step of ours could be timed.
+        works: of `WORKS`.
 
     Raises:
         ConfigError: a setting that cannot be used, or a peer that is not installed or cannot run
@@ -63,13 +80,11 @@ def throughput(
     _check_sizes(batch_sizes, unit, facts["devices"], config.accumulation)
     contrast = config.loss.contrast and config.loss.contrast_kind == "instance_triplet"
     rows: list[Row] = []
-    for work in WORKS:
+    for work in works:
         first = unit * (2 if contrast and work == "training" else 1)
         sizes = _doubling(first) if batch_sizes is None else iter(batch_sizes)
         rows += _series(work, sizes, names, request, facts, endless=batch_sizes is None)
-    result = Result(facts, rows, peer)
-    print(throughput_table.to_json(result) if as_json else throughput_table.to_text(result))
-    return 0 if any(row.seconds for row in rows if row.name == OURS) else 1
+    return Result(facts, rows, peer)
 
 
 def _peers(peer: str | None) -> list[str]:
@@ -197,7 +212,7 @@ def _request(
     asked = {"work": work, "batch": size}
     if name == OURS:
         return {**request, **asked}
-    shared = ("platform", "threads", "model", "views", "label_smoothing")
+    shared = ("platform", "threads", "model", "views", "loss")
     compiled = name == timm_peer.COMPILED
     return {**asked, "compiled": compiled, **{key: facts[key] for key in shared}}
 
@@ -218,4 +233,4 @@ def _too_large(
     return f"{expected / 2**30:.2f} GiB are expected, and {free / 2**30:.2f} are free"
 
 
-__all__ = ["throughput"]
+__all__ = ["measure", "throughput"]

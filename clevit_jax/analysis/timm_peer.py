@@ -3,11 +3,11 @@
 `python -m clevit_jax.analysis.timm_peer` is the child of `contestants.Contestant`.
 
 The peer's forward pass is that of ours: from uint8 [B, S, S, 3] on the device, normalised there.
-Its training step has the shape of ours and does less. In it: the forward pass of both views' images
-(2 B of them, drop path as in the config), two cross-entropies with label smoothing, the backward
-pass and torch's AdamW. Not in it: making the views (it is given 2 B normalised float images on the
-device), the contrastive loss, the clipping of the gradient, the check that it is finite, and the
-average of the parameters.
+Its training step is that of ours but for the views. In it: the forward pass of both views' images
+(2 B of them, drop path as in the config), two cross-entropies with label smoothing, the contrastive
+loss of the released code over the 2 B features, the backward pass, the clipping of the gradient's
+norm and torch's AdamW. Not in it: making the views (it is given 2 B normalised float images on the
+device), the check that the gradient is finite, and the average of the parameters.
 """
 
 import sys
@@ -20,8 +20,8 @@ from clevit_jax.analysis.contestants import OutOfMemory, Prepared
 
 EAGER, COMPILED = "timm eager", "timm compiled"
 IN_STEP = (
-    "timm's step: forward of both views' images, two cross-entropies, backward, AdamW; without "
-    "the making of views, the contrastive loss, the clipping and the finite check of ours."
+    "timm's step: forward of both views' images, two cross-entropies, contrastive loss, backward, "
+    "clipping, AdamW; without the making of views and the finite check of ours."
 )
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in `views`
 
@@ -31,7 +31,7 @@ def prepare(request: dict[str, Any]) -> Prepared:
 
     Args:
         request: `work`, "training" or "inference"; `batch`; `compiled`; `platform`, "cpu" or
-            "gpu"; and of `our_steps.describe`: `model`, `views`, `label_smoothing`, `threads`.
+            "gpu"; and of `our_steps.describe`: `model`, `views`, `loss`, `threads`.
 
     Raises:
         OutOfMemory: it does not fit.
@@ -55,7 +55,12 @@ def prepare(request: dict[str, Any]) -> Prepared:
         num_heads=model["num_heads"], window_size=model["window"],
         num_classes=model["num_classes"], drop_path_rate=model["drop_path"],
     ).to(device)  # fmt: skip
-    network: Any = torch.compile(module) if request["compiled"] else module
+
+    def forward(images: Any) -> tuple[Any, Any]:
+        features = module.forward_head(module.forward_features(images), pre_logits=True)
+        return module.head.fc(features), features
+
+    network: Any = torch.compile(forward) if request["compiled"] else forward
     make = _training if request["work"] == "training" else _inference
     facts: dict[str, Any] = {}
     try:
@@ -91,21 +96,48 @@ def _training(
     torch: Any, module: Any, network: Any, request: dict[str, Any], device: Any
 ) -> Callable[[], None]:
     batch, size = request["batch"], request["model"]["image_size"]
-    images = torch.randn(request["views"] * batch, 3, size, size, device=device)
+    views, loss = request["views"], request["loss"]
+    images = torch.randn(views * batch, 3, size, size, device=device)
     labels = torch.randint(request["model"]["num_classes"], (batch,), device=device)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=0.05)
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=request["label_smoothing"])
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=1e-4, weight_decay=0.05, fused=device.type == "cuda"
+    )
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=loss["label_smoothing"])
     module.train()
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with _autocast(torch, request, device):
-            logits = network(images)
-        loss = sum(criterion(part, labels) for part in logits.float().split(batch))
-        loss.backward()
+            logits, features = network(images)
+        total = sum(criterion(part, labels) for part in logits.float().split(batch))
+        if loss["contrast"]:
+            rows = labels.repeat(views)
+            total = total + loss["contrast"] * contrast(
+                torch, features.float(), rows, loss["cosine_margin"]
+            )
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), loss["clip_norm"])
         optimizer.step()
 
     return step
+
+
+def contrast(torch: Any, features: Any, labels: Any, margin: float) -> Any:
+    """`losses.supervised_cosine` in torch.
+
+    Args:
+        torch: the module.
+        features: float32 [R, C].
+        labels: int64 [R].
+        margin: a cosine.
+
+    Returns:
+        A float32 scalar.
+    """
+    unit = torch.nn.functional.normalize(features)
+    cosine = unit @ unit.T
+    same = labels[:, None] == labels[None]
+    return torch.where(same, 1 - cosine, (cosine - margin).clamp(min=0)).mean()
 
 
 def _inference(
