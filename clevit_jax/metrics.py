@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping
 
-import tensorboardX
 from absl import logging
 from tqdm import tqdm
 
@@ -24,6 +23,8 @@ class MetricWriter:
     """
 
     def __init__(self, folder: pathlib.Path, *, step: int):
+        import tensorboardX  # which imports torch where there is one: a second that only runs need
+
         path = folder / "metrics.jsonl"
         _keep_until(path, step)
         self._file = path.open("a", encoding="utf-8")
