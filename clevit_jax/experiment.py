@@ -28,6 +28,7 @@ from clevit_jax.swin import DTYPES, SwinConfig
 from clevit_jax.views import ViewConfig
 
 KERNELS = ("auto", "xla", "pallas")
+SCANS = ("auto", "none", "blocks")
 
 
 class ConfigError(ValueError):
@@ -165,6 +166,8 @@ def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> Swin
         raise ConfigError(f"model.dtype is {model.dtype!r}; choose of auto, {', '.join(DTYPES)}.")
     if model.kernels not in KERNELS:
         raise ConfigError(f"model.kernels is {model.kernels!r}; choose of {', '.join(KERNELS)}.")
+    if model.scan not in SCANS:
+        raise ConfigError(f"model.scan is {model.scan!r}; choose of {', '.join(SCANS)}.")
     if model.kernels == "pallas" and platform == "gpu":
         raise ConfigError("model.kernels is 'pallas', which is for TPUs; take auto or xla on GPUs.")
     automatic = jnp.float32 if platform == "cpu" else jnp.bfloat16
@@ -194,6 +197,11 @@ def kernel_config(config: ConfigDict, mesh: Mesh, *, platform: str) -> KernelCon
         config.model.kernels == "auto" and platform == "tpu"
     )
     return network.kernel_config(mesh, interpret=platform != "tpu") if wanted else None
+
+
+def scans(config: ConfigDict, *, platform: str) -> bool:
+    """Whether the training step scans over the blocks of a stage; `auto` does on CPUs."""
+    return config.model.scan == "blocks" or (config.model.scan == "auto" and platform == "cpu")
 
 
 def view_config(config: ConfigDict) -> ViewConfig:

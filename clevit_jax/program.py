@@ -90,6 +90,7 @@ def make_program(
         graphdef, optimizer, views=views, loss=loss, seed=config.seed,
         num_drop_paths=model.num_drop_paths if model.drop_path else 0,
         accumulation=config.accumulation, ema_decay=config.optim.ema,
+        scan=experiment.scans(config, platform=platform),
         gather=gather, scatter=scatter,
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoints"
 # Settings that say where and how to compute, and do not change what is computed.
 FREE = (
     "data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.",
-    "model.kernels",
+    "model.kernels", "model.scan",
 )  # fmt: skip
 SHARED_SECONDS = 10.0  # that a network disk has to show a file to the other hosts
 # Settings that may differ from host to host of one run.
@@ -43,6 +43,7 @@ ADDED: dict[str, Any] = {
     "data.split_seed": 0,
     "log.report": True,
     "model.kernels": "auto",
+    "model.scan": "auto",
 }
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

@@ -72,6 +72,7 @@ def clevit_loss(
     config: LossConfig,
     key: jax.Array,
     noise: jax.Array | None = None,
+    scan: bool = False,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of a batch, over all of its rows at once.
 
@@ -84,6 +85,7 @@ def clevit_loss(
         config: weights and kinds.
         key: draws the negatives of `instance_triplet`.
         noise: uniform float32 [B, views, drop paths], or None for no drop path.
+        scan: see `swin.Swin.__call__`.
 
     Returns:
         The loss and its parts, float32 scalars: `loss`, `loss_anchor`, `loss_positive`,
@@ -96,7 +98,7 @@ def clevit_loss(
     # where it is.
     images = views.reshape(-1, *views.shape[2:])  # [B, views, S, S, 3] -> [B * views, S, S, 3]
     rows = None if noise is None else noise.reshape(images.shape[0], -1)
-    logits, features = nnx.merge(graphdef, params)(images, drop_path_noise=rows)
+    logits, features = nnx.merge(graphdef, params)(images, drop_path_noise=rows, scan=scan)
     logits = logits.reshape(-1, count, logits.shape[-1])  # [B, views, K]
     features = features.reshape(-1, count, features.shape[-1])  # [B, views, C]
 
@@ -163,6 +165,7 @@ def make_train_step(
     num_drop_paths: int,
     accumulation: int = 1,
     ema_decay: float = 0.0,
+    scan: bool = False,
     gather: Callable[[Any], Any] = lambda params: params,
     scatter: Callable[[Any], Any] = lambda grads: grads,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -183,6 +186,7 @@ def make_train_step(
         num_drop_paths: `SwinConfig.num_drop_paths`, or 0 for no drop path.
         accumulation: k; divides the batch.
         ema_decay: of the state's average, if it has one.
+        scan: see `swin.Swin.__call__`.
         gather: lays out parameters whole on each device before the model sees them, where the
             state is divided; the activations stay divided by rows alone then.
         scatter: lays out gradients as the state is.
@@ -198,7 +202,7 @@ def make_train_step(
         anchors, positives = make_views(keys, part["image"], config=views)
         return clevit_loss(
             params, graphdef, anchors, positives, part,
-            config=loss, key=key, noise=part.get("noise"),
+            config=loss, key=key, noise=part.get("noise"), scan=scan,
         )  # fmt: skip
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from clevit_jax import scanned_blocks
 from clevit_jax.kernels import network
 from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.window_attention import relative_position_index, shift_mask, window_attention
@@ -219,9 +220,11 @@ def drop_path(x: jax.Array, rate: float, noise: jax.Array | None) -> jax.Array:
         rate: probability of dropping a sample, in [0, 1).
         noise: float32 [B], uniform in [0, 1); None keeps everything.
     """
-    if noise is None or rate == 0:
-        return x
-    scale = jnp.where(noise >= rate, 1 / (1 - rate), 0.0).astype(x.dtype)
+    return x if noise is None or rate == 0 else _drop(x, rate, 1 / (1 - rate), noise)
+
+
+def _drop(x: jax.Array, rate: Any, scale: Any, noise: jax.Array) -> jax.Array:
+    scale = jnp.where(noise >= rate, scale, 0.0).astype(x.dtype)
     return x * scale.reshape((-1,) + (1,) * (x.ndim - 1))
 
 
@@ -238,11 +241,24 @@ class Block(nnx.Module):
         self.norm2 = LayerNorm(channels, config.dtype, rngs)
         self.mlp = Mlp(channels, config, rngs)
 
-    def __call__(self, x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """`noise`: float32 [B, 2], uniform, for the drop path of the two branches."""
-        noise1, noise2 = (None, None) if noise is None else (noise[:, 0], noise[:, 1])
-        x = x + drop_path(self.attend(self.norm1(x)), self.rate, noise1)
-        return x + drop_path(self.mlp(self.norm2(x)), self.rate, noise2)
+    def __call__(
+        self, x: jax.Array, noise: jax.Array | None = None, drop: jax.Array | None = None
+    ) -> jax.Array:
+        """`noise`: float32 [B, 2], uniform, for the drop path of the two branches.
+
+        `drop`: float32 [2], the rate and the scale of what is kept, in the place of this block's.
+        """
+        x = x + self._drop_path(self.attend(self.norm1(x)), noise, 0, drop)
+        return x + self._drop_path(self.mlp(self.norm2(x)), noise, 1, drop)
+
+    def _drop_path(
+        self, x: jax.Array, noise: jax.Array | None, branch: int, drop: jax.Array | None
+    ) -> jax.Array:
+        if noise is None:
+            return x
+        if drop is None:
+            return drop_path(x, self.rate, noise[:, branch])
+        return _drop(x, drop[0], drop[1], noise[:, branch])
 
     def attend(self, x: jax.Array) -> jax.Array:
         """The attention branch, on normalised tokens [B, H, W, C]."""
@@ -295,9 +311,14 @@ class Stage(nnx.Module):
         last = stage == len(config.depths) - 1
         self.downsample = None if last else PatchMerging(config.channels(stage), config, rngs)
 
-    def __call__(self, x: jax.Array, noise: jax.Array | None) -> jax.Array:
-        """`noise`: float32 [B, 2 * blocks of this stage] or None."""
-        for index, block in enumerate(self.blocks):
+    def __call__(self, x: jax.Array, noise: jax.Array | None, *, scan: bool = False) -> jax.Array:
+        """`noise`: float32 [B, 2 * blocks of this stage] or None; `scan`: see `Swin.__call__`."""
+        blocks = list(self.blocks)
+        if scan and len(blocks) >= scanned_blocks.FEWEST:
+            with jax.named_scope("blocks"):
+                x = scanned_blocks.scan_blocks(blocks, x, noise, remat=self.remat)
+            blocks = []
+        for index, block in enumerate(blocks):
             pair = None if noise is None else noise[:, 2 * index : 2 * index + 2]
             with jax.named_scope("blocks"):
                 x = jax.checkpoint(block.__call__)(x, pair) if self.remat else block(x, pair)
@@ -325,7 +346,7 @@ class Swin(nnx.Module):
         )  # fmt: skip
 
     def __call__(
-        self, images: jax.Array, *, drop_path_noise: jax.Array | None = None
+        self, images: jax.Array, *, drop_path_noise: jax.Array | None = None, scan: bool = False
     ) -> tuple[jax.Array, jax.Array]:
         """Classifies images.
 
@@ -333,6 +354,8 @@ class Swin(nnx.Module):
             images: float32 [B, S, S, 3], normalised; S is the config's image size.
             drop_path_noise: float32 [B, config.num_drop_paths], uniform in [0, 1), when
                 training; None when not.
+            scan: whether long stages are compiled as a scan over pairs of their blocks. Results
+                are the same but for rounding. Has no effect where kernels run.
 
         Returns:
             logits float32 [B, K] and features float32 [B, C], the mean over the tokens after
@@ -352,7 +375,8 @@ class Swin(nnx.Module):
         for i, (stage, depth) in enumerate(zip(self.layers, self.config.depths, strict=True)):
             noise = drop_path_noise
             with jax.named_scope(f"layers.{i}"):
-                x = stage(x, None if noise is None else noise[:, used : used + 2 * depth])
+                rows = None if noise is None else noise[:, used : used + 2 * depth]
+                x = stage(x, rows, scan=scan)
             used += 2 * depth
         features = self.norm(x).mean(axis=(1, 2))  # [B, C]
         return self.head(features), features

@@ -54,6 +54,8 @@ def get_config() -> ConfigDict:
     model.drop_path = 0.5  # rate at the last block, rising from 0 (code: 0.5)
     model.dtype = "auto"  # of activations: float32 | bfloat16 | auto (bfloat16 on GPU and TPU)
     model.kernels = "auto"  # xla | pallas (fused kernels for TPUs) | auto (pallas on TPU, else xla)
+    # Compile the blocks of a long stage once for all when training: none | blocks | auto (on CPUs).
+    model.scan = "auto"
     model.remat = "none"  # none | blocks: recompute each block in the backward pass to save memory
 
     config.views = views = ConfigDict()

@@ -13,7 +13,7 @@ from configs import base
 FREE = {
     "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
     "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.report", "mesh.data",
-    "mesh.fsdp", "model.kernels",
+    "mesh.fsdp", "model.kernels", "model.scan",
 }  # fmt: skip
 
 
