@@ -25,9 +25,9 @@ import jax.numpy as jnp  # noqa: E402
 from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
-from clevit_jax import program, sharding  # noqa: E402
-from clevit_jax.experiment import Plan  # noqa: E402
+from clevit_jax import sharding  # noqa: E402
 from clevit_jax.preflight import schedule, targets  # noqa: E402
+from clevit_jax.preflight.check import make_steps  # noqa: E402
 from clevit_jax.preflight.compiled import read_memory  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config.")
@@ -44,7 +44,7 @@ PARTS = {
     "stage 4": r"layers\.3/blocks",
     "embedding": r"patch_embed",
     "merging": r"downsample",
-    "network, rest": r"Swin|head",
+    "losses": r"losses",
     "optimizer": r"optimizer",
 }
 
@@ -68,10 +68,7 @@ def compile_step(config, target: targets.Target, kernels: str):
     with config.unlocked():
         config.model.kernels = kernels
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)
-    made = program.make_program(
-        config, mesh, num_classes=config.model.num_classes, platform="tpu",
-        plan=Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs),
-    )  # fmt: skip
+    made = make_steps(config, mesh, target, config.model.num_classes)
     print(made.kernels or "Kernels: none.", flush=True)
     for file in DUMP.iterdir():
         file.unlink()

@@ -91,7 +91,6 @@ def clevit_loss(
         The loss and its parts, float32 scalars: `loss`, `loss_anchor`, `loss_positive`,
         `loss_contrast` (those that have a weight) and `accuracy` of the anchors.
     """
-    labels = batch["label"]
     views = anchors[:, None] if positives is None else jnp.stack([anchors, positives], 1)
     count = views.shape[1]
     # Row 2i is an anchor and row 2i + 1 its positive, so that a batch divided over devices stays
@@ -102,13 +101,22 @@ def clevit_loss(
     logits = logits.reshape(-1, count, logits.shape[-1])  # [B, views, K]
     features = features.reshape(-1, count, features.shape[-1])  # [B, views, C]
 
+    with jax.named_scope("losses"):
+        return _losses(logits, features, batch, config=config, key=key)
+
+
+def _losses(
+    logits: jax.Array, features: jax.Array, batch: Batch, *, config: LossConfig, key: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """`clevit_loss` of logits [B, views, K] and features [B, views, C]."""
+    labels = batch["label"]
     smoothing = config.label_smoothing
     metrics = {
         "loss_anchor": losses.cross_entropy(logits[:, 0], labels, label_smoothing=smoothing).mean(),
         "accuracy": (logits[:, 0].argmax(-1) == labels).mean(dtype=jnp.float32),
     }
     loss = config.anchor * metrics["loss_anchor"]
-    if positives is not None:
+    if logits.shape[1] == 2:
         metrics["loss_positive"] = losses.cross_entropy(
             logits[:, 1], labels, label_smoothing=smoothing
         ).mean()
@@ -116,8 +124,8 @@ def clevit_loss(
     if config.contrast > 0:
         if config.contrast_kind == "supervised_cosine":
             term = losses.supervised_cosine(
-                features.reshape(images.shape[0], -1),
-                jnp.repeat(labels, count),
+                features.reshape(-1, features.shape[-1]),
+                jnp.repeat(labels, features.shape[1]),
                 margin=config.cosine_margin,
             )
         else:

@@ -43,7 +43,7 @@ def preflight(
         target = find_target(topology)
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)
         program.check_batches(config, mesh)
-        steps = _program(config, mesh, target, num_classes)
+        steps = make_steps(config, mesh, target, num_classes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     started = time.perf_counter()
@@ -70,7 +70,7 @@ def preflight(
             changed = config.copy_and_resolve_references()
             changed.unlock()
             changed.batch_size = units * unit
-            steps = _program(changed, mesh, target, num_classes)
+            steps = make_steps(changed, mesh, target, num_classes)
             cost, _ = _try(steps.train_step, (steps.like, steps.train_batch), target)
             return cost.memory.peak if cost else float("inf")
 
@@ -97,7 +97,8 @@ def _num_classes(config: ConfigDict) -> int:
     return experiment.open_data(config).num_classes
 
 
-def _program(config: ConfigDict, mesh: Any, target: Target, num_classes: int) -> program.Program:
+def make_steps(config: ConfigDict, mesh: Any, target: Target, num_classes: int) -> program.Program:
+    """The steps of a config, to be compiled for the devices of a mesh of a target."""
     # How many images there are shapes nothing but the numbers of the learning rate.
     plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
     return program.make_program(

@@ -200,9 +200,8 @@ def _speed(result: Result) -> list[str]:
     if not times:
         return ["No times: the figures of this device are not known here."]
     bound = f"{1e3 * times['arithmetic_bound']:.1f} ms if arithmetic at its peak were all"
-    kernels = f", {1e3 * times['kernels']:.1f} for kernels at their best" * bool(
-        times.get("kernels")
-    )
+    best = times.get("kernels")
+    kernels = f", {1e3 * best:.1f} for kernels at their best" if best else ""
     how = (
         f"{1e3 * times['compiler']:.1f} by its cycles{kernels}"
         if "compiler" in times
