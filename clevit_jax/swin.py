@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from clevit_jax import scanned_blocks
+from clevit_jax.gradients import LAYER_NORM_EPSILON, dot_general, gelu, layer_norm
 from clevit_jax.kernels import network
 from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.window_attention import relative_position_index, shift_mask, window_attention
 
 PATCH = 4  # pixels a side of a patch; fixed in every published Swin
 MLP_RATIO = 4
-LAYER_NORM_EPSILON = 1e-5
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
 VARIANTS = {
@@ -145,7 +145,7 @@ def legal_image_sizes(size: int, window: int, stages: int) -> list[int]:
 def _linear(inputs: int, outputs: int, config: SwinConfig, rngs: nnx.Rngs, *, bias: bool = True):
     return nnx.Linear(
         inputs, outputs, use_bias=bias, dtype=config.dtype, param_dtype=jnp.float32,
-        kernel_init=nnx.initializers.truncated_normal(0.02), rngs=rngs,
+        kernel_init=nnx.initializers.truncated_normal(0.02), dot_general=dot_general, rngs=rngs,
     )  # fmt: skip
 
 
@@ -160,7 +160,9 @@ class LayerNorm(nnx.LayerNorm):
         self.out_dtype = out_dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        return super().__call__(x.astype(jnp.float32)).astype(self.out_dtype)
+        assert self.scale is not None
+        assert self.bias is not None
+        return layer_norm(x, self.scale[...], self.bias[...]).astype(self.out_dtype)
 
 
 class PatchEmbed(nnx.Module):
@@ -209,7 +211,7 @@ class Mlp(nnx.Module):
         self.fc2 = _linear(MLP_RATIO * channels, channels, config, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 def drop_path(x: jax.Array, rate: float, noise: jax.Array | None) -> jax.Array:

@@ -29,7 +29,7 @@ FLOORS = [
     ["state", "preflight.arithmetic", "preflight.compiled"],
     ["swin"],
     ["window_attention", "scanned_blocks"],
-    ["kernels", "data.findings", "data.prepare"],
+    ["gradients", "kernels", "data.findings", "data.prepare"],
     ["data.pipeline", "data.check"],
     ["data.decode", "data.leaves", "data.likeness", "data.names", "data.sources"],
     ["data.layouts", "data.splits"],
@@ -40,6 +40,7 @@ FLOORS = [
     ["torch_pickle"],
     ["stopping"],
     ["processes"],
+    ["host_allocator"],
     [
         "compilation_cache",
         "joining",

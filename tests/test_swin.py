@@ -179,8 +179,7 @@ def test_the_goldens_catch_what_ports_get_wrong(official, reference):
 
 def test_the_goldens_catch_the_wrong_gelu(official, reference, monkeypatch):
     """Which is so near the right one that it shows in the logits alone."""
-    gelu = jax.nn.gelu
-    monkeypatch.setattr(jax.nn, "gelu", lambda x, approximate: gelu(x, approximate=True))
+    monkeypatch.setattr(swin, "gelu", lambda x: jax.nn.gelu(x, approximate=True))
     graphdef, params = build()
     params = weights.from_official(official, params)
     logits, _ = forward(graphdef, params, images_of(224))

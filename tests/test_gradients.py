@@ -1,0 +1,84 @@
+"""The gradients written by hand against those that JAX derives of the same functions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clevit_jax import gradients
+
+
+def normal(*shape):
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype(np.float32)
+
+
+def product(x, kernel):
+    return gradients.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=None)
+
+
+def plain_layer_norm(x, scale, bias):
+    x = x - x.mean(-1, keepdims=True)
+    return (
+        x / jnp.sqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5) * scale[None, None]
+        + bias[None, None]
+    )
+
+
+CASES = {
+    "product": (product, jnp.matmul, (normal(2, 3, 5, 8), normal(8, 6))),
+    "layer_norm": (
+        gradients.layer_norm, plain_layer_norm, (3 * normal(2, 7, 16) + 1, normal(16), normal(16)),
+    ),
+    "gelu": (
+        gradients.gelu, functools.partial(jax.nn.gelu, approximate=False),
+        (np.linspace(-12, 12, 4801, dtype=np.float32),),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients(name):
+    ours, plain, arguments = CASES[name]
+    made, pull = jax.vjp(jax.jit(ours), *arguments)
+    wanted, pull_wanted = jax.vjp(plain, *arguments)
+    np.testing.assert_allclose(made, wanted, atol=2e-6, rtol=2e-6)
+    cotangent = jnp.cos(jnp.arange(made.size, dtype=jnp.float32)).reshape(made.shape)
+    for grad, grad_wanted in zip(pull(cotangent), pull_wanted(cotangent), strict=True):
+        np.testing.assert_allclose(grad, grad_wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16(name):
+    """Values to the dtype's rounding, and each gradient in the dtype of its argument."""
+    ours, plain, arguments = CASES[name]
+    narrow = [jnp.asarray(a, jnp.bfloat16) for a in arguments]
+    if name == "layer_norm":  # whose parameters and result are float32
+        narrow[1:] = arguments[1:]
+    made, pull = jax.vjp(ours, *narrow)
+    assert made.dtype == (jnp.float32 if name == "layer_norm" else jnp.bfloat16)
+    wanted = plain(*(jnp.asarray(a, jnp.float32) for a in narrow))
+    np.testing.assert_allclose(made.astype(jnp.float32), wanted, atol=1e-2, rtol=1e-2)
+    assert [g.dtype for g in pull(jnp.ones_like(made))] == [a.dtype for a in narrow]
+
+
+def test_each_platform_gets_its_own_product_gradient_and_both_agree():
+    x, kernel = CASES["product"][2]
+    grad = normal(2, 3, 5, 6)
+    made = gradients._product_gradients_of_rows(x, kernel, grad)
+    for ours, plain in zip(made, gradients._product_gradients(x, kernel, grad), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+    traced = jax.jit(lambda *a: jax.vjp(product, *a[:2])[1](a[2])).trace(x, kernel, grad)
+    merged = "30x8"  # the axes of tokens as one
+    assert merged in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert merged not in traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert merged not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_other_products_and_options_are_refused():
+    x, kernel = normal(2, 3), normal(3, 3)
+    with pytest.raises(ValueError, match="only tokens times a kernel"):
+        gradients.dot_general(x, kernel, (((0,), (0,)), ((), ())))
+    with pytest.raises(ValueError, match="only tokens times a kernel"):
+        gradients.dot_general(x, kernel, (((1,), (0,)), ((), ())), precision="highest")
