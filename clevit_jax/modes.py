@@ -107,7 +107,9 @@ def _together(
     known: tuple[type[Exception], ...],
 ) -> int:
     """The modes that several processes may run together."""
-    from clevit_jax import compilation_cache, processes, scoring, train
+    import jax
+
+    from clevit_jax import compilation_cache, host_allocator, processes, scoring, train
 
     several: dict[str, Any] = {
         name: values[name].value for name in ("processes", "coordinator", "process", "wait")
@@ -116,6 +118,8 @@ def _together(
         compilation_cache.enable(values.compilation_cache, alone=processes.count() == 1)
         if mode == "eval":
             return scoring.evaluate_workdir(config, workdir, other_split=values.other_split)
+        if jax.default_backend() == "cpu":
+            host_allocator.keep_freed_memory()
         return train.train(config, workdir)
 
 

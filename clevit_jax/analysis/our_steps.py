@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from clevit_jax import architecture, experiment, program, rundir, sharding, swin
+from clevit_jax import architecture, experiment, host_allocator, program, rundir, sharding, swin
 from clevit_jax.analysis import contestants, host_memory
 from clevit_jax.analysis.contestants import OutOfMemory, Prepared
 from clevit_jax.analysis.serving import make_forward
@@ -43,6 +43,8 @@ def prepare(request: dict[str, Any]) -> Prepared:
     work = request["work"]
     config.batch_size = request.get("batch", config.batch_size)
     platform = jax.default_backend()
+    if platform == "cpu":
+        host_allocator.keep_freed_memory()  # as `train` does
     experiment.check_numbers(config)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     model = experiment.model_config(config, request["num_classes"], platform=platform)
