@@ -1,0 +1,81 @@
+"""Swin-T training on a CPU: our plain path against timm's and Hugging Face's, in the same run.
+
+    python benchmarks/cpu.py [--batch 8] [--rounds 7] [--threads 2]
+
+Times forward and backward at 224 in float32, see `cpu_steps`; peers are eager, and those that are
+not installed are left out. Each contestant lives in a process of its own, and in every round each
+is timed once. Printed are the medians, and the ratio theirs / ours in seconds of the same round:
+its median, least and most; above 1, ours is faster.
+
+Our process keeps freed memory, as our training does on a CPU; `--keep none` leaves it out, and
+`--keep all` does it for the peers as well.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import os
+import pathlib
+import platform
+import statistics
+import sys
+
+from cpu_steps import HUGGING_FACE, OURS, TIMM
+
+from clevit_jax.analysis.contestants import Contestant
+
+HERE = str(pathlib.Path(__file__).parent)
+
+
+def compare(args: argparse.Namespace) -> int:
+    installed = [name for name in (TIMM, HUGGING_FACE) if importlib.util.find_spec(name)]
+    names = [OURS, *installed] if importlib.util.find_spec("torch") else [OURS]
+    paths = [HERE, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ = {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
+    contestants: dict[str, Contestant] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    try:
+        for name in names:
+            keep = args.keep == "all" or (args.keep == "ours" and name == OURS)
+            request = {"name": name, "batch": args.batch, "threads": args.threads, "keep": keep}
+            contestants[name] = Contestant("cpu_steps", request, environ)
+            if "ready" not in contestants[name].reply:
+                print(f"{name}: {contestants[name].reply}", file=sys.stderr)
+                return 1
+        for _ in range(args.rounds):
+            for name, contestant in contestants.items():
+                seconds[name].append(statistics.median(contestant.time()["seconds"]))
+        show(args, seconds, {name: child.reply["ready"] for name, child in contestants.items()})
+    finally:
+        for contestant in contestants.values():
+            contestant.close()
+    return 0
+
+
+def show(args: argparse.Namespace, seconds: dict[str, list[float]], facts: dict[str, dict]) -> None:
+    machine = f"{platform.machine()}, {args.threads} of {os.cpu_count()} cores"
+    print(
+        f"{machine}, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}. Swin-T, 224 px, batch "
+        f"{args.batch}, float32, forward and backward; {args.rounds} rounds; keep {args.keep}."
+    )
+    print(f"{'':14}{'ms a step':>10}{'MiB resident':>14}  theirs / ours")
+    for name, times in seconds.items():
+        ratios = [their / our for their, our in zip(times, seconds[OURS], strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        median, resident = statistics.median(times) * 1e3, facts[name]["resident_mib"]
+        print(
+            f"{name:14}{median:10,.0f}{resident:14,}  {'' if name == OURS else spread:22}"
+            f"{facts[name]['versions']}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", choices=("ours", "none", "all"), default="ours")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):  # XLA has as many threads as it may use cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    sys.exit(compare(arguments))

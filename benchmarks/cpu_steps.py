@@ -1,0 +1,101 @@
+"""The steps that `cpu.py` times, each in a process of its own (`contestants.Contestant`).
+
+A step: forward of a Swin-T at 224 in training mode without drop path, the mean cross-entropy of
+1000 classes, and the gradient of all parameters, in float32. No optimizer.
+"""
+
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clevit_jax import host_allocator
+from clevit_jax.analysis import contestants
+from clevit_jax.analysis.contestants import Prepared
+
+OURS, TIMM, HUGGING_FACE = "clevit_jax", "timm", "transformers"
+SIZE, CLASSES = 224, 1000
+
+
+def prepare(request: dict[str, Any]) -> Prepared:
+    """Builds and warms up a step.
+
+    Args:
+        request: `name` of the contestant; `batch`, images; `threads`; `keep`, whether the process
+            keeps freed memory, see `host_allocator`.
+    """
+    if request["keep"]:
+        host_allocator.keep_freed_memory()
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((request["batch"], SIZE, SIZE, 3)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, request["batch"])
+    if request["name"] == OURS:
+        step, versions = ours(images, labels)
+    else:
+        step, versions = theirs(request["name"], images, labels, request["threads"])
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step()
+
+    _, second = contestants.warm_up(run)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return Prepared(run, second, {"versions": versions, "resident_mib": peak})
+
+
+def ours(images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], str]:
+    """The plain path of `swin.Swin`, compiled."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from clevit_jax import swin
+
+    config = swin.SwinConfig.variant("tiny", image_size=SIZE, num_classes=CLASSES)
+    graphdef, _ = swin.abstract_swin(config)
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        logits, _ = nnx.merge(graphdef, params)(images)
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+        return -chosen.mean()
+
+    params = jax.jit(lambda key: swin.init_params(config, key))(jax.random.key(0))
+    arguments = params, jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile()
+    return lambda: jax.block_until_ready(compiled(*arguments)), f"jax {jax.__version__}"
+
+
+def theirs(
+    name: str, images: np.ndarray, labels: np.ndarray, threads: int
+) -> tuple[Callable[[], Any], str]:
+    """A PyTorch Swin of the same shape, eager."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    if name == TIMM:
+        import timm as library
+
+        module = library.create_model("swin_tiny_patch4_window7_224", num_classes=CLASSES,
+                                      drop_path_rate=0.0)  # fmt: skip
+    else:
+        import transformers as library
+
+        config = library.SwinConfig(num_labels=CLASSES, drop_path_rate=0.0)
+        module = library.SwinForImageClassification(config)
+    module.train()
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    wanted = torch.from_numpy(labels)
+
+    def step() -> None:
+        module.zero_grad(set_to_none=True)
+        found = module(pixels)
+        logits = found if name == TIMM else found.logits
+        torch.nn.functional.cross_entropy(logits, wanted).backward()
+
+    return step, f"{name} {library.__version__}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    contestants.serve_process(prepare)
