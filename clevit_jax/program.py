@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from clevit_jax import experiment, sharding, swin
+from clevit_jax import experiment, rotation, sharding, swin
 from clevit_jax.evaluate import make_eval_step
 from clevit_jax.experiment import Plan
 from clevit_jax.kernels import network
@@ -75,6 +75,9 @@ def make_program(
     model = experiment.model_config(config, num_classes, platform=platform)
     kernels = experiment.kernel_config(config, mesh, platform=platform)
     model = dataclasses.replace(model, kernels=kernels)
+    if kernels and rotation.fits(views.size, degrees=views.degrees, vmem=kernels.vmem):
+        turning = rotation.RotationKernel(kernels.mesh, kernels.interpret)
+        views = dataclasses.replace(views, kernel=turning)
     rows = views.count * config.batch_size // (mesh.size * config.accumulation)  # of a device
     graphdef, abstract = swin.abstract_swin(model)
     optimizer = experiment.optimizer(config, plan, abstract)

@@ -9,71 +9,23 @@ Source: CLE-ViT (doi 10.24963/ijcai.2023/504) and its official code, drawn as to
 `RandomResizedCrop`, `ColorJitter`, `RandomRotation` and `RandomErasing`.
 """
 
-import dataclasses
 import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
+
+from clevit_jax import rotation
+from clevit_jax.cropping import crop, crop_planes
+from clevit_jax.view_config import ERASING_KINDS, SHUFFLING_KINDS, ViewConfig
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-KINDS = ("full", "base", "mask_only", "swap_only")
-ERASING_KINDS = ("full", "mask_only")
-SHUFFLING_KINDS = ("full", "swap_only")
-
+SELECTED_PARTS = 16  # as many are shuffled by choices; each passes over the image once
 BOX_TRIES = 10  # torchvision's, for the crop and for the erased box
-
-
-@dataclasses.dataclass(frozen=True)
-class ViewConfig:
-    """How views are made; the defaults are those of the official code.
-
-    Raises:
-        ValueError: a value that makes no sense, in one sentence that names the field.
-    """
-
-    kind: str = "full"  # full | base (anchor alone) | mask_only | swap_only
-    size: int = 448  # side of a view, pixels; the config's `image_size`
-    crop_scale: tuple[float, float] = (0.67, 1.0)  # area of the crop, share of the image
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
-    brightness: float = 0.3  # factor uniform in 1 +- this; 0 switches it off
-    degrees: float = 15.0  # angle uniform in +- this; 0 switches it off
-    flip: float = 0.5  # probability of the horizontal flip
-    erase_area: tuple[float, float] = (0.15, 0.45)  # area of the erased box, share of the view
-    erase_ratio: tuple[float, float] = (0.3, 3.3)  # height over width of the erased box
-    parts: int = 2  # the positive is shuffled in parts x parts pieces
-
-    @property
-    def count(self) -> int:
-        """Views of an image: the anchor, and the positive where there is one."""
-        return 1 if self.kind == "base" else 2
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"views.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}.")
-        if self.size < 1:
-            raise ValueError(f"image_size is {self.size}; it must be at least 1 pixel.")
-        pairs = {"crop_scale": 1, "crop_ratio": 100, "erase_area": 1, "erase_ratio": 100}
-        for name, highest in pairs.items():
-            pair = tuple(getattr(self, name))  # a list, as read from JSON, would not hash
-            object.__setattr__(self, name, pair)
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= highest:
-                raise ValueError(
-                    f"views.{name} is {pair}; it must be (low, high), 0 < low <= high <= {highest}."
-                )
-        for name, highest in {"brightness": 1, "degrees": 180, "flip": 1}.items():
-            value = getattr(self, name)
-            if not 0 <= value <= highest:
-                raise ValueError(f"views.{name} is {value}; it must lie in 0..{highest}.")
-        if self.parts < 1:
-            raise ValueError(f"views.parts is {self.parts}; it must be at least 1.")
-        if self.kind in SHUFFLING_KINDS and self.size % self.parts:
-            raise ValueError(
-                f"views.parts is {self.parts}, which does not divide image_size {self.size}."
-            )
 
 
 def example_keys(seed: int | jax.Array, epoch: jax.Array, ids: jax.Array) -> jax.Array:
@@ -141,32 +93,6 @@ def random_crop_box(
     )  # fmt: skip
 
 
-def _resize_weights(start: jax.Array, length: jax.Array, *, size: int, pixels: int) -> jax.Array:
-    """Weights float32 [size, pixels] that resize the pixels start..start + length to `size`."""
-    place = jnp.arange(size, dtype=jnp.int32)[:, None]  # [size, 1]
-    index = jnp.arange(pixels, dtype=jnp.int32)[None, :] - start  # [1, pixels]
-    # Distances of the centres times 2 size: integers, and so the same weights on every device.
-    distance = jnp.abs((2 * index + 1) * size - (2 * place + 1) * length)  # [size, pixels]
-    weights = jnp.maximum(2 * jnp.maximum(length, size) - distance, 0)
-    weights = jnp.where((index >= 0) & (index < length), weights, 0).astype(jnp.float32)
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-def crop(image: jax.Array, box: jax.Array, *, size: int) -> jax.Array:
-    """The box of the image [H, W, C], resized to [size, size, C]; float32, same range.
-
-    Bilinear with antialias, as Pillow's `crop` and then `resize(..., BILINEAR)`: a triangle filter
-    that widens as the crop shrinks and sees no pixel outside the box. The box lies in the image
-    and is not empty. Source: torchvision `resized_crop`.
-    """
-    top, left, height, width = box
-    rows = _resize_weights(top, height, size=size, pixels=image.shape[0])  # [size, H]
-    columns = _resize_weights(left, width, size=size, pixels=image.shape[1])  # [size, W]
-    highest = jax.lax.Precision.HIGHEST
-    image = image.astype(jnp.float32)
-    return jnp.einsum("hwc,yh,xw->yxc", image, rows, columns, precision=highest)
-
-
 def random_resized_crop(
     key: jax.Array, image: jax.Array, *, size: int,
     scale: tuple[float, float], ratio: tuple[float, float],
@@ -195,25 +121,8 @@ def rotate(image: jax.Array, angle: jax.Array | float) -> jax.Array:
     Source: Pillow's `Image.rotate`, whose 16.16 fixed-point coordinates are kept: integers pick
     the same pixel on every device and in every batch, where floats would part at ties.
     """
-    height, width, channels = image.shape
-    radians = jnp.deg2rad(jnp.asarray(angle, jnp.float32))
-    cos, sin = jnp.cos(radians), jnp.sin(radians)
-
-    def fixed(value: jax.Array) -> jax.Array:
-        return jnp.floor(value * 65536 + 0.5).astype(jnp.int32)
-
-    # Where the centre of output pixel (0, 0) comes from; the centre of the image stays put.
-    up, left = 0.5 - height / 2, 0.5 - width / 2
-    top = fixed(sin * left + cos * up + height / 2)
-    start = fixed(cos * left - sin * up + width / 2)
-    row = jnp.arange(height, dtype=jnp.int32)[:, None]  # [H, 1]
-    column = jnp.arange(width, dtype=jnp.int32)[None, :]  # [1, W]
-    y = (top + fixed(sin) * column + fixed(cos) * row) >> 16  # [H, W]
-    x = (start + fixed(cos) * column - fixed(sin) * row) >> 16  # [H, W]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    pixel = jnp.where(inside, y * width + x, 0)
-    turned = image.reshape(height * width, channels)[pixel]  # [H, W, C]
-    return jnp.where(inside[..., None], turned, jnp.zeros((), image.dtype))
+    height, width = image.shape[:2]
+    return rotation.gather(image, rotation.picks(angle, False, shape=(height, width)))
 
 
 def random_rotate(key: jax.Array, image: jax.Array, *, degrees: float) -> jax.Array:
@@ -290,7 +199,15 @@ def shuffle_parts(image: jax.Array, order: jax.Array, *, parts: int) -> jax.Arra
         raise ValueError(f"{parts} parts do not divide an image of {height}x{width} pixels.")
     tall, wide = height // parts, width // parts
     grid = image.reshape(parts, tall, parts, wide, channels).swapaxes(1, 2)
-    pieces = grid.reshape(parts * parts, tall, wide, channels)[order]
+    pieces = grid.reshape(parts * parts, tall, wide, channels)
+    if parts * parts > SELECTED_PARTS:
+        pieces = pieces[order]
+    else:  # the same by choices alone, which are cheaper on a TPU than a gather
+        chosen = jnp.zeros_like(pieces)
+        for number in range(parts * parts):
+            here = (order == number)[:, None, None, None]
+            chosen = jnp.where(here, pieces[number], chosen)
+        pieces = chosen
     grid = pieces.reshape(parts, parts, tall, wide, channels).swapaxes(1, 2)
     return grid.reshape(height, width, channels)
 
@@ -309,10 +226,72 @@ def _common_view(key: jax.Array, image: jax.Array, *, config: ViewConfig) -> jax
     if config.brightness:
         view = random_brightness(brightness_key, view, brightness=config.brightness)
     if config.degrees:
-        view = random_rotate(angle_key, view, degrees=config.degrees)
-    if config.flip:
+        picks = _random_picks(angle_key, flip_key, config=config)
+        view = rotation.gather(view, picks)  # turns and flips
+    elif config.flip:
         view = random_flip_horizontal(flip_key, view, probability=config.flip)
     return normalize(view)
+
+
+def _random_picks(angle_key: jax.Array, flip_key: jax.Array, *, config: ViewConfig) -> jax.Array:
+    """`rotation.picks` of a `random_rotate` and then a `random_flip_horizontal`."""
+    angle = jax.random.uniform(angle_key, (), minval=-config.degrees, maxval=config.degrees)
+    flipped = jax.random.bernoulli(flip_key, config.flip)
+    return rotation.picks(angle, flipped, shape=(config.size, config.size))
+
+
+def _common_planes(
+    key: jax.Array, image: jax.Array, *, config: ViewConfig
+) -> tuple[jax.Array, jax.Array]:
+    """`_common_view` up to the rotation: bfloat16 [3, S, S] in 0..255 -> planes, and its picks.
+
+    The planes are float32 [3, R, P], as `rotation.kernel` takes them.
+    """
+    crop_key, brightness_key, angle_key, flip_key = jax.random.split(key, 4)
+    side = image.shape[-1]
+    box = random_crop_box(
+        crop_key, height=side, width=side, scale=config.crop_scale, ratio=config.crop_ratio
+    )
+    planes = crop_planes(image, box, size=config.size)
+    if config.brightness:
+        planes = random_brightness(brightness_key, planes, brightness=config.brightness)
+    return planes, _random_picks(angle_key, flip_key, config=config)
+
+
+def _views_by_kernel(
+    keys: jax.Array, images: jax.Array, *, config: ViewConfig
+) -> tuple[jax.Array, jax.Array | None]:
+    """`make_views` of one device's images, turned by the kernel."""
+    assert config.kernel is not None
+    example_keys = jax.vmap(lambda key: jax.random.split(key, 4))(keys)  # as `_example_views`
+    count = config.count
+    common = jax.vmap(functools.partial(_common_planes, config=config), in_axes=(0, None))
+    planes, picks = jax.vmap(common)(
+        example_keys[:, :count], images.transpose(0, 3, 1, 2).astype(jnp.bfloat16)
+    )
+    turned = rotation.kernel(
+        planes.reshape(-1, *planes.shape[2:]), picks.reshape(-1, 6), size=config.size,
+        interpret=config.kernel.interpret,
+    )[..., : config.size, : config.size]  # fmt: skip
+    views = normalize(turned.transpose(0, 2, 3, 1))
+    views = views.reshape(-1, count, *views.shape[1:])  # [B, count, size, size, 3]
+    if config.kind == "base":
+        return views[:, 0], None
+    finish = jax.vmap(functools.partial(_finish_positive, config=config))
+    return views[:, 0], finish(example_keys[:, 2], example_keys[:, 3], views[:, 1])
+
+
+def _finish_positive(
+    erase_key: jax.Array, shuffle_key: jax.Array, positive: jax.Array, *, config: ViewConfig
+) -> jax.Array:
+    """What a positive has beyond an anchor: erased and shuffled, as its kind says."""
+    if config.kind in ERASING_KINDS:
+        positive = random_erase(
+            erase_key, positive, area=config.erase_area, ratio=config.erase_ratio
+        )
+    if config.kind in SHUFFLING_KINDS:
+        positive = random_shuffle_parts(shuffle_key, positive, parts=config.parts)
+    return positive
 
 
 def _example_views(
@@ -329,13 +308,7 @@ def _example_views(
     anchor, positive = jax.vmap(common, in_axes=(0, None))(
         jnp.stack([anchor_key, positive_key]), image
     )
-    if config.kind in ERASING_KINDS:
-        positive = random_erase(
-            erase_key, positive, area=config.erase_area, ratio=config.erase_ratio
-        )
-    if config.kind in SHUFFLING_KINDS:
-        positive = random_shuffle_parts(shuffle_key, positive, parts=config.parts)
-    return anchor, positive
+    return anchor, _finish_positive(erase_key, shuffle_key, positive, config=config)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -362,4 +335,13 @@ def make_views(
         )
     if keys.shape != images.shape[:1]:
         raise ValueError(f"there are keys of shape {keys.shape} for {images.shape[0]} images.")
-    return jax.vmap(functools.partial(_example_views, config=config))(keys, images)
+    if config.kernel is None:
+        return jax.vmap(functools.partial(_example_views, config=config))(keys, images)
+    local = functools.partial(_views_by_kernel, config=config)
+    mesh = config.kernel.mesh
+    if mesh is None or mesh.size == 1:
+        return local(keys, images)
+    divided = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(local, mesh=mesh, in_specs=divided, out_specs=divided, check_vma=False)(
+        keys, images
+    )

@@ -36,6 +36,8 @@ FLOORS = [
     ["data.dataset"],
     ["gallery"],
     ["views"],
+    ["cropping", "view_config"],
+    ["rotation"],
     ["weight_files"],
     ["torch_pickle"],
     ["stopping"],

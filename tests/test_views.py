@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from clevit_jax import views
-from clevit_jax.views import ViewConfig
+from clevit_jax import cropping, views
+from clevit_jax.rotation import RotationKernel
+from clevit_jax.view_config import KINDS, ViewConfig
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -218,13 +219,16 @@ def test_erase_puts_0_in_the_box(box):
     np.testing.assert_array_equal(views.erase(jnp.asarray(image), jnp.array(box)), expected)
 
 
-def test_shuffle_puts_parts_in_order():
-    image, order = noise(6, 9, 3), np.random.RandomState(1).permutation(9)
+@pytest.mark.parametrize("parts", [3, 5])  # by choices, and by a gather
+def test_shuffle_puts_parts_in_order(parts):
+    image = noise(2 * parts, 3 * parts, 3)
+    order = np.random.RandomState(1).permutation(parts * parts)
+    assert (order.size > views.SELECTED_PARTS) == (parts == 5)
     expected = np.zeros_like(image)
     for place, part in enumerate(order):
-        (y, x), (v, u) = divmod(place, 3), divmod(part, 3)
+        (y, x), (v, u) = divmod(place, parts), divmod(part, parts)
         expected[2 * y : 2 * y + 2, 3 * x : 3 * x + 3] = image[2 * v : 2 * v + 2, 3 * u : 3 * u + 3]
-    ours = views.shuffle_parts(jnp.asarray(image), jnp.asarray(order), parts=3)
+    ours = views.shuffle_parts(jnp.asarray(image), jnp.asarray(order), parts=parts)
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -263,7 +267,7 @@ def images() -> np.ndarray:
 @jit
 def make_kinds(keys: jax.Array, images: jax.Array) -> dict[str, tuple[jax.Array, Any]]:
     """Anchors and positives of each kind, in one program: compiling them is what costs."""
-    configs = {kind: ViewConfig(kind=kind, size=32) for kind in views.KINDS}
+    configs = {kind: ViewConfig(kind=kind, size=32) for kind in KINDS}
     return {kind: views.make_views(keys, images, config=c) for kind, c in configs.items()}
 
 
@@ -420,9 +424,9 @@ def test_key_comes_first_and_options_are_keyword_only():
         for name, function in vars(views).items()
         if not name.startswith("_")
         and not inspect.isclass(function)
-        and getattr(function, "__module__", None) == views.__name__
+        and getattr(function, "__module__", None) in (views.__name__, cropping.__name__)
     }
-    assert len(functions) == 18
+    assert len(functions) == 19
     for name, function in functions.items():
         parameters = list(inspect.signature(function).parameters.values())
         if name.startswith("random_") or name == "make_views":
@@ -445,6 +449,7 @@ def test_key_comes_first_and_options_are_keyword_only():
         ({"erase_area": (0.1, 2)}, "views.erase_area is"),
         ({"erase_ratio": (1,)}, "views.erase_ratio is"),
         ({"brightness": -0.1}, "views.brightness is -0.1; it must lie in 0..1"),
+        ({"degrees": 41, "kernel": RotationKernel()}, "the kernel turns by 40.0 at most"),
         ({"degrees": 181}, "views.degrees is 181"),
         ({"flip": 1.5}, "views.flip is 1.5"),
     ],

@@ -1,0 +1,120 @@
+"""The rotation's kernel for TPUs against its gather, bit by bit, and the views made with it."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clevit_jax import cropping, rotation, views
+from clevit_jax.rotation import RotationKernel
+from clevit_jax.view_config import KINDS, ViewConfig
+
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}  # compiling is what costs
+jit = functools.partial(jax.jit, compiler_options=QUICK)
+ANGLES = np.float32([0, 0.001, -0.4, 3.21, -7.3, 14.9, 15, -15, 29.3, 40, -40])
+SMALL = ViewConfig(size=24, kernel=RotationKernel(interpret=True))
+
+
+def images(number: int, side: int) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (number, side, side, 3), np.uint8)
+
+
+def planes(turned: np.ndarray, size: int) -> np.ndarray:
+    """[N, S, S, C] -> [N, C, R, P] with numbers beyond the image that no pixel may take."""
+    rows, columns = rotation.padded(size)
+    spare = ((0, 0), (0, 0), (0, rows - size), (0, columns - size))
+    return np.pad(turned.transpose(0, 3, 1, 2), spare, constant_values=-7)
+
+
+# One, two and three tiles of 128 lanes; of sizes that fill whole tiles and that do not.
+@pytest.mark.parametrize("size", [1, 60, 128, 131, 300])
+def test_the_kernel_picks_what_the_gather_picks(size):
+    angles = np.repeat(ANGLES if size < 300 else np.float32([15, -15, 40]), 2)
+    flipped = np.arange(len(angles)) % 2 == 1
+    picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
+    image = np.random.RandomState(0).rand(len(angles), size, size, 3).astype(np.float32)
+    expected = jit(jax.vmap(rotation.gather))(image, picks)
+    kernel = functools.partial(rotation.kernel, size=size, interpret=True)
+    ours = jit(kernel)(planes(image, size), picks)[..., :size, :size]
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(ours), 1, -1), expected)
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (32, 32)])
+def test_flipped_picks_are_those_of_the_turned_image_flipped(shape):
+    image = np.random.RandomState(1).rand(*shape, 3).astype(np.float32)
+    for angle in (-15.0, 0.0, 7.3, 100.0):
+        turned = views.flip_horizontal(views.rotate(jnp.asarray(image), angle))
+        ours = rotation.gather(jnp.asarray(image), rotation.picks(angle, True, shape=shape))
+        np.testing.assert_array_equal(ours, turned)
+
+
+def test_two_tables_hold_every_pixel_at_448():
+    """What the kernel rests on, at the recipe's size and up to its steepest angle."""
+    size = 448
+    row, column = np.mgrid[:size, :size].astype(np.int32)
+    for angle in np.linspace(-rotation.STEEPEST, rotation.STEEPEST, 81, dtype=np.float32):
+        for flipped in (False, True):
+            at = rotation.picks(angle, flipped, shape=(size, size))
+            e_at = np.asarray(rotation._table(at))
+            at = np.asarray(at)
+            y = (at[0] + at[1] * column + at[2] * row) >> 16
+            x = (at[3] + at[4] * column + at[5] * row) >> 16
+            table = x - ((e_at[0] + e_at[1] * column + e_at[2] * y) >> 16)
+            assert set(np.unique(table)) <= {0, 1}, (angle, flipped)
+
+
+def test_crop_in_planes_is_the_crop():
+    image = images(1, 60)[0]
+    flat = jnp.asarray(image.transpose(2, 0, 1), jnp.bfloat16)
+    for box in ((0, 0, 60, 60), (7, 11, 52, 40), (20, 20, 9, 33), (59, 59, 1, 1)):
+        ours = cropping.crop_planes(flat, jnp.array(box), size=31)
+        assert ours.shape == (3, 32, 128)
+        expected = views.crop(jnp.asarray(image / np.float32(255)), jnp.array(box), size=31)
+        inner = np.asarray(ours[:, :31, :31]).transpose(1, 2, 0)
+        np.testing.assert_allclose(inner, expected, atol=5e-7, rtol=0)
+
+
+@jit
+def make_both(keys: jax.Array, images: jax.Array) -> list[tuple[Any, Any]]:
+    """The views of each kind, with the kernel and without."""
+    made = []
+    for kind in KINDS:
+        ours = dataclasses.replace(SMALL, kind=kind)
+        plain = dataclasses.replace(ours, kernel=None)
+        made.append(tuple(views.make_views(keys, images, config=c) for c in (ours, plain)))
+    return made
+
+
+def test_views_are_the_same_with_the_kernel():
+    keys = jax.random.split(jax.random.key(3), 6)
+    for ours, plain in make_both(keys, images(6, 30)):
+        assert (ours[1] is None) == (plain[1] is None)
+        for view, expected in zip(ours, plain, strict=True):
+            if view is not None:
+                np.testing.assert_allclose(view, expected, atol=5e-6, rtol=0)
+
+
+def test_each_device_turns_its_own_images():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    arguments = jax.random.split(jax.random.key(3), 4), images(4, 30)
+    config = dataclasses.replace(SMALL, kernel=RotationKernel(mesh, interpret=True))
+    divided = jax.device_put(arguments, where)
+    compiled = views.make_views.lower(*divided, config=config).compile(QUICK)
+    text = compiled.as_text()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert collective not in text
+    whole = views.make_views(*arguments, config=SMALL)
+    for ours, expected in zip(compiled(*divided), whole, strict=True):
+        assert len(ours.sharding.device_set) == 4
+        np.testing.assert_allclose(ours, expected, atol=5e-6, rtol=0)
+
+
+def test_the_kernel_fits_or_does_not():
+    assert rotation.fits(448, degrees=15, vmem=56 << 20)
+    assert not rotation.fits(448, degrees=41, vmem=56 << 20)
+    assert not rotation.fits(448, degrees=15, vmem=14 << 20)  # a v4
