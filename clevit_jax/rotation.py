@@ -13,6 +13,7 @@ column in what they pick, and e is rounded so that two tables hold them all.
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from jax.sharding import Mesh
 
 LANES, SUBLANES = 128, 8
 ONE = 65536  # in 16.16 fixed point
+MOST_PARTS = 4  # a side: each needs a bit of code of its own
 STEEPEST = 40.0  # degrees that the kernel turns by: its two tables would do up to 45
 
 
@@ -125,59 +127,32 @@ def _pick_lanes(load: Any, first: Any, lane: jax.Array, *, tiles: int) -> jax.Ar
     return picked
 
 
-def _kernel(picks_ref, source, out, tables, turned, *, size: int, channels: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What is fixed of a call of the kernel: see `kernel`."""
+
+    size: int
+    parts: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+def _kernel(numbers, source, out, tables, turned, *, shape: _Shape) -> None:
     """One image: source [C, R, P], out [C, P, P], tables and turned [2 C, P, P]."""
-    side = source.shape[-1]
+    channels, height, side = source.shape
     tiles = side // LANES
-    number = pl.program_id(0)
-    at = [picks_ref[number, i] for i in range(9)]
-    y_at, x_at, e_at = at[:3], at[3:6], at[6:]
-    sublane = jax.lax.broadcasted_iota(jnp.int32, (SUBLANES, LANES), 0)
-    lane = jax.lax.broadcasted_iota(jnp.int32, (SUBLANES, LANES), 1)
-    groups = -(-size // SUBLANES)
+    image = pl.program_id(0)
 
-    def rows_of(ref, channel, start, tile):
-        tile = pl.ds(pl.multiple_of(tile * LANES, LANES), LANES)
-        return ref[channel, pl.ds(start, SUBLANES), tile]
+    def in_pairs(step: Any) -> None:  # two at once keep the units for lanes busy
+        def pair(i: jax.Array, _: int) -> int:
+            for half in range(2):
+                step(pl.multiple_of((2 * i + half) * SUBLANES, SUBLANES))
+            return 0
 
-    def first_pass(group, _):
-        start = pl.multiple_of(group * SUBLANES, SUBLANES)
-        for block in range(tiles):
-            column = block * LANES
-            first = _first_tile(e_at, start, column, tiles=tiles, lanes=1)
-            e = _affine(e_at, start + sublane, column + lane)
-            for k in range(2):
-                lanes = jnp.clip(e + k, 0, side - 1)
-                for channel in range(channels):
-                    load = functools.partial(rows_of, source, channel, start)
-                    found = _pick_lanes(load, first, lanes, tiles=tiles)
-                    to = (pl.ds(start, SUBLANES), pl.ds(column, LANES))
-                    tables[2 * channel + k, *to] = found
-        return 0
+        jax.lax.fori_loop(0, height // (2 * SUBLANES), pair, 0)
 
-    def second_pass(group, _):
-        start = pl.multiple_of(group * SUBLANES, SUBLANES)
-        for block in range(tiles):
-            row, column = block * LANES + lane, start + sublane
-            first = _first_tile(y_at, block * LANES, start, tiles=tiles, lanes=2)
-            y, x = _affine(y_at, row, column), _affine(x_at, row, column)
-            inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
-            second = x > _affine(e_at, y, column)
-            lanes = jnp.clip(y, 0, side - 1)
-            for channel in range(channels):
-                both = [
-                    _pick_lanes(
-                        functools.partial(rows_of, turned, 2 * channel + k, start),
-                        first, lanes, tiles=tiles,
-                    )
-                    for k in range(2)
-                ]  # fmt: skip
-                found = jnp.where(inside, jnp.where(second, both[1], both[0]), 0.0)
-                tables[channel, pl.ds(start, SUBLANES), pl.ds(block * LANES, LANES)] = found
-        return 0
-
-    def transpose(origin, target, count):
-        def panel(i, _):
+    def transpose(origin: Any, target: Any, count: int) -> None:
+        def panel(i: jax.Array, _: int) -> int:
             rows = pl.ds(pl.multiple_of(i * LANES, LANES), LANES)
             for j in range(tiles):
                 columns = pl.ds(j * LANES, LANES)
@@ -187,15 +162,101 @@ def _kernel(picks_ref, source, out, tables, turned, *, size: int, channels: int)
 
         jax.lax.fori_loop(0, tiles, panel, 0)
 
-    jax.lax.fori_loop(0, groups, first_pass, 0)
+    at = [numbers[image, i] for i in range(13)]
+    in_pairs(functools.partial(_first_pass, source, tables, at[6:9]))
     transpose(tables, turned, 2 * channels)
-    jax.lax.fori_loop(0, groups, second_pass, 0)
+    move = functools.partial(_move, numbers, image, shape)
+    in_pairs(functools.partial(_second_pass, turned, tables, at, move, shape))
     transpose(tables, out, channels)
 
 
+def _iotas() -> tuple[jax.Array, jax.Array]:
+    """Sublanes and lanes of a register, int32 [8, 128]."""
+    sublane, lane = (
+        jax.lax.broadcasted_iota(jnp.int32, (SUBLANES, LANES), axis) for axis in range(2)
+    )
+    return sublane, lane
+
+
+def _load(ref: Any, channel: int, start: Any, tile: Any) -> jax.Array:
+    lanes = pl.ds(pl.multiple_of(tile * LANES, LANES), LANES)
+    return ref[channel, pl.ds(start, SUBLANES), lanes]
+
+
+def _first_pass(source: Any, tables: Any, e_at: list, start: Any) -> None:
+    """Both tables of eight source rows, of every channel."""
+    channels, _, side = source.shape
+    tiles = side // LANES
+    sublane, lane = _iotas()
+    for column in range(0, side, LANES):
+        first = _first_tile(e_at, start, column, tiles=tiles, lanes=1)
+        e = _affine(e_at, start + sublane, column + lane)
+        for k in range(2):
+            lanes = jnp.clip(e + k, 0, side - 1)
+            for channel in range(channels):
+                load = functools.partial(_load, source, channel, start)
+                found = _pick_lanes(load, first, lanes, tiles=tiles)
+                tables[2 * channel + k, pl.ds(start, SUBLANES), pl.ds(column, LANES)] = found
+
+
+def _move(numbers: Any, image: Any, shape: _Shape, start: Any, part: int) -> tuple[Any, Any]:
+    """Rows and columns to what comes to part row `part` and to the columns from `start` on."""
+    column = jnp.minimum(jax.lax.div(start, shape.size // shape.parts), shape.parts - 1)
+    place = 13 + 2 * (part * shape.parts + column)
+    return numbers[image, place], numbers[image, place + 1]
+
+
+def _second_pass(
+    turned: Any, tables: Any, at: list, move: Any, shape: _Shape, start: Any
+) -> None:  # fmt: skip
+    """Eight columns of the result, [8, P] a channel."""
+    tall = shape.size // shape.parts
+    _, lane = _iotas()
+    for row in range(0, turned.shape[-1], LANES):
+        to = (pl.ds(start, SUBLANES), pl.ds(row, LANES))
+        for part in range(row // tall, min(shape.parts, -(-(row + LANES) // tall))):
+            down, right = move(start, part)
+            begin = pl.multiple_of(start + right, SUBLANES)
+            found = _finished(turned, at, shape, row + down, begin)
+            for channel, new in enumerate(found):
+                if part * tall > row:  # the part above has the first lanes
+                    new = jnp.where(row + lane >= part * tall, new, tables[channel, *to])
+                tables[channel, *to] = new
+
+
+def _finished(turned: Any, at: list, shape: _Shape, top: Any, left: Any) -> list[jax.Array]:
+    """Turned, normalised and erased: the columns from `left` on, the rows from `top` on, [8, 128].
+
+    One array a channel.
+    """
+    y_at, x_at, e_at, box = at[:3], at[3:6], at[6:9], at[9:]
+    sublane, lane = _iotas()
+    side = turned.shape[-1]
+    tiles = side // LANES
+    row, column = top + lane, left + sublane
+    first = _first_tile(y_at, top, left, tiles=tiles, lanes=2)
+    y, x = _affine(y_at, row, column), _affine(x_at, row, column)
+    inside = (y >= 0) & (y < shape.size) & (x >= 0) & (x < shape.size)
+    second = x > _affine(e_at, y, column)
+    erased = (row >= box[0]) & (row < box[0] + box[2])
+    erased &= (column >= box[1]) & (column < box[1] + box[3])
+    lanes = jnp.clip(y, 0, side - 1)
+    result = []
+    for channel, (mean, deviation) in enumerate(zip(shape.mean, shape.deviation, strict=True)):
+        none, one = (
+            _pick_lanes(
+                functools.partial(_load, turned, 2 * channel + k, left), first, lanes, tiles=tiles
+            )
+            for k in range(2)
+        )
+        found = jnp.where(inside, jnp.where(second, one, none), 0.0)
+        result.append(jnp.where(erased, 0.0, (found - mean) * (1 / deviation)))
+    return result
+
+
 def padded(size: int) -> tuple[int, int]:
-    """Rows and columns, R and P, of the planes of an image of `size` pixels a side: whole tiles."""
-    return -(-size // SUBLANES) * SUBLANES, -(-size // LANES) * LANES
+    """Rows and columns, R and P, of the planes of an image of `size` pixels a side."""
+    return -(-size // (2 * SUBLANES)) * 2 * SUBLANES, -(-size // LANES) * LANES
 
 
 def _memory(size: int, channels: int = 3) -> int:
@@ -211,27 +272,43 @@ def fits(size: int, *, degrees: float, vmem: int) -> bool:
     return degrees <= STEEPEST and _memory(size) <= vmem
 
 
-def kernel(planes: jax.Array, picks: jax.Array, *, size: int, interpret: bool) -> jax.Array:
-    """What `gather` makes, of square images that lie in planes; on TPUs.
+def movable(size: int, parts: int) -> bool:
+    """Whether the kernel can shuffle parts x parts pieces of an image of `size` pixels a side."""
+    return parts <= MOST_PARTS and size % parts == 0 and (size // parts) % SUBLANES == 0
+
+
+def kernel(
+    planes: jax.Array, picks: jax.Array, boxes: jax.Array, orders: jax.Array, *, size: int,
+    mean: tuple[float, ...], deviation: tuple[float, ...], interpret: bool = False,
+) -> jax.Array:  # fmt: skip
+    """What `gather` makes, of square images that lie in planes; then what comes after it. For TPUs.
 
     Args:
         planes: float32 [N, C, R, P], R and P as `padded` says; what lies beyond `size` is finite.
         picks: int32 [N, 6], of `picks` for angles of at most `STEEPEST` degrees.
+        boxes: int32 [N, 4], top, left, height and width of what is 0 in the end.
+        orders: int32 [N, parts * parts]; then part `order[i]` is put at place i, as `movable` says.
         size: pixels a side of an image.
+        mean, deviation: of the C channels, for normalising before that.
         interpret: see `RotationKernel`.
 
     Returns:
         float32 [N, C, P, P]; what lies beyond `size` is of no use.
     """
     number, channels, height, side = planes.shape
-    at = jnp.concatenate([picks, jax.vmap(_table)(picks)], axis=1)  # [N, 9]
+    parts = math.isqrt(orders.shape[1])
+    place = jnp.arange(parts * parts, dtype=jnp.int32)[None, :]
+    moves = jnp.stack([orders // parts - place // parts, orders % parts - place % parts], axis=-1)
+    moves = (moves * (size // parts)).reshape(number, -1)
+    # [N, 13 + 2 parts * parts]: picks, table, box, moves.
+    numbers = jnp.concatenate([picks, jax.vmap(_table)(picks), boxes, moves], axis=1)
     source, target = (
         pl.BlockSpec((None, channels, rows, side), lambda n: (n, 0, 0, 0))
         for rows in (height, side)
     )
     scratch = pltpu.VMEM((2 * channels, side, side), jnp.float32)
     return pl.pallas_call(
-        functools.partial(_kernel, size=size, channels=channels),
+        functools.partial(_kernel, shape=_Shape(size, parts, mean, deviation)),
         grid=(number,),
         in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), source],
         out_specs=target,
@@ -246,4 +323,4 @@ def kernel(planes: jax.Array, picks: jax.Array, *, size: int, interpret: bool) -
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",), vmem_limit_bytes=_memory(size, channels)
         ),
-    )(at, planes)
+    )(numbers, planes)

@@ -24,7 +24,6 @@ from clevit_jax.view_config import ERASING_KINDS, SHUFFLING_KINDS, ViewConfig
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-SELECTED_PARTS = 16  # as many are shuffled by choices; each passes over the image once
 BOX_TRIES = 10  # torchvision's, for the crop and for the erased box
 
 
@@ -199,15 +198,7 @@ def shuffle_parts(image: jax.Array, order: jax.Array, *, parts: int) -> jax.Arra
         raise ValueError(f"{parts} parts do not divide an image of {height}x{width} pixels.")
     tall, wide = height // parts, width // parts
     grid = image.reshape(parts, tall, parts, wide, channels).swapaxes(1, 2)
-    pieces = grid.reshape(parts * parts, tall, wide, channels)
-    if parts * parts > SELECTED_PARTS:
-        pieces = pieces[order]
-    else:  # the same by choices alone, which are cheaper on a TPU than a gather
-        chosen = jnp.zeros_like(pieces)
-        for number in range(parts * parts):
-            here = (order == number)[:, None, None, None]
-            chosen = jnp.where(here, pieces[number], chosen)
-        pieces = chosen
+    pieces = grid.reshape(parts * parts, tall, wide, channels)[order]
     grid = pieces.reshape(parts, parts, tall, wide, channels).swapaxes(1, 2)
     return grid.reshape(height, width, channels)
 
@@ -269,29 +260,33 @@ def _views_by_kernel(
     planes, picks = jax.vmap(common)(
         example_keys[:, :count], images.transpose(0, 3, 1, 2).astype(jnp.bfloat16)
     )
-    turned = rotation.kernel(
-        planes.reshape(-1, *planes.shape[2:]), picks.reshape(-1, 6), size=config.size,
-        interpret=config.kernel.interpret,
+    # Erased and shuffled in the same kernel: an anchor by an empty box and in its own order.
+    number, shuffled = len(keys), config.kind in SHUFFLING_KINDS
+    parts = config.parts if shuffled and rotation.movable(config.size, config.parts) else 1
+    boxes = jnp.zeros((number, count, 4), jnp.int32)
+    orders = jnp.broadcast_to(jnp.arange(parts * parts), (number, count, parts * parts))
+    if config.kind in ERASING_KINDS:
+        draw = functools.partial(
+            random_erase_box, height=config.size, width=config.size,
+            area=config.erase_area, ratio=config.erase_ratio,
+        )  # fmt: skip
+        boxes = boxes.at[:, 1].set(jax.vmap(draw)(example_keys[:, 2]))
+    if parts > 1:
+        draw = functools.partial(jax.random.permutation, x=parts * parts)
+        orders = orders.at[:, 1].set(jax.vmap(draw)(example_keys[:, 3]))
+    views = rotation.kernel(
+        planes.reshape(-1, *planes.shape[2:]), picks.reshape(-1, 6), boxes.reshape(-1, 4),
+        orders.reshape(number * count, -1), size=config.size, interpret=config.kernel.interpret,
+        mean=tuple(IMAGENET_MEAN.tolist()), deviation=tuple(IMAGENET_STD.tolist()),
     )[..., : config.size, : config.size]  # fmt: skip
-    views = normalize(turned.transpose(0, 2, 3, 1))
-    views = views.reshape(-1, count, *views.shape[1:])  # [B, count, size, size, 3]
+    views = views.transpose(0, 2, 3, 1).reshape(number, count, config.size, config.size, 3)
     if config.kind == "base":
         return views[:, 0], None
-    finish = jax.vmap(functools.partial(_finish_positive, config=config))
-    return views[:, 0], finish(example_keys[:, 2], example_keys[:, 3], views[:, 1])
-
-
-def _finish_positive(
-    erase_key: jax.Array, shuffle_key: jax.Array, positive: jax.Array, *, config: ViewConfig
-) -> jax.Array:
-    """What a positive has beyond an anchor: erased and shuffled, as its kind says."""
-    if config.kind in ERASING_KINDS:
-        positive = random_erase(
-            erase_key, positive, area=config.erase_area, ratio=config.erase_ratio
-        )
-    if config.kind in SHUFFLING_KINDS:
-        positive = random_shuffle_parts(shuffle_key, positive, parts=config.parts)
-    return positive
+    positives = views[:, 1]
+    if shuffled and parts != config.parts:
+        shuffle = functools.partial(random_shuffle_parts, parts=config.parts)
+        positives = jax.vmap(shuffle)(example_keys[:, 3], positives)
+    return views[:, 0], positives
 
 
 def _example_views(
@@ -308,7 +303,13 @@ def _example_views(
     anchor, positive = jax.vmap(common, in_axes=(0, None))(
         jnp.stack([anchor_key, positive_key]), image
     )
-    return anchor, _finish_positive(erase_key, shuffle_key, positive, config=config)
+    if config.kind in ERASING_KINDS:
+        positive = random_erase(
+            erase_key, positive, area=config.erase_area, ratio=config.erase_ratio
+        )
+    if config.kind in SHUFFLING_KINDS:
+        positive = random_shuffle_parts(shuffle_key, positive, parts=config.parts)
+    return anchor, positive
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -38,8 +38,11 @@ def test_the_kernel_picks_what_the_gather_picks(size):
     picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
     image = np.random.RandomState(0).rand(len(angles), size, size, 3).astype(np.float32)
     expected = jit(jax.vmap(rotation.gather))(image, picks)
-    kernel = functools.partial(rotation.kernel, size=size, interpret=True)
-    ours = jit(kernel)(planes(image, size), picks)[..., :size, :size]
+    kernel = functools.partial(
+        rotation.kernel, size=size, mean=(0.0,) * 3, deviation=(1.0,) * 3, interpret=True
+    )
+    nothing = np.zeros((len(angles), 4), np.int32), np.zeros((len(angles), 1), np.int32)
+    ours = jit(kernel)(planes(image, size), picks, *nothing)[..., :size, :size]
     np.testing.assert_array_equal(np.moveaxis(np.asarray(ours), 1, -1), expected)
 
 
@@ -80,10 +83,11 @@ def test_crop_in_planes_is_the_crop():
 
 @jit
 def make_both(keys: jax.Array, images: jax.Array) -> list[tuple[Any, Any]]:
-    """The views of each kind, with the kernel and without."""
+    """The views with the kernel and without: of each kind, and parts that it does not shuffle."""
     made = []
-    for kind in KINDS:
-        ours = dataclasses.replace(SMALL, kind=kind)
+    for kind, size, parts in [*((kind, 32, 2) for kind in KINDS), ("full", 30, 3)]:
+        ours = dataclasses.replace(SMALL, kind=kind, size=size, parts=parts)
+        assert rotation.movable(size, parts) == (size == 32)
         plain = dataclasses.replace(ours, kernel=None)
         made.append(tuple(views.make_views(keys, images, config=c) for c in (ours, plain)))
     return made
@@ -118,3 +122,22 @@ def test_the_kernel_fits_or_does_not():
     assert rotation.fits(448, degrees=15, vmem=56 << 20)
     assert not rotation.fits(448, degrees=41, vmem=56 << 20)
     assert not rotation.fits(448, degrees=15, vmem=14 << 20)  # a v4
+
+
+@pytest.mark.parametrize(("size", "parts"), [(192, 3), (144, 2), (32, 4)])
+def test_the_kernel_erases_and_shuffles(size, parts):
+    """Parts whose edges lie within a tile of lanes, too."""
+    random = np.random.RandomState(4)
+    image = random.rand(3, size, size, 3).astype(np.float32) + 1
+    boxes = np.int32([[0, 0, 0, 0], [5, 9, size // 2, 20], [size - 9, 3, 9, size - 3]])
+    orders = np.int32([random.permutation(parts * parts) for _ in boxes])
+    angles, flipped = np.float32([0, 12, -15]), np.array([False, True, False])
+    picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
+    kernel = functools.partial(
+        rotation.kernel, size=size, mean=(0.5, 1.0, 1.5), deviation=(0.5, 1.0, 2.0), interpret=True
+    )
+    ours = jit(kernel)(planes(image, size), picks, boxes, orders)[..., :size, :size]
+    expected = (np.asarray(jax.vmap(rotation.gather)(image, picks)) - [0.5, 1.0, 1.5]) / [0.5, 1, 2]
+    erased = jax.vmap(views.erase)(jnp.asarray(expected, jnp.float32), boxes)
+    shuffled = jax.vmap(functools.partial(views.shuffle_parts, parts=parts))(erased, orders)
+    np.testing.assert_allclose(np.moveaxis(np.asarray(ours), 1, -1), shuffled, atol=1e-6, rtol=0)

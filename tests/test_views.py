@@ -219,16 +219,13 @@ def test_erase_puts_0_in_the_box(box):
     np.testing.assert_array_equal(views.erase(jnp.asarray(image), jnp.array(box)), expected)
 
 
-@pytest.mark.parametrize("parts", [3, 5])  # by choices, and by a gather
-def test_shuffle_puts_parts_in_order(parts):
-    image = noise(2 * parts, 3 * parts, 3)
-    order = np.random.RandomState(1).permutation(parts * parts)
-    assert (order.size > views.SELECTED_PARTS) == (parts == 5)
+def test_shuffle_puts_parts_in_order():
+    image, order = noise(6, 9, 3), np.random.RandomState(1).permutation(9)
     expected = np.zeros_like(image)
     for place, part in enumerate(order):
-        (y, x), (v, u) = divmod(place, parts), divmod(part, parts)
+        (y, x), (v, u) = divmod(place, 3), divmod(part, 3)
         expected[2 * y : 2 * y + 2, 3 * x : 3 * x + 3] = image[2 * v : 2 * v + 2, 3 * u : 3 * u + 3]
-    ours = views.shuffle_parts(jnp.asarray(image), jnp.asarray(order), parts=parts)
+    ours = views.shuffle_parts(jnp.asarray(image), jnp.asarray(order), parts=3)
     np.testing.assert_array_equal(ours, expected)
 
 
