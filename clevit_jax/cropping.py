@@ -41,7 +41,9 @@ def crop(image: jax.Array, box: jax.Array, *, size: int) -> jax.Array:
 
 
 def crop_planes(image: jax.Array, box: jax.Array, *, size: int) -> jax.Array:
-    """`crop` of 8-bit pixels, in planes and with fewer products; to rounding the same.
+    """`crop` of 8-bit pixels, in planes, with fewer products on a TPU: 5 in place of 12.
+
+    There the lines are cut to 16 bits: to 1e-5 the same. Elsewhere it is the same to rounding.
 
     Args:
         image: bfloat16 [C, H, W], whole numbers in 0..255.
@@ -63,7 +65,11 @@ def crop_planes(image: jax.Array, box: jax.Array, *, size: int) -> jax.Array:
         "yh,chw->cyw", rows, jnp.concatenate([image, image], axis=1),
         preferred_element_type=jnp.float32,
     )  # fmt: skip
-    columns = _resize_weights(left, width, size=size, pixels=image.shape[2])
+    lines = lines / total[None, :, None]
+    columns = _triangles(left, width, size=size, pixels=image.shape[2])
+    total = jnp.pad(columns.sum(axis=1), columns_spare, constant_values=1)  # [P]
     columns = jnp.pad(columns, (columns_spare, (0, 0)))  # [P, W]
-    highest = jax.lax.Precision.HIGHEST
-    return jnp.einsum("cyw,xw->cyx", lines / total[None, :, None], columns, precision=highest)
+    return (
+        jnp.einsum("cyw,xw->cyx", lines, columns, precision=jax.lax.Precision.HIGH)
+        / total[None, None, :]
+    )

@@ -138,9 +138,8 @@ class _Shape:
 
 
 def _kernel(numbers, source, out, tables, turned, *, shape: _Shape) -> None:
-    """One image: source [C, R, P], out [C, P, P], tables and turned [2 C, P, P]."""
-    channels, height, side = source.shape
-    tiles = side // LANES
+    """One image: source [C, R, P], out [C, S, S], tables and turned [2 C, P, P]."""
+    height = source.shape[1]
     image = pl.program_id(0)
 
     def in_pairs(step: Any) -> None:  # two at once keep the units for lanes busy
@@ -151,23 +150,33 @@ def _kernel(numbers, source, out, tables, turned, *, shape: _Shape) -> None:
 
         jax.lax.fori_loop(0, height // (2 * SUBLANES), pair, 0)
 
-    def transpose(origin: Any, target: Any, count: int) -> None:
-        def panel(i: jax.Array, _: int) -> int:
-            rows = pl.ds(pl.multiple_of(i * LANES, LANES), LANES)
-            for j in range(tiles):
-                columns = pl.ds(j * LANES, LANES)
-                for n in range(count):
-                    target[n, columns, rows] = origin[n, rows, columns].T
-            return 0
-
-        jax.lax.fori_loop(0, tiles, panel, 0)
-
     at = [numbers[image, i] for i in range(13)]
     in_pairs(functools.partial(_first_pass, source, tables, at[6:9]))
-    transpose(tables, turned, 2 * channels)
+    _transpose(tables, turned)
     move = functools.partial(_move, numbers, image, shape)
     in_pairs(functools.partial(_second_pass, turned, tables, at, move, shape))
-    transpose(tables, out, channels)
+    _transpose(tables, out)
+
+
+def _transpose(origin: Any, target: Any) -> None:
+    """Target [C, H, W] out of the first channels and the corner [W, H] of the origin."""
+    channels, height, width = target.shape
+
+    def panel(start: Any, columns: int) -> None:
+        for top in range(0, height, LANES):
+            rows = min(LANES, height - top)
+            for n in range(channels):
+                block = origin[n, pl.ds(start, LANES), pl.ds(top, LANES)].T
+                target[n, pl.ds(top, rows), pl.ds(start, columns)] = block[:rows, :columns]
+
+    def whole(i: jax.Array, _: int) -> int:
+        panel(pl.multiple_of(i * LANES, LANES), LANES)
+        return 0
+
+    if width >= LANES:
+        jax.lax.fori_loop(0, width // LANES, whole, 0)
+    if width % LANES:
+        panel(width // LANES * LANES, width % LANES)
 
 
 def _iotas() -> tuple[jax.Array, jax.Array]:
@@ -293,18 +302,19 @@ def kernel(
         interpret: see `RotationKernel`.
 
     Returns:
-        float32 [N, C, P, P]; what lies beyond `size` is of no use.
+        float32 [N, C, size, size].
     """
-    number, channels, height, side = planes.shape
+    number, channels, _, side = planes.shape
     parts = math.isqrt(orders.shape[1])
     place = jnp.arange(parts * parts, dtype=jnp.int32)[None, :]
     moves = jnp.stack([orders // parts - place // parts, orders % parts - place % parts], axis=-1)
     moves = (moves * (size // parts)).reshape(number, -1)
     # [N, 13 + 2 parts * parts]: picks, table, box, moves.
     numbers = jnp.concatenate([picks, jax.vmap(_table)(picks), boxes, moves], axis=1)
+    result = jax.ShapeDtypeStruct((number, channels, size, size), planes.dtype)
     source, target = (
-        pl.BlockSpec((None, channels, rows, side), lambda n: (n, 0, 0, 0))
-        for rows in (height, side)
+        pl.BlockSpec((None, *shape[1:]), lambda n: (n, 0, 0, 0))
+        for shape in (planes.shape, result.shape)
     )
     scratch = pltpu.VMEM((2 * channels, side, side), jnp.float32)
     return pl.pallas_call(
@@ -312,7 +322,7 @@ def kernel(
         grid=(number,),
         in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), source],
         out_specs=target,
-        out_shape=jax.ShapeDtypeStruct((number, channels, side, side), planes.dtype),
+        out_shape=result,
         scratch_shapes=[scratch, scratch],
         name="rotation",
         interpret=interpret,

@@ -278,7 +278,7 @@ def _views_by_kernel(
         planes.reshape(-1, *planes.shape[2:]), picks.reshape(-1, 6), boxes.reshape(-1, 4),
         orders.reshape(number * count, -1), size=config.size, interpret=config.kernel.interpret,
         mean=tuple(IMAGENET_MEAN.tolist()), deviation=tuple(IMAGENET_STD.tolist()),
-    )[..., : config.size, : config.size]  # fmt: skip
+    )  # fmt: skip
     views = views.transpose(0, 2, 3, 1).reshape(number, count, config.size, config.size, 3)
     if config.kind == "base":
         return views[:, 0], None
