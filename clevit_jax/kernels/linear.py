@@ -36,7 +36,7 @@ def _qkv_forward(x_ref, w_ref, b_ref, qkv_ref, *, grid: Grid):
 
         rows.for_parts(w_ref.shape[1], PART, part_body)
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def _qkv_backward(x_ref, dresidual_ref, w_ref, *others, grid: Grid):
@@ -61,7 +61,7 @@ def _qkv_backward(x_ref, dresidual_ref, w_ref, *others, grid: Grid):
         grad = layer_norm_gradient(total_ref[...], normal, inverse)
         chunk.write(dx_ref, chunk.read(dresidual_ref) + grad)
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def _projection_forward(x_ref, o_ref, scale_ref, w_ref, b_ref, y_ref, *, grid: Grid):
@@ -76,7 +76,7 @@ def _projection_forward(x_ref, o_ref, scale_ref, w_ref, b_ref, y_ref, *, grid: G
 
         rows.for_parts(w_ref.shape[1], PART, part_body)
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def _projection_backward(
@@ -95,7 +95,7 @@ def _projection_backward(
 
         rows.for_parts(w_ref.shape[0], PART, part_body)
 
-    grid.for_chunks(dy_ref.shape[-1], chunk_body)
+    grid.for_chunks(dy_ref, chunk_body)
 
 
 def qkv(x: jax.Array, w: jax.Array, b: jax.Array, *, grid: Grid) -> jax.Array:

@@ -43,7 +43,7 @@ def _forward(x_ref, w_ref, b_ref, y_ref, *, grid: Grid):
 
         rows.for_parts(w_ref.shape[1], PART, part_body)
 
-    grid.for_chunks(channels, chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def _backward(x_ref, dy_ref, w_ref, dx_ref, dw_ref, db_ref, *, grid: Grid):
@@ -66,7 +66,7 @@ def _backward(x_ref, dy_ref, w_ref, dx_ref, dw_ref, db_ref, *, grid: Grid):
         for grad, normal, corner in zip(grads, four, CORNERS, strict=True):
             chunk.write_corner(dx_ref, inverse * (grad - mean - normal * along), *corner)
 
-    grid.for_chunks(channels, chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

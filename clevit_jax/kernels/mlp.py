@@ -51,7 +51,7 @@ def _forward(
         base = chunk.read(base_ref) if later else x
         chunk.write(y_ref, base + chunk.repeat(scale_ref[...]) * total_ref[...])
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def _backward(
@@ -84,7 +84,7 @@ def _backward(
         base = chunk.read(base_ref) if later else dy
         chunk.write(dx_ref, base + layer_norm_gradient(total_ref[...], normal, inverse))
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def mlp(

@@ -17,7 +17,7 @@ def _forward(x_ref, scale_ref, shift_ref, y_ref, *, grid: Grid):
         normal, _ = normalise(chunk.read(x_ref))
         chunk.write(y_ref, normal * scale_ref[...] + shift_ref[...])
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 def _backward(x_ref, dy_ref, scale_ref, dx_ref, dscale_ref, dshift_ref, *, grid: Grid):
@@ -28,7 +28,7 @@ def _backward(x_ref, dy_ref, scale_ref, dx_ref, dscale_ref, dshift_ref, *, grid:
         dshift_ref[...] += column_sums(dy)
         chunk.write(dx_ref, normalise_gradient(dy * scale_ref[...], normal, inverse))
 
-    grid.for_chunks(x_ref.shape[-1], chunk_body)
+    grid.for_chunks(x_ref, chunk_body)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

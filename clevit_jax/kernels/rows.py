@@ -23,7 +23,8 @@ from clevit_jax.kernels.arithmetic import LANES, SUBLANES
 
 ROWS = 768  # of a chunk, at most: enough to fill the matrix units, few enough for the registers
 STEP_ROWS = 1024  # of a step, at most, when it could take more lines
-UNROLLED = 256  # channels up to which chunks are no loop: one's little work hides in the other's
+# Channels up to which chunks of 16 bits are no loop: one's little work hides in the other's.
+UNROLLED = 256
 IMAGES = 48  # of a step, at most
 
 
@@ -97,13 +98,13 @@ class Grid:
         """Of a piece."""
         return math.prod(self.chunk) * self.images
 
-    def for_chunks(self, channels: int, body: Callable[["Chunk"], None]) -> None:
-        """Goes over a step, piece by piece, of tokens of so many channels."""
+    def for_chunks(self, tokens: Any, body: Callable[["Chunk"], None]) -> None:
+        """Goes over a step, piece by piece; `tokens` is the reference to one of its blocks."""
         lines, columns = self.chunk
         across = self.width // columns
         count = self.lines // lines * across
         # Where lines are rolled, places must be known: a piece across the edge is in two.
-        if self.roll or channels <= UNROLLED:
+        if self.roll or (tokens.dtype.itemsize == 2 and tokens.shape[-1] <= UNROLLED):
             for i in range(count):
                 body(Chunk(self, i // across * lines, i % across * columns))
             return
