@@ -16,7 +16,7 @@ from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.window_attention import relative_position_index, shift_mask
 
 FAST = KernelConfig(interpret=True)
-SMALL = dataclasses.replace(FAST, vmem=950_000)  # too little for what a step would take at once
+SMALL = dataclasses.replace(FAST, vmem=1_100_000)  # too little for what a step would take at once
 
 
 def make_config(**changes):
@@ -37,23 +37,25 @@ def random_params(config):
     )
 
 
-def run(config, params, batch):
-    """Features, logits and gradients of a weighted sum of the logits."""
+@functools.cache
+def compiled(config):
     graphdef = swin.abstract_swin(config)[0]
-    images = jax.random.normal(jax.random.key(1), (batch, config.image_size, config.image_size, 3))
-    noise = jax.random.uniform(jax.random.key(2), (batch, config.num_drop_paths))
-    weights = jax.random.normal(jax.random.key(3), (batch, config.num_classes))
 
-    @jax.jit
-    def both(params):
-        def loss(params):
-            logits, features = nnx.merge(graphdef, params)(images, drop_path_noise=noise)
-            return (logits * weights).sum(), features
+    def loss(params, images, noise, weights):
+        logits, features = nnx.merge(graphdef, params)(images, drop_path_noise=noise)
+        return (logits * weights).sum(), features
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
+
+def run(config, params, batch, seed=0):
+    """Features, and the gradient of a weighted sum of the logits."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    images = jax.random.normal(keys[0], (batch, config.image_size, config.image_size, 3))
+    noise = jax.random.uniform(keys[1], (batch, config.num_drop_paths))
+    weights = jax.random.normal(keys[2], (batch, config.num_classes))
     with jax.default_matmul_precision("highest"):
-        (_, features), grads = both(params)
+        (_, features), grads = compiled(config)(params, images, noise, weights)
     return features, grads
 
 
@@ -86,15 +88,21 @@ def test_equal_to_the_plain_path(changes, batch):
 
 
 def test_bfloat16_is_no_farther_from_the_truth_than_the_plain_path():
+    """Root mean square over four batches, for one alone is a draw of rounding errors."""
     config = make_config(dtype=jnp.bfloat16, embed_dim=128, num_heads=(4,))
     plain = dataclasses.replace(config, kernels=None)
     params = random_params(config)
-    truth = run(dataclasses.replace(plain, dtype=jnp.float32), params, 8)
-    fast, slow = run(config, params, 8), run(plain, params, 8)
-    for (path, a), b, right in zip(
-        jax.tree.leaves_with_path(fast), jax.tree.leaves(slow), jax.tree.leaves(truth), strict=True
-    ):
-        assert distance(a, right) <= 1.1 * distance(b, right) + 1e-6, jax.tree_util.keystr(path)
+    squares = {}
+    for seed in range(4):
+        truth = run(dataclasses.replace(plain, dtype=jnp.float32), params, 8, seed)
+        fast, slow = run(config, params, 8, seed), run(plain, params, 8, seed)
+        for (path, right), *both in zip(
+            jax.tree.leaves_with_path(truth), *map(jax.tree.leaves, (fast, slow)), strict=True
+        ):
+            squares.setdefault(path, []).append([distance(x, right) ** 2 for x in both])
+    for path, found in squares.items():
+        ours, theirs = np.sqrt(np.mean(found, 0))
+        assert ours <= 1.1 * theirs + 1e-6, jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize(("data", "fsdp"), [(4, 1), (2, 2)])

@@ -180,7 +180,7 @@ def vmem_bytes(channels: int, inner: int, itemsize: int, grid: Grid, *, together
     forward = channels * 3 * inner * itemsize
     gradient = channels * together * inner * (itemsize + 4)
     blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
-    return max(
-        forward + blocks * (channels + 3 * inner),
-        gradient + blocks * (3 * channels + together * inner),
-    )
+    values = 4 * grid.rows * channels * 4  # of a chunk, in float32
+    forward += blocks * (channels + 3 * inner)
+    gradient += blocks * (3 * channels + together * inner)
+    return max(forward, gradient) + values

@@ -150,4 +150,5 @@ def vmem_bytes(channels: int, itemsize: int, grid: Grid, *, parts: int) -> int:
     """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
     hidden = 4 * channels // parts
     blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
-    return 2 * channels * hidden * (itemsize + 4) + blocks * (4 * channels + hidden)
+    values = 5 * grid.rows * channels * 4  # of a chunk, in float32
+    return 2 * channels * hidden * (itemsize + 4) + blocks * 4 * channels + values
