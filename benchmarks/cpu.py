@@ -45,6 +45,8 @@ def compare(args: argparse.Namespace) -> int:
         for _ in range(args.rounds):
             for name, contestant in contestants.items():
                 seconds[name].append(statistics.median(contestant.time()["seconds"]))
+            latest = ", ".join(f"{name} {times[-1]:.3f} s" for name, times in seconds.items())
+            print(latest, file=sys.stderr, flush=True)  # for a run that is cut short
         show(args, seconds, {name: child.reply["ready"] for name, child in contestants.items()})
     finally:
         for contestant in contestants.values():
