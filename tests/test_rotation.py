@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from clevit_jax import cropping, rotation, views
+from clevit_jax import cropping, program, rotation, sharding, views
+from clevit_jax.experiment import Plan
 from clevit_jax.rotation import RotationKernel
 from clevit_jax.view_config import KINDS, ViewConfig
 
@@ -141,3 +143,31 @@ def test_the_kernel_erases_and_shuffles(size, parts):
     erased = jax.vmap(views.erase)(jnp.asarray(expected, jnp.float32), boxes)
     shuffled = jax.vmap(functools.partial(views.shuffle_parts, parts=parts))(erased, orders)
     np.testing.assert_allclose(np.moveaxis(np.asarray(ours), 1, -1), shuffled, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "degrees", "platform", "expected"),
+    [
+        ("auto", 15.0, "tpu", True),
+        ("auto", 15.0, "cpu", False),
+        ("xla", 15.0, "tpu", False),
+        ("auto", 90.0, "tpu", False),  # the gather turns by any angle
+    ],
+)
+def test_tpus_take_the_kernel(monkeypatch, kernels, degrees, platform, expected):
+    taken = []
+    make = program.make_train_step
+    monkeypatch.setattr(
+        program, "make_train_step",
+        lambda *arguments, views, **options: (
+            taken.append(views) or make(*arguments, views=views, **options)
+        ),
+    )  # fmt: skip
+    config = tiny.get_config()
+    with config.unlocked():
+        config.model.kernels, config.views.degrees = kernels, degrees
+    mesh = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
+    program.make_program(config, mesh, num_classes=5, plan=Plan(20, 4, 1), platform=platform)
+    (view_config,) = taken
+    wanted = RotationKernel(mesh, interpret=False) if expected else None
+    assert view_config.kernel == wanted
