@@ -38,10 +38,10 @@ _TOP = flags.DEFINE_integer("top", 0, "Print so many of the costliest operations
 # Parts of a step, by what JAX says an operation comes from; the first that fits.
 PARTS = {
     "views": r"make_views|views",
-    "stage 1": r"layers\.0/blocks",
-    "stage 2": r"layers\.1/blocks",
-    "stage 3": r"layers\.2/blocks",
-    "stage 4": r"layers\.3/blocks",
+    "stage 1": r"layers\.0\)*/blocks",
+    "stage 2": r"layers\.1\)*/blocks",
+    "stage 3": r"layers\.2\)*/blocks",
+    "stage 4": r"layers\.3\)*/blocks",
     "embedding": r"patch_embed",
     "merging": r"downsample",
     "losses": r"losses",
