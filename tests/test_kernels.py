@@ -163,10 +163,12 @@ def test_bias_of_the_table_bit_by_bit(window):
 
 
 def test_what_no_kernel_fits_is_said_and_runs_plainly():
-    config = make_config(embed_dim=24, num_heads=(1,), depths=(1,))
+    """Blocks, and a merge for which there is no room."""
+    little = dataclasses.replace(FAST, vmem=1000)
+    config = make_config(embed_dim=24, num_heads=(1, 2), depths=(1, 1), kernels=little)
     assert network.describe(config, 4) == (
-        "Kernels: 0 of 1 blocks run fused; layers.blocks 0.0: no, for each has 24 channels a head, "
-        "which must be 8, 16, 32, 64 or 128; 4 images a chip are padded to 8."
+        "Kernels: 0 of 2 blocks run fused; layers.blocks 0.0, 1.0: no, for each has 24 channels a "
+        "head, which must be 8, 16, 32, 64 or 128; 4 images a chip are padded to 8."
     )
     params = random_params(config)
     features, _ = run(config, params, 4)
