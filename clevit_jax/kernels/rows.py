@@ -243,22 +243,6 @@ def call(
     """
     first, last = grid.steps
 
-    def spec(operand: Operand) -> pl.BlockSpec:
-        array = operand.array
-        if isinstance(operand, Whole):
-            # Fetched or written once: a second buffer would only take room.
-            return pl.BlockSpec(array.shape, lambda i, b: (0, 0), pipeline_mode=pl.Buffered(1))
-        if isinstance(operand, PerImage):
-            return pl.BlockSpec((grid.images, array.shape[1]), lambda i, b: (b, 0))
-        if isinstance(operand, Neighbours):
-            shape = (grid.lines, 2, grid.width, 2, grid.images, array.shape[-1])
-            return pl.BlockSpec(shape, lambda i, b: (i, 0, 0, 0, b, 0))
-        up = grid.height - grid.roll if operand.rolled else grid.height
-        return pl.BlockSpec(
-            (grid.lines, grid.width, grid.images, array.shape[-1]),
-            lambda i, b: (jax.lax.rem(i + up, grid.height) if grid.roll else i, 0, b, 0),
-        )
-
     sums = [i for i, result in enumerate(results) if isinstance(result, Whole)]
 
     def body(*refs: Any) -> None:
@@ -277,8 +261,8 @@ def call(
     return pl.pallas_call(
         body,
         grid=(first, last),
-        in_specs=[spec(operand) for operand in operands],
-        out_specs=[spec(result) for result in results],
+        in_specs=[_spec(operand, grid) for operand in operands],
+        out_specs=[_spec(result, grid) for result in results],
         out_shape=shapes,
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
         name=name,
@@ -291,6 +275,24 @@ def call(
             vmem_limit_bytes=grid.vmem,
         ),
     )(*arrays)
+
+
+def _spec(operand: Operand, grid: Grid) -> pl.BlockSpec:
+    """What a step has of an operand or result."""
+    array = operand.array
+    if isinstance(operand, Whole):
+        # Fetched or written once: a second buffer would only take room.
+        return pl.BlockSpec(array.shape, lambda i, b: (0, 0), pipeline_mode=pl.Buffered(1))
+    if isinstance(operand, PerImage):
+        return pl.BlockSpec((grid.images, array.shape[1]), lambda i, b: (b, 0))
+    if isinstance(operand, Neighbours):
+        shape = (grid.lines, 2, grid.width, 2, grid.images, array.shape[-1])
+        return pl.BlockSpec(shape, lambda i, b: (i, 0, 0, 0, b, 0))
+    up = grid.height - grid.roll if operand.rolled else grid.height
+    return pl.BlockSpec(
+        (grid.lines, grid.width, grid.images, array.shape[-1]),
+        lambda i, b: (jax.lax.rem(i + up, grid.height) if grid.roll else i, 0, b, 0),
+    )
 
 
 def like(grid: Grid, channels: int, dtype: Any) -> jax.ShapeDtypeStruct:
