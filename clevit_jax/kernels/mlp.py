@@ -2,9 +2,9 @@
 
 y = x + s (gelu(norm(x) w1 + b1) w2 + b2) on tokens [H, W, B, C], F hidden channels. The plain path
 writes the hidden activations of a block to memory four times; here they never leave the chip, and
-the gradient computes them again. Where the weights
-and their gradients are too large for the chip's own memory, the hidden channels are divided: a
-kernel for each part, which adds to the result of the one before.
+the gradient computes them again. Where the weights and their gradients are too large for the chip's
+own memory, the hidden channels are divided: a kernel for each part, which adds to the result of the
+one before.
 """
 
 import functools
@@ -28,11 +28,8 @@ from clevit_jax.kernels.rows import Grid, Tokens, Whole
 HIDDEN = 1024  # hidden channels at a time, forward; half of it backward
 
 
-def _forward(
-    x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Grid, later: bool
-):  # fmt: skip
-    base_ref = others[0] if later else x_ref
-    y_ref, total_ref = others[later:]
+def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Grid):
+    *base_refs, y_ref, total_ref = others
     exact = x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
@@ -48,17 +45,14 @@ def _forward(
             )
 
         rows.for_parts(w1_ref.shape[1], HIDDEN, part_body)
-        base = chunk.read(base_ref) if later else x
+        base = chunk.read(base_refs[0]) if base_refs else x
         chunk.write(y_ref, base + chunk.repeat(scale_ref[...]) * total_ref[...])
 
     grid.for_chunks(x_ref, chunk_body)
 
 
-def _backward(
-    x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: Grid, later: bool
-):  # fmt: skip
-    base_ref = others[0] if later else dy_ref
-    dx_ref, db1_ref, db2_ref, dw1_ref, dw2_ref, total_ref = others[later:]
+def _backward(x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: Grid):
+    *base_refs, dx_ref, db1_ref, db2_ref, dw1_ref, dw2_ref, total_ref = others
     dtype, exact = x_ref.dtype, x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
@@ -81,7 +75,7 @@ def _backward(
             dw2_ref[part, :] += product_tn(active.astype(dtype), dz)
 
         rows.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
-        base = chunk.read(base_ref) if later else dy
+        base = chunk.read(base_refs[0]) if base_refs else dy
         chunk.write(dx_ref, base + layer_norm_gradient(total_ref[...], normal, inverse))
 
     grid.for_chunks(x_ref, chunk_body)
@@ -105,7 +99,7 @@ def mlp(
     for i in range(parts):
         part, later = slice(i * hidden, (i + 1) * hidden), i > 0
         (y,) = rows.call(
-            functools.partial(_forward, later=later), "mlp_forward",
+            _forward, "mlp_forward",
             [Tokens(x), rows.per_image(scale, channels), Whole(w1[:, part].astype(x.dtype)),
              Whole(b1[None, part]), Whole(w2[part].astype(x.dtype)),
              Whole((jnp.zeros_like(b2) if later else b2)[None]), *[Tokens(y)] * later],
@@ -129,7 +123,7 @@ def mlp_gradient(
     for i in range(parts):
         part, later = slice(i * hidden, (i + 1) * hidden), i > 0
         dx, *sums = rows.call(
-            functools.partial(_backward, later=later), "mlp_backward",
+            _backward, "mlp_backward",
             [Tokens(x), Tokens(dy), rows.per_image(scale, channels),
              Whole(w1[:, part].astype(x.dtype)), Whole(b1[None, part]),
              Whole(w2[part].astype(x.dtype)), *[Tokens(dx)] * later],
