@@ -1,4 +1,4 @@
-"""Products, LayerNorm and GELU whose gradients are written by hand, for the speed of a step.
+"""Products, LayerNorm, GELU and attention whose gradients are written by hand, for speed.
 
 Left to itself, XLA on a CPU computes what the backward pass needs of a forward value once for each
 use, and transposes whole activations for the gradient of a kernel. All is computed in float32 but
@@ -134,9 +134,74 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-    wide = x.astype(jnp.float32)
+    # Behind a barrier, or XLA keeps what the forward pass computed of x instead of doing it again.
+    wide = jax.lax.optimization_barrier(x).astype(jnp.float32)
     density = jnp.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
     return ((grad.astype(jnp.float32) * (_below(wide) + wide * density)).astype(x.dtype),)
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+@jax.custom_vjp
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: Any) -> jax.Array:
+    """softmax(q k^T + bias + mask) v, for every window and head.
+
+    Args:
+        q, k, v: [B, n, h, N, D], of one dtype; q is scaled already.
+        bias: float32 [h, N, N].
+        mask: float32 [n, N, N], or None. It has no gradient.
+
+    Returns:
+        [B, n, h, N, D] in the dtype of `q`; the softmax is computed in float32.
+    """
+    return _attention_forward(q, k, v, bias, mask)[0]
+
+
+def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array, mask: Any) -> jax.Array:
+    """The softmax of `attention`, float32 [B, n, h, N, N]; its last axis sums to 1."""
+    scores = _batched(q, k, -1, -1) + bias[None, None]
+    if mask is not None:
+        scores = scores + mask[None, :, None]
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def _attention_forward(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: Any) -> Any:
+    weights = attention_weights(q, k, bias, mask)
+    out = _batched(weights.astype(v.dtype), v, -1, -2).astype(v.dtype)
+    return out, (q, k, v, weights)
+
+
+def _attention_backward(kept: Any, grad: jax.Array) -> Any:
+    q, k, v, weights = kept
+    grad_weights = _batched(grad, v, -1, -1)
+    along = (grad_weights * weights).sum(-1, keepdims=True)
+    grad_scores = weights * (grad_weights - along)
+    narrow = grad_scores.astype(q.dtype)
+    grad_q = _batched(narrow, k, -1, -2)
+    grad_k, grad_v = _over_rows(narrow, q), _over_rows(weights.astype(v.dtype), grad)
+    made = (part.astype(q.dtype) for part in (grad_q, grad_k, grad_v))
+    return *made, grad_scores.sum((0, 1)), None
+
+
+def _batched(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
+    """The product over one of the last two axes of each, accumulated in float32."""
+    over = ((a.ndim + axis_a,), (b.ndim + axis_b,))
+    batch = tuple(range(a.ndim - 2))
+    return jax.lax.dot_general(a, b, (over, (batch, batch)), preferred_element_type=jnp.float32)
+
+
+def _over_rows(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a^T b of the last two axes, [..., M, K] and [..., M, N] -> [..., K, N]."""
+
+    def transposed(a: jax.Array, b: jax.Array) -> jax.Array:
+        # XLA would take the transpose back into the product, which a CPU computes slowly.
+        return _batched(jax.lax.optimization_barrier(a.swapaxes(-1, -2)), b, -1, -2)
+
+    def direct(a: jax.Array, b: jax.Array) -> jax.Array:
+        return _batched(a, b, -2, -2)
+
+    return jax.lax.platform_dependent(a, b, cpu=transposed, default=direct)
+
+
+attention.defvjp(_attention_forward, _attention_backward)

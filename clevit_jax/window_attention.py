@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clevit_jax.gradients import attention
+
 MASKED = -100.0  # what the official code adds to a forbidden pair, not -inf
 
 
@@ -54,28 +56,12 @@ def shift_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     return np.where(different, np.float32(MASKED), np.float32(0))
 
 
-def attention_weights(
-    qkv: jax.Array, bias: jax.Array, *, num_heads: int, mask: np.ndarray | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """How much each token of a window takes from each other one.
-
-    Args:
-        qkv, bias, num_heads, mask: see `window_attention`.
-
-    Returns:
-        weights float32 [B, n, h, N, N], whose last axis sums to 1, and the values
-        [B, n, N, h, D] in the dtype of `qkv`.
-    """
-    images, windows, tokens, channels = qkv.shape
-    head_channels = channels // (3 * num_heads)
-    qkv = qkv.reshape(images, windows, tokens, 3, num_heads, head_channels)
-    q, k, v = (qkv[..., i, :, :] for i in range(3))  # each [B, n, N, h, D]
-    q = q * jnp.asarray(head_channels**-0.5, q.dtype)
-    scores = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=jnp.float32)
-    scores = scores + bias[None, None]
-    if mask is not None:
-        scores = scores + mask[None, :, None]
-    return jax.nn.softmax(scores, axis=-1), v
+def heads(qkv: jax.Array, num_heads: int) -> list[jax.Array]:
+    """Queries (scaled by D^-1/2), keys and values, each [B, n, h, N, D], of qkv [B, n, N, 3C]."""
+    shape = (*qkv.shape[:-1], num_heads, qkv.shape[-1] // (3 * num_heads))
+    q, k, v = jnp.split(qkv, 3, axis=-1)
+    q = q * jnp.asarray(shape[-1] ** -0.5, q.dtype)
+    return [x.reshape(shape).swapaxes(2, 3) for x in (q, k, v)]
 
 
 def window_attention(
@@ -92,6 +78,5 @@ def window_attention(
     Returns:
         [B, n, N, C] in the dtype of `qkv`; the softmax is computed in float32.
     """
-    weights, v = attention_weights(qkv, bias, num_heads=num_heads, mask=mask)
-    out = jnp.einsum("bnhqk,bnkhd->bnqhd", weights.astype(v.dtype), v)  # [B, n, N, h, D]
-    return out.reshape(*qkv.shape[:-1], qkv.shape[-1] // 3)
+    out = attention(*heads(qkv, num_heads), bias, mask)  # [B, n, h, N, D]
+    return out.swapaxes(2, 3).reshape(*qkv.shape[:-1], qkv.shape[-1] // 3)

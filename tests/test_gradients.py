@@ -26,6 +26,18 @@ def plain_layer_norm(x, scale, bias):
     )
 
 
+def attention(q, k, v, bias):
+    return gradients.attention(q, k, v, bias, MASK)
+
+
+def plain_attention(q, k, v, bias):
+    scores = jnp.einsum("bnhqd,bnhkd->bnhqk", q, k) + bias[None, None] + MASK[None, :, None]
+    weights = jnp.exp(scores) / jnp.exp(scores).sum(-1, keepdims=True)
+    return jnp.einsum("bnhqk,bnhkd->bnhqd", weights, v)
+
+
+MASK = np.where(np.arange(2 * 9 * 9) % 7 < 2, np.float32(-100), 0).reshape(2, 9, 9)
+FLOAT32 = {"layer_norm": (1, 2), "attention": (3,)}  # arguments that are so beside narrow ones
 CASES = {
     "product": (product, jnp.matmul, (normal(2, 3, 5, 8), normal(8, 6))),
     "layer_norm": (
@@ -34,6 +46,10 @@ CASES = {
     "gelu": (
         gradients.gelu, functools.partial(jax.nn.gelu, approximate=False),
         (np.linspace(-12, 12, 4801, dtype=np.float32),),
+    ),
+    "attention": (
+        attention, plain_attention,
+        (*(normal(4, 2, 2, 3, 9, 5)[i] for i in range(3)), normal(3, 9, 9)),
     ),
 }  # fmt: skip
 
@@ -53,9 +69,8 @@ def test_values_and_gradients(name):
 def test_bfloat16(name):
     """Values to the dtype's rounding, and each gradient in the dtype of its argument."""
     ours, plain, arguments = CASES[name]
-    narrow = [jnp.asarray(a, jnp.bfloat16) for a in arguments]
-    if name == "layer_norm":  # whose parameters and result are float32
-        narrow[1:] = arguments[1:]
+    wide = FLOAT32.get(name, ())
+    narrow = [a if i in wide else jnp.asarray(a, jnp.bfloat16) for i, a in enumerate(arguments)]
     made, pull = jax.vjp(ours, *narrow)
     assert made.dtype == (jnp.float32 if name == "layer_norm" else jnp.bfloat16)
     wanted = plain(*(jnp.asarray(a, jnp.float32) for a in narrow))
@@ -74,6 +89,20 @@ def test_each_platform_gets_its_own_product_gradient_and_both_agree():
     assert merged in traced.lower(lowering_platforms=("cpu",)).as_text()
     assert merged not in traced.lower(lowering_platforms=("tpu",)).as_text()
     assert merged not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_a_cpu_writes_the_transpose_of_attention_weights_and_other_platforms_do_not():
+    arguments = CASES["attention"][2]
+    traced = jax.jit(lambda *a: jax.vjp(attention, *a)[1](a[0])).trace(*arguments)
+    texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu", "cuda")}
+    assert texts["cpu"].count("optimization_barrier") == 2
+    assert "optimization_barrier" not in texts["tpu"] + texts["cuda"]
+
+
+def test_gelu_keeps_its_argument_alone_for_the_backward_pass():
+    x = CASES["gelu"][2][0]
+    step = jax.jit(lambda x, grad: jax.vjp(gradients.gelu, x)[1](grad) + (gradients.gelu(x),))
+    assert step.lower(x, x).compile().as_text().count(" erf(") == 2  # one would be kept
 
 
 def test_other_products_and_options_are_refused():

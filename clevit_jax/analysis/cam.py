@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from clevit_jax.gradients import attention_weights
 from clevit_jax.swin import Block, Swin, SwinConfig, abstract_swin
-from clevit_jax.window_attention import attention_weights
+from clevit_jax.window_attention import heads
 
 ROLLOUT = "rollout"
 _CAMS = ("hires_cam", "grad_cam")
@@ -149,9 +150,9 @@ def _rollout(swin: Swin, images: jax.Array, classes: jax.Array) -> jax.Array:
 def _attention(block: Block, x: jax.Array) -> jax.Array:
     """Mean over the heads of a block's attention, float32 [B, n, N, N]; rows sum to 1."""
     qkv = block.attn.qkv(block.to_windows(block.norm1(x)))
-    heads, mask = block.attn.num_heads, block.mask((x.shape[1], x.shape[2]))
-    weights, _ = attention_weights(qkv, block.attn.bias(), num_heads=heads, mask=mask)
-    return weights.mean(axis=2)
+    q, k, _ = heads(qkv, block.attn.num_heads)
+    mask = block.mask((x.shape[1], x.shape[2]))
+    return attention_weights(q, k, block.attn.bias(), mask).mean(axis=2)
 
 
 def _handed_back(block: Block, shares: jax.Array, matrix: jax.Array) -> jax.Array:
