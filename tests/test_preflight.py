@@ -7,6 +7,7 @@ What needs libtpu is in this file alone, and compiles one small model once.
 
 import importlib.util
 import json
+import math
 from unittest import mock
 
 import jax
@@ -211,18 +212,22 @@ def test_here(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("limit", [5, 9, 10, 17, 160, 161])
 @pytest.mark.parametrize("start", [1, 4, 30])
 @pytest.mark.parametrize("gives_up", [False, True])
-def test_the_largest_batch(limit, start, gives_up):
-    """Found in few tries where memory is 5 + 3 a unit, also where the compiler tells no figure."""
+@pytest.mark.parametrize("padded", [1, 4])
+def test_the_largest_batch(limit, start, gives_up, padded):
+    """Found in few tries where memory is 5 + 3 a unit, also where the compiler tells no figure.
+
+    Also where it grows in steps, because a batch is padded.
+    """
     tries = []
 
     def peak(units):
         tries.append(units)
-        found = 5.0 + 3 * units
+        found = 5.0 + 3 * padded * math.ceil(units / padded)
         return float("inf") if gives_up and found > limit else found
 
     found = check.largest(peak, limit, start=start, known=peak(start))
-    assert found == max(0, (limit - 5) // 3)
-    assert len(tries) <= 8
+    assert found == max(0, (limit - 5) // (3 * padded)) * padded
+    assert len(tries) <= (8 if padded == 1 else 11)
     assert len(set(tries)) == len(tries)
 
 

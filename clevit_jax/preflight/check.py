@@ -122,8 +122,9 @@ def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | 
 def largest(peak: Callable[[int], float], limit: float, *, start: int, known: float) -> int:
     """The largest number of units whose peak is within the limit; 0 when not even one is.
 
-    Memory grows about linearly, so each try is where the line through the two nearest meets the
-    limit, kept inside the interval that is left.
+    Memory grows about linearly, in steps where kernels pad a batch. So each try is where the line
+    through the least and the most that are known meets the limit, at first, and then by turns in
+    the middle of what is left.
 
     Args:
         peak: bytes that so many units take; infinite where the compiler gave up.
@@ -132,18 +133,20 @@ def largest(peak: Callable[[int], float], limit: float, *, start: int, known: fl
         known: that peak.
     """
     peaks = {0: 0.0, start: known}
+    halve = False
     while True:
         good = max(n for n, p in peaks.items() if p <= limit)
         bad = min((n for n, p in peaks.items() if p > limit), default=None)
         if bad is not None and bad - good == 1:
             return good
         finite = sorted((n, p) for n, p in peaks.items() if 0 < p < float("inf"))
+        guess = 2 * good
         if len(finite) > 1:
-            (a, low), (b, high) = finite[-2:]
+            (a, low), (b, high) = finite[0], finite[-1]
             slope = max((high - low) / (b - a), 1.0)
-            guess = int(b + (limit - high) / slope)
-        else:
-            guess = 2 * good if bad is None else (good + bad) // 2
-        guess = max(guess, good + 1)
-        peaks_at = guess if bad is None else min(guess, bad - 1)
-        peaks[peaks_at] = peak(peaks_at)
+            guess = min(4 * good, max(int(b + (limit - high) / slope), good + 1))
+        if bad is not None:
+            if halve or not good < guess < bad:
+                guess = (good + bad) // 2
+            halve = not halve
+        peaks[guess] = peak(guess)
