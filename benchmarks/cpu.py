@@ -1,11 +1,13 @@
 """Swin-T training on a CPU: our plain path against timm's and Hugging Face's, in the same run.
 
-    python benchmarks/cpu.py [--batch 8] [--rounds 7] [--threads 2]
+    python benchmarks/cpu.py [--batch 8] [--rounds 7] [--threads 2] [--products]
 
 Times forward and backward at 224 in float32, see `cpu_steps`; peers are eager, and those that are
 not installed are left out. Each contestant lives in a process of its own, and in every round each
 is timed once. Printed are the medians, and the ratio theirs / ours in seconds of the same round:
 its median, least and most; above 1, ours is faster.
+
+`--products` times the step's products with kernels alone (`cpu_products`), beside torch's.
 
 Our process keeps freed memory, as our training does on a CPU; `--keep none` leaves it out, and
 `--keep all` does it for the peers as well.
@@ -20,7 +22,7 @@ import platform
 import statistics
 import sys
 
-from cpu_steps import HUGGING_FACE, OURS, TIMM
+from cpu_steps import HUGGING_FACE, OURS, TIMM, TORCH
 
 from clevit_jax.analysis.contestants import Contestant
 
@@ -28,7 +30,8 @@ HERE = str(pathlib.Path(__file__).parent)
 
 
 def compare(args: argparse.Namespace) -> int:
-    installed = [name for name in (TIMM, HUGGING_FACE) if importlib.util.find_spec(name)]
+    peers = (TORCH,) if args.products else (TIMM, HUGGING_FACE)
+    installed = [name for name in peers if importlib.util.find_spec(name)]
     names = [OURS, *installed] if importlib.util.find_spec("torch") else [OURS]
     paths = [HERE, *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
@@ -37,7 +40,8 @@ def compare(args: argparse.Namespace) -> int:
     try:
         for name in names:
             keep = args.keep == "all" or (args.keep == "ours" and name == OURS)
-            request = {"name": name, "batch": args.batch, "threads": args.threads, "keep": keep}
+            request = {"name": name, "products": args.products, "batch": args.batch,
+                       "threads": args.threads, "keep": keep}  # fmt: skip
             contestants[name] = Contestant("cpu_steps", request, environ)
             if "ready" not in contestants[name].reply:
                 print(f"{name}: {contestants[name].reply}", file=sys.stderr)
@@ -56,9 +60,10 @@ def compare(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace, seconds: dict[str, list[float]], facts: dict[str, dict]) -> None:
     machine = f"{platform.machine()}, {args.threads} of {os.cpu_count()} cores"
+    what = "forward and backward" + (", products alone" if args.products else "")
     print(
         f"{machine}, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}. Swin-T, 224 px, batch "
-        f"{args.batch}, float32, forward and backward; {args.rounds} rounds; keep {args.keep}."
+        f"{args.batch}, float32, {what}; {args.rounds} rounds; keep {args.keep}."
     )
     print(f"{'':14}{'ms a step':>10}{'MiB resident':>14}  theirs / ours")
     for name, times in seconds.items():
@@ -76,6 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--products", action="store_true")
     parser.add_argument("--keep", choices=("ours", "none", "all"), default="ours")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # XLA has as many threads as it may use cores

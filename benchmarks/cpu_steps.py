@@ -1,20 +1,22 @@
 """The steps that `cpu.py` times, each in a process of its own (`contestants.Contestant`).
 
 A step: forward of a Swin-T at 224 in training mode without drop path, the mean cross-entropy of
-1000 classes, and the gradient of all parameters, in float32. No optimizer.
+1000 classes, and the gradient of all parameters, in float32. No optimizer. Or its products with
+kernels alone, see `cpu_products`.
 """
 
 import resource
 from collections.abc import Callable
 from typing import Any
 
+import cpu_products
 import numpy as np
 
 from clevit_jax import host_allocator
 from clevit_jax.analysis import contestants
 from clevit_jax.analysis.contestants import Prepared
 
-OURS, TIMM, HUGGING_FACE = "clevit_jax", "timm", "transformers"
+OURS, TIMM, HUGGING_FACE, TORCH = "clevit_jax", "timm", "transformers", "torch"
 SIZE, CLASSES = 224, 1000
 
 
@@ -22,18 +24,23 @@ def prepare(request: dict[str, Any]) -> Prepared:
     """Builds and warms up a step.
 
     Args:
-        request: `name` of the contestant; `batch`, images; `threads`; `keep`, whether the process
-            keeps freed memory, see `host_allocator`.
+        request: `name` of the contestant; `products`, whether these alone; `batch`, images;
+            `threads`; `keep`, whether the process keeps freed memory, see `host_allocator`.
     """
     if request["keep"]:
         host_allocator.keep_freed_memory()
+    name, batch, threads = request["name"], request["batch"], request["threads"]
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((request["batch"], SIZE, SIZE, 3)).astype(np.float32)
-    labels = rng.integers(0, CLASSES, request["batch"])
-    if request["name"] == OURS:
+    images = rng.standard_normal((batch, SIZE, SIZE, 3)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, batch)
+    if request["products"] and name == OURS:
+        step, versions = cpu_products.ours(batch, SIZE)
+    elif request["products"]:
+        step, versions = cpu_products.theirs(batch, SIZE, threads)
+    elif name == OURS:
         step, versions = ours(images, labels)
     else:
-        step, versions = theirs(request["name"], images, labels, request["threads"])
+        step, versions = theirs(name, images, labels, threads)
 
     def run(steps: int) -> None:
         for _ in range(steps):

@@ -160,7 +160,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: A
 
 def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array, mask: Any) -> jax.Array:
     """The softmax of `attention`, float32 [B, n, h, N, N]; its last axis sums to 1."""
-    scores = _batched(q, k, -1, -1) + bias[None, None]
+    scores = _batched(q, k, -1, -1, jnp.float32) + bias[None, None]
     if mask is not None:
         scores = scores + mask[None, :, None]
     return jax.nn.softmax(scores, axis=-1)
@@ -168,27 +168,25 @@ def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array, mask: Any) ->
 
 def _attention_forward(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: Any) -> Any:
     weights = attention_weights(q, k, bias, mask)
-    out = _batched(weights.astype(v.dtype), v, -1, -2).astype(v.dtype)
-    return out, (q, k, v, weights)
+    return _batched(weights.astype(v.dtype), v, -1, -2), (q, k, v, weights)
 
 
 def _attention_backward(kept: Any, grad: jax.Array) -> Any:
     q, k, v, weights = kept
-    grad_weights = _batched(grad, v, -1, -1)
+    grad_weights = _batched(grad, v, -1, -1, jnp.float32)
     along = (grad_weights * weights).sum(-1, keepdims=True)
     grad_scores = weights * (grad_weights - along)
     narrow = grad_scores.astype(q.dtype)
-    grad_q = _batched(narrow, k, -1, -2)
-    grad_k, grad_v = _over_rows(narrow, q), _over_rows(weights.astype(v.dtype), grad)
-    made = (part.astype(q.dtype) for part in (grad_q, grad_k, grad_v))
-    return *made, grad_scores.sum((0, 1)), None
+    grad_q, grad_k = _batched(narrow, k, -1, -2), _over_rows(narrow, q)
+    grad_v = _over_rows(weights.astype(v.dtype), grad)
+    return grad_q, grad_k, grad_v, grad_scores.sum((0, 1)), None
 
 
-def _batched(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
-    """The product over one of the last two axes of each, accumulated in float32."""
+def _batched(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int, dtype: Any = None) -> jax.Array:
+    """The product over one of the last two axes of each, in `dtype` or theirs."""
     over = ((a.ndim + axis_a,), (b.ndim + axis_b,))
     batch = tuple(range(a.ndim - 2))
-    return jax.lax.dot_general(a, b, (over, (batch, batch)), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(a, b, (over, (batch, batch)), preferred_element_type=dtype)
 
 
 def _over_rows(a: jax.Array, b: jax.Array) -> jax.Array:

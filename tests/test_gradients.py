@@ -67,15 +67,20 @@ def test_values_and_gradients(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_bfloat16(name):
-    """Values to the dtype's rounding, and each gradient in the dtype of its argument."""
+    """Values and gradients to the dtype's rounding, each gradient in the dtype of its argument."""
     ours, plain, arguments = CASES[name]
     wide = FLOAT32.get(name, ())
     narrow = [a if i in wide else jnp.asarray(a, jnp.bfloat16) for i, a in enumerate(arguments)]
     made, pull = jax.vjp(ours, *narrow)
     assert made.dtype == (jnp.float32 if name == "layer_norm" else jnp.bfloat16)
-    wanted = plain(*(jnp.asarray(a, jnp.float32) for a in narrow))
+    wanted, pull_wanted = jax.vjp(plain, *(jnp.asarray(a, jnp.float32) for a in narrow))
     np.testing.assert_allclose(made.astype(jnp.float32), wanted, atol=1e-2, rtol=1e-2)
-    assert [g.dtype for g in pull(jnp.ones_like(made))] == [a.dtype for a in narrow]
+    cotangent = jnp.cos(jnp.arange(made.size, dtype=jnp.float32)).reshape(made.shape)
+    grads, wanted_grads = pull(cotangent.astype(made.dtype)), pull_wanted(cotangent)
+    assert [g.dtype for g in grads] == [a.dtype for a in narrow]
+    for grad, grad_wanted in zip(grads, wanted_grads, strict=True):
+        error = jnp.linalg.norm(grad.astype(jnp.float32) - grad_wanted)
+        assert error < 1e-2 * jnp.linalg.norm(grad_wanted)
 
 
 def test_each_platform_gets_its_own_product_gradient_and_both_agree():
