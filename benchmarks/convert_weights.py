@@ -17,7 +17,8 @@ import time
 import numpy as np
 
 from clevit_jax import weight_files, weights
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import SwinConfig
 
 TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"
 PEER = """

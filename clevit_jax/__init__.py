@@ -11,7 +11,8 @@ The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 
 from clevit_jax.classifier import Classifier, load
 from clevit_jax.losses import cross_entropy, instance_triplet, supervised_cosine
-from clevit_jax.swin import Swin, SwinConfig
+from clevit_jax.swin import Swin
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.views import ViewConfig, example_keys, make_views
 
 __all__ = [

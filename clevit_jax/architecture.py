@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from clevit_jax.swin import PATCH, VARIANTS, SwinConfig, is_legal_image_size
+from clevit_jax.swin_config import PATCH, VARIANTS, SwinConfig, is_legal_image_size
 from clevit_jax.weights_error import WeightsError
 
 _BLOCK = re.compile(r"layers\.(\d{1,2})\.blocks\.(\d{1,2})\.(.+)")

@@ -20,7 +20,8 @@ from clevit_jax.analysis.prediction import Prediction
 from clevit_jax.analysis.serving import make_forward
 from clevit_jax.data import decode
 from clevit_jax.pretrained import fit
-from clevit_jax.swin import DTYPES, SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import DTYPES, SwinConfig
 from clevit_jax.views import normalize_images
 from clevit_jax.weights import named_leaves
 

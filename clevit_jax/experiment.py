@@ -24,7 +24,7 @@ from clevit_jax.kernels import network
 from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.optim import learning_rate_schedules, make_optimizer, peak_learning_rate
 from clevit_jax.step import LossConfig
-from clevit_jax.swin import DTYPES, SwinConfig
+from clevit_jax.swin_config import DTYPES, SwinConfig
 from clevit_jax.views import ViewConfig
 
 KERNELS = ("auto", "xla", "pallas")

@@ -5,7 +5,8 @@ import pathlib
 from typing import Any
 
 from clevit_jax import converted, weight_files
-from clevit_jax.swin import LAYER_NORM_EPSILON, MLP_RATIO, PATCH, SwinConfig
+from clevit_jax.gradients import LAYER_NORM_EPSILON
+from clevit_jax.swin_config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.weights import Weights, to_dialect
 from clevit_jax.weights_error import WeightsError
 

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from clevit_jax.architecture import describe, window_of
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights import LoadReport, Weights, parameter_name
 from clevit_jax.weights_error import WeightsError
 

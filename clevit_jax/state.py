@@ -10,7 +10,8 @@ import optax
 from jax.sharding import Mesh
 
 from clevit_jax.sharding import state_sharding
-from clevit_jax.swin import SwinConfig, init_params
+from clevit_jax.swin import init_params
+from clevit_jax.swin_config import SwinConfig
 
 
 @jax.tree_util.register_dataclass

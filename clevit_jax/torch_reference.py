@@ -20,7 +20,7 @@ import numpy as np
 from clevit_jax import dialects, weight_files
 from clevit_jax.classifier import Classifier
 from clevit_jax.export_torch import hugging_face_config
-from clevit_jax.swin import MLP_RATIO, PATCH, SwinConfig
+from clevit_jax.swin_config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.weights import Weights, to_official
 from clevit_jax.weights_error import WeightsError
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from clevit_jax import dialects, weight_files
 from clevit_jax.architecture import describe, infer
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights_error import WeightsError
 from clevit_jax.window_attention import relative_position_index, shift_mask
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clevit_jax import architecture, weights
-from clevit_jax.swin import VARIANTS, SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import VARIANTS, SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 

@@ -10,7 +10,7 @@ from clevit_jax import torch_reference
 from clevit_jax.analysis import cam, deletion, explanation
 from clevit_jax.classifier import Classifier
 from clevit_jax.data import leaves, sources
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights import Weights
 
 # Grids 28 and 14, windows of 7: the second block of each stage shifts its windows.

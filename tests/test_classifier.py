@@ -19,7 +19,7 @@ from clevit_jax.data import leaves
 from clevit_jax.data.decode import DecodeError
 from clevit_jax.experiment import ConfigError
 from clevit_jax.state import TrainState
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

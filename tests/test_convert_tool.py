@@ -19,7 +19,8 @@ import clevit_jax
 from clevit_jax import converted, rundir, sharding, weights
 from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.state import TrainState
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import SwinConfig
 from configs import base
 
 TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from clevit_jax import converted, weight_files, weights
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 MODEL = SwinConfig(

@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 
 from clevit_jax import dialects, swin
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 NAMES = pathlib.Path(__file__).parent / "names"

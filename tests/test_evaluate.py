@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clevit_jax import evaluate, sharding, swin
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 
 CONFIG = SwinConfig(
     image_size=16, num_classes=7, embed_dim=4, depths=(1, 1), num_heads=(1, 1), window=2

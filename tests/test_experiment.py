@@ -12,7 +12,7 @@ import pytest
 from clevit_jax import experiment
 from clevit_jax.experiment import ConfigError, Plan, check_numbers, flatten, make_plan, schedules
 from clevit_jax.step import LossConfig
-from clevit_jax.swin import VARIANTS
+from clevit_jax.swin_config import VARIANTS
 from clevit_jax.views import ViewConfig
 
 ROOT = pathlib.Path(__file__).parents[1]

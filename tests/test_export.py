@@ -20,7 +20,7 @@ from clevit_jax.analysis import export, exported
 from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.experiment import ConfigError
 from clevit_jax.state import TrainState
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 
 
 @pytest.fixture(autouse=True, scope="module")

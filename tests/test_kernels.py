@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from clevit_jax import sharding, swin
+from clevit_jax import sharding, swin, swin_config
 from clevit_jax.kernels import arithmetic, attention, network
 from clevit_jax.kernels.network import KernelConfig
 from clevit_jax.window_attention import relative_position_index, shift_mask
@@ -189,7 +189,7 @@ def test_a_small_chip_has_smaller_steps():
     assert found(24, kernels=less) == {(8, 3, 1)}
 
 
-@pytest.mark.parametrize("variant", list(swin.VARIANTS))
+@pytest.mark.parametrize("variant", list(swin_config.VARIANTS))
 @pytest.mark.parametrize(("image_size", "window"), [(224, 7), (448, 7), (384, 12)])
 @pytest.mark.parametrize("vmem", [56, 112])
 def test_every_published_model_has_kernels(variant, image_size, window, vmem):

@@ -28,7 +28,7 @@ FLOORS = [
     ["analysis.cam", "analysis.explanation", "analysis.prediction", "analysis.serving"],
     ["state", "preflight.arithmetic", "preflight.compiled"],
     ["swin"],
-    ["window_attention", "scanned_blocks"],
+    ["swin_config", "window_attention", "scanned_blocks"],
     ["gradients", "kernels", "data.findings", "data.prepare"],
     ["data.pipeline", "data.check"],
     ["data.decode", "data.leaves", "data.likeness", "data.names", "data.sources"],

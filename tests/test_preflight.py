@@ -21,7 +21,7 @@ from jax.experimental import topologies
 from clevit_jax import program, sharding, swin
 from clevit_jax.experiment import ConfigError, Plan
 from clevit_jax.preflight import arithmetic, check, compiled, preflight, report, targets
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 
 GIB = 2**30
 needs_libtpu = pytest.mark.skipif(

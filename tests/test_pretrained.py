@@ -8,7 +8,7 @@ import torch
 
 from clevit_jax import pretrained, weights
 from clevit_jax.pretrained import fit, read_class_map, resize_bias_table
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.weights_error import WeightsError
 
 MODEL = SwinConfig(

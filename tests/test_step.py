@@ -14,7 +14,7 @@ from clevit_jax import sharding, swin, weights
 from clevit_jax.optim import learning_rate_schedules, make_optimizer
 from clevit_jax.state import create_state
 from clevit_jax.step import LossConfig, apply_gradients, clevit_loss, make_train_step
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.views import ViewConfig, example_keys, make_views
 
 NANO = SwinConfig(

@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 
 from clevit_jax import swin, weights, window_attention
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 
 NANO: dict[str, Any] = {
     "embed_dim": 16,

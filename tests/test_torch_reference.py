@@ -22,7 +22,8 @@ from clevit_jax import (
     weight_files,
     weights,
 )
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.torch_reference import Verification, verify
 from clevit_jax.weights_error import WeightsError
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from clevit_jax.gradients import attention_weights
-from clevit_jax.swin import Block, Swin, SwinConfig, abstract_swin
+from clevit_jax.swin import Block, Swin, abstract_swin
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.window_attention import heads
 
 ROLLOUT = "rollout"

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from clevit_jax.swin import SwinConfig, abstract_swin
+from clevit_jax.swin import abstract_swin
+from clevit_jax.swin_config import SwinConfig
 from clevit_jax.views import normalize_images
 
 

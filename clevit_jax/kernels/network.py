@@ -51,7 +51,7 @@ def plans(config: Any, images: int) -> list[list[block_kernels.Plan | str]]:
     """How each block of each stage runs, or why no kernel fits it.
 
     Args:
-        config: a `swin.SwinConfig` with `kernels`.
+        config: a `swin_config.SwinConfig` with `kernels`.
         images: of a device.
     """
     kernels = config.kernels

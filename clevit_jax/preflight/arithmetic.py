@@ -1,6 +1,6 @@
 """How much arithmetic a Swin is, counted by hand: the numerator of utilisation."""
 
-from clevit_jax.swin import MLP_RATIO, PATCH, SwinConfig
+from clevit_jax.swin_config import MLP_RATIO, PATCH, SwinConfig
 
 
 def forward_flops(model: SwinConfig) -> float:

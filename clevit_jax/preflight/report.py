@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from clevit_jax.preflight import arithmetic
 from clevit_jax.preflight.compiled import Cost, Memory
 from clevit_jax.preflight.targets import GIB, Target
-from clevit_jax.swin import SwinConfig
+from clevit_jax.swin_config import SwinConfig
 
 _STATIC = "Static figures of the compiler, not measured."
 _OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
