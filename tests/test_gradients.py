@@ -67,7 +67,7 @@ def test_values_and_gradients(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_bfloat16(name):
-    """Values and gradients to the dtype's rounding, each gradient in the dtype of its argument."""
+    """Values and gradients to the rounding of their dtypes."""
     ours, plain, arguments = CASES[name]
     wide = FLOAT32.get(name, ())
     narrow = [a if i in wide else jnp.asarray(a, jnp.bfloat16) for i, a in enumerate(arguments)]
@@ -75,12 +75,13 @@ def test_bfloat16(name):
     assert made.dtype == (jnp.float32 if name == "layer_norm" else jnp.bfloat16)
     wanted, pull_wanted = jax.vjp(plain, *(jnp.asarray(a, jnp.float32) for a in narrow))
     np.testing.assert_allclose(made.astype(jnp.float32), wanted, atol=1e-2, rtol=1e-2)
-    cotangent = jnp.cos(jnp.arange(made.size, dtype=jnp.float32)).reshape(made.shape)
-    grads, wanted_grads = pull(cotangent.astype(made.dtype)), pull_wanted(cotangent)
-    assert [g.dtype for g in grads] == [a.dtype for a in narrow]
-    for grad, grad_wanted in zip(grads, wanted_grads, strict=True):
+    cotangent = jnp.cos(jnp.arange(made.size)).reshape(made.shape).astype(made.dtype)
+    grads, wanted_grads = pull(cotangent), pull_wanted(cotangent.astype(jnp.float32))
+    for grad, grad_wanted, argument in zip(grads, wanted_grads, narrow, strict=True):
+        assert grad.dtype == argument.dtype
         error = jnp.linalg.norm(grad.astype(jnp.float32) - grad_wanted)
-        assert error < 1e-2 * jnp.linalg.norm(grad_wanted)
+        bound = 1e-5 if grad.dtype == jnp.float32 else 5e-3
+        assert error < bound * jnp.linalg.norm(grad_wanted)
 
 
 def test_each_platform_gets_its_own_product_gradient_and_both_agree():
