@@ -33,7 +33,7 @@ class SwinConfig:
         drop_path: rate of the last block; rises linearly from 0 at the first.
         dtype: of activations; parameters, statistics, features and logits are float32.
         remat: `blocks` recomputes each block's inside in the backward pass.
-        kernels: where fused kernels for TPUs take the place of the blocks below; None for nowhere.
+        kernels: where fused kernels for TPUs take the place of `swin.Block`; None for nowhere.
 
     Raises:
         ValueError: on values that make no network, with the nearest image sizes that would.
