@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clevit_jax.swin_config import MLP_RATIO, PATCH, SwinConfig
+from clevit_jax.swin_config import MLP_RATIO, SwinConfig
 
 OVER_CHANNELS = (((1,), (0,)), ((), ()))
 
@@ -18,7 +18,7 @@ def shapes(batch: int, size: int) -> Iterator[tuple[int, int, int, int]]:
     """Tokens, channels in, channels out and number of each kind of layer."""
     config = SwinConfig.variant("tiny", image_size=size, num_classes=1)
     for stage, depth in enumerate(config.depths):
-        tokens, c = batch * (size // PATCH // 2**stage) ** 2, config.channels(stage)
+        tokens, c = batch * config.grid(stage) ** 2, config.channels(stage)
         wide = MLP_RATIO * c
         for i, o in ((c, 3 * c), (c, c), (c, wide), (wide, c)):
             yield tokens, i, o, depth

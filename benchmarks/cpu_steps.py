@@ -30,17 +30,18 @@ def prepare(request: dict[str, Any]) -> Prepared:
     if request["keep"]:
         host_allocator.keep_freed_memory()
     name, batch, threads = request["name"], request["batch"], request["threads"]
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch, SIZE, SIZE, 3)).astype(np.float32)
-    labels = rng.integers(0, CLASSES, batch)
-    if request["products"] and name == OURS:
-        step, versions = cpu_products.ours(batch, SIZE)
-    elif request["products"]:
+    if name == TORCH:
         step, versions = cpu_products.theirs(batch, SIZE, threads)
-    elif name == OURS:
-        step, versions = ours(images, labels)
+    elif request["products"]:
+        step, versions = cpu_products.ours(batch, SIZE)
     else:
-        step, versions = theirs(name, images, labels, threads)
+        rng = np.random.default_rng(0)
+        images = rng.standard_normal((batch, SIZE, SIZE, 3)).astype(np.float32)
+        labels = rng.integers(0, CLASSES, batch)
+        if name == OURS:
+            step, versions = ours(images, labels)
+        else:
+            step, versions = theirs(name, images, labels, threads)
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -58,8 +59,9 @@ def ours(images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], str
     from flax import nnx
 
     from clevit_jax import swin
+    from clevit_jax.swin_config import SwinConfig
 
-    config = swin.SwinConfig.variant("tiny", image_size=SIZE, num_classes=CLASSES)
+    config = SwinConfig.variant("tiny", image_size=SIZE, num_classes=CLASSES)
     graphdef, _ = swin.abstract_swin(config)
 
     def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from clevit_jax.experiment import Plan
 from clevit_jax.kernels import network
 from clevit_jax.state import TrainState, abstract_state, create_state
 from clevit_jax.step import make_train_step
+from clevit_jax.swin_config import SwinConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Program:
     """
 
     mesh: Mesh
-    model: swin.SwinConfig
+    model: SwinConfig
     like: TrainState
     initial_state: Callable[..., TrainState]
     train_step: Any

@@ -21,6 +21,7 @@ from clevit_jax.analysis.serving import make_forward
 from clevit_jax.experiment import Plan
 from clevit_jax.preflight.arithmetic import forward_flops, training_flops
 from clevit_jax.preflight.compiled import read_memory
+from clevit_jax.swin_config import SwinConfig
 
 GIB = 2**30
 MATRIX = {"cpu": 2048}  # side of the product that the peak is measured by
@@ -74,7 +75,7 @@ def is_out_of_memory(text: str) -> bool:
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
-def describe(model: swin.SwinConfig, config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+def describe(model: SwinConfig, config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
     """The machine, the model and its arithmetic, JSON-able."""
     device = mesh.devices.flat[0]
     views = 1 if config.views.kind == "base" else 2
@@ -111,7 +112,7 @@ def threads() -> int:
     return os.cpu_count() or 1
 
 
-def _training(config: ConfigDict, model: swin.SwinConfig, mesh: Mesh, platform: str) -> Any:
+def _training(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str) -> Any:
     """Compiled update, its arguments, and how the result of one becomes those of the next."""
     # How many images there are shapes nothing but the numbers of the learning rate.
     plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
@@ -136,7 +137,7 @@ def _training(config: ConfigDict, model: swin.SwinConfig, mesh: Mesh, platform: 
     return done, arguments, lambda result, arguments: (result[0], arguments[1])
 
 
-def _inference(config: ConfigDict, model: swin.SwinConfig, mesh: Mesh, platform: str) -> Any:
+def _inference(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str) -> Any:
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     shape = (config.batch_size, model.image_size, model.image_size, 3)
     like = jax.tree.map(
