@@ -11,12 +11,13 @@ import scipy.special
 from flax import nnx
 
 from clevit_jax import sharding, swin, swin_config
-from clevit_jax.kernels import arithmetic, attention, network
+from clevit_jax.kernels import arithmetic, attention, linear, network
 from clevit_jax.kernels.network import KernelConfig
+from clevit_jax.kernels.rows import Grid
 from clevit_jax.window_attention import relative_position_index, shift_mask
 
 FAST = KernelConfig(interpret=True)
-SMALL = dataclasses.replace(FAST, vmem=1_100_000)  # too little for what a step would take at once
+SMALL = dataclasses.replace(FAST, vmem=2_500_000)  # too little for what a step would take at once
 
 
 def make_config(**changes):
@@ -71,7 +72,7 @@ def distance(a, b):
         ({"image_size": 96, "window": 12}, 8),  # shifted windows of 12
         ({"image_size": 112, "depths": (2, 1), "num_heads": (1, 2)}, 5),  # merging, padded batch
         ({"remat": "blocks", "num_heads": (2,)}, 16),
-        ({"kernels": SMALL, "embed_dim": 128, "num_heads": (4,)}, 16),  # see the test on it
+        ({"kernels": SMALL, "embed_dim": 128, "num_heads": (4,), "window": 2}, 16),  # see below
     ],
 )
 def test_equal_to_the_plain_path(changes, batch):
@@ -183,22 +184,51 @@ def test_a_small_chip_has_smaller_steps():
         (plans,) = network.plans(make_config(**changes), images)
         return {(plan.grid.images, plan.together, plan.parts) for plan in plans}
 
-    assert found(16, embed_dim=128, num_heads=(4,)) == {(16, 3, 1)}
-    assert found(16, embed_dim=128, num_heads=(4,), kernels=SMALL) == {(8, 1, 4)}
-    less = dataclasses.replace(FAST, vmem=600_000)
-    assert found(24, kernels=less) == {(8, 3, 1)}
+    small = {"embed_dim": 128, "num_heads": (4,), "window": 2}
+    assert found(16, **small) == {(16, 3, 1)}
+    assert found(16, **small, kernels=SMALL) == {(8, 3, 4)}
+    less = dataclasses.replace(FAST, vmem=4_000_000)
+    assert found(24, window=2, kernels=less) == {(8, 3, 1)}
+    wide = {"image_size": 32, "embed_dim": 512, "num_heads": (16,), "dtype": jnp.bfloat16}
+    less = dataclasses.replace(FAST, vmem=7_000_000)
+    # Where windows are shifted a step has one line, and there is room for all three together.
+    assert found(16, window=2, **wide, kernels=less) == {(8, 1, 4), (8, 3, 4)}
+    heads = attention.Heads(4, 32, 7)  # which took 19.2 MiB for 48 images on a v4, libtpu said
+    assert attention.images_a_step(Grid(28, 28, 48, vmem=20 << 20), heads) == 48
+    assert attention.images_a_step(Grid(28, 28, 48, vmem=14 << 20), heads) == 24
+
+
+@pytest.mark.parametrize("together", [3, 1])
+def test_gradients_of_queries_keys_and_values(together):
+    """Of normalised, rolled tokens, as JAX derives them."""
+    grid = Grid(4, 4, 8, roll=1, interpret=True, float32=True)
+    keys = jax.random.split(jax.random.key(0), 6)
+    x, residual = (jax.random.normal(k, (4, 4, 8, 32)) for k in keys[:2])
+    parts = [jax.random.normal(k, (4, 4, 8, 128)) for k in keys[2:5]]
+    w, b = jax.random.normal(keys[5], (32, 384)), jnp.zeros(384)
+
+    def plain(x, w, b):
+        normal = jax.nn.standardize(x, epsilon=arithmetic.EPSILON)
+        value = jnp.dot(normal, w, precision="highest") + b[None, None, None]
+        return jnp.roll(value, (-1, -1), (0, 1))
+
+    dx, *wanted = jax.vjp(plain, x, w, b)[1](jnp.concatenate(parts, -1))
+    found = linear.qkv_gradient(x, residual, parts, w, grid=grid, together=together)
+    for ours, right in zip(found, (dx + residual, *wanted), strict=True):
+        assert distance(ours, right) < 1e-5
 
 
 @pytest.mark.parametrize("variant", list(swin_config.VARIANTS))
 @pytest.mark.parametrize(("image_size", "window"), [(224, 7), (448, 7), (384, 12)])
 @pytest.mark.parametrize("vmem", [56, 112])
-def test_every_published_model_has_kernels(variant, image_size, window, vmem):
-    """In bfloat16, on the 64 MiB of a v5p or TPU7x and the 128 of a v5e or v6e."""
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_every_published_model_has_kernels(variant, image_size, window, vmem, dtype):
+    """On the 64 MiB of a v5p or TPU7x and the 128 of a v5e or v6e."""
     config = swin.SwinConfig.variant(
         variant,
         image_size=image_size,
         window=window,
-        dtype=jnp.bfloat16,
+        dtype=dtype,
         kernels=KernelConfig(vmem=vmem << 20),
     )
     blocks = sum(config.depths)

@@ -5,6 +5,8 @@ What needs libtpu is in this file alone, and compiles one small model once.
 
 # ruff: noqa: E501 - HLO has long lines
 
+import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -20,6 +22,7 @@ from jax.experimental import topologies
 
 from clevit_jax import program, sharding, swin
 from clevit_jax.experiment import ConfigError, Plan
+from clevit_jax.kernels import attention, mlp, network
 from clevit_jax.preflight import arithmetic, check, compiled, preflight, report, targets
 from clevit_jax.swin_config import SwinConfig
 
@@ -143,6 +146,49 @@ def test_the_compiler_gives_up():
     cost, problem = check._try(step, (shape,), target)
     assert cost is None
     assert "15.75G" in problem
+
+
+def planned(topology, images, stage, **model):
+    """The plan of a block with shifted windows, and a function that compiles for that chip."""
+    target = targets.find_target(topology)
+    mesh = sharding.make_mesh(1, 1, devices=target.devices[:1])
+    config = SwinConfig.variant(kernels=network.kernel_config(mesh, interpret=False), **model)
+    where = jax.sharding.SingleDeviceSharding(target.devices[0])
+
+    def compile_for_it(function, *shapes):
+        like = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in shapes]
+        jax.jit(function).trace(*like).lower(lowering_platforms=("tpu",)).compile()
+
+    return network.plans(config, images)[stage][1], compile_for_it
+
+
+@needs_libtpu
+def test_the_mlp_that_is_planned_fits_the_chip():
+    """In float32, whose products spill: of the most channels, and on the least memory for them."""
+    plan, compile_for_it = planned(
+        "v5p:2x2x1", 32, 3, name="large", image_size=384, window=12, dtype=jnp.float32
+    )
+    x, hidden = ((12, 12, 32, 1536), jnp.float32), 4 * 1536
+    compile_for_it(
+        functools.partial(mlp.mlp_gradient, grid=plan.grid.unrolled, parts=plan.parts), x, x,
+        *[(shape, jnp.float32) for shape in ((32,), (1536, hidden), (hidden,), (hidden, 1536))],
+    )  # fmt: skip
+
+
+@needs_libtpu
+def test_attention_fits_the_chip():
+    """With as many images as a step may have, which are too many there."""
+    plan, compile_for_it = planned(
+        "v4:2x2x1", 48, 0, name="tiny", image_size=448, window=7, dtype=jnp.bfloat16
+    )
+    heads, tokens = plan.heads, (112, 112, 48)
+    grid = dataclasses.replace(plan.grid, most=48)
+    bias = (4 * heads.groups, heads.keys, heads.together * heads.queries)
+    compile_for_it(
+        functools.partial(attention.attend_gradient, grid=grid, heads=heads),
+        ((*tokens, 3 * heads.channels), jnp.bfloat16), (bias, jnp.float32),
+        ((*tokens, heads.channels), jnp.bfloat16),
+    )  # fmt: skip
 
 
 def test_the_compiler_fails():

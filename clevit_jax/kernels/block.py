@@ -47,11 +47,13 @@ def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any)
         return f"has windows of {window} tokens a side, more than {LARGEST_WINDOW}"
     sizes = Heads(heads, width, window)
     itemsize, least = np.dtype(dtype).itemsize, 0
+    filled = -(-channels // LANES) * LANES  # registers hold no fewer
     for smaller in grid.smaller_steps():
         for together, parts in itertools.product((3, 1), (1, 2, 4)):
             least = max(
-                linear.vmem_bytes(channels, sizes.channels, itemsize, smaller, together=together),
-                mlp_kernels.vmem_bytes(channels, itemsize, smaller.unrolled, parts=parts),
+                linear.vmem_bytes(filled, sizes.channels, itemsize, smaller, together=together),
+                mlp_kernels.vmem_bytes(filled, itemsize, smaller.unrolled, parts=parts),
+                attention.vmem_bytes(sizes, itemsize),
             )
             if least <= grid.vmem:
                 return Plan(smaller, sizes, together, parts)

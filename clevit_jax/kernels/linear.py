@@ -34,7 +34,7 @@ def _qkv_forward(x_ref, w_ref, b_ref, qkv_ref, *, grid: Grid):
             value = product(normal, w_ref[:, part]) + b_ref[:, part]
             chunk.write(qkv_ref, value, part, rolled=True)
 
-        rows.for_parts(w_ref.shape[1], PART, part_body)
+        grid.for_parts(w_ref.shape[1], PART, part_body)
 
     grid.for_chunks(x_ref, chunk_body)
 
@@ -57,7 +57,7 @@ def _qkv_backward(x_ref, dresidual_ref, w_ref, *others, grid: Grid):
                 dw_ref[:, part] += product_tn(narrow, grad)
                 total_ref[...] += product_nt(grad, w_ref[:, part])
 
-            rows.for_parts(channels, PART, part_body)
+            grid.for_parts(channels, PART, part_body)
         grad = layer_norm_gradient(total_ref[...], normal, inverse)
         chunk.write(dx_ref, chunk.read(dresidual_ref) + grad)
 
@@ -74,7 +74,7 @@ def _projection_forward(x_ref, o_ref, scale_ref, w_ref, b_ref, y_ref, *, grid: G
             value = chunk.read(x_ref, part) + chunk.repeat(scale_ref[:, part]) * value
             chunk.write(y_ref, value, part)
 
-        rows.for_parts(w_ref.shape[1], PART, part_body)
+        grid.for_parts(w_ref.shape[1], PART, part_body)
 
     grid.for_chunks(x_ref, chunk_body)
 
@@ -93,7 +93,7 @@ def _projection_backward(
             dw_ref[part, :] += product_tn(o, dz)
             chunk.write(do_ref, product_nt(dz, w_ref[part, :]), part, rolled=True)
 
-        rows.for_parts(w_ref.shape[0], PART, part_body)
+        grid.for_parts(w_ref.shape[0], PART, part_body)
 
     grid.for_chunks(dy_ref, chunk_body)
 

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels import rows
-from clevit_jax.kernels.arithmetic import EPSILON, column_sums, product, product_nt, product_tn
+from clevit_jax.kernels.arithmetic import (
+    EPSILON,
+    LANES,
+    column_sums,
+    product,
+    product_nt,
+    product_tn,
+)
 from clevit_jax.kernels.rows import Grid, Neighbours, Tokens, Whole
 
 PART = 512  # channels of the result at a time
@@ -41,7 +48,7 @@ def _forward(x_ref, w_ref, b_ref, y_ref, *, grid: Grid):
                 value = value + product(normal, w_ref[i * channels : (i + 1) * channels, part])
             chunk.write(y_ref, value, part)
 
-        rows.for_parts(w_ref.shape[1], PART, part_body)
+        grid.for_parts(w_ref.shape[1], PART, part_body)
 
     grid.for_chunks(x_ref, chunk_body)
 
@@ -121,6 +128,7 @@ def make_grid(grid: Grid, *, channels: int, itemsize: int) -> Grid | None:
         channels: before the merge.
         itemsize: bytes of a channel.
     """
+    channels = -(-channels // LANES) * LANES  # registers hold no fewer
     weights = 8 * channels**2 * (itemsize + 4)
     for smaller in grid.smaller_steps():
         blocks = 2 * smaller.lines * smaller.width * smaller.images * 10 * channels * itemsize

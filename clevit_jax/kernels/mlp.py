@@ -44,7 +44,7 @@ def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Gr
                 gelu(hidden, exact=exact).astype(x_ref.dtype), w2_ref[part, :]
             )
 
-        rows.for_parts(w1_ref.shape[1], HIDDEN, part_body)
+        grid.for_parts(w1_ref.shape[1], HIDDEN, part_body)
         base = chunk.read(base_refs[0]) if base_refs else x
         chunk.write(y_ref, base + chunk.repeat(scale_ref[...]) * total_ref[...])
 
@@ -74,7 +74,7 @@ def _backward(x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: G
             dw1_ref[:, part] += product_tn(narrow, dhidden.astype(dtype))
             dw2_ref[part, :] += product_tn(active.astype(dtype), dz)
 
-        rows.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
+        grid.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
         base = chunk.read(base_refs[0]) if base_refs else dy
         chunk.write(dx_ref, base + layer_norm_gradient(total_ref[...], normal, inverse))
 
@@ -144,5 +144,8 @@ def vmem_bytes(channels: int, itemsize: int, grid: Grid, *, parts: int) -> int:
     """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
     hidden = 4 * channels // parts
     blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
-    values = 5 * grid.rows * channels * 4  # of a chunk, in float32
+    # Of a piece, in float32, with what the registers do not hold. Products in float32 spill more
+    # (libtpu 0.0.42.1).
+    part = min(hidden, grid.part(HIDDEN // 2))
+    values = ((15 if grid.float32 else 2) * channels + 7 * part) * grid.rows * 4
     return 2 * channels * hidden * (itemsize + 4) + blocks * 4 * channels + values

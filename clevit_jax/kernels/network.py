@@ -54,12 +54,11 @@ def plans(config: Any, images: int) -> list[list[block_kernels.Plan | str]]:
         config: a `swin_config.SwinConfig` with `kernels`.
         images: of a device.
     """
-    kernels = config.kernels
 
     def plan(stage: int, index: int) -> block_kernels.Plan | str:
         window, shift = config.window_and_shift(stage, index)
         side = config.grid(stage)
-        grid = Grid(side, side, _padded(images), shift, kernels.vmem, kernels.interpret)
+        grid = dataclasses.replace(_grid(config, side, side, _padded(images)), roll=shift)
         return block_kernels.make_plan(
             grid, channels=config.channels(stage), heads=config.num_heads[stage], window=window,
             dtype=config.dtype,
@@ -188,4 +187,7 @@ def _merge(merging: Any, x: jax.Array, config: Any) -> jax.Array:
 def _grid(config: Any, height: int, width: int, batch: int) -> Grid:
     """Of tokens, none of them rolled."""
     kernels = config.kernels
-    return Grid(height, width, batch, vmem=kernels.vmem, interpret=kernels.interpret)
+    return Grid(
+        height, width, batch, vmem=kernels.vmem, interpret=kernels.interpret,
+        float32=config.dtype == jnp.float32,
+    )  # fmt: skip

@@ -26,6 +26,9 @@ STEP_ROWS = 1024  # of a step, at most, when it could take more lines
 # Channels up to which chunks of 16 bits are no loop: one's little work hides in the other's.
 UNROLLED = 256
 IMAGES = 48  # of a step, at most
+# How much smaller pieces are in float32, where a product is six of bfloat16's and what does not fit
+# the registers would fill the chip's own memory.
+FLOAT32_PIECES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Grid:
         vmem: bytes of the chip's own memory that a kernel may use.
         interpret: run the kernels step by step, on any device.
         most: images of a step, at most; also lowers how many lines a step has.
+        float32: whether tokens are float32.
     """
 
     height: int
@@ -48,6 +52,7 @@ class Grid:
     vmem: int = 56 << 20
     interpret: bool = False
     most: int = IMAGES
+    float32: bool = False
 
     def __post_init__(self) -> None:
         if self.batch % SUBLANES:
@@ -86,12 +91,16 @@ class Grid:
     @property
     def chunk(self) -> tuple[int, int]:
         """Lines and columns of the pieces that a step is worked on in."""
-        line = self.width * self.images
+        line, most = self.width * self.images, self.part(ROWS)
         columns = max((n for n in range(1, self.width + 1)
-                       if self.width % n == 0 and n * self.images <= ROWS), default=1)  # fmt: skip
+                       if self.width % n == 0 and n * self.images <= most), default=1)  # fmt: skip
         lines = max((n for n in range(1, self.lines + 1)
-                     if self.lines % n == 0 and n * line <= ROWS), default=1)  # fmt: skip
+                     if self.lines % n == 0 and n * line <= most), default=1)  # fmt: skip
         return lines, columns
+
+    def part(self, most: int) -> int:
+        """How many rows or lanes a piece has where 16 bits would have `most`."""
+        return most // FLOAT32_PIECES if self.float32 else most
 
     @property
     def rows(self) -> int:
@@ -113,6 +122,15 @@ class Grid:
             body(Chunk(self, jax.lax.div(i, across) * lines, jax.lax.rem(i, across) * columns))
 
         jax.lax.fori_loop(0, count, one, None)
+
+    def for_parts(self, whole: int, part: int, body: Callable[[Any, int], None]) -> None:
+        """Goes over `whole` lanes, `part` at a time (the last may be fewer): body(start, size)."""
+        part = self.part(part)
+        if whole // part > 2 and whole % part == 0:
+            jax.lax.fori_loop(0, whole // part, lambda i, _: body(i * part, part), None)
+            return
+        for start in range(0, whole, part):
+            body(start, min(part, whole - start))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,15 +189,6 @@ class Chunk:
         inside = min(n, width - start)
         places = [(slice(0, inside), pl.ds(start, inside))]
         return places if inside == n else [*places, (slice(inside, n), pl.ds(0, n - inside))]
-
-
-def for_parts(whole: int, part: int, body: Callable[[Any, int], None]) -> None:
-    """Goes over `whole` lanes, `part` at a time (the last may be fewer): body(start, size)."""
-    if whole // part > 2 and whole % part == 0:
-        jax.lax.fori_loop(0, whole // part, lambda i, _: body(i * part, part), None)
-        return
-    for start in range(0, whole, part):
-        body(start, min(part, whole - start))
 
 
 def lanes(start: Any, size: int) -> Any:
