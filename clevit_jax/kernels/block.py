@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clevit_jax.kernels import attention, linear
+from clevit_jax.kernels import attention, linear, rows
 from clevit_jax.kernels import mlp as mlp_kernels
 from clevit_jax.kernels.arithmetic import LANES
 from clevit_jax.kernels.attention import LOG2_E, Heads
@@ -47,7 +47,7 @@ def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any)
         return f"has windows of {window} tokens a side, more than {LARGEST_WINDOW}"
     sizes = Heads(heads, width, window)
     itemsize, least = np.dtype(dtype).itemsize, 0
-    filled = -(-channels // LANES) * LANES  # registers hold no fewer
+    filled = rows.whole_lanes(channels)
     for smaller in grid.smaller_steps():
         for together, parts in itertools.product((3, 1), (1, 2, 4)):
             least = max(

@@ -11,14 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels import rows
-from clevit_jax.kernels.arithmetic import (
-    EPSILON,
-    LANES,
-    column_sums,
-    product,
-    product_nt,
-    product_tn,
-)
+from clevit_jax.kernels.arithmetic import EPSILON, column_sums, product, product_nt, product_tn
 from clevit_jax.kernels.rows import Grid, Neighbours, Tokens, Whole
 
 PART = 512  # channels of the result at a time
@@ -128,7 +121,7 @@ def make_grid(grid: Grid, *, channels: int, itemsize: int) -> Grid | None:
         channels: before the merge.
         itemsize: bytes of a channel.
     """
-    channels = -(-channels // LANES) * LANES  # registers hold no fewer
+    channels = rows.whole_lanes(channels)
     weights = 8 * channels**2 * (itemsize + 4)
     for smaller in grid.smaller_steps():
         blocks = 2 * smaller.lines * smaller.width * smaller.images * 10 * channels * itemsize

@@ -191,6 +191,11 @@ class Chunk:
         return places if inside == n else [*places, (slice(inside, n), pl.ds(0, n - inside))]
 
 
+def whole_lanes(channels: int) -> int:
+    """How many channels the rows of registers hold that so many take."""
+    return -(-channels // LANES) * LANES
+
+
 def lanes(start: Any, size: int) -> Any:
     """An index of lanes that the compiler knows to begin where registers do."""
     known = isinstance(start, int)
