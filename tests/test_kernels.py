@@ -201,7 +201,7 @@ def test_a_small_chip_has_smaller_steps():
 @pytest.mark.parametrize("together", [3, 1])
 def test_gradients_of_queries_keys_and_values(together):
     """Of normalised, rolled tokens, as JAX derives them."""
-    grid = Grid(4, 4, 8, roll=1, interpret=True, float32=True)
+    grid = Grid(4, 4, 8, roll=1, interpret=True, itemsize=4)
     keys = jax.random.split(jax.random.key(0), 6)
     x, residual = (jax.random.normal(k, (4, 4, 8, 32)) for k in keys[:2])
     parts = [jax.random.normal(k, (4, 4, 8, 128)) for k in keys[2:5]]

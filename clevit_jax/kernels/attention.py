@@ -332,14 +332,13 @@ def images_a_step(grid: Grid, heads: Heads) -> int:
     """As many as `grid` says, or fewer for large windows and little room."""
     most = max(SUBLANES, grid.images * 64 // max(heads.queries, 64))
     sizes = [n for n in range(SUBLANES, most + 1, SUBLANES) if grid.batch % n == 0]
-    itemsize = 4 if grid.float32 else 2
-    fit = [n for n in sizes if vmem_bytes(heads, itemsize, images=n) <= grid.vmem]
+    fit = [n for n in sizes if vmem_bytes(heads, grid, images=n) <= grid.vmem]
     return max(fit, default=SUBLANES)
 
 
-def vmem_bytes(heads: Heads, itemsize: int, *, images: int = SUBLANES) -> int:
+def vmem_bytes(heads: Heads, grid: Grid, *, images: int = SUBLANES) -> int:
     """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
-    blocks = 7 * heads.tokens * itemsize * 2  # in two buffers
+    blocks = 7 * heads.tokens * grid.itemsize * 2  # in two buffers
     turned = (4 * heads.queries + 3 * heads.keys) * 4
     scores = heads.keys * heads.together * heads.queries * 4
     # The bias and its gradient in two buffers; what the registers do not hold (libtpu 0.0.42.1).

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from clevit_jax.kernels import attention, linear, rows
 from clevit_jax.kernels import mlp as mlp_kernels
@@ -38,7 +37,7 @@ class Plan:
     parts: int = 1
 
 
-def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any) -> Plan | str:
+def make_plan(grid: Grid, *, channels: int, heads: int, window: int) -> Plan | str:
     """How a block runs, or why it cannot, as the end of a sentence on the block."""
     width = channels // heads
     if LANES % width or width < 8:
@@ -46,14 +45,13 @@ def make_plan(grid: Grid, *, channels: int, heads: int, window: int, dtype: Any)
     if window > LARGEST_WINDOW:
         return f"has windows of {window} tokens a side, more than {LARGEST_WINDOW}"
     sizes = Heads(heads, width, window)
-    itemsize, least = np.dtype(dtype).itemsize, 0
-    filled = rows.whole_lanes(channels)
+    least, filled = 0, rows.whole_lanes(channels)
     for smaller in grid.smaller_steps():
         for together, parts in itertools.product((3, 1), (1, 2, 4)):
             least = max(
-                linear.vmem_bytes(filled, sizes.channels, itemsize, smaller, together=together),
-                mlp_kernels.vmem_bytes(filled, itemsize, smaller.unrolled, parts=parts),
-                attention.vmem_bytes(sizes, itemsize),
+                linear.vmem_bytes(filled, sizes.channels, smaller, together=together),
+                mlp_kernels.vmem_bytes(filled, smaller.unrolled, parts=parts),
+                attention.vmem_bytes(sizes, smaller),
             )
             if least <= grid.vmem:
                 return Plan(smaller, sizes, together, parts)

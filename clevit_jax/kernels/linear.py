@@ -175,11 +175,11 @@ def projection_gradient(
     return do, dw, db.sum(0)
 
 
-def vmem_bytes(channels: int, inner: int, itemsize: int, grid: Grid, *, together: int) -> int:
+def vmem_bytes(channels: int, inner: int, grid: Grid, *, together: int) -> int:
     """What `qkv` and its gradient take of the chip's own memory, which are the hungriest here."""
-    forward = channels * 3 * inner * itemsize
-    gradient = channels * together * inner * (itemsize + 4)
-    blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
+    forward = channels * 3 * inner * grid.itemsize
+    gradient = channels * together * inner * (grid.itemsize + 4)
+    blocks = grid.lines * grid.width * grid.images * grid.itemsize * 2  # in two buffers
     values = 4 * grid.rows * channels * 4  # of a chunk, in float32
     forward += blocks * (channels + 3 * inner)
     gradient += blocks * (3 * channels + together * inner)

@@ -113,18 +113,17 @@ def _merge_backward(grid, saved, dy):
 merge.defvjp(_merge_forward, _merge_backward)
 
 
-def make_grid(grid: Grid, *, channels: int, itemsize: int) -> Grid | None:
+def make_grid(grid: Grid, *, channels: int) -> Grid | None:
     """How merged tokens are cut, so that a step of the gradient fits; None where it does not.
 
     Args:
         grid: the merged tokens.
         channels: before the merge.
-        itemsize: bytes of a channel.
     """
     channels = rows.whole_lanes(channels)
-    weights = 8 * channels**2 * (itemsize + 4)
+    weights = 8 * channels**2 * (grid.itemsize + 4)
     for smaller in grid.smaller_steps():
-        blocks = 2 * smaller.lines * smaller.width * smaller.images * 10 * channels * itemsize
+        blocks = 2 * smaller.lines * smaller.width * smaller.images * 10 * channels * grid.itemsize
         values = 12 * smaller.rows * channels * 4
         if weights + blocks + values <= grid.vmem:
             return smaller

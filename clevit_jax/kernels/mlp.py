@@ -140,12 +140,12 @@ def mlp_gradient(
     )  # fmt: skip
 
 
-def vmem_bytes(channels: int, itemsize: int, grid: Grid, *, parts: int) -> int:
+def vmem_bytes(channels: int, grid: Grid, *, parts: int) -> int:
     """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
     hidden = 4 * channels // parts
-    blocks = grid.lines * grid.width * grid.images * itemsize * 2  # in two buffers
+    blocks = grid.lines * grid.width * grid.images * grid.itemsize * 2  # in two buffers
     # Of a piece, in float32, with what the registers do not hold. Products in float32 spill more
     # (libtpu 0.0.42.1).
     part = min(hidden, grid.part(HIDDEN // 2))
-    values = ((15 if grid.float32 else 2) * channels + 7 * part) * grid.rows * 4
-    return 2 * channels * hidden * (itemsize + 4) + blocks * 4 * channels + values
+    values = ((15 if grid.itemsize == 4 else 2) * channels + 7 * part) * grid.rows * 4
+    return 2 * channels * hidden * (grid.itemsize + 4) + blocks * 4 * channels + values

@@ -61,7 +61,6 @@ def plans(config: Any, images: int) -> list[list[block_kernels.Plan | str]]:
         grid = dataclasses.replace(_grid(config, side, side, _padded(images)), roll=shift)
         return block_kernels.make_plan(
             grid, channels=config.channels(stage), heads=config.num_heads[stage], window=window,
-            dtype=config.dtype,
         )  # fmt: skip
 
     return [[plan(stage, i) for i in range(depth)] for stage, depth in enumerate(config.depths)]
@@ -174,8 +173,7 @@ def _merge(merging: Any, x: jax.Array, config: Any) -> jax.Array:
     """Tokens [H, W, B, C] -> [H/2, W/2, B, 2C]."""
     height, width, batch, channels = x.shape
     grid = merge_kernels.make_grid(
-        _grid(config, height // 2, width // 2, batch),
-        channels=channels, itemsize=x.dtype.itemsize,
+        _grid(config, height // 2, width // 2, batch), channels=channels
     )  # fmt: skip
     if grid is None:
         return merging(x.transpose(2, 0, 1, 3)).transpose(1, 2, 0, 3)
@@ -189,5 +187,5 @@ def _grid(config: Any, height: int, width: int, batch: int) -> Grid:
     kernels = config.kernels
     return Grid(
         height, width, batch, vmem=kernels.vmem, interpret=kernels.interpret,
-        float32=config.dtype == jnp.float32,
+        itemsize=jnp.dtype(config.dtype).itemsize,
     )  # fmt: skip

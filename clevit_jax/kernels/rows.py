@@ -42,7 +42,7 @@ class Grid:
         vmem: bytes of the chip's own memory that a kernel may use.
         interpret: run the kernels step by step, on any device.
         most: images of a step, at most; also lowers how many lines a step has.
-        float32: whether tokens are float32.
+        itemsize: bytes of a channel of a token: 2 or 4, which is float32.
     """
 
     height: int
@@ -52,7 +52,7 @@ class Grid:
     vmem: int = 56 << 20
     interpret: bool = False
     most: int = IMAGES
-    float32: bool = False
+    itemsize: int = 2
 
     def __post_init__(self) -> None:
         if self.batch % SUBLANES:
@@ -100,7 +100,7 @@ class Grid:
 
     def part(self, most: int) -> int:
         """How many rows or lanes a piece has where 16 bits would have `most`."""
-        return most // FLOAT32_PIECES if self.float32 else most
+        return most // FLOAT32_PIECES if self.itemsize == 4 else most
 
     @property
     def rows(self) -> int:
