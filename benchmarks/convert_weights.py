@@ -16,9 +16,10 @@ import time
 
 import numpy as np
 
-from clevit_jax import weight_files, weights
-from clevit_jax.swin import abstract_swin
-from clevit_jax.swin_config import SwinConfig
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.weights import files
+from clevit_jax.weights.convert import named_leaves, official_name
 
 TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"
 PEER = """
@@ -32,13 +33,13 @@ def write_official(path: pathlib.Path) -> float:
     """Writes a checkpoint of Swin-B with a 22k head; returns its size in MB."""
     model = SwinConfig.variant("base", image_size=224, num_classes=21841)
     rng = np.random.default_rng(0)
-    params = weights.named_leaves(abstract_swin(model)[1])
+    params = named_leaves(abstract_swin(model)[1])
     drawn = {name: rng.standard_normal(leaf.shape, np.float32) for name, leaf in params.items()}
     turned = {name: value.T if value.ndim == 2 and name.endswith("kernel")
               else value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
               for name, value in drawn.items()}  # fmt: skip
-    official = {weights.official_name(name): value for name, value in turned.items()}
-    weight_files.write_pth(path, official, wrapper="model")
+    official = {official_name(name): value for name, value in turned.items()}
+    files.write_pth(path, official, wrapper="model")
     return path.stat().st_size / 1e6
 
 

@@ -24,7 +24,7 @@ import sys
 
 from cpu_steps import HUGGING_FACE, OURS, TIMM, TORCH
 
-from clevit_jax.analysis.contestants import Contestant
+from clevit_jax.performance.timed_process import TimedProcess
 
 HERE = str(pathlib.Path(__file__).parent)
 
@@ -35,14 +35,14 @@ def compare(args: argparse.Namespace) -> int:
     names = [OURS, *installed] if importlib.util.find_spec("torch") else [OURS]
     paths = [HERE, *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
-    contestants: dict[str, Contestant] = {}
+    contestants: dict[str, TimedProcess] = {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     try:
         for name in names:
             keep = args.keep == "all" or (args.keep == "ours" and name == OURS)
             request = {"name": name, "products": args.products, "batch": args.batch,
                        "threads": args.threads, "keep": keep}  # fmt: skip
-            contestants[name] = Contestant("cpu_steps", request, environ)
+            contestants[name] = TimedProcess("cpu_steps", request, environ)
             if "ready" not in contestants[name].reply:
                 print(f"{name}: {contestants[name].reply}", file=sys.stderr)
                 return 1

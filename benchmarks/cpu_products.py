@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clevit_jax.swin_config import MLP_RATIO, SwinConfig
+from clevit_jax.model.config import MLP_RATIO, SwinConfig
 
 OVER_CHANNELS = (((1,), (0,)), ((), ()))
 
@@ -36,10 +36,10 @@ def ours(batch: int, size: int) -> tuple[Callable[[], Any], str]:
     import jax
     import jax.numpy as jnp
 
-    from clevit_jax import gradients
+    from clevit_jax.model import ops
 
     def layer(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> Any:
-        out, pull = jax.vjp(lambda x, k: gradients.dot_general(x, k, OVER_CHANNELS), x, kernel)
+        out, pull = jax.vjp(lambda x, k: ops.dot_general(x, k, OVER_CHANNELS), x, kernel)
         return out, pull(grad)
 
     layers = []

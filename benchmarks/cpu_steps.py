@@ -12,9 +12,9 @@ from typing import Any
 import cpu_products
 import numpy as np
 
-from clevit_jax import host_allocator
-from clevit_jax.analysis import contestants
-from clevit_jax.analysis.contestants import Prepared
+from clevit_jax.performance import timed_process
+from clevit_jax.performance.timed_process import Prepared
+from clevit_jax.system.malloc import keep_freed_memory
 
 OURS, TIMM, HUGGING_FACE, TORCH = "clevit_jax", "timm", "transformers", "torch"
 SIZE, CLASSES = 224, 1000
@@ -28,7 +28,7 @@ def prepare(request: dict[str, Any]) -> Prepared:
             `threads`; `keep`, whether the process keeps freed memory, see `host_allocator`.
     """
     if request["keep"]:
-        host_allocator.keep_freed_memory()
+        keep_freed_memory()
     name, batch, threads = request["name"], request["batch"], request["threads"]
     if name == TORCH:
         step, versions = cpu_products.theirs(batch, SIZE, threads)
@@ -47,7 +47,7 @@ def prepare(request: dict[str, Any]) -> Prepared:
         for _ in range(steps):
             step()
 
-    _, second = contestants.warm_up(run)
+    _, second = timed_process.warm_up(run)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return Prepared(run, second, {"versions": versions, "resident_mib": peak})
 
@@ -58,8 +58,8 @@ def ours(images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], str
     import jax.numpy as jnp
     from flax import nnx
 
-    from clevit_jax import swin
-    from clevit_jax.swin_config import SwinConfig
+    from clevit_jax.model import swin
+    from clevit_jax.model.config import SwinConfig
 
     config = SwinConfig.variant("tiny", image_size=SIZE, num_classes=CLASSES)
     graphdef, _ = swin.abstract_swin(config)
@@ -107,4 +107,4 @@ def theirs(
 
 
 if __name__ == "__main__":
-    contestants.serve_process(prepare)
+    timed_process.serve_process(prepare)

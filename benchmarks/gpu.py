@@ -4,9 +4,10 @@
 
 The recipe of `configs/base.py` in bfloat16: two views of an image, both cross-entropies, the
 contrastive loss, clipping, AdamW. timm's `swin_base_patch4_window7_224` at an image size of 448
-takes the same step under autocast, eager and by torch.compile; `clevit_jax/analysis/timm_peer.py`
-says what it is spared (making the views). Batches double until ours does not fit. Needs the extras
-`cuda` and `peer`, with the torchvision that is built for that torch.
+takes the same step under autocast, eager and by torch.compile;
+`clevit_jax/performance/timm_steps.py` says what it is spared (making the views). Batches double
+until ours does not fit. Needs the extras `cuda` and `peer`, with the torchvision that is built for
+that torch.
 """
 
 import argparse
@@ -18,10 +19,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from clevit_jax.analysis import throughput, throughput_table
-from clevit_jax.analysis.throughput_table import OURS, Result, Row
-from clevit_jax.analysis.timm_peer import COMPILED, EAGER
-from clevit_jax.experiment import ConfigError
+from clevit_jax.errors import ConfigError
+from clevit_jax.performance import throughput, throughput_table
+from clevit_jax.performance.throughput_table import OURS, Throughput, ThroughputRow
+from clevit_jax.performance.timm_steps import COMPILED, EAGER
 from configs import base
 
 TARGETS = {EAGER: 2.0, COMPILED: 1.3}  # our pairs a second over the peer's
@@ -42,7 +43,7 @@ def make_config(*, tiny: bool) -> ConfigDict:
     return config
 
 
-def summarise(result: Result) -> dict[str, Any]:
+def summarise(result: Throughput) -> dict[str, Any]:
     """What the targets are about.
 
     Returns:
@@ -51,7 +52,7 @@ def summarise(result: Result) -> dict[str, Any]:
         largest batch that both ran, with least and most of the rounds. `ratios`: by peer, ours over
         it, each at its own best batch. `met`: which targets are.
     """
-    best: dict[str, Row] = {}
+    best: dict[str, ThroughputRow] = {}
     for row in result.rows:
         if row.seconds and (
             row.name not in best or row.images_per_second > best[row.name].images_per_second
@@ -140,14 +141,16 @@ def main() -> int:
         if args.out and not args.out.parent.is_dir():
             raise ConfigError(f"--out {args.out} is in a folder that is not there.")
         config = make_config(tiny=args.tiny)
-        result = throughput.measure(config, batch_sizes=sizes, peer="timm", works=["training"])
+        result = throughput.measure_in_process(
+            config, batch_sizes=sizes, peer="timm", works=["training"]
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     summary = summarise(result)
-    print(throughput_table.to_text(result), to_text(summary), sep="\n\n")
+    print(throughput_table.throughput_text(result), to_text(summary), sep="\n\n")
     if args.out:
-        found = json.loads(throughput_table.to_json(result))
+        found = json.loads(throughput_table.throughput_json(result))
         facts = {"command": sys.argv, "versions": versions(), "summary": summary, **found}
         args.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return 0 if OURS in summary["best"] else 1

@@ -26,8 +26,8 @@ from typing import Any
 import made_images
 import numpy as np
 
-from clevit_jax import sharding
 from clevit_jax.data import decode, pipeline, sources
+from clevit_jax.distributed import sharding
 
 BATCH, SIZE = 12, 600  # batch_size; data.resize, pixels
 THREADS, PREFETCH, BUFFER = 2, 2, 2  # the last two as in `train._batches`

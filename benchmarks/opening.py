@@ -22,7 +22,7 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
-from clevit_jax.data import prepare, sources
+from clevit_jax.data import sources, write_tfds
 
 CLASSES = 1000
 
@@ -120,11 +120,11 @@ def write_parquet(root: pathlib.Path, names: Names) -> None:
         pyarrow.parquet.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet")
 
 
-def write_tfds(root: pathlib.Path, names: Names) -> None:
+def write_tfds_records(root: pathlib.Path, names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_ufg(pathlib.Path(folder) / "ufg", names)
         dataset = sources.load(pathlib.Path(folder) / "ufg")
-        prepare.prepare(dataset, root.parent, name=root.name, threads=os.cpu_count() or 1)
+        write_tfds.write_tfds(dataset, root.parent, name=root.name, threads=os.cpu_count() or 1)
 
 
 # How to write the layout, and the folders in it that ImageFolder lists.
@@ -136,7 +136,7 @@ LAYOUTS: dict[str, tuple[Callable[[pathlib.Path, Names], None], list[str]]] = {
     "folders-cut": (write_folders_cut, ["."]),
     "csv": (write_csv, []),
     "parquet": (write_parquet, []),
-    "tfds": (write_tfds, []),
+    "tfds": (write_tfds_records, []),
 }
 
 

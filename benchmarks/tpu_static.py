@@ -25,10 +25,10 @@ import jax.numpy as jnp  # noqa: E402
 from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
-from clevit_jax import sharding  # noqa: E402
-from clevit_jax.preflight import schedule, targets  # noqa: E402
-from clevit_jax.preflight.check import make_steps  # noqa: E402
-from clevit_jax.preflight.compiled import read_memory  # noqa: E402
+from clevit_jax.distributed import sharding  # noqa: E402
+from clevit_jax.performance import topologies, tpu_schedule  # noqa: E402
+from clevit_jax.performance.hlo import read_memory  # noqa: E402
+from clevit_jax.performance.preflight import make_steps  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "Kind of chip and shape, as preflight's.")
@@ -49,7 +49,7 @@ PARTS = {
 }
 
 
-def charged_bandwidth(target: targets.Target) -> float:
+def charged_bandwidth(target: topologies.Target) -> float:
     """Bytes a cycle that the compiler charges its own operations: of 2 x in bfloat16."""
     x = jax.ShapeDtypeStruct((2**13, 2**13), jnp.bfloat16)
     where = jax.sharding.SingleDeviceSharding(target.devices[0])
@@ -59,11 +59,11 @@ def charged_bandwidth(target: targets.Target) -> float:
         .lower(lowering_platforms=("tpu",))
         .compile()
     )
-    (operation,) = schedule.read_operations(done.as_text())
+    (operation,) = tpu_schedule.read_operations(done.as_text())
     return operation.size / operation.cycles
 
 
-def compile_step(config, target: targets.Target, kernels: str):
+def compile_step(config, target: topologies.Target, kernels: str):
     """Operations, memory and seconds of compiling."""
     with config.unlocked():
         config.model.kernels = kernels
@@ -76,13 +76,13 @@ def compile_step(config, target: targets.Target, kernels: str):
     lowered = made.train_step.trace(made.like, made.train_batch).lower(lowering_platforms=("tpu",))
     done = lowered.compile()
     seconds = time.monotonic() - start
-    return schedule.read_operations(done.as_text(), DUMP), read_memory(done), seconds
+    return tpu_schedule.read_operations(done.as_text(), DUMP), read_memory(done), seconds
 
 
 def main(argv: list[str]) -> None:
     del argv
     config = _CONFIG.value
-    target = targets.find_target(_TOPOLOGY.value)
+    target = topologies.find_target(_TOPOLOGY.value)
     chip = target.chip
     assert chip is not None
     assert chip.clock is not None  # every TPU has one
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
     )
     for kernels in _KERNELS.value:
         operations, memory, seconds = compile_step(config, target, kernels)
-        groups = list(schedule.by_part(operations, PARTS))
+        groups = list(tpu_schedule.by_part(operations, PARTS))
         for part, group in [*groups, ("all", operations)]:
             a = sum(o.rule_a(charged) for o in group) / 1e6
             b = sum(o.rule_b(bandwidth) for o in group) / 1e6

@@ -23,10 +23,10 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from clevit_jax import views  # noqa: E402
-from clevit_jax.preflight import schedule, targets  # noqa: E402
-from clevit_jax.rotation import RotationKernel  # noqa: E402
-from clevit_jax.view_config import ViewConfig  # noqa: E402
+from clevit_jax.kernels.config import KernelConfig  # noqa: E402
+from clevit_jax.performance import topologies, tpu_schedule  # noqa: E402
+from clevit_jax.views import two_views  # noqa: E402
+from clevit_jax.views.config import ViewConfig  # noqa: E402
 
 IMAGES, SIDE, ROUNDS = 12, 600, 7
 CHARGED = 222  # bytes a cycle that the compiler charges on a v5e, see tpu_static.py
@@ -37,11 +37,11 @@ def time_here() -> None:
     images = jnp.asarray(random.randint(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8))
     keys = jax.random.split(jax.random.key(0), IMAGES)
     config = ViewConfig()
-    jax.block_until_ready(views.make_views(keys, images, config=config))
+    jax.block_until_ready(two_views.make_views(keys, images, config=config))
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        jax.block_until_ready(views.make_views(keys, images, config=config))
+        jax.block_until_ready(two_views.make_views(keys, images, config=config))
         times.append((time.perf_counter() - start) * 1000 / IMAGES)
     print(
         f"{jax.devices()[0].device_kind}: {statistics.median(times):.1f} ms an image "
@@ -50,7 +50,7 @@ def time_here() -> None:
 
 
 def count_cycles(name: str, config: ViewConfig, top: int) -> None:
-    target = targets.find_target("v5e:2x2")
+    target = topologies.find_target("v5e:2x2")
     chip = target.chip
     assert chip is not None
     assert chip.clock is not None
@@ -62,7 +62,7 @@ def count_cycles(name: str, config: ViewConfig, top: int) -> None:
         keys: jax.Array, images: jax.Array
     ) -> jax.Array:  # as the step's network takes them
         # As the step hands them to the network.
-        return jnp.stack(views.make_views(keys, images, config=config), 1)
+        return jnp.stack(two_views.make_views(keys, images, config=config), 1)
 
     done = (
         jax.jit(stacked, in_shardings=where, out_shardings=where)
@@ -70,7 +70,7 @@ def count_cycles(name: str, config: ViewConfig, top: int) -> None:
         .lower(lowering_platforms=("tpu",))
         .compile()
     )
-    operations = schedule.read_operations(done.as_text(), DUMP)
+    operations = tpu_schedule.read_operations(done.as_text(), DUMP)
     bandwidth = chip.bandwidth / chip.clock
     costs = [(o.rule_a(CHARGED) / 1e6, o.rule_b(bandwidth) / 1e6, o) for o in operations]
     unknown = [o.name for o in operations if not o.cycles and o.size / bandwidth > 10_000]
@@ -89,7 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     time_here()
     if arguments.cycles:
-        count_cycles("kernel", ViewConfig(kernel=RotationKernel()), arguments.top)
+        count_cycles("kernel", ViewConfig(kernel=KernelConfig()), arguments.top)
         count_cycles("gather", ViewConfig(), arguments.top)
     shutil.rmtree(DUMP, ignore_errors=True)
 

@@ -1,29 +1,92 @@
-"""CLE-ViT in JAX: ultra-fine-grained image classification from a handful of images a class.
+"""CLE-ViT in JAX: ultra-fine-grained image classification from a handful of images per class.
 
 The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 
-* `load`: a trained model, with `.predict`, `.features` and `.explain` of images as they are, and
-  `logits, features = load(path)(images)` of prepared ones.
+* `load`: a trained model, a `Classifier`, with `.predict`, `.features` and `.explain` of images as
+  they are, and `logits, features = load(path)(images)` of prepared ones.
 * `Swin`, `SwinConfig`: the network.
 * `ViewConfig`, `example_keys`, `make_views`: the two views, on the device.
-* `cross_entropy`, `supervised_cosine`, `instance_triplet`: the terms of the loss.
+* `LossConfig`, `cross_entropy`, `supervised_cosine`, `instance_triplet`: the terms of the loss.
+* `read_weights`: weights of this library or another, with a load report.
+* `ClevitError`: what every error that a user can mend is.
+
+Names are imported when they are first used, so `import clevit_jax` costs no JAX.
 """
 
-from clevit_jax.classifier import Classifier, load
-from clevit_jax.losses import cross_entropy, instance_triplet, supervised_cosine
-from clevit_jax.swin import Swin
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.views import ViewConfig, example_keys, make_views
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clevit_jax import data, inference, model, steps, views, weights
+    from clevit_jax.errors import ClevitError
+    from clevit_jax.inference.classifier import Classifier, load
+    from clevit_jax.inference.explanation import Explanation
+    from clevit_jax.inference.prediction import Prediction
+    from clevit_jax.model.config import SwinConfig
+    from clevit_jax.model.swin import Swin
+    from clevit_jax.runs.load import read_weights
+    from clevit_jax.steps.losses import (
+        LossConfig,
+        cross_entropy,
+        instance_triplet,
+        supervised_cosine,
+    )
+    from clevit_jax.views.config import ViewConfig
+    from clevit_jax.views.two_views import example_keys, make_views
+
+_HOMES = {
+    "ClevitError": "errors",
+    "Classifier": "inference.classifier",
+    "load": "inference.classifier",
+    "Explanation": "inference.explanation",
+    "Prediction": "inference.prediction",
+    "SwinConfig": "model.config",
+    "Swin": "model.swin",
+    "read_weights": "runs.load",
+    "LossConfig": "steps.losses",
+    "cross_entropy": "steps.losses",
+    "instance_triplet": "steps.losses",
+    "supervised_cosine": "steps.losses",
+    "ViewConfig": "views.config",
+    "example_keys": "views.two_views",
+    "make_views": "views.two_views",
+}
+_WINGS = ("data", "inference", "model", "steps", "views", "weights")
 
 __all__ = [
     "Classifier",
+    "ClevitError",
+    "Explanation",
+    "LossConfig",
+    "Prediction",
     "Swin",
     "SwinConfig",
     "ViewConfig",
     "cross_entropy",
+    "data",
     "example_keys",
+    "inference",
     "instance_triplet",
     "load",
     "make_views",
+    "model",
+    "read_weights",
+    "steps",
     "supervised_cosine",
+    "views",
+    "weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WINGS:
+        return importlib.import_module(f"clevit_jax.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"clevit_jax.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'clevit_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

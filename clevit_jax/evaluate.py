@@ -1,123 +1,215 @@
-"""Masked evaluation: every example counts exactly once, on any number of devices."""
+"""How the checkpoints of a run are scored, and what is said of it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import functools
+import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
+from ml_collections import ConfigDict
 
-from clevit_jax.losses import cross_entropy
-from clevit_jax.views import normalize_images
+from clevit_jax.data import pipeline
+from clevit_jax.data.open import decode_threads
+from clevit_jax.distributed import processes, sharding
+from clevit_jax.distributed.preemption import Stop
+from clevit_jax.errors import CheckpointError, ConfigError
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
+from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir
+from clevit_jax.steps.eval_step import Evaluation, evaluate
+from clevit_jax.system.files import read_json, write_json
 
-Batch = dict[str, jax.Array]
-Sums = dict[str, jax.Array]
+
+class Interrupted(Exception):  # noqa: N818 - no error: the caller asked for it
+    """A signal ended an evaluation."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What a model scored on a split; shares are in [0, 1].
+def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:
+    """Scores parameters, which lie on the devices, on "test" or "val".
 
-    Attributes:
-        top1: share of examples whose label has the largest logit.
-        top5: share whose label is among the five largest (or all, with fewer classes).
-        mean_per_class: mean over the classes that occur of their own top-1.
-        loss: mean cross-entropy without label smoothing, in nats.
-        count: examples.
+    Raises:
+        Interrupted: `stop` asked for an end.
     """
+    batches = pipeline.eval_batches(
+        run.images[split],
+        [example.label for example in run.dataset.splits[split]],
+        batch_size=run.config.eval.batch_size,
+        process_index=processes.index(),
+        process_count=processes.count(),
+        threads=decode_threads(run.config),
+    )
 
-    top1: float
-    top5: float
-    mean_per_class: float
-    loss: float
-    count: int
+    def on_devices() -> Iterator[dict[str, jax.Array]]:
+        for number, rows in enumerate(batches):
+            if stop is not None and stop.asked():
+                raise Interrupted
+            batch = sharding.to_global(run.program.mesh, rows)
+            if number == 0:
+                processes.compile_together(run.program.eval_step, params, batch)
+            yield batch
 
-    def __str__(self) -> str:
-        return (
-            f"top-1 {100 * self.top1:.2f} %, top-5 {100 * self.top5:.2f} %, mean per class "
-            f"{100 * self.mean_per_class:.2f} %, loss {self.loss:.4f} ({self.count} images)"
+    def eval_step(params: Any, batch: dict[str, jax.Array]) -> Any:
+        with jax.transfer_guard("disallow"):
+            return run.program.eval_step(params, batch)
+
+    return evaluate(eval_step, params, on_devices())
+
+
+def check_split(run: Run, meta: dict[str, Any]) -> None:
+    """Raises ConfigError unless the data set is the one that a checkpoint was trained on."""
+    if meta["split_hash"] != run.dataset.split_hash():
+        raise ConfigError(
+            f"{run.config.data.root} no longer lists the files and labels that {run.workdir} was "
+            "trained on; point --config.data.root at the same data set, or score the run on other "
+            "images with --mode eval --other_split."
         )
 
 
-def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many classes come before the label, int32 [B].
+def _check_classes(run: Run) -> None:
+    """Raises ConfigError unless the data set has the classes that the run was trained on."""
+    trained = read_json(run.workdir / RUN_FILE)["class_names"]
+    here = list(run.dataset.class_names)
+    if trained == here:
+        return
+    missing, new = (
+        [name for name in a if name not in b] for a, b in ((trained, here), (here, trained))
+    )
+    differences = [
+        f"{what} {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
+        for what, names in (("missing are", missing), ("new are", new))
+        if names
+    ] or ["they stand in another order"]
+    raise ConfigError(
+        f"{run.config.data.root} does not have the classes that {run.workdir} was trained on: "
+        f"{', '.join(differences)}."
+    )
 
-    Of equal logits the lower class comes first, so that a model that says nothing is not right;
-    a label whose logit is not a number comes last.
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointScores:
+    """What one checkpoint scored.
+
+    Attributes:
+        step: of the checkpoint.
+        test: on the test split.
+        val: on the validation split, where there is one.
     """
-    classes = logits.shape[-1]
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)  # [B, 1]
-    before = (logits > own) | ((logits == own) & (jnp.arange(classes)[None] < labels[:, None]))
-    return jnp.where(jnp.isnan(own[:, 0]), classes, before.sum(-1, dtype=jnp.int32))
+
+    step: int
+    test: Evaluation
+    val: Evaluation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"step": ..., "top1": ..., ...}` of the test, with `val` inside where there is one."""
+        val = {"val": dataclasses.asdict(self.val)} if self.val else {}
+        return {"step": self.step, **dataclasses.asdict(self.test), **val}
 
 
-def make_eval_step(
-    graphdef: nnx.GraphDef, gather: Callable[[Any], Any] = lambda params: params
-) -> Callable[[Any, Batch], Sums]:
-    """The function of one evaluation batch, for `jax.jit`.
-
-    Args:
-        graphdef: of the Swin.
-        gather: see `step.make_train_step`.
-
-    Returns:
-        (params, batch) -> sums, with batch `image` uint8 [B, S, S, 3], `label` int32 [B] and
-        `mask` bool [B], False for padding; sums over the examples by class, [K]: `count`,
-        `top1`, `top5` int32 and `loss` float32.
-    """
-
-    def eval_step(params: Any, batch: Batch) -> Sums:
-        logits, _ = nnx.merge(graphdef, gather(params))(normalize_images(batch["image"]))
-        rank = rank_of_label(logits, batch["label"])
-        loss = cross_entropy(logits, batch["label"], label_smoothing=0.0)
-        # Padding gets a class of its own that is then cut off, so not even a NaN leaks from it.
-        classes = logits.shape[-1]
-        owner = jnp.where(batch["mask"], batch["label"], classes)
-
-        def by_class(values: jax.Array) -> jax.Array:
-            return jax.ops.segment_sum(values, owner, classes + 1)[:classes]
-
-        return {
-            "count": by_class(jnp.ones_like(rank)),
-            "top1": by_class((rank < 1).astype(jnp.int32)),
-            "top5": by_class((rank < 5).astype(jnp.int32)),
-            "loss": by_class(loss),
-        }
-
-    return eval_step
-
-
-def evaluate(
-    eval_step: Callable[[Any, Batch], Sums], params: Any, batches: Iterable[Batch]
-) -> Evaluation:
-    """Runs `eval_step` over all batches; sums of counts, divided once.
+def score(run: Run, step: int, params: Any, *, stop: Stop | None = None) -> CheckpointScores:
+    """Scores parameters on the test split, and on the validation split where there is one.
 
     Raises:
-        ValueError: there is no example at all.
+        Interrupted: see `evaluate_split`.
     """
-    totals: dict[str, np.ndarray] = {}
+    val = evaluate_split(run, params, "val", stop=stop) if run.dataset.val else None
+    return CheckpointScores(step, evaluate_split(run, params, "test", stop=stop), val)
 
-    def add(sums: Sums) -> None:
-        for name, value in jax.device_get(sums).items():
-            totals[name] = totals.get(name, 0) + value.astype(np.float64)
 
-    running = None  # read one batch later, so that the device never waits for the host
-    for batch in batches:
-        before, running = running, eval_step(params, batch)
-        if before is not None:
-            add(before)
-    if running is not None:
-        add(running)
-    if not totals or totals["count"].sum() == 0:
-        raise ValueError("There is nothing to evaluate: the split holds no image.")
-    count = totals["count"]
-    present = count > 0
-    return Evaluation(
-        top1=float(totals["top1"].sum() / count.sum()),
-        top5=float(totals["top5"].sum() / count.sum()),
-        mean_per_class=float((totals["top1"][present] / count[present]).mean()),
-        loss=float(totals["loss"].sum() / count.sum()),
-        count=int(count.sum()),
-    )
+def score_checkpoints(
+    run: Run, checkpoints: Checkpoints, *, other_split: bool = False, stop: Stop | None = None
+) -> None:
+    """Scores the newest checkpoint and the best one; prints them and writes evaluation.json.
+
+    Args:
+        run: what to score on.
+        checkpoints: of the run.
+        other_split: whether the data set may be another than the run's. The result is then
+            written to a file of its own, named by the hash of the split.
+        stop: see `evaluate_split`.
+
+    Raises:
+        CheckpointError: there is no checkpoint that can be read.
+        ConfigError: the data set is not the one of the run.
+        Interrupted: see `evaluate_split`.
+    """
+    check = None if other_split else functools.partial(check_split, run)
+    newest = checkpoints.restore_newest(run.program.like, check)
+    if newest is None:
+        raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
+    state, meta = newest
+    last = score(run, int(state.step), state.eval_params, stop=stop)
+    best, found = None, checkpoints.best()
+    if found is not None:
+        best = last
+        if found[0] != last.step:
+            state, _ = checkpoints.restore(found[0], run.program.like)
+            best = score(run, found[0], state.eval_params, stop=stop)
+    write_scores(run, last, best, trained_on=meta["split_hash"])
+
+
+def write_scores(
+    run: Run, last: CheckpointScores, best: CheckpointScores | None, *, trained_on: str
+) -> None:
+    """Prints the scores of the last and of the best step, and writes them to evaluation.json."""
+    split_hash = run.dataset.split_hash()
+    facts = read_json(run.workdir / RUN_FILE)
+    chosen_on = facts.get("chosen_on", "test")
+    path = run.workdir / EVALUATION_FILE
+    if split_hash != trained_on:
+        path = path.with_name(f"{path.stem}-{split_hash[:8]}{path.suffix}")
+        print(f"On another split ({split_hash[:8]}) than the run's ({trained_on[:8]}):")
+    label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"
+    print(f"Test, last (step {last.step}{label}): {last.test}.")
+    result: dict[str, Any] = {"last": last.to_json()}
+    if best is not None:
+        how = "validation images" if chosen_on == "val" else "test set, so it flatters"
+        print(f"Test, best (step {best.step}, chosen on the {how}): {best.test}.")
+        result["best"] = {"chosen_on": chosen_on, **best.to_json()}
+    for name, scores in (("last", last), ("best", best)):
+        if scores is not None and scores.val is not None:
+            print(f"Validation, {name} (step {scores.step}): {scores.val}.")
+    result |= {
+        "split_hash": split_hash,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if processes.index() == 0:
+        write_json(path, result)
+    for what, where in (
+        ("checkpoints", run.checkpoints),
+        ("metrics", run.workdir / "metrics.jsonl"),
+        ("TensorBoard", run.workdir / "tensorboard"),
+        ("views", run.workdir / "views.png"),
+        ("result", path),
+    ):
+        print(f"  {what:<12} {where}", flush=True)
+
+
+def evaluate_workdir(
+    config: ConfigDict, workdir: pathlib.Path, *, other_split: bool = False
+) -> int:
+    """`--mode eval`: scores the newest and the best checkpoint of a run. Returns 0.
+
+    Args:
+        config: of the run; with `other_split`, its settings of `data` may be others.
+        workdir: of the run.
+        other_split: whether to score on images that are not the run's.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: in one sentence, nothing is changed.
+    """
+    check_workdir(workdir, config, free=("data.",) if other_split else ())
+    run = prepare_run(config, workdir, training=False)
+    if not run.checkpoints.exists():
+        raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
+    if other_split:
+        _check_classes(run)
+    check_agreement(run)
+    decode_splits(run, [split for split in run.dataset.splits if split != "train"])
+    checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
+    try:
+        score_checkpoints(run, checkpoints, other_split=other_split)
+    finally:
+        checkpoints.close()
+    return 0

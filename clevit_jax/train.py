@@ -15,32 +15,42 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from clevit_jax import experiment, processes, rundir, sharding
 from clevit_jax.analysis.report.write import FILE as REPORT
 from clevit_jax.analysis.report.write import write_after_training
-from clevit_jax.checkpoint import CheckpointError, Checkpoints, NoRoomError, check_room
 from clevit_jax.data import pipeline
-from clevit_jax.evaluate import Evaluation
-from clevit_jax.record import Follower, record_run
-from clevit_jax.run import (
-    SPLIT_NAMES,
-    Run,
-    Start,
-    check_agreement,
-    decode_all,
-    prepare,
-    read_start,
-)
-from clevit_jax.scoring import (
+from clevit_jax.data.dataset import SPLIT_NAMES
+from clevit_jax.data.open import decode_threads
+from clevit_jax.distributed import processes, sharding
+from clevit_jax.distributed.preemption import Stop
+from clevit_jax.errors import CheckpointError, NoRoomError
+from clevit_jax.evaluate import (
+    CheckpointScores,
     Interrupted,
-    Scores,
     check_split,
     evaluate_split,
-    report,
-    report_checkpoints,
+    score_checkpoints,
+    write_scores,
 )
-from clevit_jax.state import TrainState
-from clevit_jax.stopping import Stop
+from clevit_jax.runs.checkpoint import Checkpoints, check_room
+from clevit_jax.runs.logger import MetricLogger, write_run_facts
+from clevit_jax.runs.setup import (
+    Pretrained,
+    Run,
+    check_agreement,
+    decode_all,
+    prepare_run,
+    read_pretrained,
+)
+from clevit_jax.runs.workdir import (
+    EVALUATION_FILE,
+    LOAD_REPORT_FILE,
+    check_workdir,
+    claim_workdir,
+    has_checkpoints,
+)
+from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system.files import read_json, write_json
 
 STOPPED = 75  # exit code after SIGTERM or Ctrl-C: saved, run again to go on (sysexits' EX_TEMPFAIL)
 _CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
@@ -57,8 +67,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         CheckpointError: nothing can be saved or read.
         TrainingError: the gradients stay non-finite.
     """
-    rundir.check(workdir, config)
-    run = prepare(config, workdir)
+    check_workdir(workdir, config)
+    run = prepare_run(config, workdir)
     check_agreement(run)
     data = run.dataset
     counts = [f"{len(inside)} {SPLIT_NAMES[name]}" for name, inside in data.splits.items()]
@@ -74,24 +84,24 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     # A network disk may show other hosts less for a while, so process 0 looks for all.
     if processes.broadcast("finished", _say_finished(run)):
         return 0
-    begun = processes.broadcast("begun", rundir.has_checkpoints(workdir))
-    pretrained = None if begun else read_start(run)
+    begun = processes.broadcast("begun", has_checkpoints(workdir))
+    pretrained = None if begun else read_pretrained(run)
     decode_all(run)
     if not begun:
         check_room(run.checkpoints, run.program.like)
-    rundir.claim(workdir, config)
+    claim_workdir(workdir, config)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
         stack.callback(checkpoints.close)
-        state, batches = _start(run, checkpoints, pretrained)
+        state, batches = _initial_state(run, checkpoints, pretrained)
         del pretrained  # a copy of the parameters that the host need not keep
         stack.callback(batches.close)
         if int(state.step) >= run.plan.total:
             print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
-            report_checkpoints(run, checkpoints)
+            score_checkpoints(run, checkpoints)
             code = 0
         else:
-            record_run(run, state)
+            write_run_facts(run, state)
             code, state = _loop(run, checkpoints, state, batches, stack)
     if code == 0 and config.log.report:
         write_after_training(run, state)
@@ -100,10 +110,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
 
 def _say_finished(run: Run) -> bool:
     """Whether the result is there already; prints it without decoding an image."""
-    path = run.workdir / rundir.RESULT
+    path = run.workdir / EVALUATION_FILE
     if not path.exists():
         return False
-    result = rundir.read_json(path)
+    result = read_json(path)
     last = result["last"]
     if last["step"] < run.plan.total or result["split_hash"] != run.dataset.split_hash():
         return False
@@ -117,14 +127,16 @@ def _say_finished(run: Run) -> bool:
     return True
 
 
-def _start(run: Run, checkpoints: Checkpoints, pretrained: Start | None) -> tuple[TrainState, Any]:
+def _initial_state(
+    run: Run, checkpoints: Checkpoints, pretrained: Pretrained | None
+) -> tuple[TrainState, Any]:
     """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
-    batches = _batches(run)
+    batches = _train_batches(run)
     restored = checkpoints.restore_newest(run.program.like, functools.partial(check_split, run))
     if restored is None:
-        pretrained = pretrained or read_start(run)
+        pretrained = pretrained or read_pretrained(run)
         if pretrained and processes.index() == 0:
-            rundir.write_json(run.workdir / rundir.START, pretrained.facts)
+            write_json(run.workdir / LOAD_REPORT_FILE, pretrained.facts)
         return run.program.initial_state(pretrained.params if pretrained else None), batches
     state, meta = restored
     batches.set_state(meta["iterator"])
@@ -132,7 +144,7 @@ def _start(run: Run, checkpoints: Checkpoints, pretrained: Start | None) -> tupl
     return state, batches
 
 
-def _batches(run: Run) -> Any:
+def _train_batches(run: Run) -> Any:
     """A checkpointable iterator of batches that already lie on the devices."""
     dataset = pipeline.train_dataset(
         run.images["train"],
@@ -141,7 +153,7 @@ def _batches(run: Run) -> Any:
         batch_size=run.config.batch_size,
         process_index=processes.index(),
         process_count=processes.count(),
-        threads=experiment.threads(run.config),
+        threads=decode_threads(run.config),
         prefetch=2,
     )
     put = functools.partial(sharding.to_global, run.program.mesh)
@@ -153,7 +165,7 @@ def _loop(
 ) -> tuple[int, TrainState]:
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
-    follower = Follower(run, start)
+    follower = MetricLogger(run, start)
     stack.callback(follower.close)
     stop = stack.enter_context(Stop())
     saver = _Saver(run, checkpoints)
@@ -197,18 +209,20 @@ def _loop(
             follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
     follower.close()
-    return _report(run, checkpoints, scores, stop), state
+    return _final_scores(run, checkpoints, scores, stop), state
 
 
-def _report(run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Stop) -> int:
+def _final_scores(
+    run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Stop
+) -> int:
     """Reports a finished run, from the `scores` by step where they say it all."""
     last, best = run.plan.total, checkpoints.best()
     if run.chosen_on == "test" and best is not None and best[0] in scores:
-        pair = (Scores(step, scores[step]) for step in (last, best[0]))
-        report(run, *pair, trained_on=run.dataset.split_hash())
+        pair = (CheckpointScores(step, scores[step]) for step in (last, best[0]))
+        write_scores(run, *pair, trained_on=run.dataset.split_hash())
         return 0
     try:  # the test is still to be taken, or the best was reached before the last stop
-        report_checkpoints(run, checkpoints, stop=stop)
+        score_checkpoints(run, checkpoints, stop=stop)
     except Interrupted:
         print("Stopped before the final scores; run the same command to go on.", flush=True)
         return STOPPED

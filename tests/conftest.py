@@ -16,8 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from clevit_jax.analysis.subject import open_subject
-from clevit_jax.swin import abstract_swin
+from clevit_jax.analysis.trained_model import open_trained_model
+from clevit_jax.model.swin import abstract_swin
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -49,7 +49,7 @@ def answered(tmp_path_factory, compiled) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def subject(answered, compile_once):
     """The model of `answered`."""
-    return open_subject(answered)
+    return open_trained_model(answered)
 
 
 @pytest.fixture(scope="module")

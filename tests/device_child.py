@@ -19,10 +19,13 @@ import optax
 import tiny
 from ml_collections import ConfigDict
 
-from clevit_jax import experiment, processes, sharding, views
-from clevit_jax.checkpoint import Checkpoints
+from clevit_jax.config import view_config
 from clevit_jax.data import pipeline
-from clevit_jax.program import Program, make_program
+from clevit_jax.distributed import processes, sharding
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
+from clevit_jax.steps.schedule import Plan
+from clevit_jax.views import two_views
 
 CLASSES, IMAGES, UPDATES = 5, 24, 5
 TRIPLET = {"loss.contrast_kind": "instance_triplet"}
@@ -50,10 +53,10 @@ def make_config(**changes: Any) -> ConfigDict:
     return config
 
 
-def program_on(mesh: jax.sharding.Mesh, **changes: Any) -> Program:
+def program_on(mesh: jax.sharding.Mesh, **changes: Any) -> JittedSteps:
     config = make_config(**changes)
-    plan = experiment.Plan(IMAGES, config.batch_size, epochs=10)
-    return make_program(config, mesh, num_classes=CLASSES, plan=plan, platform="cpu")
+    plan = Plan(IMAGES, config.batch_size, epochs=10)
+    return make_jitted_steps(config, mesh, num_classes=CLASSES, plan=plan, platform="cpu")
 
 
 @functools.cache
@@ -94,10 +97,10 @@ def run(folder: pathlib.Path, name: str) -> None:
     for update in range(UPDATES):
         batch = sharding.to_global(mesh, next(batches))
         if update == 0:
-            keys = jax.jit(views.example_keys, static_argnums=0)(
+            keys = jax.jit(two_views.example_keys, static_argnums=0)(
                 config.seed, batch["epoch"], batch["id"]
             )
-            made = views.make_views(keys, batch["image"], config=experiment.view_config(config))
+            made = two_views.make_views(keys, batch["image"], config=view_config(config))
             found |= saved("views", dict(zip(("anchor", "positive"), made, strict=True)))
             processes.compile_together(program.train_step, state, batch)
         state, metrics = program.train_step(state, batch)

@@ -10,8 +10,8 @@ from clevit_jax.analysis.report.content import (
     Content,
     Curve,
     Embedding,
-    Facts,
     Mistake,
+    RunFacts,
     Score,
     Tile,
 )
@@ -67,8 +67,8 @@ def content(classes: int, images: int = 3) -> Content:
             of=len(labels),
         ),
         worth=["Made."],
-        recipe=[Facts("optim", [("lr", "0.001")])],
-        environment=[Facts("Start 1", [("devices", "1 cpu")])],
+        recipe=[RunFacts("optim", [("lr", "0.001")])],
+        environment=[RunFacts("Start 1", [("devices", "1 cpu")])],
         data_check=[("layout", "ufg")],
         findings=[("warning", "Made.")],
     )  # fmt: skip

@@ -3,19 +3,26 @@
 import pytest
 import torch
 
-from clevit_jax import architecture, weights
-from clevit_jax.swin import abstract_swin
-from clevit_jax.swin_config import VARIANTS, SwinConfig
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.config import (
+    VARIANTS,
+    SwinConfig,
+    describe_swin,
+    swin_from_json,
+    swin_to_json,
+)
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.weights.convert import named_leaves, official_name
+from clevit_jax.weights.infer import infer
 
 
 def shapes_of(model):
     """Official names and shapes of the network, by PyTorch's order of axes."""
     shapes = {}
-    for name, leaf in weights.named_leaves(abstract_swin(model)[1]).items():
+    for name, leaf in named_leaves(abstract_swin(model)[1]).items():
         order = {2: (1, 0), 4: (3, 2, 0, 1)}.get(leaf.ndim if name.endswith("kernel") else 0)
         shape = leaf.shape if order is None else tuple(leaf.shape[axis] for axis in order)
-        shapes[weights.official_name(name)] = shape
+        shapes[official_name(name)] = shape
     return shapes
 
 
@@ -33,33 +40,31 @@ def shapes():
 )
 def test_published(variant, window, size, classes):
     model = SwinConfig.variant(variant, image_size=size, window=window, num_classes=classes)
-    assert architecture.infer(shapes_of(model)) == model
-    assert f"Swin-{variant}: embed {VARIANTS[variant]['embed_dim']}," in architecture.describe(
-        model
-    )
+    assert infer(shapes_of(model)) == model
+    assert f"Swin-{variant}: embed {VARIANTS[variant]['embed_dim']}," in describe_swin(model)
 
 
 def test_golden_with_its_masks(golden):
     official = torch.load(golden / "swin_nano_224.pth", weights_only=True)["model"]
-    found = architecture.infer({name: tuple(value.shape) for name, value in official.items()})
+    found = infer({name: tuple(value.shape) for name, value in official.items()})
     assert found == SwinConfig(
         image_size=224, num_classes=21, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)
     )
-    assert architecture.describe(found).startswith("Swin: embed 16, depths 2-2-2-2, heads 1-2-4-8")
+    assert describe_swin(found).startswith("Swin: embed 16, depths 2-2-2-2, heads 1-2-4-8")
 
 
 def test_masks_tell_the_image_size(shapes):
     """448 pixels: a grid of 112 in windows of 7 is 256 windows."""
     masks = {"layers.0.blocks.1.attn_mask": (256, 49, 49)}
-    assert architecture.infer(shapes | masks).image_size == 448
+    assert infer(shapes | masks).image_size == 448
     nonsense = {"layers.0.blocks.1.attn_mask": (255, 49, 49)}
-    assert architecture.infer(shapes | nonsense).image_size == 224
+    assert infer(shapes | nonsense).image_size == 224
 
 
 def test_a_table_that_shrank_tells_the_image_size():
     """At 96 the last grid is 3, where a window of 6 cannot be."""
     model = SwinConfig(image_size=96, window=6, embed_dim=8, num_heads=(1, 1, 1, 1))
-    assert architecture.infer(shapes_of(model)) == model
+    assert infer(shapes_of(model)) == model
 
 
 def test_a_few_wrong_entries_do_not_mislead(shapes):
@@ -68,13 +73,13 @@ def test_a_few_wrong_entries_do_not_mislead(shapes):
     wrong["layers.2.blocks.3.attn.relative_position_bias_table"] = (225, 13)
     wrong["head.bias"] = (7,)
     del wrong["layers.2.blocks.2.norm1.weight"]
-    assert architecture.infer(wrong) == TINY
+    assert infer(wrong) == TINY
 
 
 def test_without_head_or_with_headless_classes(shapes):
     bare = {name: shape for name, shape in shapes.items() if not name.startswith("head")}
-    assert architecture.infer(bare).num_classes == 1
-    assert architecture.infer(bare | {"head.bias": (9,)}).num_classes == 9
+    assert infer(bare).num_classes == 1
+    assert infer(bare | {"head.bias": (9,)}).num_classes == 9
 
 
 @pytest.mark.parametrize(
@@ -99,12 +104,12 @@ def test_without_head_or_with_headless_classes(shapes):
 )  # fmt: skip
 def test_no_swin(shapes, change):
     with pytest.raises(WeightsError):
-        architecture.infer(change(shapes))
+        infer(change(shapes))
 
 
 def test_json():
-    fields = architecture.to_json(TINY)
-    assert architecture.from_json({**fields, "depths": list(fields["depths"])}) == TINY
+    fields = swin_to_json(TINY)
+    assert swin_from_json({**fields, "depths": list(fields["depths"])}) == TINY
     for bad in (
         None,
         [],
@@ -117,4 +122,4 @@ def test_json():
         fields | {"more": 1},
     ):
         with pytest.raises(WeightsError):
-            architecture.from_json(bad)  # fmt: skip
+            swin_from_json(bad)  # fmt: skip

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from benchmarks import gpu
-from clevit_jax.analysis import throughput, throughput_table
-from clevit_jax.analysis.throughput_table import OURS, Result, Row
-from clevit_jax.experiment import ConfigError
+from clevit_jax.errors import ConfigError
+from clevit_jax.performance import throughput, throughput_table
+from clevit_jax.performance.throughput_table import OURS, Throughput, ThroughputRow
 
 FACTS = {
     "platform": "gpu", "device": "a GPU", "devices": 1, "threads": 2, "description": "Swin-base",
@@ -19,7 +19,7 @@ FACTS = {
 
 def row(name, batch, seconds, problem=""):
     rounds = ((seconds,), (seconds,), (seconds,)) if seconds else ()
-    return Row(
+    return ThroughputRow(
         "training", name, batch, problem, rounds, 1.0, 1.0, batch * 2.0**30, "peak",
         flops=1e9 * batch, peak_flops=100e9,
     )  # fmt: skip
@@ -27,7 +27,7 @@ def row(name, batch, seconds, problem=""):
 
 def measured():
     """Ours makes 40, 48 and 50 pairs a second, timm 20 and 24, compiled 40 once."""
-    return Result(FACTS, [
+    return Throughput(FACTS, [
         row(OURS, 4, 0.1), row(gpu.EAGER, 4, 0.2), row(gpu.COMPILED, 4, 0.1),
         row(OURS, 8, 1 / 6), row(gpu.EAGER, 8, 1 / 3), row(gpu.COMPILED, 8, 0, "out of memory: 1"),
         row(OURS, 16, 0.32), row(gpu.EAGER, 16, 0, "out of memory: 2"),
@@ -58,7 +58,7 @@ def test_the_summary():
 
 
 def test_nothing_of_ours_could_be_timed():
-    facts = gpu.summarise(Result(FACTS, [row(OURS, 1, 0, "out of memory: 1")], "timm"))
+    facts = gpu.summarise(Throughput(FACTS, [row(OURS, 1, 0, "out of memory: 1")], "timm"))
     assert (facts["best"], facts["ratios"], facts["met"]) == ({}, {}, {})
     assert gpu.to_text(facts) == "Each at its best batch:"
 
@@ -71,7 +71,7 @@ def test_the_command(monkeypatch, tmp_path, capsys):
         asked.append((config, options))
         return measured()
 
-    monkeypatch.setattr(throughput, "measure", measure)
+    monkeypatch.setattr(throughput, "measure_in_process", measure)
     monkeypatch.setattr(gpu, "versions", lambda: {"jax": "1"})
     out = tmp_path / "gpu.json"
     monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(out), "--batch_sizes", "4,8"])
@@ -84,7 +84,7 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     assert (config.views.kind, config.loss.anchor, config.loss.positive, config.loss.contrast) == (
         "full", 1, 1, 1,
     )  # fmt: skip
-    assert throughput_table.to_text(measured()) in capsys.readouterr().out
+    assert throughput_table.throughput_text(measured()) in capsys.readouterr().out
     facts = json.loads(out.read_text())
     assert facts["summary"] == gpu.summarise(measured())
     assert len(facts["rows"]) == 9
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_a_sentence(monkeypatch, tmp_path, capsys):
     def measure(*_, **__):
         raise ConfigError("--peer timm needs timm.")
 
-    monkeypatch.setattr(throughput, "measure", measure)
+    monkeypatch.setattr(throughput, "measure_in_process", measure)
     for argument, said in {
         "--out=x.json": "error: --peer timm needs timm.\n",
         "--batch_sizes=a": "error: --batch_sizes is a; it must be numbers, as in 8,16,32.\n",

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import clevit_jax
-from clevit_jax import torch_reference
-from clevit_jax.analysis import cam, deletion, explanation
-from clevit_jax.classifier import Classifier
-from clevit_jax.data import leaves, sources
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.weights import Weights
+from clevit_jax.analysis import deletion
+from clevit_jax.data import procedural_leaves, sources
+from clevit_jax.inference import cam, explanation
+from clevit_jax.inference.classifier import Classifier
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.weights import verify
+from clevit_jax.weights.convert import Weights
 
 # Grids 28 and 14, windows of 7: the second block of each stage shifts its windows.
 MODEL = SwinConfig(
@@ -40,7 +41,7 @@ def ours(params, pixels):
 def theirs(params):
     """transformers' Swin with the same weights."""
     weights = Weights(MODEL, params, "clevit_jax", "made")
-    model = torch_reference.build(weights, "transformers").module
+    model = verify.build(weights, "transformers").module
     model.set_attn_implementation("eager")  # the one that tells its attention
     return model
 
@@ -169,7 +170,7 @@ def test_top_cells_and_paint_over():
 def demo(golden, tmp_path_factory):
     """The trained model of the demo, and its test images in a random order."""
     folder = tmp_path_factory.mktemp("leaves")
-    leaves.write_dataset(
+    procedural_leaves.write_dataset(
         folder, classes=10, train_per_class=20, test_per_class=20, size=128, seed=0, difficulty=0.5
     )
     model = clevit_jax.load(golden / "demo_leaves.safetensors", image_size=64)

@@ -16,10 +16,12 @@ import pytest
 import tiny
 from PIL import Image
 
-from clevit_jax import data_check
-from clevit_jax.data import check, decode, findings, names
+from clevit_jax.data import decode
+from clevit_jax.data.audit import command, filenames, findings
+from clevit_jax.data.audit import read as check
+from clevit_jax.data.audit.read import ENDINGS, read_image_facts, read_images
 from clevit_jax.data.dataset import Dataset, Example
-from clevit_jax.experiment import ConfigError
+from clevit_jax.errors import ConfigError, DecodeError
 
 
 def picture(seed, size=(24, 20)):
@@ -79,7 +81,7 @@ class Checked:
         config.data.threads = 2
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         capsys.readouterr()
-        self.code = data_check.check_data(config, workdir)
+        self.code = command.check_data(config, workdir)
         self.out = capsys.readouterr().out
         self.text = (workdir / "data_check.txt").read_text(encoding="utf-8")
         self.json = json.loads((workdir / "data_check.json").read_text(encoding="utf-8"))
@@ -180,7 +182,7 @@ def test_unreadable_images(root, run, content, said):
     other = write(root, "test/b/bad.png", b"no")
     found = run(root)
     assert found.code == 1
-    with pytest.raises(decode.DecodeError) as caught:
+    with pytest.raises(DecodeError) as caught:
         decode.read_rgb(path)
     assert said in str(caught.value)
     sentences = [error["sentence"] for error in found.json["errors"]]
@@ -204,8 +206,8 @@ def test_a_folder_called_like_an_image_and_a_file_that_may_not_be_read(tmp_path)
             def read(self, error=error):
                 raise error
 
-        with pytest.raises(decode.DecodeError, match=f"^table.parquet, row 7 cannot .* {said}.$"):
-            check.read_facts(Example(Row(), 0, 0, "x"))
+        with pytest.raises(DecodeError, match=f"^table.parquet, row 7 cannot .* {said}.$"):
+            read_image_facts(Example(Row(), 0, 0, "x"))
 
 
 def test_same_pixels(root, run):
@@ -301,13 +303,13 @@ def test_missing_files_are_told_once_and_others_never_opened(tmp_path, run, monk
 
 
 def test_a_file_that_goes_away(root, run, monkeypatch):
-    real = check.read
+    real = read_images
 
     def late(dataset, **options):
         (root / "test/a/te0.png").unlink()
         return real(dataset, **options)
 
-    monkeypatch.setattr(check, "read", late)
+    monkeypatch.setattr(check, "read_images", late)
     found = run(root)
     assert found.code == 1
     assert found.json["errors"][0]["sentence"] == "test/a/te0.png is gone since it was listed."
@@ -348,11 +350,11 @@ GOOD = ["a/b c.png", "a/100%.png", "a/\u00e9.png", "a/.x.png", "a/console.png", 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_names(kind):
-    found = {odd.kind: odd.names for odd in names.odd_names([*GOOD, *ODD[kind]])}
+    found = {odd.kind: odd.names for odd in filenames.odd_names([*GOOD, *ODD[kind]])}
     alone = {"not_nfc": {"not_nfc", "differ_in_case"}}.get(kind, {kind})  # e' is in GOOD as well
     assert set(found) == alone
     assert found[kind] == sorted(ODD[kind])
-    assert names.odd_names(GOOD) == []
+    assert filenames.odd_names(GOOD) == []
 
 
 def test_odd_names_of_files(root, run):
@@ -378,16 +380,16 @@ def test_odd_names_of_files(root, run):
 
 
 def test_endings_are_those_of_the_formats_that_are_read():
-    assert set(check.ENDINGS) == set(decode._FORMATS)
-    for kind, endings in check.ENDINGS.items():
+    assert set(ENDINGS) == set(decode._FORMATS)
+    for kind, endings in ENDINGS.items():
         Image.init()
         assert set(endings) <= {e for e, known in Image.EXTENSION.items() if known == kind}
 
 
 def test_stems():
-    assert [names.stem(name) for name in ("x/1_2_train.png", "1_2_TEST.jpg", "a.b_val.c_val.png")] \
-        == ["1_2", "1_2", "a.b_val.c"]  # fmt: skip
-    assert names.stem("train_1.png") == "train_1"
+    names = ("x/1_2_train.png", "1_2_TEST.jpg", "a.b_val.c_val.png")
+    assert [filenames.stem(name) for name in names] == ["1_2", "1_2", "a.b_val.c"]
+    assert filenames.stem("train_1.png") == "train_1"
 
 
 def soygene_like(folder, twin_looks):
@@ -434,7 +436,7 @@ def test_bare_numbers_and_other_classes_share_no_stems(tmp_path, run):
 
 
 def test_memory(root, run, monkeypatch):
-    monkeypatch.setattr(data_check, "_machine_bytes", lambda: 10**6)
+    monkeypatch.setattr(command, "_machine_bytes", lambda: 10**6)
     found = run(root, data__resize=20, data__cache_bytes=8000)
     train, test = 3 * 20 * 20, 3 * 16 * 16
     assert found.json["memory"] == {
@@ -450,23 +452,23 @@ def test_memory(root, run, monkeypatch):
     assert found.code == 0
     enough = run(root, data__resize=20, data__cache_bytes=6 * train + 4 * test)
     assert enough.json["warnings"] == []
-    monkeypatch.setattr(data_check, "_machine_bytes", lambda: 5000)
+    monkeypatch.setattr(command, "_machine_bytes", lambda: 5000)
     assert "lower data.cache_bytes" in run(root).warnings["memory_too_small"]["sentence"]
-    monkeypatch.setattr(data_check, "_machine_bytes", lambda: None)
+    monkeypatch.setattr(command, "_machine_bytes", lambda: None)
     assert run(root).json["warnings"] == []
 
 
 def test_the_cache_is_shared_as_in_training(root, run):
     """`images_kept` are those that `experiment.decoded_images` keeps."""
-    from clevit_jax import experiment
+    from clevit_jax.data.open import decoded_images, open_data
 
     config = tiny.get_config()
     config.data.root = str(root)
     config.data.resize = 20
     config.data.cache_bytes = 8000
-    dataset = experiment.open_data(config)
+    dataset = open_data(config)
     kept = {}
-    for split, images in experiment.decoded_images(config, dataset, training=True).items():
+    for split, images in decoded_images(config, dataset, training=True).items():
         images.fill(threads=1)
         kept[split] = sum(images[i] is images[i] for i in range(len(images)))
     splits = run(root, data__resize=20, data__cache_bytes=8000).json["memory"]["splits"]
@@ -511,7 +513,7 @@ def test_settings_that_cannot_be_used(root, run, tmp_path):
     config = tiny.get_config()
     config.data.root = str(root)
     with pytest.raises(ConfigError, match="cannot be written"):
-        data_check.check_data(config, tmp_path / "file")
+        command.check_data(config, tmp_path / "file")
 
 
 def test_nothing_else_in_the_workdir_is_touched(root, run, tmp_path):
@@ -613,7 +615,7 @@ def test_images_in_memory_and_in_larger_files():
     # The same name in another split is another image, where there is no file.
     test = (Example(two, 0, 0, "x.png"), bad, bad._replace(id=2))
     done = []
-    reading = check.read(
+    reading = read_images(
         Dataset("parquet", "t.parquet", ("a",), train, test, ()),
         threads=2,
         progress=lambda *count: done.append(count),
@@ -632,7 +634,7 @@ def test_rows_of_a_table():
     """Their names need not be those of files, and one may be listed with two labels."""
     train = (Example(png(picture(1)), 0, 0, "a: 1?"), Example(png(picture(2)), 1, 1, "b%20"))
     data = Dataset("csv", "", ("a", "b"), (*train, train[0]._replace(label=1)), (), ())
-    reading = check.read(data, threads=1)
+    reading = read_images(data, threads=1)
     (error,) = findings.errors(data, [], reading)
     assert error.kind == "several_labels"
     kinds = [finding.kind for finding in findings.warnings(data, reading)]
@@ -652,7 +654,7 @@ def test_images_do_not_pile_up(monkeypatch):
 
     monkeypatch.setattr(decode, "read_rgb", counted)
     train = tuple(Example(png(picture(k)), 0, k, str(k)) for k in range(40))
-    check.read(Dataset("csv", "", ("a",), train, (), ()), threads=3)
+    read_images(Dataset("csv", "", ("a",), train, (), ()), threads=3)
     assert 1 <= most[0] <= 3
     assert len(seen) == 40
     assert not any(one() for one in seen)
@@ -667,5 +669,5 @@ def test_an_interrupt_does_not_wait_for_the_rest(monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check.read(Dataset("csv", "", ("a",), train, (), ()), threads=1, progress=stop)
+        read_images(Dataset("csv", "", ("a",), train, (), ()), threads=1, progress=stop)
     assert len(read) < 400

@@ -12,14 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging
+from absl import logging as absl_logging
 from orbax.checkpoint._src.handlers import json_checkpoint_handler
 from orbax.checkpoint._src.path import atomicity
 
-from clevit_jax import checkpoint, processes
-from clevit_jax.checkpoint import CheckpointError, Checkpoints, check_room
-from clevit_jax.sharding import make_mesh, state_sharding
-from clevit_jax.state import TrainState
+from clevit_jax.distributed import processes
+from clevit_jax.distributed.sharding import make_mesh, state_sharding
+from clevit_jax.errors import CheckpointError
+from clevit_jax.runs import checkpoint
+from clevit_jax.runs.checkpoint import Checkpoints, check_room
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system import logging
 
 # Futures of a restore that fails are collected by the interpreter, which warns.
 pytestmark = [
@@ -88,7 +91,7 @@ def copy(three, tmp_path):
 def said(monkeypatch):
     """What is logged as an error."""
     lines: list[str] = []
-    monkeypatch.setattr(logging, "error", lambda text, *args, **_: lines.append(text % args))
+    monkeypatch.setattr(absl_logging, "error", lambda text, *args, **_: lines.append(text % args))
     return lines
 
 
@@ -246,9 +249,9 @@ def test_reads_that_orbax_gave_up_are_not_told(monkeypatch):
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(sys, "__unraisablehook__", told.append)
-    monkeypatch.setattr(logging, "set_verbosity", lambda _: None)
+    monkeypatch.setattr(absl_logging, "set_verbosity", lambda _: None)
     monkeypatch.setattr(checkpoint, "getLogger", mock.Mock())
-    checkpoint.quiet()
+    logging.quiet()
     for path in ("site-packages/orbax/serialization.py", "site-packages/grain/reader.py"):
         code = types.SimpleNamespace(co_filename=path)
         sys.unraisablehook(types.SimpleNamespace(object=types.SimpleNamespace(cr_code=code)))

@@ -13,14 +13,17 @@ import tiny
 from PIL import Image
 
 import clevit_jax
-from clevit_jax import converted, rundir, sharding, trained, weights
-from clevit_jax.checkpoint import CheckpointError, Checkpoints
-from clevit_jax.data import leaves
-from clevit_jax.data.decode import DecodeError
-from clevit_jax.experiment import ConfigError
-from clevit_jax.state import TrainState
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.data import procedural_leaves
+from clevit_jax.distributed import sharding
+from clevit_jax.errors import CheckpointError, ConfigError, DecodeError, WeightsError
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.load import read_run
+from clevit_jax.runs.workdir import RUN_FILE, claim_workdir
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system.files import write_json
+from clevit_jax.weights.convert import read_torch_weights
+from clevit_jax.weights.converted import write_converted
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -33,7 +36,7 @@ def images_of(seed, size):
 def best(golden, tmp_path_factory):
     """What the official script saved, as it is and converted."""
     folder = tmp_path_factory.mktemp("converted") / "best"
-    converted.write(weights.read_file(golden / "clevit_best_nano.pth"), folder)
+    write_converted(read_torch_weights(golden / "clevit_best_nano.pth"), folder)
     return golden / "clevit_best_nano.pth", folder
 
 
@@ -95,8 +98,8 @@ def make_run(params, tmp_path_factory):
         workdir = tmp_path_factory.mktemp("runs") / "run"
         config = tiny.get_config()
         config.optim.ema = ema
-        rundir.claim(workdir, config)
-        rundir.write_json(workdir / rundir.RUN, {"class_names": ["a", "b", "c"]})
+        claim_workdir(workdir, config)
+        write_json(workdir / RUN_FILE, {"class_names": ["a", "b", "c"]})
         checkpoints = Checkpoints(workdir / "checkpoints", keep=5)
         for step, (mine, average) in params.items():
             state = TrainState(np.int32(step), mine, {"mu": mine}, average if ema else None)
@@ -127,9 +130,9 @@ def test_a_run_gives_its_last_or_its_best(runs, params):
         assert last.model == MODEL
         logits, features = last(images_of(0, 16))
         assert (logits.shape, features.shape) == ((2, 3), (2, 16))
-    assert equal(trained.read_run(runs[1], checkpoint="last", average=False).params, params[9][0])
+    assert equal(read_run(runs[1], checkpoint="last", average=False).params, params[9][0])
     with pytest.raises(ConfigError, match="keeps no average"):
-        trained.read_run(runs[0], checkpoint="last", average=True)
+        read_run(runs[0], checkpoint="last", average=True)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_run, params, caplog):
@@ -147,15 +150,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(make_run, params, capl
 
 def test_a_run_of_another_shape_is_refused(make_run):
     run = make_run(0.0)
-    facts = json.loads((run / rundir.RUN).read_text())
-    rundir.write_json(run / rundir.RUN, facts | {"class_names": ["a", "b"]})
+    facts = json.loads((run / RUN_FILE).read_text())
+    write_json(run / RUN_FILE, facts | {"class_names": ["a", "b"]})
     with pytest.raises(CheckpointError, match="shape"):
         clevit_jax.load(run)
 
 
 def test_a_run_that_has_not_begun(make_run):
     run = make_run(0.0)
-    (run / rundir.RUN).unlink()
+    (run / RUN_FILE).unlink()
     with pytest.raises(CheckpointError, match="has no checkpoint yet; train it first"):
         clevit_jax.load(run)
 
@@ -171,11 +174,11 @@ def test_paths_that_hold_no_model(tmp_path):
 def leaf_model(golden, tmp_path_factory):
     """The demo's model as a converted checkpoint with class names, and leaves of four classes."""
     folder = tmp_path_factory.mktemp("leaf")
-    weights_ = weights.read_file(golden / "demo_leaves.safetensors")
+    weights_ = read_torch_weights(golden / "demo_leaves.safetensors")
     names = tuple(f"cultivar-{k:02}" for k in range(1, 11))
     model = dataclasses.replace(weights_.model, image_size=64)
-    converted.write(dataclasses.replace(weights_, model=model, class_names=names), folder / "model")
-    leaves.write_dataset(
+    write_converted(dataclasses.replace(weights_, model=model, class_names=names), folder / "model")
+    procedural_leaves.write_dataset(
         folder / "data", classes=10, train_per_class=1, test_per_class=1, size=128, seed=0,
         difficulty=0.5,
     )  # fmt: skip

@@ -8,12 +8,12 @@ import sys
 import pytest
 from made_runs import OTHER_SPLIT, record, scores, write_finished, write_run
 
-from clevit_jax import compare
-from clevit_jax.experiment import ConfigError
+from clevit_jax.errors import ConfigError
+from clevit_jax.sweeps.compare import WIDTH, _names, _ranges, compare_runs, read_rows, render
 
 
 def shown(*paths):
-    return compare.render(compare.read_rows(paths))
+    return render(read_rows(paths))
 
 
 def table(*paths):
@@ -165,7 +165,7 @@ def test_it_fits_in_100_columns(tmp_path, count):
             write_run(folder, records=[record(123456, 1.0, split="val")], model__pretrained=weights)
         made.append(folder)
     text = shown(*made)
-    assert max(map(len, text.splitlines())) <= compare.WIDTH == 100
+    assert max(map(len, text.splitlines())) <= WIDTH == 100
     assert f"{count}" in text
     for k in range(count):  # the end of a name is what tells them apart
         assert f"-{k} " in text.splitlines()[3 + k]
@@ -191,7 +191,7 @@ def test_a_table_with_room_has_its_names_whole(tmp_path):
 def test_names_tell_the_runs_apart(tmp_path, monkeypatch, paths, names):
     monkeypatch.chdir(tmp_path)
     wanted = [name.format(here=tmp_path.name) for name in names]
-    assert compare._names([pathlib.Path(path) for path in paths]) == wanted
+    assert _names([pathlib.Path(path) for path in paths]) == wanted
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_names_tell_the_runs_apart(tmp_path, monkeypatch, paths, names):
     [([3], "3"), ([1, 2], "1-2"), ([5, 0, 2, 1], "0-2,5"), ([0, 2, 4], "0,2,4"), ([], "")],
 )
 def test_ranges(numbers, text):
-    assert compare._ranges(numbers) == text
+    assert _ranges(numbers) == text
 
 
 def test_what_is_no_run(tmp_path):
@@ -211,7 +211,7 @@ def test_what_is_no_run(tmp_path):
         ([], "Name the runs to compare: --mode compare RUN RUN ..."),
     ):
         with pytest.raises(ConfigError) as error:
-            compare.compare(paths)
+            compare_runs(paths)
         assert str(error.value).startswith(sentence) or sentence in str(error.value)
 
 
@@ -219,7 +219,7 @@ def test_nothing_is_printed_when_a_file_is_torn(tmp_path, capsys):
     good, torn = write_finished(tmp_path / "a", 0.5), write_finished(tmp_path / "b", 0.5)
     (torn / "evaluation.json").write_text('{"last": {"step"')
     with pytest.raises(ConfigError, match=r"b/evaluation.json is not JSON"):
-        compare.compare([good, torn])
+        compare_runs([good, torn])
     assert capsys.readouterr().out == ""
 
 
@@ -227,7 +227,7 @@ def test_seeds_of_two_data_sets_are_no_row(tmp_path):
     write_finished(tmp_path / "seed-0", 0.5)
     write_finished(tmp_path / "seed-1", 0.5, seed=1, split_hash=OTHER_SPLIT)
     with pytest.raises(ConfigError) as error:
-        compare.compare([tmp_path])
+        compare_runs([tmp_path])
     assert str(error.value).startswith(f"{tmp_path}: The seeds cannot be put together")
 
 
@@ -252,7 +252,7 @@ def test_only_small_json_files_are_read(tmp_path, capsys):
     sys.addaudithook(_watch)
     WATCHED.append(str(tmp_path))
     try:
-        assert compare.compare([run, tmp_path / "seeds"]) == 0
+        assert compare_runs([run, tmp_path / "seeds"]) == 0
     finally:
         WATCHED.clear()
     assert capsys.readouterr().out == shown(run, tmp_path / "seeds") + "\n"

@@ -12,8 +12,9 @@ import jax
 import pytest
 import tiny
 
-from clevit_jax import compilation_cache, modes, preflight
-from clevit_jax.analysis import throughput
+from clevit_jax import flags, modes
+from clevit_jax.performance import preflight, throughput
+from clevit_jax.system import compilation_cache
 
 # A process that compiles one function and says where JAX keeps it and whether it was there.
 CHILD = """
@@ -151,7 +152,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path):
 
 def flags_of(mode, **given):
     """As absl has them after `main --mode MODE --config FILE --workdir DIR`."""
-    names = (*modes.ONLY_IN, "processes", "compilation_cache")
+    names = [flag.name for flag in flags.FLAGS]
     values = {name: types.SimpleNamespace(present=False, value=None) for name in names}
     facts = {"mode": mode, "workdir": "none", "config": tiny.get_config(), "compilation_cache": "x"}
 
@@ -162,7 +163,7 @@ def flags_of(mode, **given):
     return Flags()
 
 
-@pytest.mark.parametrize("mode", [mode for mode in modes.NAMES if mode != "compare"])
+@pytest.mark.parametrize("mode", [mode for mode in flags.MODES if mode != "compare"])
 def test_every_mode_turns_it_on(monkeypatch, mode):
     """But those that say how long compiling takes, unless a folder is named."""
     asked = []
@@ -173,10 +174,10 @@ def test_every_mode_turns_it_on(monkeypatch, mode):
 
     monkeypatch.setattr(compilation_cache, "enable", enable)
     with pytest.raises(InterruptedError):
-        modes.run(flags_of(mode, compilation_cache="mine"), [], ())
+        modes.run(flags_of(mode, compilation_cache="mine"), [])
     assert asked == [("mine", True)]
     for module in (preflight, throughput):
         monkeypatch.setattr(module, mode, enable, raising=False)
     with pytest.raises((InterruptedError, TypeError)):
-        modes.run(flags_of(mode, compilation_cache="auto"), [], ())
+        modes.run(flags_of(mode, compilation_cache="auto"), [])
     assert asked[1:] == ([] if mode in ("preflight", "throughput") else [("auto", True)])

@@ -16,11 +16,15 @@ import safetensors.numpy
 import torch
 
 import clevit_jax
-from clevit_jax import converted, rundir, sharding, weights
-from clevit_jax.checkpoint import Checkpoints
-from clevit_jax.state import TrainState
-from clevit_jax.swin import abstract_swin
-from clevit_jax.swin_config import SwinConfig
+from clevit_jax.distributed import sharding
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.workdir import RUN_FILE, claim_workdir
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system.files import write_json
+from clevit_jax.weights.convert import Weights, read_torch_weights
+from clevit_jax.weights.converted import read_converted, write_converted
 from configs import base
 
 TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"
@@ -56,7 +60,7 @@ def nano(golden):
 @pytest.fixture(scope="module")
 def run(nano, tmp_path_factory):
     """A run with the nano's parameters, and an average that is twice as large."""
-    read = weights.read_file(nano)
+    read = read_torch_weights(nano)
     workdir = tmp_path_factory.mktemp("runs") / "mine"
     config = base.get_config()
     config.update_from_flattened_dict(
@@ -65,9 +69,9 @@ def run(nano, tmp_path_factory):
             "model.num_heads": (1, 2, 4, 8), "optim.ema": 0.9,
         }
     )  # fmt: skip
-    rundir.claim(workdir, config)
+    claim_workdir(workdir, config)
     names = [f"leaf {index}" for index in range(21)]
-    rundir.write_json(workdir / rundir.RUN, {"class_names": names})
+    write_json(workdir / RUN_FILE, {"class_names": names})
     checkpoints = Checkpoints(workdir / "checkpoints", keep=5)
     for step, top1, sign in ((3, 0.5, -1), (4, 0.1, 1)):
         mine = jax.tree.map(lambda leaf, sign=sign: sign * leaf, read.params)
@@ -116,13 +120,13 @@ def test_what_lies_beside_the_model_is_said(convert, golden):
 
 
 def test_the_masks_tell_the_image_size(convert, nano, tmp_path):
-    read = weights.read_file(nano)
+    read = read_torch_weights(nano)
     larger = dataclasses.replace(read, model=dataclasses.replace(read.model, image_size=448))
-    converted.write(larger, tmp_path / "x")
+    write_converted(larger, tmp_path / "x")
     for dialect, size in (("microsoft", 448), ("timm", 224)):  # timm stores none
         target = tmp_path / f"{dialect}.safetensors"
         assert convert(tmp_path / "x", target, "--to", dialect)[0] == 0
-        assert weights.read_file(target).model.image_size == size
+        assert read_torch_weights(target).model.image_size == size
 
 
 def test_a_target_that_is_there_stays(convert, nano, tmp_path):
@@ -189,19 +193,19 @@ def test_without_a_target_it_only_looks(convert, nano, tmp_path, monkeypatch):
 @pytest.mark.parametrize("options", [[], ["--checkpoint", "best"], ["--ema"]])
 def test_a_run_is_handed_on(convert, run, tmp_path, options, nano):
     factor = {"best": -1, "--ema": 2}.get(options[-1] if options else "", 1)
-    scale = weights.read_file(nano).params["layers"][0]["blocks"][0]["norm1"]["scale"]
+    scale = read_torch_weights(nano).params["layers"][0]["blocks"][0]["norm1"]["scale"]
     for dialect in ("microsoft", "timm", "huggingface"):
         target = tmp_path / f"{dialect}.safetensors"
         code, out, _ = convert(run, target, "--to", dialect, *options)
         assert code == 0
         assert ("keeps an average" in out) == ("--ema" not in options)
         np.testing.assert_array_equal(kernel_of(target), factor * scale)
-        assert weights.read_file(target).dialect == dialect.replace("microsoft", "timm<0.9")
+        assert read_torch_weights(target).dialect == dialect.replace("microsoft", "timm<0.9")
     assert convert(run, tmp_path / "m.pth", "--to", "microsoft", *options)[0] == 0
     state = torch.load(tmp_path / "m.pth", weights_only=True)["model"]
     np.testing.assert_array_equal(state["layers.0.blocks.0.norm1.weight"], factor * scale)
     assert convert(run, tmp_path / "converted", *options)[0] == 0
-    assert converted.read(tmp_path / "converted").class_names[3] == "leaf 3"
+    assert read_converted(tmp_path / "converted").class_names[3] == "leaf 3"
 
 
 def test_a_class_map(convert, nano, tmp_path):
@@ -210,8 +214,8 @@ def test_a_class_map(convert, nano, tmp_path):
     assert code == 0
     assert "head.kernel: 21 -> 2 classes" in out
     head, whole = (
-        converted.read(tmp_path / "x").params["head"],
-        weights.read_file(nano).params["head"],
+        read_converted(tmp_path / "x").params["head"],
+        read_torch_weights(nano).params["head"],
     )
     np.testing.assert_array_equal(head["kernel"], whole["kernel"][:, [20, 0]])
     (tmp_path / "map.txt").write_text("21\n0\n")
@@ -246,13 +250,13 @@ def test_windows_that_shrink_are_not_for_transformers(convert, tmp_path):
         image_size=16, num_classes=3, embed_dim=4, depths=(1, 1), num_heads=(1, 2), window=4
     )
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), abstract_swin(model)[1])
-    converted.write(weights.Weights(model, params, "timm", "x"), tmp_path / "x")
+    write_converted(Weights(model, params, "timm", "x"), tmp_path / "x")
     code, _, error = convert(tmp_path / "x", tmp_path / "hf", "--to", "huggingface")
     assert code == 2
     assert "transformers can load no such network" in error
     assert not (tmp_path / "hf").exists()
     assert convert(tmp_path / "x", tmp_path / "y.safetensors", "--to", "timm")[0] == 0
-    assert weights.read_file(tmp_path / "y.safetensors").model == model
+    assert read_torch_weights(tmp_path / "y.safetensors").model == model
 
 
 def test_a_source_is_not_its_own_target(convert, nano, tmp_path):
@@ -289,7 +293,7 @@ def test_a_backbone_alone_gets_a_head_at_zero(convert, nano, tmp_path):
     code, out, _ = convert(tmp_path / "bare.safetensors", tmp_path / "bare")
     assert code == 0
     assert "re-initialised  2: head.bias, head.kernel" in out
-    assert not converted.read(tmp_path / "bare").params["head"]["kernel"].any()
+    assert not read_converted(tmp_path / "bare").params["head"]["kernel"].any()
 
 
 def test_ctrl_c_is_no_traceback(convert, nano, tmp_path, tool, monkeypatch):
@@ -320,8 +324,8 @@ def test_safetensors_need_no_torch(nano, tmp_path, convert):
 
     done = command(tmp_path / "timm.safetensors", tmp_path / "x")
     assert (done.returncode, done.stderr) == (0, "")
-    kept = weights.read_file(nano)
-    jax.tree.map(np.testing.assert_array_equal, converted.read(tmp_path / "x").params, kept.params)
+    kept = read_torch_weights(nano)
+    jax.tree.map(np.testing.assert_array_equal, read_converted(tmp_path / "x").params, kept.params)
     done = command(nano, tmp_path / "y")
     assert done.returncode == 2
     assert "clevit_jax[convert]" in done.stderr
@@ -340,7 +344,7 @@ def test_verify(convert, tool, nano, monkeypatch):
         params["layers"][1]["blocks"][1]["mlp"]["fc1"]["bias"] += 1
         return dataclasses.replace(found, params=params)
 
-    monkeypatch.setattr(tool.trained, "read", wrong)
+    monkeypatch.setattr(tool, "read_weights", wrong)
     code, out, _ = convert(nano, "--verify")
     assert code == 1
     assert "DIFFERENT" in out

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from clevit_jax import converted, weight_files, weights
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.weights import files
+from clevit_jax.weights.convert import Weights, named_leaves
+from clevit_jax.weights.converted import is_converted, read_converted, write_converted
 
 MODEL = SwinConfig(
     image_size=16, num_classes=3, embed_dim=4, depths=(1, 1), num_heads=(1, 2), window=2
@@ -22,12 +24,12 @@ MODEL = SwinConfig(
 @pytest.fixture(scope="module")
 def given(random_params):
     params = random_params(MODEL)
-    return weights.Weights(MODEL, params, "timm", "x.pth", "ab12", class_names=("a", "é", "c"))
+    return Weights(MODEL, params, "timm", "x.pth", "ab12", class_names=("a", "é", "c"))
 
 
 @pytest.fixture
 def folder(given, tmp_path):
-    converted.write(given, tmp_path / "new" / "x")
+    write_converted(given, tmp_path / "new" / "x")
     return tmp_path / "new" / "x"
 
 
@@ -36,12 +38,12 @@ def everything(folder):
 
 
 def test_what_is_written_is_read(given, folder):
-    read = converted.read(folder)
+    read = read_converted(folder)
     jax.tree.map(np.testing.assert_array_equal, read.params, given.params)
     assert (read.model, read.dialect, read.source, read.source_sha256, read.class_names) == (
         MODEL, "timm", "x.pth", "ab12", ("a", "é", "c"),
     )  # fmt: skip
-    assert set(read.report.matched) == set(weights.named_leaves(given.params))
+    assert set(read.report.matched) == set(named_leaves(given.params))
 
 
 def test_the_files_are_plain(given, folder):
@@ -65,11 +67,11 @@ def test_the_files_are_plain(given, folder):
 def test_nothing_is_overwritten_unasked(given, folder):
     before = everything(folder)
     with pytest.raises(WeightsError, match=r"x is there; .*--overwrite"):
-        converted.write(given, folder)
+        write_converted(given, folder)
     assert everything(folder) == before
-    other = weights.Weights(MODEL, given.params, "timm", "y.pth")
-    converted.write(other, folder, overwrite=True)
-    assert converted.read(folder).source == "y.pth"
+    other = Weights(MODEL, given.params, "timm", "y.pth")
+    write_converted(other, folder, overwrite=True)
+    assert read_converted(folder).source == "y.pth"
     assert [path.name for path in folder.parent.iterdir()] == ["x"]
 
 
@@ -80,13 +82,13 @@ def test_only_a_converted_checkpoint_is_ever_replaced(given, tmp_path):
     before = everything(tmp_path)
     for target in (tmp_path / "photos", tmp_path / "file"):
         with pytest.raises(WeightsError, match=r"name another target|is a file; name a folder"):
-            converted.write(given, target, overwrite=True)
+            write_converted(given, target, overwrite=True)
     with pytest.raises(WeightsError, match="cannot be written"):
-        converted.write(given, tmp_path / "file" / "x")
+        write_converted(given, tmp_path / "file" / "x")
     assert everything(tmp_path) == before
     (tmp_path / "empty").mkdir()
-    converted.write(given, tmp_path / "empty")
-    assert converted.is_converted(tmp_path / "empty")
+    write_converted(given, tmp_path / "empty")
+    assert is_converted(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -98,9 +100,9 @@ def test_a_failure_leaves_what_was_there(given, folder, overwrite, monkeypatch):
         pathlib.Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weight_files, "write_safetensors", fail)
+    monkeypatch.setattr(files, "write_safetensors", fail)
     with pytest.raises(WeightsError, match="cannot be written: No space left"):
-        converted.write(given, target, overwrite=overwrite)
+        write_converted(given, target, overwrite=overwrite)
     assert everything(folder.parent) == before
     assert [path.name for path in folder.parent.iterdir()] == ["x"]
 
@@ -108,12 +110,12 @@ def test_a_failure_leaves_what_was_there(given, folder, overwrite, monkeypatch):
 def test_links_stay_links(given, folder, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(folder)
-    converted.write(weights.Weights(MODEL, given.params, "timm", "y.pth"), link, overwrite=True)
+    write_converted(Weights(MODEL, given.params, "timm", "y.pth"), link, overwrite=True)
     assert link.is_symlink()
-    assert converted.read(folder).source == "y.pth"
+    assert read_converted(folder).source == "y.pth"
     (tmp_path / "to come").symlink_to(tmp_path / "later")
-    converted.write(given, tmp_path / "to come")
-    assert converted.is_converted(tmp_path / "later")
+    write_converted(given, tmp_path / "to come")
+    assert is_converted(tmp_path / "later")
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -128,7 +130,7 @@ def test_what_was_there_comes_back_when_its_place_cannot_be_taken(given, folder,
 
     monkeypatch.setattr(pathlib.Path, "rename", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        converted.write(given, folder, overwrite=True)
+        write_converted(given, folder, overwrite=True)
     assert everything(folder.parent) == before
 
 
@@ -145,7 +147,7 @@ def test_it_is_on_the_disk_before_it_takes_its_place(given, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", watch)
     monkeypatch.setattr(pathlib.Path, "rename", renamed)
-    converted.write(given, tmp_path / "x")
+    write_converted(given, tmp_path / "x")
     at = synced.index("renamed")
     assert {"model.safetensors", "model.json"} <= set(synced[:at])
     assert synced[at + 1 :] == [tmp_path.name]
@@ -188,11 +190,11 @@ def test_damage_is_a_sentence(folder, kind):
     damage, says = DAMAGE[kind]
     damage(folder)
     with pytest.raises(WeightsError, match=says) as error:
-        converted.read(folder)
+        read_converted(folder)
     assert str(folder) in str(error.value)
 
 
 def test_a_folder_that_is_none(tmp_path):
-    assert not converted.is_converted(tmp_path)
+    assert not is_converted(tmp_path)
     with pytest.raises(WeightsError, match=r"model\.json cannot be read"):
-        converted.read(tmp_path)
+        read_converted(tmp_path)

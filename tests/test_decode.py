@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from clevit_jax.data import decode
+from clevit_jax.errors import DecodeError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
@@ -106,13 +107,13 @@ def test_sixteen_bit_is_scaled_not_clipped():
 @pytest.mark.parametrize("pixels", [np.full((2, 2), 70000), np.full((2, 2), -1)])
 def test_more_than_sixteen_bit_is_refused(pixels):
     data = encoded(Image.fromarray(pixels.astype(np.int32)), "TIFF")
-    with pytest.raises(decode.DecodeError, match=r"^deep\.tif .* do not fit 16 bit"):
+    with pytest.raises(DecodeError, match=r"^deep\.tif .* do not fit 16 bit"):
         decode.read_rgb(data, "deep.tif")
 
 
 def test_floating_point_is_refused():
     data = encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF")
-    with pytest.raises(decode.DecodeError, match=r"^f\.tif .*floating-point"):
+    with pytest.raises(DecodeError, match=r"^f\.tif .*floating-point"):
         decode.read_rgb(data, "f.tif")
 
 
@@ -161,14 +162,14 @@ def test_decompression_bombs(monkeypatch, recwarn):
     np.testing.assert_array_equal(pixels_of(data), PIXELS)
     assert not recwarn.list
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(decode.DecodeError, match=r"^bomb\.png .*decompression bomb"):
+    with pytest.raises(DecodeError, match=r"^bomb\.png .*decompression bomb"):
         decode.read_rgb(data, "bomb.png")
 
 
 def test_a_sliver_is_not_blown_up(monkeypatch):
     data = encoded(Image.new("RGB", (600, 1)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 600 are fine, 12000 x 20 are not
-    with pytest.raises(decode.DecodeError, match=r"^line\.png is too narrow .* 600 x 1"):
+    with pytest.raises(DecodeError, match=r"^line\.png is too narrow .* 600 x 1"):
         decode.decode_eval(data, "line.png", resize=20, crop=10)
 
 
@@ -182,7 +183,7 @@ def test_truncated_files_are_refused(kind, tmp_path):
     path = tmp_path / "half.img"
     path.write_bytes(GOOD[kind][: len(GOOD[kind]) // 2])
     for data in (path, path.read_bytes()):
-        with pytest.raises(decode.DecodeError, match=r"half\.img .*\.$"):
+        with pytest.raises(DecodeError, match=r"half\.img .*\.$"):
             decode.read_rgb(data, "half.img")
 
 
@@ -198,16 +199,16 @@ def test_truncated_files_are_refused(kind, tmp_path):
 def test_what_is_no_image_is_refused(content, said, tmp_path):
     path = tmp_path / "file.png"
     path.write_bytes(content)
-    with pytest.raises(decode.DecodeError, match=rf"^{path} .*{said}"):
+    with pytest.raises(DecodeError, match=rf"^{path} .*{said}"):
         decode.read_rgb(path)
-    with pytest.raises(decode.DecodeError, match=rf"^file\.png .*{said}"):
+    with pytest.raises(DecodeError, match=rf"^file\.png .*{said}"):
         decode.read_rgb(content, "file.png")
-    assert issubclass(decode.DecodeError, ValueError)
+    assert issubclass(DecodeError, ValueError)
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):
     for path in (tmp_path / "gone.png", tmp_path):
-        with pytest.raises(decode.DecodeError, match=f"^{path} cannot be decoded"):
+        with pytest.raises(DecodeError, match=f"^{path} cannot be decoded"):
             decode.read_rgb(path)
 
 
@@ -293,7 +294,7 @@ def test_threads_agree(recwarn):
     def work(one):
         try:
             return decode.decode_train(one, size=20).tobytes()
-        except decode.DecodeError as error:
+        except DecodeError as error:
             return str(error)
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

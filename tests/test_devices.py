@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clevit_jax import sharding
-from clevit_jax.checkpoint import Checkpoints
 from clevit_jax.data import pipeline
+from clevit_jax.distributed import sharding
+from clevit_jax.runs.checkpoint import Checkpoints
 
 ON_TWO = ["4x1", "2x2"]  # by two processes of two devices
 

@@ -11,9 +11,10 @@ import safetensors.numpy
 import torch
 from flax import nnx
 
-from clevit_jax import dialects, swin
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.errors import WeightsError
+from clevit_jax.model import swin
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.weights import dialects
 
 NAMES = pathlib.Path(__file__).parent / "names"
 # Table -> (dialect, wrapper of the library's files).

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clevit_jax import evaluate, sharding, swin
-from clevit_jax.swin_config import SwinConfig
+from clevit_jax.distributed import sharding
+from clevit_jax.model import swin
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.steps import eval_step
 
 CONFIG = SwinConfig(
     image_size=16, num_classes=7, embed_dim=4, depths=(1, 1), num_heads=(1, 1), window=2
@@ -19,7 +21,7 @@ def model():
     params = jax.jit(swin.init_params, static_argnums=0)(CONFIG, jax.random.key(0))
     shape = params["head"]["kernel"].shape
     params["head"]["kernel"] = 10 * jax.random.normal(jax.random.key(1), shape)
-    return jax.jit(evaluate.make_eval_step(graphdef)), params, graphdef
+    return jax.jit(eval_step.make_eval_step(graphdef)), params, graphdef
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_equals_numpy_whatever_the_batch(model, split, size):
     order = np.argsort(-logits, axis=1, kind="stable")
     right = order[:, 0] == labels
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    result = evaluate.evaluate(step, params, padded(split, size))
+    result = eval_step.evaluate(step, params, padded(split, size))
     assert result.count == 13
     assert result.top1 == pytest.approx(right.mean())
     assert result.top5 == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
@@ -65,8 +67,8 @@ def test_divided_over_devices(model, split):
     mesh = sharding.make_mesh()
     params_here = jax.device_put(params, sharding.replicated(mesh))
     batches = (sharding.to_global(mesh, b) for b in padded(split, 8))
-    ours = evaluate.evaluate(step, params_here, batches)
-    alone = evaluate.evaluate(step, params, padded(split, 8))
+    ours = eval_step.evaluate(step, params_here, batches)
+    alone = eval_step.evaluate(step, params, padded(split, 8))
     assert (ours.top1, ours.top5, ours.mean_per_class) == (
         alone.top1,
         alone.top5,
@@ -86,14 +88,14 @@ def test_padding_never_counts_even_when_it_is_no_number(model, split):
 
 def test_ties_and_nan_are_not_right_by_default():
     labels = jnp.array([0, 2, 4])
-    np.testing.assert_array_equal(evaluate.rank_of_label(jnp.zeros((3, 5)), labels), labels)
+    np.testing.assert_array_equal(eval_step.rank_of_label(jnp.zeros((3, 5)), labels), labels)
     np.testing.assert_array_equal(
-        evaluate.rank_of_label(jnp.full((3, 5), jnp.nan), labels), [5, 5, 5]
+        eval_step.rank_of_label(jnp.full((3, 5), jnp.nan), labels), [5, 5, 5]
     )
     logits = jnp.array([[1.0, 3.0, 2.0], [5.0, jnp.inf, 5.0]])
-    np.testing.assert_array_equal(evaluate.rank_of_label(logits, jnp.array([2, 2])), [1, 2])
+    np.testing.assert_array_equal(eval_step.rank_of_label(logits, jnp.array([2, 2])), [1, 2])
 
 
 def test_an_empty_split_is_refused(model):
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate.evaluate(model[0], model[1], [])
+        eval_step.evaluate(model[0], model[1], [])

@@ -9,11 +9,21 @@ import jax
 import numpy as np
 import pytest
 
-from clevit_jax import experiment
-from clevit_jax.experiment import ConfigError, Plan, check_numbers, flatten, make_plan, schedules
-from clevit_jax.step import LossConfig
-from clevit_jax.swin_config import VARIANTS
-from clevit_jax.views import ViewConfig
+from clevit_jax.config import (
+    check_numbers,
+    flatten,
+    loss_config,
+    make_plan,
+    model_config,
+    schedules,
+    view_config,
+)
+from clevit_jax.data.open import decode_threads, open_data
+from clevit_jax.errors import ConfigError
+from clevit_jax.model.config import VARIANTS
+from clevit_jax.steps.losses import LossConfig
+from clevit_jax.steps.schedule import Plan
+from clevit_jax.views.two_views import ViewConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGES = ("R1", "R3", "R4", "R5", "R6")
@@ -67,9 +77,9 @@ def test_a_config_makes_a_run(name):
     assert config.is_locked
     assert flatten(config).keys() == flatten(BASE).keys()
     check_numbers(config)
-    model = experiment.model_config(config, config.model.num_classes or 5, platform="cpu")
-    experiment.view_config(config)
-    experiment.loss_config(config)
+    model = model_config(config, config.model.num_classes or 5, platform="cpu")
+    view_config(config)
+    loss_config(config)
     schedules(config, make_plan(config, 240))
     if name != "demo":
         assert model.image_size == 448
@@ -156,8 +166,8 @@ def test_a_number_out_of_range_is_named():
 
 def test_defaults_are_said_once():
     """What the parts take for granted is what base.py says."""
-    assert experiment.view_config(BASE) == ViewConfig()
-    assert experiment.loss_config(BASE) == LossConfig()
+    assert view_config(BASE) == ViewConfig()
+    assert loss_config(BASE) == LossConfig()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +181,7 @@ def test_defaults_are_said_once():
 def test_what_could_not_train_is_refused(values, says):
     def check(config):
         check_numbers(config)
-        experiment.loss_config(config)
+        loss_config(config)
 
     with pytest.raises(ConfigError, match=says):
         check(changed(**values))
@@ -179,23 +189,23 @@ def test_what_could_not_train_is_refused(values, says):
 
 def test_base_views_need_base_losses():
     with pytest.raises(ConfigError, match=r"loss.positive=0 and loss.contrast=0"):
-        experiment.loss_config(changed(views__kind="base", loss__contrast=0.0))
+        loss_config(changed(views__kind="base", loss__contrast=0.0))
     alone = changed(views__kind="base", loss__contrast=0.0, loss__positive=0.0)
-    assert experiment.loss_config(alone).anchor == 1
+    assert loss_config(alone).anchor == 1
 
 
 def test_model_overrides():
     config = changed(model__variant="tiny", model__window=14, model__dtype="bfloat16")
-    model = experiment.model_config(config, 9, platform="cpu")
+    model = model_config(config, 9, platform="cpu")
     assert model.depths == VARIANTS["tiny"]["depths"]
     assert (model.num_classes, model.window, model.dtype) == (9, 14, jax.numpy.bfloat16)
-    auto = experiment.model_config(BASE, 9, platform="cpu")
+    auto = model_config(BASE, 9, platform="cpu")
     assert auto.dtype == jax.numpy.float32
     for platform in ("gpu", "tpu"):
-        auto = experiment.model_config(BASE, 9, platform=platform)
+        auto = model_config(BASE, 9, platform=platform)
         assert auto.dtype == jax.numpy.bfloat16
     with pytest.raises(ConfigError, match="'half'; choose of auto, float32, bfloat16"):
-        experiment.model_config(changed(model__dtype="half"), 9, platform="cpu")
+        model_config(changed(model__dtype="half"), 9, platform="cpu")
 
 
 @pytest.mark.parametrize("images", [1, 3, 10, 12, 240, 241])
@@ -223,16 +233,16 @@ def test_plan_of_parts_of_an_epoch_and_of_nothing():
 
 def test_data_is_needed():
     with pytest.raises(ConfigError, match=r"name the folder of images: --config.data.root=DIR"):
-        experiment.open_data(BASE)
+        open_data(BASE)
 
 
 def test_leaves_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "leaves"):
         with pytest.raises(ConfigError, match="file"):
-            experiment.open_data(changed(data__root=str(root), data__leaves__classes=2))
+            open_data(changed(data__root=str(root), data__leaves__classes=2))
 
 
 def test_threads():
-    assert experiment.threads(changed(data__threads=3)) == 3
-    assert experiment.threads(BASE) >= 1
+    assert decode_threads(changed(data__threads=3)) == 3
+    assert decode_threads(BASE) >= 1

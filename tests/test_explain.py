@@ -9,11 +9,12 @@ from answers import CLASSES
 from PIL import Image
 
 import clevit_jax
-from clevit_jax import rundir
-from clevit_jax.analysis import cam, deletion, explanation
+from clevit_jax.analysis import deletion
 from clevit_jax.analysis.explain import explain
-from clevit_jax.analysis.subject import open_subject
-from clevit_jax.experiment import ConfigError
+from clevit_jax.analysis.trained_model import open_trained_model
+from clevit_jax.errors import ConfigError
+from clevit_jax.inference import cam, explanation
+from clevit_jax.runs.workdir import MAPS_FILE
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -60,7 +61,7 @@ def test_a_picture_for_each_image(subject, images, tmp_path, capsys):
 
 def test_the_map_is_chosen_once(subject, images, tmp_path, monkeypatch):
     """By the deletion test on the test images; `load` takes it from the workdir."""
-    kept = json.loads((subject.path / rundir.MAPS).read_text())
+    kept = json.loads((subject.path / MAPS_FILE).read_text())
     cams = {name: drop for name, drop in kept["drops"].items() if name != cam.ROLLOUT}
     assert kept["chosen"] == max(cams, key=cams.get)
     assert kept["images"] == 32
@@ -72,7 +73,7 @@ def test_the_map_is_chosen_once(subject, images, tmp_path, monkeypatch):
 
 def test_the_map_of_what_is_no_run(golden, images, tmp_path, capsys):
     """Chosen on the images that are explained."""
-    other = open_subject(golden / "dialect_timm.safetensors")
+    other = open_trained_model(golden / "dialect_timm.safetensors")
     path = next((images / "deep").iterdir())
     assert explain(other, str(path), tmp_path) == 0
     assert "Deletion test: painting over" in capsys.readouterr().err

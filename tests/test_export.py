@@ -15,12 +15,17 @@ import numpy as np
 import pytest
 import tiny
 
-from clevit_jax import Classifier, converted, rundir, sharding, trained
-from clevit_jax.analysis import export, exported
-from clevit_jax.checkpoint import Checkpoints
-from clevit_jax.experiment import ConfigError
-from clevit_jax.state import TrainState
-from clevit_jax.swin_config import SwinConfig
+from clevit_jax import Classifier
+from clevit_jax.distributed import sharding
+from clevit_jax.errors import ConfigError
+from clevit_jax.inference import export, exported
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER, RUN_FILE, claim_workdir
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system.files import write_json
+from clevit_jax.weights.converted import write_converted
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -177,7 +182,7 @@ def test_what_is_there_stays(model, stablehlo, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(exported, "check", fail)
+        patch.setattr(exported, "check_export", fail)
         with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
             export.export_stablehlo(model, path, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["model.stablehlo"]
@@ -190,10 +195,10 @@ def test_a_file_that_gives_other_numbers_is_refused(model, tmp_path):
     def right(images):
         return np.asarray(model(normalised(images))[0])
 
-    assert exported.check(model, right, tmp_path / "model.onnx") < 1e-5
+    assert exported.check_export(model, right, tmp_path / "model.onnx") < 1e-5
     for wrong in (lambda images: right(images) + 1e-2, lambda images: right(images) * np.nan):
         with pytest.raises(ConfigError, match=r"model.onnx is not written, .* other logits"):
-            exported.check(model, wrong, tmp_path / "model.onnx")
+            exported.check_export(model, wrong, tmp_path / "model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -202,12 +207,12 @@ def run(random_params, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
     config = tiny.get_config()
     config.eval.resize = 20
-    rundir.claim(workdir, config)
-    rundir.write_json(workdir / rundir.RUN, {"class_names": ["x", "y", "z"]})
+    claim_workdir(workdir, config)
+    write_json(workdir / RUN_FILE, {"class_names": ["x", "y", "z"]})
     model = SwinConfig(
         image_size=16, num_classes=3, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=2
     )
-    checkpoints = Checkpoints(workdir / rundir.CHECKPOINTS, keep=5)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS_FOLDER, keep=5)
     for step, top1 in ((5, 0.9), (9, 0.5)):
         state = TrainState(np.int32(step), random_params(model, seed=step), {}, None)
         state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
@@ -238,7 +243,7 @@ def test_the_printed_lines_run_it(run, name, tmp_path, monkeypatch, capsys):
 
 
 def _weights(run):
-    best = trained.read(run, checkpoint="best")
+    best = read_weights(run, checkpoint="best")
     return best.model, best.params, best.class_names, best.source
 
 
@@ -250,8 +255,8 @@ def test_another_image_size_scales_the_resizing(run, tmp_path, capsys):
 
 def test_classes_without_names_have_numbers(run, tmp_path, capsys):
     folder, output = tmp_path / "converted", tmp_path / "model.stablehlo"
-    nameless = dataclasses.replace(trained.read(run), class_names=())
-    converted.write(nameless, folder)
+    nameless = dataclasses.replace(read_weights(run), class_names=())
+    write_converted(nameless, folder)
     export.export_workdir(folder, output)
     facts = json.loads(exported.facts_path(output).read_text())
     assert (facts["class_names"], facts["resize"]) == (["0", "1", "2"], 18)  # 16 * 8 / 7

@@ -11,10 +11,9 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 import clevit_jax
-from clevit_jax.analysis import embedding, feature_file
+from clevit_jax.analysis import feature_file, tsne
 from clevit_jax.analysis.features import write_features
-from clevit_jax.data.dataset import DataError
-from clevit_jax.experiment import ConfigError
+from clevit_jax.errors import ConfigError, DataError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -55,12 +54,12 @@ def test_npz(subject, written):
 def test_parquet_holds_the_same(written):
     table = pq.read_table(written / "g.parquet")
     assert table.column_names == ["name", "split", "label", "features", "logits"]
-    ours = feature_file.read(written / "f.npz")
+    ours = feature_file.read_features(written / "f.npz")
     np.testing.assert_array_equal(
         np.array(table["features"].to_pylist(), np.float32), ours.features
     )
     assert json.loads(table.schema.metadata[b"class_names"]) == list(ours.class_names)
-    other = feature_file.read(written / "g.parquet")
+    other = feature_file.read_features(written / "g.parquet")
     for name in ("files", "splits", "class_names", "source", "fingerprint"):
         assert getattr(other, name) == getattr(ours, name), name
     for name in ("labels", "features", "logits"):
@@ -69,7 +68,7 @@ def test_parquet_holds_the_same(written):
 
 def test_what_the_features_are_worth(written, capsys):
     facts = json.loads((written / "f.json").read_text())
-    found = feature_file.read(written / "f.npz")
+    found = feature_file.read_features(written / "f.npz")
     train, test = found.only("train"), found.only("test")
     assert facts["train"] == facts["test"] == len(test.files) == 32
     nearest = KNeighborsClassifier(1, metric="cosine").fit(train.features, train.labels)
@@ -93,7 +92,7 @@ def test_images_without_labels(subject, tmp_path, capsys):
     (folder / "bad.png").touch()
     assert write_features(subject, tmp_path / "f.npz", str(folder)) == 1
     assert "bad.png is an empty file." in capsys.readouterr().err
-    found = feature_file.read(tmp_path / "f.npz")
+    found = feature_file.read_features(tmp_path / "f.npz")
     assert len(found.files) == 6
     assert set(found.labels) == {-1}
     assert set(found.splits) == {""}
@@ -123,22 +122,22 @@ def test_files_that_are_none_of_ours(tmp_path):
         pass
     for name in ("pickled.npz", "text.npz", "text.parquet", "empty.npz"):
         with pytest.raises(ConfigError, match=f"{name} is no file of features"):
-            feature_file.read(tmp_path / name)
+            feature_file.read_features(tmp_path / name)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        feature_file.read(tmp_path / "none.npz")
+        feature_file.read_features(tmp_path / "none.npz")
 
 
 def test_embeddings_of_few_and_of_equal_images():
     rng = np.random.RandomState(0)
     for count in (0, 1, 4, 5, 7):
-        points = embedding.embed(rng.standard_normal((count, 8)).astype(np.float32))
+        points = tsne.embed(rng.standard_normal((count, 8)).astype(np.float32))
         assert points.shape == (count, 2)
         assert np.isfinite(points).all()
-    assert np.isfinite(embedding.embed(np.ones((9, 8), np.float32))).all()
+    assert np.isfinite(tsne.embed(np.ones((9, 8), np.float32))).all()
     far = np.concatenate([rng.standard_normal((20, 8)) + 9, rng.standard_normal((20, 8)) - 9])
-    points = embedding.embed(far.astype(np.float32))
+    points = tsne.embed(far.astype(np.float32))
     assert np.linalg.norm(points[:20].mean(0) - points[20:].mean(0)) > points[:20].std()
-    np.testing.assert_array_equal(points, embedding.embed(far.astype(np.float32)))
-    assert len(embedding.choose(10)) == 10
-    chosen = embedding.choose(10_000)
-    assert len(np.unique(chosen)) == embedding.MOST
+    np.testing.assert_array_equal(points, tsne.embed(far.astype(np.float32)))
+    assert len(tsne.choose(10)) == 10
+    chosen = tsne.choose(10_000)
+    assert len(np.unique(chosen)) == tsne.MOST

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clevit_jax.gallery import save_gallery
+from clevit_jax.views.gallery import save_gallery
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 ROWS, SIDE = 3, 40

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clevit_jax import gradients
+from clevit_jax.model import ops
 
 
 def normal(*shape):
@@ -15,7 +15,7 @@ def normal(*shape):
 
 
 def product(x, kernel):
-    return gradients.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=None)
+    return ops.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=None)
 
 
 def plain_layer_norm(x, scale, bias):
@@ -27,7 +27,7 @@ def plain_layer_norm(x, scale, bias):
 
 
 def attention(q, k, v, bias):
-    return gradients.attention(q, k, v, bias, MASK)
+    return ops.attention(q, k, v, bias, MASK)
 
 
 def plain_attention(q, k, v, bias):
@@ -41,10 +41,10 @@ FLOAT32 = {"layer_norm": (1, 2), "attention": (3,)}  # arguments that are so bes
 CASES = {
     "product": (product, jnp.matmul, (normal(2, 3, 5, 8), normal(8, 6))),
     "layer_norm": (
-        gradients.layer_norm, plain_layer_norm, (3 * normal(2, 7, 16) + 1, normal(16), normal(16)),
+        ops.layer_norm, plain_layer_norm, (3 * normal(2, 7, 16) + 1, normal(16), normal(16)),
     ),
     "gelu": (
-        gradients.gelu, functools.partial(jax.nn.gelu, approximate=False),
+        ops.gelu, functools.partial(jax.nn.gelu, approximate=False),
         (np.linspace(-12, 12, 4801, dtype=np.float32),),
     ),
     "attention": (
@@ -87,8 +87,8 @@ def test_bfloat16(name):
 def test_each_platform_gets_its_own_product_gradient_and_both_agree():
     x, kernel = CASES["product"][2]
     grad = normal(2, 3, 5, 6)
-    made = gradients._product_gradients_of_rows(x, kernel, grad)
-    for ours, plain in zip(made, gradients._product_gradients(x, kernel, grad), strict=True):
+    made = ops._matmul_gradients_of_rows(x, kernel, grad)
+    for ours, plain in zip(made, ops._matmul_gradients(x, kernel, grad), strict=True):
         np.testing.assert_allclose(ours, plain, atol=1e-5)
     traced = jax.jit(lambda *a: jax.vjp(product, *a[:2])[1](a[2])).trace(x, kernel, grad)
     merged = "30x8"  # the axes of tokens as one
@@ -107,13 +107,13 @@ def test_a_cpu_writes_the_transpose_of_attention_weights_and_other_platforms_do_
 
 def test_gelu_keeps_its_argument_alone_for_the_backward_pass():
     x = CASES["gelu"][2][0]
-    step = jax.jit(lambda x, grad: jax.vjp(gradients.gelu, x)[1](grad) + (gradients.gelu(x),))
+    step = jax.jit(lambda x, grad: jax.vjp(ops.gelu, x)[1](grad) + (ops.gelu(x),))
     assert step.lower(x, x).compile().as_text().count(" erf(") == 2  # one would be kept
 
 
 def test_other_products_and_options_are_refused():
     x, kernel = normal(2, 3), normal(3, 3)
     with pytest.raises(ValueError, match="only tokens times a kernel"):
-        gradients.dot_general(x, kernel, (((0,), (0,)), ((), ())))
+        ops.dot_general(x, kernel, (((0,), (0,)), ((), ())))
     with pytest.raises(ValueError, match="only tokens times a kernel"):
-        gradients.dot_general(x, kernel, (((1,), (0,)), ((), ())), precision="highest")
+        ops.dot_general(x, kernel, (((1,), (0,)), ((), ())), precision="highest")

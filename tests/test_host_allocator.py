@@ -35,7 +35,7 @@ def test_freed_memory_is_kept():
 
 
 def test_other_systems_are_left_alone(monkeypatch):
-    from clevit_jax import host_allocator
+    from clevit_jax.system.malloc import keep_freed_memory
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not host_allocator.keep_freed_memory()
+    assert not keep_freed_memory()

@@ -6,9 +6,11 @@ import types
 import pytest
 from jax._src import clusters
 
-from clevit_jax import joining, processes, rundir
-from clevit_jax.experiment import ConfigError
-from clevit_jax.joining import Group, ProcessError, find_group
+from clevit_jax.distributed import cluster, processes
+from clevit_jax.distributed.cluster import Group, find_group
+from clevit_jax.errors import ConfigError, ProcessError
+from clevit_jax.runs import workdir as rundir
+from clevit_jax.runs.workdir import claim_workdir
 
 SLURM = {
     "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node[3-6]", "SLURM_NTASKS": "4",
@@ -136,15 +138,15 @@ def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch, sees):
     monkeypatch.setattr(rundir, "processes", fake)
     config = types.SimpleNamespace(to_dict=dict)
     if sees:
-        rundir.claim(tmp_path / "run", config)
+        claim_workdir(tmp_path / "run", config)
     else:
         with pytest.raises(ConfigError, match=r"of process 0 is not that of process 1; it must"):
-            rundir.claim(tmp_path / "run", config)
+            claim_workdir(tmp_path / "run", config)
     assert [path.name for path in pathlib.Path(tmp_path / "run").iterdir()] == ["config.json"]
 
 
-def test_only_joining_and_processes_know_the_runtime():
+def test_only_cluster_and_processes_know_the_runtime():
     """What is private to JAX is used in these rooms alone."""
-    package = pathlib.Path(joining.__file__).parent
+    package = pathlib.Path(cluster.__file__).parents[1]
     users = {p.name for p in package.rglob("*.py") if "jax._src" in p.read_text()}
-    assert users == {"joining.py", "processes.py"}
+    assert users == {"cluster.py", "processes.py"}

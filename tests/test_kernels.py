@@ -10,11 +10,13 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from clevit_jax import sharding, swin, swin_config
-from clevit_jax.kernels import arithmetic, attention, linear, network
-from clevit_jax.kernels.network import KernelConfig
+from clevit_jax.distributed import sharding
+from clevit_jax.kernels import arithmetic, attention, linear
+from clevit_jax.kernels.config import KernelConfig
 from clevit_jax.kernels.rows import Grid
-from clevit_jax.window_attention import relative_position_index, shift_mask
+from clevit_jax.model import swin, swin_tpu
+from clevit_jax.model.attention import relative_position_index, shift_mask
+from clevit_jax.model.config import VARIANTS
 
 FAST = KernelConfig(interpret=True)
 SMALL = dataclasses.replace(FAST, vmem=2_500_000)  # too little for what a step would take at once
@@ -167,7 +169,7 @@ def test_what_no_kernel_fits_is_said_and_runs_plainly():
     """Blocks, and a merge for which there is no room."""
     little = dataclasses.replace(FAST, vmem=1000)
     config = make_config(embed_dim=24, num_heads=(1, 2), depths=(1, 1), kernels=little)
-    assert network.describe(config, 4) == (
+    assert swin_tpu.describe_kernels(config, 4) == (
         "Kernels: 0 of 2 blocks run fused; layers.blocks 0.0, 1.0: no, for each has 24 channels a "
         "head, which must be 8, 16, 32, 64 or 128; 4 images a chip are padded to 8."
     )
@@ -181,7 +183,7 @@ def test_a_small_chip_has_smaller_steps():
     """What fits first: the MLP in parts, then queries, keys and values, then fewer images."""
 
     def found(images, **changes):
-        (plans,) = network.plans(make_config(**changes), images)
+        (plans,) = swin_tpu.plans(make_config(**changes), images)
         return {(plan.grid.images, plan.together, plan.parts) for plan in plans}
 
     small = {"embed_dim": 128, "num_heads": (4,), "window": 2}
@@ -218,7 +220,7 @@ def test_gradients_of_queries_keys_and_values(together):
         assert distance(ours, right) < 1e-5
 
 
-@pytest.mark.parametrize("variant", list(swin_config.VARIANTS))
+@pytest.mark.parametrize("variant", list(VARIANTS))
 @pytest.mark.parametrize(("image_size", "window"), [(224, 7), (448, 7), (384, 12)])
 @pytest.mark.parametrize("vmem", [56, 112])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -232,4 +234,6 @@ def test_every_published_model_has_kernels(variant, image_size, window, vmem, dt
         kernels=KernelConfig(vmem=vmem << 20),
     )
     blocks = sum(config.depths)
-    assert network.describe(config, 24) == f"Kernels: {blocks} of {blocks} blocks run fused."
+    assert (
+        swin_tpu.describe_kernels(config, 24) == f"Kernels: {blocks} of {blocks} blocks run fused."
+    )

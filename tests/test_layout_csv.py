@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clevit_jax.data import dataset, sources
+from clevit_jax.data import sources
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.errors import DataError
 
 FILES = ["images/a 1.png", "images/b.JPG", "images/c.png", "images/d.png"]
 TRAIN = b"file,label\na 1.png,ash\nb.JPG,oak\n"
@@ -32,7 +33,7 @@ def make(root: pathlib.Path, tables: dict, files=FILES) -> pathlib.Path:
 
 
 def problems(root, **options) -> tuple[str, ...]:
-    with pytest.raises(dataset.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         sources.load(root, **options)
     return caught.value.problems
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clevit_jax.data import dataset, sources
+from clevit_jax.data import sources
+from clevit_jax.errors import DataError
 
 IMAGES = [
     ("1", "001.Black_footed_Albatross/a 1.jpg"),
@@ -47,7 +48,7 @@ def make(root: pathlib.Path, changes=None, files=None) -> pathlib.Path:
 
 
 def problems(root, **options) -> tuple[str, ...]:
-    with pytest.raises(dataset.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         sources.load(root, **options)
     return caught.value.problems
 

@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from clevit_jax.data import dataset, sources
+from clevit_jax.data import sources
+from clevit_jax.errors import DataError
 
 FILES = ["images/a/1.png", "images/a/2.JPG", "images/b/3.png", "images/b/4.png", "images/é 5.png"]
 NAMES = ["a/1.png", "a/2.JPG", "b/3.png", "b/4.png", "é 5.png"]
@@ -123,7 +124,7 @@ def fuzz(root: pathlib.Path, case: str, count: int, seed: int = 0) -> tuple[int,
         (root / name).write_bytes(content)
         try:
             data, problems = sources.scan(root, layout=draw.choice(["auto", layout]))
-        except dataset.DataError as error:
+        except DataError as error:
             data, problems = None, error.problems
         assert data or problems, content
         for problem in problems:

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.dataset import DataError
 from clevit_jax.data.layouts import parquet, parquet_images
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.errors import DataError, DecodeError
 
 
 def pixels(number: int) -> np.ndarray:
@@ -185,7 +185,7 @@ def test_what_is_wrong_is_named(tmp_path, columns, sentence):
 def test_a_row_without_an_image(tmp_path, image):
     columns = TWO | {"image": [images(0)[0], image], "label": [0, 0], "split": ["test", "train"]}
     (example,) = load(write(tmp_path / "all.parquet", columns)).train
-    with pytest.raises(decode.DecodeError) as caught:
+    with pytest.raises(DecodeError) as caught:
         decode.decode_train(example.data, example.name, size=6)
     assert str(caught.value) == (
         f"{tmp_path}/all.parquet, row 1 cannot be decoded: there is no image in the row."
@@ -278,13 +278,13 @@ def test_tables_without_images_are_no_data_set(tmp_path):
 def counted(monkeypatch):
     """Counts how often a row group is opened."""
     opened = collections.Counter()
-    original = parquet_images.Images._open
+    original = parquet_images.ParquetImages._open
 
     def count(self, file, group):
         opened[file, group] += 1
         return original(self, file, group)
 
-    monkeypatch.setattr(parquet_images.Images, "_open", count)
+    monkeypatch.setattr(parquet_images.ParquetImages, "_open", count)
     return opened
 
 
@@ -346,7 +346,7 @@ def test_a_file_that_is_cut_off_later(hub):
     data = load(hub)
     path = hub / "data/train-00001-of-00002.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(decode.DecodeError, match="00002\\.parquet, row 1 cannot be"):
+    with pytest.raises(DecodeError, match="00002\\.parquet, row 1 cannot be"):
         decode.decode_train(data.train[4].data, data.train[4].name, size=6)
 
 
@@ -371,6 +371,6 @@ def test_mutated_files_are_read_or_refused(tmp_path):
             for example in sources.load(root).train:
                 decode.decode_train(example.data, example.name, size=6)
             outcomes["read"] += 1
-        except (DataError, decode.DecodeError):
+        except (DataError, DecodeError):
             outcomes["refused"] += 1
     assert min(outcomes["read"], outcomes["refused"]) > 50

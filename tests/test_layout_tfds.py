@@ -15,9 +15,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.dataset import DataError
 from clevit_jax.data.layouts import tfds_records
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.errors import DataError, DecodeError
 
 F = tfds.features
 
@@ -368,9 +368,7 @@ def test_damage_after_opening(leaves):
     examples = sources.load(leaves).train
     for name in (SHARD, OTHER):
         edit(leaves / name, lambda data: data[:100])
-    with pytest.raises(
-        decode.DecodeError, match=r"leaves-train\.array_record-0000.*, record 0 can"
-    ):
+    with pytest.raises(DecodeError, match=r"leaves-train\.array_record-0000.*, record 0 can"):
         decode.read_rgb(examples[0].data)
 
 

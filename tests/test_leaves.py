@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clevit_jax.data import leaves
+from clevit_jax.data import procedural_leaves
 
 CLASSES, TRAIN, TEST, SIZE = 8, 16, 12, 64
 
@@ -76,9 +76,9 @@ def silhouette(image: np.ndarray) -> np.ndarray:
 
 
 def draw(class_index: int, index: int, *, difficulty: float, size: int = SIZE) -> np.ndarray:
-    kind = leaves.cultivar(class_index, seed=3, difficulty=difficulty)
-    rng = leaves.leaf_rng(3, class_index, "train", index)
-    return leaves.draw_leaf(kind, rng, size=size, difficulty=difficulty)
+    kind = procedural_leaves.cultivar(class_index, seed=3, difficulty=difficulty)
+    rng = procedural_leaves.leaf_rng(3, class_index, "train", index)
+    return procedural_leaves.draw_leaf(kind, rng, size=size, difficulty=difficulty)
 
 
 def contents(root: pathlib.Path) -> dict[str, bytes]:
@@ -88,13 +88,15 @@ def contents(root: pathlib.Path) -> dict[str, bytes]:
 
 def write(root: pathlib.Path, **changes: Any) -> pathlib.Path:
     sizes: dict[str, Any] = {"classes": 3, "train_per_class": 2, "test_per_class": 1, "size": 32}
-    return leaves.write_dataset(root, **(sizes | {"seed": 5, "difficulty": 0.25} | changes))
+    return procedural_leaves.write_dataset(
+        root, **(sizes | {"seed": 5, "difficulty": 0.25} | changes)
+    )
 
 
 @pytest.fixture(scope="module")
 def default_set(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Eight classes at the default seed and difficulty."""
-    return leaves.write_dataset(
+    return procedural_leaves.write_dataset(
         tmp_path_factory.mktemp("leaves"),
         classes=CLASSES,
         train_per_class=TRAIN,
@@ -123,7 +125,7 @@ def test_layout_is_that_of_the_ufg_sets(tmp_path: pathlib.Path) -> None:
         with Image.open(path) as image:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (32, 32))
     assert json.loads((root / "leaves.json").read_text()) == {
-        "version": leaves.VERSION,
+        "version": procedural_leaves.VERSION,
         "classes": 3,
         "train_per_class": 2,
         "test_per_class": 1,
@@ -164,7 +166,7 @@ def test_an_interrupted_write_is_completed(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(write(tmp_path / "whole"))
-    real, calls = leaves.draw_leaf, []
+    real, calls = procedural_leaves.draw_leaf, []
 
     def interrupted(*args, **kwargs):
         calls.append(args)
@@ -172,7 +174,7 @@ def test_an_interrupted_write_is_completed(
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(leaves, "draw_leaf", interrupted)
+    monkeypatch.setattr(procedural_leaves, "draw_leaf", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "part")
     part = contents(tmp_path / "part")
@@ -212,7 +214,7 @@ def test_wrong_arguments_are_all_named(tmp_path: pathlib.Path) -> None:
         with pytest.raises(ValueError, match="difficulty"):
             write(tmp_path, difficulty=difficulty)
     with pytest.raises(ValueError, match="class_index is -1"):
-        leaves.cultivar(-1)
+        procedural_leaves.cultivar(-1)
     assert not list(tmp_path.iterdir())
 
 
@@ -233,15 +235,17 @@ def test_an_image_depends_on_its_identity_alone(tmp_path: pathlib.Path) -> None:
     big = contents(write(tmp_path / "big", classes=4, train_per_class=3, test_per_class=2))
     images = [name for name in small if name.startswith("images")]
     assert [name for name in images if small[name] != big[name]] == []
-    kind = leaves.cultivar(2, seed=5, difficulty=0.25)
-    alone = leaves.draw_leaf(kind, leaves.leaf_rng(5, 2, "train", 1), size=32, difficulty=0.25)
+    kind = procedural_leaves.cultivar(2, seed=5, difficulty=0.25)
+    alone = procedural_leaves.draw_leaf(
+        kind, procedural_leaves.leaf_rng(5, 2, "train", 1), size=32, difficulty=0.25
+    )
     on_disk = np.asarray(Image.open(tmp_path / "big" / "images" / "03_02_train.png"))
     np.testing.assert_array_equal(alone, on_disk)
 
 
 def test_each_identity_has_its_own_random_numbers() -> None:
     drawn = {
-        leaves.leaf_rng(seed, c, split, k).random()
+        procedural_leaves.leaf_rng(seed, c, split, k).random()
         for seed in range(3)
         for c in range(3)
         for split in ("train", "test")
@@ -260,8 +264,8 @@ def test_picture_type(size: int) -> None:
 def test_difficulty_draws_cultivars_together() -> None:
     spread = []
     for difficulty in (0.0, 0.5, 1.0):
-        kinds = [leaves.cultivar(c, seed=3, difficulty=difficulty) for c in range(50)]
-        for name, (low, high) in leaves._RANGES.items():
+        kinds = [procedural_leaves.cultivar(c, seed=3, difficulty=difficulty) for c in range(50)]
+        for name, (low, high) in procedural_leaves._RANGES.items():
             assert all(low <= getattr(kind, name) <= high for kind in kinds), name
         spread.append(np.std([dataclasses.astuple(kind) for kind in kinds], axis=0))
     np.testing.assert_allclose(spread[1], 0.6 * spread[0], rtol=1e-6)
@@ -300,12 +304,14 @@ def nuisances() -> dict[float, dict[str, np.ndarray]]:
     """What 24 leaves of one narrow, plain cultivar show, at two difficulties."""
     found = {}
     for difficulty in (0.1, 0.9):
-        kind = leaves.cultivar(0, difficulty=difficulty)
+        kind = procedural_leaves.cultivar(0, difficulty=difficulty)
         kind = dataclasses.replace(kind, width=0.2, lobe_depth=-1.0, tooth_depth=-1.0)
         seen: dict[str, list[float]] = {}
         for k in range(24):
-            rng = leaves.leaf_rng(0, 0, "train", k)
-            image = leaves.draw_leaf(kind, rng, size=SIZE, difficulty=difficulty).astype(float)
+            rng = procedural_leaves.leaf_rng(0, 0, "train", k)
+            image = procedural_leaves.draw_leaf(kind, rng, size=SIZE, difficulty=difficulty).astype(
+                float
+            )
             y, x = np.nonzero(silhouette(image))
             axis = np.linalg.eigh(np.cov(np.stack([x, y])))[1][:, 1]
             paper = np.concatenate([image[:, :3].reshape(-1, 3), image[:, -3:].reshape(-1, 3)])
@@ -353,7 +359,7 @@ def test_shape_tells_cultivars_apart_and_colour_does_not(default_set: pathlib.Pa
 
 def test_accuracy_falls_with_difficulty(default_set: pathlib.Path, tmp_path: pathlib.Path) -> None:
     easy, hard = (
-        leaves.write_dataset(
+        procedural_leaves.write_dataset(
             tmp_path / str(difficulty),
             classes=CLASSES,
             train_per_class=TRAIN,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from clevit_jax.data import leaves, likeness
+from clevit_jax.data import procedural_leaves
+from clevit_jax.data.audit import duplicates
 
 
 def noise(seed, size=(48, 40)):
@@ -20,8 +21,10 @@ def noise(seed, size=(48, 40)):
 
 
 def leaf(class_index, index):
-    rng = leaves.leaf_rng(0, class_index, "train", index)
-    return Image.fromarray(leaves.draw_leaf(leaves.cultivar(class_index), rng, size=64))
+    rng = procedural_leaves.leaf_rng(0, class_index, "train", index)
+    return Image.fromarray(
+        procedural_leaves.draw_leaf(procedural_leaves.cultivar(class_index), rng, size=64)
+    )
 
 
 def saved(image, kind, **options):
@@ -32,13 +35,13 @@ def saved(image, kind, **options):
 
 def test_pixel_digest():
     image = noise(0)
-    assert len(likeness.pixel_digest(image)) == 16
-    assert likeness.pixel_digest(image) == likeness.pixel_digest(saved(image, "BMP"))
+    assert len(duplicates.pixel_digest(image)) == 16
+    assert duplicates.pixel_digest(image) == duplicates.pixel_digest(saved(image, "BMP"))
     other = image.copy()
     other.putpixel((47, 39), tuple(255 - x for x in image.getpixel((47, 39))))
-    assert likeness.pixel_digest(other) != likeness.pixel_digest(image)
+    assert duplicates.pixel_digest(other) != duplicates.pixel_digest(image)
     turned = Image.frombytes("RGB", (40, 48), image.tobytes())  # the same bytes in another shape
-    assert likeness.pixel_digest(turned) != likeness.pixel_digest(image)
+    assert duplicates.pixel_digest(turned) != duplicates.pixel_digest(image)
 
 
 def test_perceptual_hash_is_the_lowest_frequencies_against_their_median():
@@ -49,7 +52,7 @@ def test_perceptual_hash_is_the_lowest_frequencies_against_their_median():
     dct = 2 * np.cos(np.pi * n[:, None] * (2 * n[None, :] + 1) / 128)  # type II
     low = (dct @ small @ dct.T)[:16, :16]
     bits = "".join("1" if value > np.median(low) else "0" for value in low.ravel())
-    found = likeness.perceptual_hash(image)
+    found = duplicates.perceptual_hash(image)
     assert found.dtype == np.uint64
     assert found.shape == (4,)
     assert found.tobytes() == int(bits, 2).to_bytes(32, "big")
@@ -67,16 +70,16 @@ def test_perceptual_hash_is_the_lowest_frequencies_against_their_median():
     ids=["jpeg", "half", "darker", "64 colours"],
 )
 def test_copies_look_alike(picture, change):
-    first, second = (likeness.perceptual_hash(x) for x in (picture, change(picture)))
-    assert likeness.pixel_digest(picture) != likeness.pixel_digest(change(picture))
-    assert likeness.distances(first, second) <= likeness.ALIKE
+    first, second = (duplicates.perceptual_hash(x) for x in (picture, change(picture)))
+    assert duplicates.pixel_digest(picture) != duplicates.pixel_digest(change(picture))
+    assert duplicates.distances(first, second) <= duplicates.ALIKE
 
 
 def test_leaves_do_not_look_alike():
     """Drawn on paper, tip up: with the usual 64 bits, some of them would."""
-    hashes = np.stack([likeness.perceptual_hash(leaf(c, k)) for c in range(8) for k in range(12)])
-    assert likeness.alike_groups(hashes) == []
-    assert len(likeness.alike_groups(hashes, most=256)) == 1
+    hashes = np.stack([duplicates.perceptual_hash(leaf(c, k)) for c in range(8) for k in range(12)])
+    assert duplicates.alike_groups(hashes) == []
+    assert len(duplicates.alike_groups(hashes, most=256)) == 1
 
 
 def as_hashes(numbers):
@@ -94,16 +97,16 @@ def apart(x, y):
 def test_the_threshold_is_reached_in_any_word(bits, shift):
     numbers = [2**255 + 12345, (2**255 + 12345) ^ (((1 << bits) - 1) << shift)]
     hashes = as_hashes(numbers)
-    assert likeness.distances(*hashes) == bits == apart(*numbers)
-    assert likeness.alike_groups(hashes) == ([[0, 1]] if bits <= 16 else [])
+    assert duplicates.distances(*hashes) == bits == apart(*numbers)
+    assert duplicates.alike_groups(hashes) == ([[0, 1]] if bits <= 16 else [])
 
 
 @pytest.fixture(scope="module", params=[(256, 2048), (3, 2), (2, 5)], ids=str)
 def blocks(request):
     """Blocks of pairs, also so small that there are several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likeness, "_ROWS", request.param[0])
-        patch.setattr(likeness, "_COLUMNS", request.param[1])
+        patch.setattr(duplicates, "_ROWS", request.param[0])
+        patch.setattr(duplicates, "_COLUMNS", request.param[1])
         yield
 
 
@@ -131,7 +134,7 @@ def test_pairs_and_groups_are_those_of_brute_force(blocks, numbers, most):
         if apart(numbers[i], numbers[j]) <= most
     }
     hashes = as_hashes(numbers)
-    found = [tuple(pair) for block in likeness.alike_pairs(hashes, most=most) for pair in block]
+    found = [tuple(pair) for block in duplicates.alike_pairs(hashes, most=most) for pair in block]
     assert sorted(found) == sorted(wanted)
     groups = [{i} for i in range(len(numbers))]
     for i, j in wanted:
@@ -140,7 +143,7 @@ def test_pairs_and_groups_are_those_of_brute_force(blocks, numbers, most):
             groups = [group for group in groups if group not in (first, second)]
             groups.append(first | second)
     linked = sorted(sorted(group) for group in groups if len(group) > 1)
-    assert likeness.alike_groups(hashes, most=most) == linked
+    assert duplicates.alike_groups(hashes, most=most) == linked
 
 
 def test_a_long_chain_is_one_group(blocks):
@@ -148,5 +151,5 @@ def test_a_long_chain_is_one_group(blocks):
     chain = [(1 << (16 * k)) - 1 for k in range(17)]
     order = np.random.RandomState(0).permutation(17)
     hashes = as_hashes([chain[k] for k in order])
-    assert likeness.alike_groups(hashes) == [list(range(17))]
-    assert likeness.alike_groups(hashes, most=15) == []
+    assert duplicates.alike_groups(hashes) == [list(range(17))]
+    assert duplicates.alike_groups(hashes, most=15) == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from clevit_jax.losses import cross_entropy, instance_triplet, supervised_cosine
+from clevit_jax.steps.losses import cross_entropy, instance_triplet, supervised_cosine
 
 # Of LLVM: compiling is what these tests cost.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -1,6 +1,5 @@
 """The command as a user types it: every mistake ends in one sentence, and nothing is written."""
 
-import functools
 import pathlib
 import re
 import shutil
@@ -10,11 +9,10 @@ import sys
 import numpy as np
 import pytest
 from absl import flags, logging
-from ml_collections import config_flags
 from PIL import Image
 
-import clevit_jax.main
-from clevit_jax import command_line, train
+from clevit_jax import flags as command_line
+from clevit_jax import main, train
 from clevit_jax.data import decode
 
 # ml_collections loads config files by `load_module`.
@@ -54,25 +52,11 @@ def command(monkeypatch, capfd):
             patch.setattr(sys, "argv", argv)
             sys.modules.pop("config_config", None)  # the file of the test before
             patch.setattr(sys, "path", list(sys.path))
-            patch.setattr(flags, "FLAGS", values)
-            for module, name in (
-                (flags, "DEFINE_string"),
-                (flags, "DEFINE_enum"),
-                (flags, "DEFINE_bool"),
-                (flags, "DEFINE_integer"),
-                (flags, "DEFINE_list"),
-                (flags, "DEFINE_multi_string"),
-                (config_flags, "DEFINE_config_file"),
-            ):
-                define = functools.partial(getattr(module, name), flag_values=values)
-                patch.setattr(module, name, define)
-            source = pathlib.Path(clevit_jax.main.__file__)
-            names = {"__name__": "main", "__file__": str(source)}
-            exec(compile(source.read_text(), source, "exec"), names)
+            command_line.define(values)
             verbosity = logging.get_verbosity()
             capfd.readouterr()
             try:
-                code = names["main"](command_line.parse(values, argv))
+                code = main.main(command_line.parse(values, argv), values)
             except SystemExit as error:
                 code = error.code
             finally:
@@ -119,7 +103,7 @@ MISTAKES = {
     "no numbers": ([*OK, "--config.model.depths=2,a"], ["model.depths", "numbers"]),
     "unknown flag": ([*OK, "--workdri=x"], ["'workdri'", "workdir"]),
     "unknown mode": ([*OK, "--mode=test"], ["--mode=test", "train|eval|check_data|seeds|compare"]),
-    "left over": ([*OK, "epochs=3"], ["'epochs=3' is no flag", "--config.NAME=VALUE"]),
+    "left over": ([*OK, "epochs=3"], ["'epochs=3' is not a flag", "--config.NAME=VALUE"]),
     "flag of another mode": ([*OK, "--seeds=3"], ["--seeds is for --mode seeds, not for train"]),
     "flag of other modes": ([*OK, "--input=x"],
                             ["--input is for --mode predict, features and explain, not for train"]),

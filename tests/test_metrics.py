@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from clevit_jax.metrics import MetricWriter, Progress
+from clevit_jax.runs.metrics import MetricWriter, Progress
 
 
 def _write(folder, start, steps):

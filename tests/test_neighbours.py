@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from clevit_jax.analysis import neighbours, probe
 from clevit_jax.analysis.feature_file import Features
-from clevit_jax.analysis.reference import UNLIKE, make_reference
+from clevit_jax.analysis.ood import UNLIKE, make_reference
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_nearest_of_class():
 
 
 def test_probe(sets):
-    worth = probe.measure(*sets)
+    worth = probe.feature_metrics(*sets)
     assert worth.linear_probe > 0.5  # chance is 0.25
     assert set(worth.knn) == {1, 5, 20}
     assert len(worth.lines()) == 5

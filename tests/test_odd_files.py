@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.dataset import DataError
+from clevit_jax.errors import DataError, DecodeError
 
 SIZE = 6  # decoding to it changes nothing
 PIXELS = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
@@ -173,7 +173,7 @@ def test_right_pixels_or_a_sentence_that_names_the_file(layout, folders, stem, e
             pixels = decode.decode_train(found.data, found.name, size=SIZE)
             np.testing.assert_array_equal(pixels, expected)
             return
-        with pytest.raises(decode.DecodeError) as caught:
+        with pytest.raises(DecodeError) as caught:
             decode.decode_train(found.data, found.name, size=SIZE)
     assert ("all.parquet, row 0" if layout == "parquet" else stem) in str(caught.value)
     assert expected in str(caught.value)

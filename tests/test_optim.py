@@ -9,15 +9,17 @@ import optax
 import pytest
 import torch
 
-from clevit_jax.optim import (
+from clevit_jax.steps.optim import (
     decay_mask,
     head_labels,
-    learning_rate_schedule,
-    learning_rate_schedules,
     make_optimizer,
-    peak_learning_rate,
     skipped_in_a_row,
     skipped_total,
+)
+from clevit_jax.steps.schedule import (
+    learning_rate_schedule,
+    learning_rate_schedules,
+    peak_learning_rate,
 )
 
 CLIP_NORM, WEIGHT_DECAY, MOMENTUM = 2.0, 0.3, 0.9

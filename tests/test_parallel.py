@@ -11,11 +11,8 @@ import types
 import pytest
 from ml_collections import ConfigDict
 
-from clevit_jax import parallel
-from clevit_jax.checkpoint import CheckpointError
-from clevit_jax.data.dataset import DataError
-from clevit_jax.experiment import ConfigError
-from clevit_jax.record import TrainingError
+from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from clevit_jax.sweeps import parallel
 
 PLAYER = """#!{python} -IS
 import json, os, pathlib, signal, sys, time
@@ -283,11 +280,11 @@ def test_no_second_process_trains_into_a_folder(players):
     """While a child lives, though its parent may be gone; it ends with its standard input."""
     configs, folders = players(FOLLOWS)
     parallel.check_idle(folders[0])
-    child = parallel._start(0, configs[0], folders[0], 0, {})
+    child = parallel._spawn(0, configs[0], folders[0], 0, {})
     try:
         for refused in (
             lambda: parallel.check_idle(folders[0]),
-            lambda: parallel._start(0, configs[0], folders[0], 0, {}),
+            lambda: parallel._spawn(0, configs[0], folders[0], 0, {}),
             lambda: play((configs, folders)),
         ):
             with pytest.raises(ConfigError, match=r"training in .*seed-0; wait .* or stop it"):

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from clevit_jax.data import decode, pipeline
-from clevit_jax.data.dataset import DataError, Example
+from clevit_jax.data.dataset import Example
+from clevit_jax.errors import DataError, DecodeError
 
 
 def make(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +236,7 @@ class Counting:
     def __call__(self, data, name):
         self.calls.append(name)
         if data == b"bad":
-            raise decode.DecodeError(f"{name} is bad.")
+            raise DecodeError(f"{name} is bad.")
         return np.full((1, 1, 3), int(data), np.uint8)
 
 
@@ -272,10 +273,10 @@ def test_unreadable_file_stops_training_and_is_named():
     images = pipeline.DecodedImages(examples(b"1", b"bad"), Counting(), cache_bytes=0)
     options = {"batch_size": 2, "process_index": 0, "process_count": 1, "threads": 1}
     iterator = iter(pipeline.train_dataset(images, [0, 1], None, seed=0, prefetch=1, **options))
-    with pytest.raises(decode.DecodeError, match=r"1\.png is bad"):
+    with pytest.raises(DecodeError, match=r"1\.png is bad"):
         next(iterator)
     iterator.close()
-    with pytest.raises(decode.DecodeError, match=r"1\.png is bad"):
+    with pytest.raises(DecodeError, match=r"1\.png is bad"):
         next(pipeline.eval_batches(images, [0, 1], **options))
 
 

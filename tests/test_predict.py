@@ -16,12 +16,12 @@ from answers import CLASSES
 from PIL import Image
 
 import clevit_jax
-from clevit_jax.analysis import feature_file, inputs
+from clevit_jax.analysis import feature_file, input_files
+from clevit_jax.analysis.ood import FILE, open_reference
 from clevit_jax.analysis.predict import predict
-from clevit_jax.analysis.reference import FILE, open_reference
-from clevit_jax.analysis.stream import stream
-from clevit_jax.analysis.subject import open_subject
-from clevit_jax.experiment import ConfigError
+from clevit_jax.analysis.trained_model import open_trained_model
+from clevit_jax.errors import ConfigError
+from clevit_jax.inference.stream import stream
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -54,7 +54,7 @@ def test_a_folder(subject, images, tmp_path, capsys):
     assert "34 images, 2 could not be read (column error), " in capsys.readouterr().out
     rows = read(output)
     names = [row["file"].removeprefix("'") for row in rows]
-    assert names == [str(path) for path in inputs.find(str(images))]
+    assert names == [str(path) for path in input_files.find(str(images))]
     assert len(names) == len(set(names)) == 34
     errors = {pathlib.Path(row["file"]).name: row for row in rows if row["error"]}
     assert set(errors) == {"=torn.png", "empty.jpg"}
@@ -72,7 +72,7 @@ def test_a_folder(subject, images, tmp_path, capsys):
         numbers = [float(row[name]) for name in ("probability_1", "probability_2", "margin")]
         np.testing.assert_allclose(numbers, [*shares[:2], shares[0] - shares[1]], atol=2e-6)
         features = model.features(pixels)[0]
-        train = feature_file.read(subject.path / FILE).features
+        train = feature_file.read_features(subject.path / FILE).features
         cosine = train @ features / np.linalg.norm(train, axis=1) / np.linalg.norm(features)
         assert float(row["distance"]) == pytest.approx(1 - cosine.max(), abs=2e-6)
         assert row["unlike_training"] == ("yes" if float(row["nearer"]) >= 0.99 else "no")
@@ -182,16 +182,16 @@ def test_order_and_errors_of_a_stream(subject):
 
 def test_inputs(images, monkeypatch):
     monkeypatch.chdir(images)
-    assert len(list(inputs.find("b"))) == 32
-    assert [str(path) for path in inputs.find("a")] == ["a/=torn.png", "a/empty.jpg"]
-    assert [str(path) for path in inputs.find("a/notes.txt")] == ["a/notes.txt"]
-    assert len(list(inputs.find("**/*.png"))) == 33
+    assert len(list(input_files.find("b"))) == 32
+    assert [str(path) for path in input_files.find("a")] == ["a/=torn.png", "a/empty.jpg"]
+    assert [str(path) for path in input_files.find("a/notes.txt")] == ["a/notes.txt"]
+    assert len(list(input_files.find("**/*.png"))) == 33
     for text, part in (("none", "There is no file none"), ("*.gif", "There is no file")):
         with pytest.raises(ConfigError, match=part):
-            inputs.find(text)
+            input_files.find(text)
     pathlib.Path("bare").mkdir(exist_ok=True)
     with pytest.raises(ConfigError, match="bare holds no image"):
-        inputs.find("bare")
+        input_files.find("bare")
 
 
 def test_what_it_refuses(subject, images, tmp_path):
@@ -210,7 +210,7 @@ def test_what_it_refuses(subject, images, tmp_path):
 
 def test_a_reference_of_another_model(subject, golden, images, tmp_path, capsys):
     """Refused; a model without training images predicts without them, and says so."""
-    other = open_subject(golden / "demo_leaves.safetensors")
+    other = open_trained_model(golden / "demo_leaves.safetensors")
     with pytest.raises(ConfigError, match=r"made by another model \(run \(step 32\)\)"):
         open_reference(other, subject.path / FILE)
     assert open_reference(other, None) is None
@@ -227,7 +227,7 @@ def test_training_images_that_are_gone(answered, images, tmp_path, capsys):
     path = next((images / "b").iterdir())
     for number, expected in enumerate(({"yes", "no"}, {""})):
         output = tmp_path / f"{number}.csv"
-        assert predict(open_subject(workdir), str(path), output) == 0
+        assert predict(open_trained_model(workdir), str(path), output) == 0
         assert {row["unlike_training"] for row in read(output)} <= expected
         (workdir / FILE).unlink(missing_ok=True)
     assert "The training images are not there" in capsys.readouterr().err

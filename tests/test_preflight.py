@@ -18,13 +18,19 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from jax.experimental import topologies
+from jax.experimental import topologies as jax_topologies
 
-from clevit_jax import program, sharding, swin
-from clevit_jax.experiment import ConfigError, Plan
-from clevit_jax.kernels import attention, mlp, network
-from clevit_jax.preflight import arithmetic, check, compiled, preflight, report, targets
-from clevit_jax.swin_config import SwinConfig
+from clevit_jax.distributed import sharding
+from clevit_jax.errors import ConfigError
+from clevit_jax.kernels import attention, mlp
+from clevit_jax.kernels.config import make_kernel_config
+from clevit_jax.model import swin, swin_tpu
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.performance import flops, hlo, preflight_report, topologies
+from clevit_jax.performance import preflight as check
+from clevit_jax.performance.preflight import _try, largest, preflight
+from clevit_jax.steps.jitted import make_jitted_steps
+from clevit_jax.steps.schedule import Plan
 
 GIB = 2**30
 needs_libtpu = pytest.mark.skipif(
@@ -53,9 +59,9 @@ def v5e(tmp_path_factory):
 
 def _compiled(mesh_shape=(4, 1)):
     """The same train step, compiled by the test itself."""
-    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    devices = jax_topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     mesh = sharding.make_mesh(*mesh_shape, devices=devices)
-    made = program.make_program(config(), mesh, num_classes=5, plan=Plan(100, 8, 3), platform="tpu")
+    made = make_jitted_steps(config(), mesh, num_classes=5, plan=Plan(100, 8, 3), platform="tpu")
     lowered = made.train_step.trace(made.like, made.train_batch).lower(lowering_platforms=("tpu",))
     return made, lowered.compile()
 
@@ -98,10 +104,10 @@ def test_memory_and_arithmetic_are_the_compilers(v5e):
 @needs_libtpu
 def test_what_a_person_reads(v5e, capsys, monkeypatch):
     """From the same figures: a machine of 15 GiB, one of nothing, and the way out of it."""
-    cost = compiled.Cost(
-        memory=compiled.Memory(GIB, 2 * GIB, 0, GIB / 2), flops=1e9, bytes_accessed=2e9, cycles=3e6,
-        traffic={"all-reduce": compiled.Traffic(2, 4e6, 6e6)},
-        kernels=(compiled.Kernel(197e9, 8.19e8), compiled.Kernel(0, 8.19e8)),
+    cost = hlo.Cost(
+        memory=hlo.Memory(GIB, 2 * GIB, 0, GIB / 2), flops=1e9, bytes_accessed=2e9, cycles=3e6,
+        traffic={"all-reduce": hlo.Traffic(2, 4e6, 6e6)},
+        kernels=(hlo.Kernel(197e9, 8.19e8), hlo.Kernel(0, 8.19e8)),
     )  # fmt: skip
     monkeypatch.setattr(check, "_try", lambda *_: (cost, ""))
     assert preflight(config(), "v5e:2x2") == 0
@@ -113,7 +119,7 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     assert "kernels beside it                2           2" in text
     how = "2.0 by its cycles, 2.0 for kernels at their best, 0.0 for the interconnect;"
     assert f"An update: 4.0 ms ({how}" in text
-    big = compiled.Cost(compiled.Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})
+    big = hlo.Cost(hlo.Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})
     monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
     assert preflight(config(batch_size=64), "v5e:2x2") == 1
     text = capsys.readouterr().out
@@ -139,27 +145,27 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
 @needs_libtpu
 def test_the_compiler_gives_up():
     """The figures are its own."""
-    target = targets.find_target("v5e:2x2")
+    target = topologies.find_target("v5e:2x2")
     where = jax.sharding.SingleDeviceSharding(target.devices[0])
     shape = jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.bfloat16, sharding=where)
     step = jax.jit(lambda x: jnp.sin(x.T) @ x, out_shardings=where)
-    cost, problem = check._try(step, (shape,), target)
+    cost, problem = _try(step, (shape,), target)
     assert cost is None
     assert "15.75G" in problem
 
 
 def planned(topology, images, stage, **model):
     """The plan of a block with shifted windows, and a function that compiles for that chip."""
-    target = targets.find_target(topology)
+    target = topologies.find_target(topology)
     mesh = sharding.make_mesh(1, 1, devices=target.devices[:1])
-    config = SwinConfig.variant(kernels=network.kernel_config(mesh, interpret=False), **model)
+    config = SwinConfig.variant(kernels=make_kernel_config(mesh, interpret=False), **model)
     where = jax.sharding.SingleDeviceSharding(target.devices[0])
 
     def compile_for_it(function, *shapes):
         like = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in shapes]
         jax.jit(function).trace(*like).lower(lowering_platforms=("tpu",)).compile()
 
-    return network.plans(config, images)[stage][1], compile_for_it
+    return swin_tpu.plans(config, images)[stage][1], compile_for_it
 
 
 @needs_libtpu
@@ -199,7 +205,7 @@ def test_the_compiler_fails():
     target = mock.Mock()
     target.name = "h200:8"
     with pytest.raises(ConfigError, match=r"^The compiler for h200:8 fails: INTERNAL: no tiles$"):
-        check._try(step, (), target)
+        _try(step, (), target)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +231,9 @@ def test_a_shape_that_cannot_be():
 
 def test_what_compiles_is_not_installed(monkeypatch):
     def missing(package):
-        raise targets.importlib.metadata.PackageNotFoundError(package)
+        raise topologies.importlib.metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(targets.importlib.metadata, "version", missing)
+    monkeypatch.setattr(topologies.importlib.metadata, "version", missing)
     with pytest.raises(ConfigError, match=r"libtpu is not installed.*'\.\[tpu\]'"):
         preflight(config(), "v6e:2x2")
     with pytest.raises(ConfigError, match=r"jax-cuda13-plugin is not installed.*'\.\[cuda\]'"):
@@ -271,7 +277,7 @@ def test_the_largest_batch(limit, start, gives_up, padded):
         found = 5.0 + 3 * padded * math.ceil(units / padded)
         return float("inf") if gives_up and found > limit else found
 
-    found = check.largest(peak, limit, start=start, known=peak(start))
+    found = largest(peak, limit, start=start, known=peak(start))
     assert found == max(0, (limit - 5) // (3 * padded)) * padded
     assert len(tries) <= (8 if padded == 1 else 11)
     assert len(set(tries)) == len(tries)
@@ -288,7 +294,7 @@ PUBLISHED = [  # Swin's README: GMACs of classification at 1000 classes
 
 @pytest.mark.parametrize(("model", "gmacs"), PUBLISHED)
 def test_arithmetic_is_what_is_published(model, gmacs):
-    assert arithmetic.forward_flops(model) / 2e9 == pytest.approx(gmacs, rel=0.02)
+    assert flops.forward_flops(model) / 2e9 == pytest.approx(gmacs, rel=0.02)
 
 
 def test_arithmetic_is_what_the_compiler_counts():
@@ -298,9 +304,9 @@ def test_arithmetic_is_what_the_compiler_counts():
     images = jax.ShapeDtypeStruct((1, 112, 112, 3), np.float32)
     run = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
     counted = run.lower(params, images).compile().cost_analysis()["flops"]
-    ours = arithmetic.forward_flops(model)
+    ours = flops.forward_flops(model)
     assert ours <= counted <= 1.1 * ours
-    assert arithmetic.training_flops(model, 4, 2) == 24 * ours
+    assert flops.training_flops(model, 4, 2) == 24 * ours
 
 
 HLO = """
@@ -336,19 +342,21 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 def test_cycles_by_hand():
     """Loops as often as they run; a fusion speaks for what is in it."""
-    assert compiled.read_cycles(HLO) == 5 * 7 + 100 + 10
-    assert compiled.read_cycles(HLO.replace("estimated_cycles", "nothing")) is None
+    assert hlo.read_cycles(HLO) == 5 * 7 + 100 + 10
+    assert hlo.read_cycles(HLO.replace("estimated_cycles", "nothing")) is None
 
 
 def test_kernels_by_hand():
     """Each takes as long as the slower of its arithmetic and its memory; v5e: 197 T, 819 G."""
-    kernels = compiled.read_kernels(HLO)
-    assert kernels == (compiled.Kernel(3.94e6, 16), compiled.Kernel(2, 8.19e6))
-    chip = targets.TPUS["v5e"]
-    cost = compiled.Cost(compiled.Memory(0, 0, 0, 0), 1.0, 1.0, 1.503e9, {}, kernels)
+    kernels = hlo.read_kernels(HLO)
+    assert kernels == (hlo.Kernel(3.94e6, 16), hlo.Kernel(2, 8.19e6))
+    chip = topologies.TPUS["v5e"]
+    cost = hlo.Cost(hlo.Memory(0, 0, 0, 0), 1.0, 1.0, 1.503e9, {}, kernels)
     target = mock.Mock(chip=chip, devices=[0])
-    result = mock.Mock(spec=report.Result, target=target, train=cost, model_flops=1.0)
-    times = report.Result.times(result)
+    result = mock.Mock(
+        spec=preflight_report.PreflightResult, target=target, train=cost, model_flops=1.0
+    )
+    times = preflight_report.PreflightResult.times(result)
     assert times["kernels"] == pytest.approx(2e-8 + 1e-5)
     assert times["step"] == pytest.approx(1 + 2e-8 + 1e-5, rel=1e-4)
 
@@ -384,7 +392,7 @@ def test_bytes_by_hand():
     """Of the product (without its workspace), five times the loop, a collective, and a fusion."""
     product, loop = 80 + 60 + 24, 5 * (32 + 32)
     started, fusion = 28 + (32 + 4), 200 + 24 + 28
-    assert compiled.read_bytes(GPU_HLO) == product + loop + started + fusion
+    assert hlo.read_bytes(GPU_HLO) == product + loop + started + fusion
 
 
 def test_bytes_are_what_the_compiler_counts():
@@ -393,11 +401,11 @@ def test_bytes_are_what_the_compiler_counts():
     done = jax.jit(lambda a, b: jnp.tanh(a @ b + 1).sum(0)).lower(image, kernel).compile()
     counted = done.cost_analysis()["bytes accessed"]
     assert counted > 4 * (96 * 64 + 64 * 32 + 32)
-    assert compiled.read_bytes(done.as_text()) == pytest.approx(counted, rel=1e-3)
+    assert hlo.read_bytes(done.as_text()) == pytest.approx(counted, rel=1e-3)
 
 
 def test_traffic_by_hand():
-    found = compiled.read_traffic(HLO, devices=8)
+    found = hlo.read_traffic(HLO, devices=8)
     gather, scatter = found["all-gather"], found["reduce-scatter"]
     assert (gather.count, gather.size, gather.sent) == (5, 5 * 64, 5 * 64 * 3 / 4)
     assert (scatter.count, scatter.size, scatter.sent) == (1, 4 * 8, 4 * 8 * 3 / 4)
@@ -410,7 +418,7 @@ def test_traffic_by_hand():
 
 def test_the_facts_fit_together():
     """Peaks are powers of two a cycle; two devices of a TPU7x or v4 chip make the chip."""
-    for chip in targets.TPUS.values():
+    for chip in topologies.TPUS.values():
         assert np.log2(chip.peak / chip.clock) % 1 == 0
         assert 0.9e9 < chip.clock < 2.5e9
-    assert report.GIB == GIB
+    assert preflight_report.GIB == GIB

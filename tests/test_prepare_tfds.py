@@ -18,8 +18,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from clevit_jax.data import decode, pipeline, prepare, sources
-from clevit_jax.data.dataset import DataError, Dataset, Example
+from clevit_jax.data import decode, pipeline, sources, write_tfds
+from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.errors import DataError
 
 HOME = pathlib.Path(__file__).parents[1]
 TOOL = HOME / "tools" / "prepare_tfds.py"
@@ -206,8 +207,8 @@ def test_refusals(command, leaves, tmp_path):
     [("SoyGene", "soygene"), ("my-leaves 2", "my_leaves_2"), ("22", "data_22"), ("é", "data")],
 )
 def test_default_name(tmp_path, folder, name):
-    assert prepare.default_name(tmp_path / folder) == name
-    prepare.check_target(tmp_path, name)
+    assert write_tfds.default_name(tmp_path / folder) == name
+    write_tfds.check_tfds_target(tmp_path, name)
 
 
 class Png:
@@ -235,7 +236,7 @@ def test_class_names_that_cannot_be_kept(tmp_path, name):
     with pytest.raises(
         DataError, match=r"^The class name .*; rename it\.$|not valid UTF-8; rename"
     ):
-        prepare.prepare(dataset(["x", "y"], [name]), tmp_path, name="mine")
+        write_tfds.write_tfds(dataset(["x", "y"], [name]), tmp_path, name="mine")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,7 +259,7 @@ def test_any_names_survive_or_are_refused(tmp_path_factory, names, class_names, 
     source = dataset(names, class_names, labels, test=data.draw(st.integers(1, len(names) - 1)))
     refused = []
     try:
-        folder = prepare.prepare(source, out, name="mine", shards=2)
+        folder = write_tfds.write_tfds(source, out, name="mine", shards=2)
     except DataError as error:
         refused = list(error.problems)
     if refused:
@@ -271,7 +272,7 @@ def test_any_names_survive_or_are_refused(tmp_path_factory, names, class_names, 
 def test_same_file_twice(tmp_path):
     """What the annotation lists twice stays so, with its name."""
     source = dataset(["x", "x", "y", "x"])
-    assert_same(sources.load(prepare.prepare(source, tmp_path, name="mine")), source)
+    assert_same(sources.load(write_tfds.write_tfds(source, tmp_path, name="mine")), source)
 
 
 def test_failure_leaves_nothing(tmp_path):
@@ -282,7 +283,7 @@ def test_failure_leaves_nothing(tmp_path):
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        prepare.prepare(source, tmp_path, name="mine", progress=fail)
+        write_tfds.write_tfds(source, tmp_path, name="mine", progress=fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,7 +296,7 @@ def test_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(file_adapters.ArrayRecordFileAdapter, "write_examples", full)
     with pytest.raises(OSError, match=r"^mine-train.* cannot be written: .*left on device\.$"):
-        prepare.prepare(dataset(["x", "y"]), tmp_path, name="mine")
+        write_tfds.write_tfds(dataset(["x", "y"]), tmp_path, name="mine")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -306,7 +307,7 @@ def test_what_does_not_read_back_is_not_kept(tmp_path, monkeypatch):
         Dataset, "split_hash", lambda self: real(self) + ("!" if self is source else "")
     )
     with pytest.raises(DataError, match="does not read as what was written"):
-        prepare.prepare(source, tmp_path, name="mine")
+        write_tfds.write_tfds(source, tmp_path, name="mine")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,7 +316,7 @@ def test_written_meanwhile_by_another(tmp_path):
         (tmp_path / "mine").mkdir(exist_ok=True)
 
     with pytest.raises(DataError, match="is already there"):
-        prepare.prepare(dataset(["x", "y"]), tmp_path, name="mine", progress=other)
+        write_tfds.write_tfds(dataset(["x", "y"]), tmp_path, name="mine", progress=other)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -343,7 +344,7 @@ def test_killed(leaves, tmp_path, after):
     done = alone(_KILLED, leaves, out, after)
     assert done.returncode == -signal.SIGKILL
     assert [path.name[0] for path in out.iterdir()] == ["."]  # hidden, and not under the name
-    folder = prepare.prepare(sources.load(leaves), out, name="mine")
+    folder = write_tfds.write_tfds(sources.load(leaves), out, name="mine")
     assert_same(sources.load(folder), sources.load(leaves))
 
 
@@ -368,9 +369,9 @@ class Large:
 def test_memory_is_that_of_an_image(tmp_path):
     examples = tuple(Example(Large(), 0, i, str(i)) for i in range(60))
     source = Dataset("parquet", "x", ("a",), examples[:40], examples[40:], ())
-    prepare.prepare(source, tmp_path, name="first")  # imports
+    write_tfds.write_tfds(source, tmp_path, name="first")  # imports
     tracemalloc.start()
-    prepare.prepare(source, tmp_path, name="mine", threads=2)
+    write_tfds.write_tfds(source, tmp_path, name="mine", threads=2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 15 << 20  # of 60 MB; some are read back at a time
@@ -392,7 +393,7 @@ class Counted:
 def prepared(tmp_path_factory):
     """14 training and 10 test images in three shards each."""
     source = dataset([f"{i}.png" for i in range(24)], test=10)
-    return prepare.prepare(source, tmp_path_factory.mktemp("hosts"), name="mine", shards=3)
+    return write_tfds.write_tfds(source, tmp_path_factory.mktemp("hosts"), name="mine", shards=3)
 
 
 def hosts(prepared, split, count):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from clevit_jax import pretrained, weights
-from clevit_jax.pretrained import fit, read_class_map, resize_bias_table
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.weights.convert import LoadReport, Weights, named_leaves
+from clevit_jax.weights.fit import fit_weights, read_class_map, resize_bias_table
 
 MODEL = SwinConfig(
     image_size=32, num_classes=6, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window=4
@@ -23,20 +23,18 @@ TABLES = {f"layers.{block}.attn.relative_position_bias_table"
 def given(random_params):
     """Weights with random numbers, as `weights.read_file` gives them."""
     params = random_params(MODEL)
-    names = tuple(weights.named_leaves(params))
-    return weights.Weights(
-        MODEL, params, "timm", "x.pth", "0", report=weights.LoadReport(matched=names)
-    )
+    names = tuple(named_leaves(params))
+    return Weights(MODEL, params, "timm", "x.pth", "0", report=LoadReport(matched=names))
 
 
 def fitted(given, class_map=None, **changes):
-    params, report = fit(given, dataclasses.replace(MODEL, **changes), class_map=class_map)
-    return weights.named_leaves(params), report
+    params, report = fit_weights(given, dataclasses.replace(MODEL, **changes), class_map=class_map)
+    return named_leaves(params), report
 
 
 def equal_but(a, b):
     """Names whose arrays differ."""
-    b = weights.named_leaves(b)
+    b = named_leaves(b)
     return {name for name in a if not np.array_equal(a[name], b[name])}
 
 
@@ -71,7 +69,7 @@ def test_another_window(given):
     params, report = fitted(given, window=8, image_size=64)
     assert equal_but(params, given.params) == TABLES
     for name in TABLES:
-        old = weights.named_leaves(given.params)[name]
+        old = named_leaves(given.params)[name]
         np.testing.assert_array_equal(params[name], resize_bias_table(old, 15 * 15))
     assert set(report.resized) == {f"{name}: window 4 -> 8" for name in TABLES}
 
@@ -115,9 +113,9 @@ def test_a_class_map_takes_its_columns(given):
 def test_another_network_names_the_settings(given):
     with pytest.raises(WeightsError, match=r"x\.pth .*embed_dim=8 .*depths='\(2, 1\)'"):
         fitted(given, embed_dim=16)
-    base = weights.Weights(SwinConfig.variant("base", image_size=224), {}, "timm", "b.pth")
+    base = Weights(SwinConfig.variant("base", image_size=224), {}, "timm", "b.pth")
     with pytest.raises(WeightsError, match=r"Swin-base.*Swin-large.*model\.embed_dim=128"):
-        fit(base, SwinConfig.variant("large", image_size=224))
+        fit_weights(base, SwinConfig.variant("large", image_size=224))
 
 
 def test_class_map_files(tmp_path):
@@ -135,4 +133,4 @@ def test_class_map_files(tmp_path):
     with pytest.raises(WeightsError, match="cannot be read"):
         read_class_map(tmp_path / "missing")
     with pytest.raises(WeightsError, match="cannot be read"):
-        pretrained.read_class_map(tmp_path)
+        read_class_map(tmp_path)

@@ -18,10 +18,10 @@ import jax
 import numpy as np
 import pytest
 
-from clevit_jax import rundir
-from clevit_jax.checkpoint import Checkpoints
-from clevit_jax.data import leaves
-from clevit_jax.run import prepare
+from clevit_jax.data import procedural_leaves
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.setup import prepare_run
+from clevit_jax.runs.workdir import load_config
 
 CONFIG = """
 import tiny
@@ -75,7 +75,9 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     (folder / "config.py").write_text(CONFIG)
     shutil.copy(pathlib.Path(__file__).with_name("tiny.py"), folder)
-    leaves.write_dataset(folder / "leaves", classes=3, train_per_class=4, test_per_class=3, size=16)
+    procedural_leaves.write_dataset(
+        folder / "leaves", classes=3, train_per_class=4, test_per_class=3, size=16
+    )
     return folder
 
 
@@ -150,11 +152,11 @@ def whole(place, tmp_path_factory):
 
 
 def params(place, workdir, step=TOTAL):
-    config = rundir.load_config(workdir).unlock()
+    config = load_config(workdir).unlock()
     config.data.root = str(place / "leaves")
     found = Checkpoints(workdir / "checkpoints", keep=100, read_only=True)
     try:
-        like = prepare(config, workdir).program.like
+        like = prepare_run(config, workdir).program.like
         return jax.device_get(found.restore(step, like)[0].params)
     finally:
         found.close()

@@ -12,11 +12,16 @@ import pytest
 from answers import CLASSES, FILES
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from clevit_jax import data_check, evaluate, rundir, scoring, train
-from clevit_jax.analysis import feature_file, reference
+from clevit_jax import train
+from clevit_jax.analysis import feature_file, ood
 from clevit_jax.analysis.report import collect, curves, mistakes, page, write
-from clevit_jax.analysis.subject import open_subject
-from clevit_jax.experiment import ConfigError
+from clevit_jax.analysis.trained_model import open_trained_model
+from clevit_jax.data.audit import command
+from clevit_jax.errors import ConfigError
+from clevit_jax.evaluate import evaluate_workdir
+from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, load_config
+from clevit_jax.steps import eval_step
+from clevit_jax.system.files import read_json, write_json
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -64,8 +69,8 @@ def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
     """To the last digit: what `--mode eval` prints stands in the page."""
     workdir = tmp_path / "run"
     shutil.copytree(answered, workdir)
-    (workdir / rundir.RESULT).unlink()
-    assert scoring.evaluate_workdir(rundir.load_config(workdir), workdir) == 0
+    (workdir / EVALUATION_FILE).unlink()
+    assert evaluate_workdir(load_config(workdir), workdir) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test, ")]
     assert len(printed) == 2
     texts = found.texts["result"]
@@ -141,7 +146,7 @@ def test_evaluation_counts_as_eval_does():
     logits = rng.standard_normal((50, 9)).astype(np.float32)
     logits[3] = 0  # ties: the lower class comes first
     logits[4, labels[4]] = np.nan
-    expected = evaluate.rank_of_label(jax.numpy.asarray(logits), jax.numpy.asarray(labels))
+    expected = eval_step.rank_of_label(jax.numpy.asarray(logits), jax.numpy.asarray(labels))
     np.testing.assert_array_equal(mistakes.ranks(logits, labels), expected)
     logits[4] = 1
     ranks = mistakes.ranks(logits, labels)
@@ -162,7 +167,7 @@ def test_mistakes_show_the_nearest_training_images(subject):
     """Of the right and of the wrong class, found again by brute force."""
     content = collect.collect(subject)
     assert 0 < len(content.mistakes) <= collect.MISTAKES
-    train_features = feature_file.read(subject.path / reference.FILE)
+    train_features = feature_file.read_features(subject.path / ood.FILE)
     dataset = subject.dataset()
     for mistake in content.mistakes:
         assert mistake.right_share < mistake.predicted_share
@@ -190,9 +195,9 @@ def test_parts_of_the_page(answered, found):
     ]  # fmt: skip
     settings = found.texts["recipe"]
     assert settings[settings.index("label_smoothing") + 1] == "0.1"
-    split = rundir.read_json(answered / rundir.RUN)["split_hash"]
+    split = read_json(answered / RUN_FILE)["split_hash"]
     assert any(text.startswith(split[:8]) for text in found.texts["result"])
-    check = json.loads((answered / data_check.JSON).read_text())
+    check = json.loads((answered / command.JSON).read_text())
     for finding in (*check["errors"], *check["warnings"]):
         assert finding["sentence"] in found.texts["data"]
     named = {chart["title"] for chart in json.loads(found.data)["charts"]}
@@ -226,10 +231,10 @@ def test_other_seeds(answered, tmp_path):
     for seed, top1 in ((0, 0.21), (1, 0.71)):
         workdir = tmp_path / f"seed-{seed}"
         shutil.copytree(answered, workdir)
-        result = rundir.read_json(workdir / rundir.RESULT)
+        result = read_json(workdir / EVALUATION_FILE)
         result["last"]["top1"] = top1
-        rundir.write_json(workdir / rundir.RESULT, result)
-    path = write.write_report(open_subject(tmp_path / "seed-0"))
+        write_json(workdir / EVALUATION_FILE, result)
+    path = write.write_report(open_trained_model(tmp_path / "seed-0"))
     texts = " ".join(Page(path.read_text()).texts["result"])
     assert "Mean of 2 seeds 46.00 %, deviation 35.36 (last step, top-1)." in texts
     assert "seed 0: 21.00 %, seed 1: 71.00 %." in texts
@@ -239,16 +244,17 @@ def test_other_seeds(answered, tmp_path):
 
 def test_a_converted_checkpoint(answered, tmp_path):
     """With a config that names images of its classes; without, one sentence."""
-    from clevit_jax import converted, trained
+    from clevit_jax.runs.load import read_weights
+    from clevit_jax.weights.converted import write_converted
 
     folder = tmp_path / "converted"
-    converted.write(trained.read(answered), folder)
-    config = rundir.load_config(answered)
+    write_converted(read_weights(answered), folder)
+    config = load_config(answered)
     output = tmp_path / "report.html"
     with pytest.raises(ConfigError, match=r"is no run, so a report on it needs --config"):
-        write.write_report(open_subject(folder), output)
-    page_ = Page(write.write_report(open_subject(folder, config), output).read_text())
-    result = rundir.read_json(answered / rundir.RESULT)["last"]
+        write.write_report(open_trained_model(folder), output)
+    page_ = Page(write.write_report(open_trained_model(folder, config), output).read_text())
+    result = read_json(answered / EVALUATION_FILE)["last"]
     assert f"{100 * result['top1']:.2f} %" in page_.texts["result"]
     assert "curves" not in page_.texts
     assert sorted(path.name for path in tmp_path.iterdir()) == ["converted", "report.html"]
@@ -259,17 +265,17 @@ def test_a_converted_checkpoint(answered, tmp_path):
     config.unlock()
     config.data.root = str(other)
     with pytest.raises(ConfigError, match="4 classes apart, which are not the 4 of the data"):
-        write.write_report(open_subject(folder, config), output)
+        write.write_report(open_trained_model(folder, config), output)
 
 
 def test_a_report_that_fails_ends_no_run(answered, tmp_path, monkeypatch, caplog):
     """It is said, and the run is finished all the same."""
     workdir = tmp_path / "run"
     shutil.copytree(answered, workdir)
-    (workdir / rundir.RESULT).unlink()
+    (workdir / EVALUATION_FILE).unlink()
     (workdir / write.FILE).unlink()
     monkeypatch.setattr(write, "render", lambda _: 1 / 0)
-    assert train.train(rundir.load_config(workdir), workdir) == 0
+    assert train.train(load_config(workdir), workdir) == 0
     assert not (workdir / write.FILE).exists()
     assert "The report could not be written: division by zero" in caplog.text
     assert not list(workdir.glob(".report*"))

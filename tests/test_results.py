@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import OTHER_SPLIT, SPLIT, TOTAL, record, scores, write_finished, write_run
 
-from clevit_jax import results
-from clevit_jax.experiment import ConfigError
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs import results
 
 
 def test_a_finished_run(tmp_path):
@@ -19,7 +19,7 @@ def test_a_finished_run(tmp_path):
         tmp_path / "run", last=scores(60, 0.25), best=scores(40, 0.5), chosen_on="val", seed=3,
         records=[{"step": 60, "train/loss": 0.1}, record(60, 0.75, split="val", count=7)],
     )  # fmt: skip
-    run = results.read(folder)
+    run = results.read_result(folder)
     assert (run.folder, run.step, run.total, run.split_hash) == (folder, 60, 60, SPLIT)
     assert run.finished
     # The validation score of the same step does not stand in for the test.
@@ -29,13 +29,13 @@ def test_a_finished_run(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_to_choose(tmp_path):
-    run = results.read(write_run(tmp_path, last=scores(60, 0.25)))
+    run = results.read_result(write_run(tmp_path, last=scores(60, 0.25)))
     assert run.finished
     assert run.best is None
 
 
 def test_a_run_that_is_reading_its_images(tmp_path):
-    run = results.read(write_run(tmp_path, begun=False))
+    run = results.read_result(write_run(tmp_path, begun=False))
     assert (run.step, run.total, run.split_hash, run.last, run.best) == (0, None, None, None, None)
     assert not run.finished
 
@@ -44,7 +44,7 @@ def test_a_run_that_is_reading_its_images(tmp_path):
 def test_a_run_that_is_training(tmp_path, split):
     """Its scores are those of the newest evaluation, its step that of the newest record."""
     records = [record(20, 0.1, split=split), record(40, 0.3, split=split), {"step": 45}]
-    run = results.read(write_run(tmp_path, records=records))
+    run = results.read_result(write_run(tmp_path, records=records))
     assert (run.step, run.last, run.scored_on) == (45, scores(40, 0.3), split)
     assert run.split_hash == SPLIT
     assert not run.finished
@@ -53,10 +53,10 @@ def test_a_run_that_is_training(tmp_path, split):
 def test_a_run_that_was_scored_and_went_on(tmp_path):
     """By `--mode eval` at step 20; the best is still what that found."""
     evaluated = {"last": scores(20, 0.2), "best": scores(20, 0.2)}
-    assert results.read(write_run(tmp_path, **evaluated)).step == 20
-    run = results.read(write_run(tmp_path, **evaluated, records=[record(20, 0.9)]))
+    assert results.read_result(write_run(tmp_path, **evaluated)).step == 20
+    run = results.read_result(write_run(tmp_path, **evaluated, records=[record(20, 0.9)]))
     assert (run.step, run.last, run.finished) == (20, scores(20, 0.2), False)
-    run = results.read(write_run(tmp_path, **evaluated, records=[record(40, 0.4)]))
+    run = results.read_result(write_run(tmp_path, **evaluated, records=[record(40, 0.4)]))
     assert (run.step, run.last, run.scored_on) == (40, scores(40, 0.4), "test")
     assert run.best == {"chosen_on": "test", **scores(20, 0.2)}
     assert not run.finished
@@ -64,7 +64,7 @@ def test_a_run_that_was_scored_and_went_on(tmp_path):
 
 def test_a_last_score_that_was_not_saved_finishes_nothing(tmp_path):
     """Killed between the last evaluation and the last checkpoint: training must go on."""
-    run = results.read(write_run(tmp_path, records=[record(TOTAL, 0.4)]))
+    run = results.read_result(write_run(tmp_path, records=[record(TOTAL, 0.4)]))
     assert (run.step, run.total, run.last) == (60, 60, scores(60, 0.4))
     assert not run.finished
 
@@ -74,7 +74,7 @@ def test_torn_lines_and_missing_numbers_of_the_metrics(tmp_path):
     lines += ["{}", json.dumps({"step": 30}), '{"step": 40, "test/top1": 0.7, "test/lo']
     write_run(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\xff")
-    run = results.read(tmp_path)
+    run = results.read_result(tmp_path)
     assert run.step == 30
     assert run.last.pop("top1") == 0.5
     assert run.last.pop("step") == 20
@@ -109,7 +109,7 @@ def test_a_wrong_file_is_named(tmp_path, name):
     write_finished(tmp_path, 0.5)
     (tmp_path / file).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match=rf"{file} {sentence}"):
-        results.read(tmp_path)
+        results.read_result(tmp_path)
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
@@ -121,19 +121,19 @@ def test_a_missing_score_is_an_error(tmp_path, which, name):
         evaluation[which][name] = wrong
         (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
         with pytest.raises(ConfigError, match=rf"lacks a number among .*{name}.* of '{which}'"):
-            results.read(tmp_path)
+            results.read_result(tmp_path)
 
 
 def test_facts_of_a_wrong_kind_are_none(tmp_path):
     write_run(tmp_path, records=[record(20, 0.5)])
     (tmp_path / "run.json").write_text('{"updates": "60", "split_hash": 3}')
-    run = results.read(tmp_path)
+    run = results.read_result(tmp_path)
     assert (run.total, run.split_hash, run.finished) == (None, None, False)
 
 
 def test_no_run(tmp_path):
     with pytest.raises(ConfigError, match=r"holds no run \(config.json is missing\)"):
-        results.read(tmp_path)
+        results.read_result(tmp_path)
 
 
 def test_seed_folders(tmp_path):
@@ -149,12 +149,12 @@ def test_seed_folders(tmp_path):
 
 
 def test_the_split_that_seeds_share(tmp_path):
-    one, two = (results.read(write_finished(tmp_path / f"seed-{n}", 0.5)) for n in (0, 1))
-    fresh = results.read(write_run(tmp_path / "seed-2", begun=False))
+    one, two = (results.read_result(write_finished(tmp_path / f"seed-{n}", 0.5)) for n in (0, 1))
+    fresh = results.read_result(write_run(tmp_path / "seed-2", begun=False))
     assert results.common_split([]) is None
     assert results.common_split([fresh]) is None
     assert results.common_split([fresh, one, two]) == SPLIT
-    other = results.read(write_finished(tmp_path / "seed-3", 0.5, split_hash=OTHER_SPLIT))
+    other = results.read_result(write_finished(tmp_path / "seed-3", 0.5, split_hash=OTHER_SPLIT))
     with pytest.raises(ConfigError) as error:
         results.common_split([one, fresh, other])
     assert f"(seed-0: {SPLIT[:8]}, seed-3: {OTHER_SPLIT[:8]})" in str(error.value)

@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 import tiny
 
-from clevit_jax import cropping, program, rotation, sharding, views
-from clevit_jax.experiment import Plan
-from clevit_jax.rotation import RotationKernel
-from clevit_jax.view_config import KINDS, ViewConfig
+from clevit_jax.distributed import sharding
+from clevit_jax.kernels.config import KernelConfig
+from clevit_jax.kernels.rotation import STEEPEST, _table, fits_vmem, movable, padded, rotate_planes
+from clevit_jax.steps import jitted as program
+from clevit_jax.steps.jitted import make_jitted_steps, make_train_step
+from clevit_jax.steps.schedule import Plan
+from clevit_jax.views import rotation, transforms, two_views, two_views_tpu
+from clevit_jax.views.config import KINDS, ViewConfig
 
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}  # compiling is what costs
 jit = functools.partial(jax.jit, compiler_options=QUICK)
 ANGLES = np.float32([0, 0.001, -0.4, 3.21, -7.3, 14.9, 15, -15, 29.3, 40, -40])
-SMALL = ViewConfig(size=24, kernel=RotationKernel(interpret=True))
+SMALL = ViewConfig(size=24, kernel=KernelConfig(interpret=True))
 
 
 def images(number: int, side: int) -> np.ndarray:
@@ -27,7 +31,7 @@ def images(number: int, side: int) -> np.ndarray:
 
 def planes(turned: np.ndarray, size: int) -> np.ndarray:
     """[N, S, S, C] -> [N, C, R, P] with numbers beyond the image that no pixel may take."""
-    rows, columns = rotation.padded(size)
+    rows, columns = padded(size)
     spare = ((0, 0), (0, 0), (0, rows - size), (0, columns - size))
     return np.pad(turned.transpose(0, 3, 1, 2), spare, constant_values=-7)
 
@@ -41,7 +45,7 @@ def test_the_kernel_picks_what_the_gather_picks(size):
     image = np.random.RandomState(0).rand(len(angles), size, size, 3).astype(np.float32)
     expected = jit(jax.vmap(rotation.gather))(image, picks)
     kernel = functools.partial(
-        rotation.kernel, size=size, mean=(0.0,) * 3, deviation=(1.0,) * 3, interpret=True
+        rotate_planes, size=size, mean=(0.0,) * 3, deviation=(1.0,) * 3, interpret=True
     )
     nothing = np.zeros((len(angles), 4), np.int32), np.zeros((len(angles), 1), np.int32)
     ours = jit(kernel)(planes(image, size), picks, *nothing)
@@ -52,7 +56,7 @@ def test_the_kernel_picks_what_the_gather_picks(size):
 def test_flipped_picks_are_those_of_the_turned_image_flipped(shape):
     image = np.random.RandomState(1).rand(*shape, 3).astype(np.float32)
     for angle in (-15.0, 0.0, 7.3, 100.0):
-        turned = views.flip_horizontal(views.rotate(jnp.asarray(image), angle))
+        turned = transforms.flip_horizontal(transforms.rotate(jnp.asarray(image), angle))
         ours = rotation.gather(jnp.asarray(image), rotation.picks(angle, True, shape=shape))
         np.testing.assert_array_equal(ours, turned)
 
@@ -61,10 +65,10 @@ def test_two_tables_hold_every_pixel_at_448():
     """What the kernel rests on, at the recipe's size and up to its steepest angle."""
     size = 448
     row, column = np.mgrid[:size, :size].astype(np.int32)
-    for angle in np.linspace(-rotation.STEEPEST, rotation.STEEPEST, 81, dtype=np.float32):
+    for angle in np.linspace(-STEEPEST, STEEPEST, 81, dtype=np.float32):
         for flipped in (False, True):
             at = rotation.picks(angle, flipped, shape=(size, size))
-            e_at = np.asarray(rotation._table(at))
+            e_at = np.asarray(_table(at))
             at = np.asarray(at)
             y = (at[0] + at[1] * column + at[2] * row) >> 16
             x = (at[3] + at[4] * column + at[5] * row) >> 16
@@ -76,9 +80,9 @@ def test_crop_in_planes_is_the_crop():
     image = images(1, 180)[0]  # some weights are larger than 256, and so two numbers in bfloat16
     flat = jnp.asarray(image.transpose(2, 0, 1), jnp.bfloat16)
     for box in ((0, 0, 180, 180), (7, 11, 152, 140), (20, 20, 9, 33), (179, 179, 1, 1)):
-        ours = cropping.crop_planes(flat, jnp.array(box), size=31)
+        ours = two_views_tpu.crop_planes(flat, jnp.array(box), size=31)
         assert ours.shape == (3, 32, 128)
-        expected = views.crop(jnp.asarray(image / np.float32(255)), jnp.array(box), size=31)
+        expected = two_views.crop(jnp.asarray(image / np.float32(255)), jnp.array(box), size=31)
         inner = np.asarray(ours[:, :31, :31]).transpose(1, 2, 0)
         np.testing.assert_allclose(inner, expected, atol=5e-7, rtol=0)
 
@@ -89,9 +93,9 @@ def make_both(keys: jax.Array, images: jax.Array) -> list[tuple[Any, Any]]:
     made = []
     for kind, size, parts in [*((kind, 32, 2) for kind in KINDS), ("full", 30, 3)]:
         ours = dataclasses.replace(SMALL, kind=kind, size=size, parts=parts)
-        assert rotation.movable(size, parts) == (size == 32)
+        assert movable(size, parts) == (size == 32)
         plain = dataclasses.replace(ours, kernel=None)
-        made.append(tuple(views.make_views(keys, images, config=c) for c in (ours, plain)))
+        made.append(tuple(two_views.make_views(keys, images, config=c) for c in (ours, plain)))
     return made
 
 
@@ -108,22 +112,22 @@ def test_each_device_turns_its_own_images():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     arguments = jax.random.split(jax.random.key(3), 4), images(4, 30)
-    config = dataclasses.replace(SMALL, kernel=RotationKernel(mesh, interpret=True))
+    config = dataclasses.replace(SMALL, kernel=KernelConfig(mesh, interpret=True))
     divided = jax.device_put(arguments, where)
-    compiled = views.make_views.lower(*divided, config=config).compile(QUICK)
+    compiled = two_views.make_views.lower(*divided, config=config).compile(QUICK)
     text = compiled.as_text()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in text
-    whole = views.make_views(*arguments, config=SMALL)
+    whole = two_views.make_views(*arguments, config=SMALL)
     for ours, expected in zip(compiled(*divided), whole, strict=True):
         assert len(ours.sharding.device_set) == 4
         np.testing.assert_allclose(ours, expected, atol=5e-6, rtol=0)
 
 
 def test_the_kernel_fits_or_does_not():
-    assert rotation.fits(448, degrees=15, vmem=56 << 20)
-    assert not rotation.fits(448, degrees=41, vmem=56 << 20)
-    assert not rotation.fits(448, degrees=15, vmem=14 << 20)  # a v4
+    assert fits_vmem(448, degrees=15, vmem=56 << 20)
+    assert not fits_vmem(448, degrees=41, vmem=56 << 20)
+    assert not fits_vmem(448, degrees=15, vmem=14 << 20)  # a v4
 
 
 @pytest.mark.parametrize(("size", "parts"), [(192, 3), (144, 2), (32, 4)])
@@ -136,12 +140,12 @@ def test_the_kernel_erases_and_shuffles(size, parts):
     angles, flipped = np.float32([0, 12, -15]), np.array([False, True, False])
     picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
     kernel = functools.partial(
-        rotation.kernel, size=size, mean=(0.5, 1.0, 1.5), deviation=(0.5, 1.0, 2.0), interpret=True
+        rotate_planes, size=size, mean=(0.5, 1.0, 1.5), deviation=(0.5, 1.0, 2.0), interpret=True
     )
     ours = jit(kernel)(planes(image, size), picks, boxes, orders)
     expected = (np.asarray(jax.vmap(rotation.gather)(image, picks)) - [0.5, 1.0, 1.5]) / [0.5, 1, 2]
-    erased = jax.vmap(views.erase)(jnp.asarray(expected, jnp.float32), boxes)
-    shuffled = jax.vmap(functools.partial(views.shuffle_parts, parts=parts))(erased, orders)
+    erased = jax.vmap(transforms.erase)(jnp.asarray(expected, jnp.float32), boxes)
+    shuffled = jax.vmap(functools.partial(transforms.shuffle_parts, parts=parts))(erased, orders)
     np.testing.assert_allclose(np.moveaxis(np.asarray(ours), 1, -1), shuffled, atol=1e-6, rtol=0)
 
 
@@ -156,7 +160,7 @@ def test_the_kernel_erases_and_shuffles(size, parts):
 )
 def test_tpus_take_the_kernel(monkeypatch, kernels, degrees, platform, expected):
     taken = []
-    make = program.make_train_step
+    make = make_train_step
     monkeypatch.setattr(
         program, "make_train_step",
         lambda *arguments, views, **options: (
@@ -167,7 +171,8 @@ def test_tpus_take_the_kernel(monkeypatch, kernels, degrees, platform, expected)
     with config.unlocked():
         config.model.kernels, config.views.degrees = kernels, degrees
     mesh = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
-    program.make_program(config, mesh, num_classes=5, plan=Plan(20, 4, 1), platform=platform)
+    make_jitted_steps(config, mesh, num_classes=5, plan=Plan(20, 4, 1), platform=platform)
     (view_config,) = taken
-    wanted = RotationKernel(mesh, interpret=False) if expected else None
-    assert view_config.kernel == wanted
+    assert (view_config.kernel is not None) == expected
+    if expected:
+        assert (view_config.kernel.mesh, view_config.kernel.interpret) == (mesh, False)

@@ -6,8 +6,16 @@ import pathlib
 
 import pytest
 
-from clevit_jax import rundir
-from clevit_jax.experiment import ConfigError, flatten
+from clevit_jax.config import changed_settings, flatten
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs.workdir import (
+    PACKAGES,
+    check_workdir,
+    claim_workdir,
+    describe_environment,
+    load_config,
+)
+from clevit_jax.system.files import read_json, write_json
 from configs import base
 
 FREE = {
@@ -26,14 +34,14 @@ def make_config(**changes):
 @pytest.fixture
 def begun(tmp_path):
     """A folder where the base config has begun to train."""
-    rundir.claim(tmp_path / "run", make_config())
+    claim_workdir(tmp_path / "run", make_config())
     (tmp_path / "run" / "checkpoints" / "20").mkdir(parents=True)
     return tmp_path / "run"
 
 
 def test_a_config_comes_back_as_it_was(begun):
     """Tuples, empty tuples, floats and whole numbers included."""
-    loaded = rundir.load_config(begun)
+    loaded = load_config(begun)
     assert flatten(loaded) == flatten(make_config())
     types = {name: type(value) for name, value in flatten(make_config()).items()}
     assert {name: type(value) for name, value in flatten(loaded).items()} == types
@@ -41,7 +49,7 @@ def test_a_config_comes_back_as_it_was(begun):
 
 
 def test_the_same_config_may_go_on(begun):
-    rundir.check(begun, make_config())
+    check_workdir(begun, make_config())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +62,7 @@ def test_the_same_config_may_go_on(begun):
     ],
 )  # fmt: skip
 def test_what_does_not_change_the_numbers_may_differ(begun, change):
-    rundir.check(begun, make_config(**change))
+    check_workdir(begun, make_config(**change))
 
 
 def test_what_does_may_not(begun):
@@ -64,23 +72,26 @@ def test_what_does_may_not(begun):
             continue
         other = {str: "x", int: 3456, float: 0.123, tuple: (1.5, 2.5)}[type(value)]
         with pytest.raises(ConfigError) as error:
-            rundir.check(begun, make_config(**{name: other}))
+            check_workdir(begun, make_config(**{name: other}))
         before = value or repr(value)
         assert str(error.value).endswith(f"(there, here): {name}: {before}, {other}.")
         assert str(begun) in str(error.value)
 
 
 def test_a_setting_that_one_of_the_two_does_not_have():
-    assert rundir.compare({"a": 1, "b": 2}, {"b": 2, "c": 3}) == ["a: 1, not set", "c: not set, 3"]
-    assert rundir.compare({"data.root": "x"}, {"mesh.data": 1}) == []
+    assert changed_settings({"a": 1, "b": 2}, {"b": 2, "c": 3}) == [
+        "a: 1, not set",
+        "c: not set, 3",
+    ]
+    assert changed_settings({"data.root": "x"}, {"mesh.data": 1}) == []
 
 
 def test_a_folder_that_has_not_begun_is_free(tmp_path):
-    rundir.check(tmp_path / "new", make_config())
-    rundir.claim(tmp_path, make_config())
+    check_workdir(tmp_path / "new", make_config())
+    claim_workdir(tmp_path, make_config())
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "metrics.jsonl").touch()
-    rundir.check(tmp_path, make_config(seed=1))  # claimed, but no update was ever recorded
+    check_workdir(tmp_path, make_config(seed=1))  # claimed, but no update was ever recorded
 
 
 @pytest.mark.parametrize("name", ["checkpoints/20/state", "metrics.jsonl"])
@@ -88,48 +99,48 @@ def test_results_without_a_config_are_somebody_elses(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("something")
     with pytest.raises(ConfigError, match=r"holds results but no config.json; name another --work"):
-        rundir.check(tmp_path, make_config())
+        check_workdir(tmp_path, make_config())
 
 
 def test_a_config_that_is_damaged_or_missing(begun):
     (begun / "config.json").write_text('{"seed": 0')
     with pytest.raises(ConfigError, match=r"config.json is not JSON"):
-        rundir.check(begun, make_config())
+        check_workdir(begun, make_config())
     (begun / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"holds no run .* start one with --config FILE"):
-        rundir.load_config(begun)
+        load_config(begun)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        rundir.read_json(begun / "config.json")
+        read_json(begun / "config.json")
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    rundir.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
         with pytest.raises(OSError, match="killed"):
-            rundir.write_json(path, {"a": [2] * 10})
-    assert rundir.read_json(path) == {"a": 1}
+            write_json(path, {"a": [2] * 10})
+    assert read_json(path) == {"a": 1}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ConfigError, match=r"--workdir .* cannot be written: "):
-            rundir.claim(folder, make_config())
+            claim_workdir(folder, make_config())
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(pathlib.Path, "write_text", refuse)
     with pytest.raises(ConfigError, match="cannot be written: Permission denied"):
-        rundir.claim(tmp_path / "read-only", make_config())
+        claim_workdir(tmp_path / "read-only", make_config())
 
 
 def test_what_run_json_says_of_the_machine():
-    facts = rundir.describe_start()
+    facts = describe_environment()
     assert facts["versions"]["jax"]
-    assert set(facts["versions"]) == set(rundir.PACKAGES)
+    assert set(facts["versions"]) == set(PACKAGES)
     assert facts["devices"] == ["cpu", 4]
     assert facts["processes"] == 1
     json.dumps(facts)
@@ -142,5 +153,5 @@ def test_what_run_json_says_of_the_machine():
 def test_a_config_of_another_program_is_named(tmp_path, text, said):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        rundir.load_config(tmp_path)
+        load_config(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'} {said}")

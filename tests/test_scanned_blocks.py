@@ -9,8 +9,12 @@ import pytest
 import tiny
 from flax import nnx
 
-from clevit_jax import experiment, program, sharding, swin
-from clevit_jax.experiment import ConfigError, Plan
+from clevit_jax.config import scans
+from clevit_jax.distributed import sharding
+from clevit_jax.errors import ConfigError
+from clevit_jax.model import swin
+from clevit_jax.steps.jitted import make_jitted_steps
+from clevit_jax.steps.schedule import Plan
 
 # Of LLVM: compiling is what these tests cost.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -58,7 +62,7 @@ def make_step(scan, **changes):
     config.model.depths, config.model.scan = (1, 6), scan
     config.update_from_flattened_dict(changes)
     plan = Plan(images=8, batch=4, epochs=1)
-    made = program.make_program(
+    made = make_jitted_steps(
         config, sharding.make_mesh(-1, 1), num_classes=3, plan=plan, platform="cpu"
     )
     return made, made.train_step.trace(made.like, made.train_batch).lower().as_text()
@@ -78,6 +82,6 @@ def test_the_setting():
         for made in (scanned, plain)
     ]
     assert evaluations[0] == evaluations[1]
-    assert not experiment.scans(tiny.get_config(), platform="gpu")
+    assert not scans(tiny.get_config(), platform="gpu")
     with pytest.raises(ConfigError, match=r"^model.scan is 'x'; choose of auto, none, blocks\.$"):
         make_step("x")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clevit_jax.preflight import schedule
+from clevit_jax.performance import tpu_schedule
 
 BUNDLES = """\
 LH: loop header
@@ -52,19 +52,19 @@ def write_schedule(folder, kernel):
 
 def test_bundles_by_hand():
     """Bundles 2, 6 and 7 once a step, 3 to 5 five times; 0, 1 and 8 are outside of the loop."""
-    assert schedule.count_bundles(BUNDLES) == (3, 3 + 5 * 3)
+    assert tpu_schedule.count_bundles(BUNDLES) == (3, 3 + 5 * 3)
 
 
 def test_a_loop_that_is_not_understood():
     text = BUNDLES.replace("5 /* loop exit", "%s9 /* loop exit")
     with pytest.raises(ValueError, match="ends in bundle 0x5 has no known count"):
-        schedule.count_bundles(text)
+        tpu_schedule.count_bundles(text)
 
 
 def test_operations_by_hand(tmp_path):
     """Two kernels that are the same, of which the compiler wrote down one."""
     write_schedule(tmp_path, "mlp.2")
-    found = {o.name: o for o in schedule.read_operations(HLO, tmp_path)}
+    found = {o.name: o for o in tpu_schedule.read_operations(HLO, tmp_path)}
     assert set(found) == {"f", "c", "s", "h", "mlp.1", "mlp.2"}
     tile = 8 * 128
     assert [found[name].cycles for name in ("f", "mlp.1", "mlp.2")] == [70, 3 + 7 * 18, 3 + 9 * 18]
@@ -81,18 +81,20 @@ def test_operations_by_hand(tmp_path):
 
 def test_a_kernel_without_a_schedule(tmp_path):
     with pytest.raises(ValueError, match=r"left no schedule of the kernel mlp\.1"):
-        schedule.read_operations(HLO, tmp_path)
+        tpu_schedule.read_operations(HLO, tmp_path)
     write_schedule(tmp_path, "mlp.1")
     with pytest.raises(ValueError, match=r"the kernel mlp\.1 does not say how many steps"):
-        schedule.read_operations(HLO.replace('"steps"', '"stairs"'), tmp_path)
+        tpu_schedule.read_operations(HLO.replace('"steps"', '"stairs"'), tmp_path)
 
 
 def test_parts(tmp_path):
     """Each operation once, in the first part that its source fits."""
     write_schedule(tmp_path, "mlp.1")
-    operations = schedule.read_operations(HLO, tmp_path)
+    operations = tpu_schedule.read_operations(HLO, tmp_path)
     parts = {"stage 3": r"layers\.2/", "all that has a source": r"jit", "never": r"jit"}
-    found = {name: [o.name for o in group] for name, group in schedule.by_part(operations, parts)}
+    found = {
+        name: [o.name for o in group] for name, group in tpu_schedule.by_part(operations, parts)
+    }
     assert found == {
         "stage 3": ["mlp.1", "mlp.2"], "all that has a source": ["f"], "never": [],
         "other": ["c", "s", "h"],

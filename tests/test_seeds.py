@@ -12,21 +12,21 @@ import made_runs
 import pytest
 from made_runs import OTHER_SPLIT, TOTAL, record, scores, write_finished, write_run
 
-from clevit_jax import experiment, parallel, seeds
 from clevit_jax import train as training
-from clevit_jax.checkpoint import CheckpointError
-from clevit_jax.data import leaves
-from clevit_jax.data.dataset import DataError
-from clevit_jax.experiment import ConfigError
-from clevit_jax.record import TrainingError
-from clevit_jax.seeds import train_seeds
+from clevit_jax.data import procedural_leaves
+from clevit_jax.data.open import open_data
+from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from clevit_jax.sweeps import parallel, seeds
+from clevit_jax.sweeps.seeds import train_seeds
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """2 cultivars, an image each for training and for testing."""
     folder = tmp_path_factory.mktemp("data") / "leaves"
-    return leaves.write_dataset(folder, classes=2, train_per_class=1, test_per_class=1, size=16)
+    return procedural_leaves.write_dataset(
+        folder, classes=2, train_per_class=1, test_per_class=1, size=16
+    )
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def load(path):
 @pytest.fixture
 def played(config, monkeypatch):
     """`played({seed: top-1 or an exception})` -> seeds in the order they were asked to train."""
-    split_hash = experiment.open_data(config).split_hash()
+    split_hash = open_data(config).split_hash()
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
 
     def play(outcomes):
@@ -101,7 +101,7 @@ def test_more_seeds_of_a_finished_folder(config, played, tmp_path):
 def test_seeds_beside_each_other(config, played, tmp_path, monkeypatch, capsys):
     """What is left of them, the shares of the machine, and the failures in order."""
     given = []
-    hashed = experiment.open_data(config).split_hash()
+    hashed = open_data(config).split_hash()
     write_finished(tmp_path / "seed-1", 0.5, seed=1, split_hash=hashed)
 
     def train_in_parallel(configs, folders, shares, finished):

@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 from made_runs import record, write_finished
 
-from clevit_jax import parallel, results, seeds
 from clevit_jax import train as training
-from clevit_jax.checkpoint import Checkpoints
-from clevit_jax.data import leaves
-from clevit_jax.experiment import ConfigError
-from clevit_jax.run import prepare
-from clevit_jax.seeds import train_seeds
+from clevit_jax.data import procedural_leaves
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs import results
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.setup import prepare_run
+from clevit_jax.sweeps import parallel, seeds
+from clevit_jax.sweeps.seeds import train_seeds
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -56,7 +57,9 @@ def compiled(tmp_path_factory):
 def root(tmp_path_factory):
     """4 cultivars, 3 training images and 2 test images each."""
     folder = tmp_path_factory.mktemp("data") / "leaves"
-    return leaves.write_dataset(folder, classes=4, train_per_class=3, test_per_class=2, size=16)
+    return procedural_leaves.write_dataset(
+        folder, classes=4, train_per_class=3, test_per_class=2, size=16
+    )
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def load(path):
 
 def state(folder):
     """The last one, as arrays."""
-    run = prepare(results.rundir.load_config(folder), folder)
+    run = prepare_run(results.rundir.load_config(folder), folder)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
     found, _ = checkpoints.restore(UPDATES, run.program.initial_state())
     checkpoints.close()
@@ -141,12 +144,12 @@ def test_runs_by_hand_are_like_a_real_one(whole, tmp_path):
     lines = [json.loads(line) for line in (real / "metrics.jsonl").read_text().splitlines()]
     tests = [line for line in lines if "test/loss" in line]
     assert record(20, 0.5).keys() <= tests[-1].keys()
-    run = results.read(real)
+    run = results.read_result(real)
     assert (run.finished, run.step, run.total, run.scored_on) == (True, UPDATES, UPDATES, "test")
     assert run.last == load(real / "evaluation.json")["last"]
     (real / "evaluation.json").rename(tmp_path / "kept")
     try:  # the newest record of the metrics says the same
-        assert results.read(real).last == run.last
+        assert results.read_result(real).last == run.last
     finally:
         (tmp_path / "kept").rename(real / "evaluation.json")
 
@@ -235,7 +238,9 @@ def test_killed_while_two_train_beside_each_other(whole, config, root, tmp_path,
         assert not any((folder / "config.json").exists() for folder in folders)
         with pytest.raises(ConfigError, match=r"Another process is training in .*seed-3"):
             train_seeds(config, tmp_path / "run", seeds=2)
-        until(lambda: any(results.read(folder).step > 8 for folder in begun(folders)), parent)
+        until(
+            lambda: any(results.read_result(folder).step > 8 for folder in begun(folders)), parent
+        )
     finally:
         parent.kill()
         parent.communicate()
@@ -251,7 +256,7 @@ def test_killed_while_two_train_beside_each_other(whole, config, root, tmp_path,
     until(idle)
     logs = [(folder / "log.txt").read_text() for folder in folders]
     assert any("Stopped and saved at step" in log for log in logs), logs
-    assert not any(results.read(folder).finished for folder in begun(folders))
+    assert not any(results.read_result(folder).finished for folder in begun(folders))
     assert train_seeds(config, tmp_path / "run", seeds=2) == 0
     assert "Going on from step" in capsys.readouterr().out
     # The best may have been forgotten, where a signal met its evaluation.

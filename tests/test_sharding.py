@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from clevit_jax.sharding import check_batch_size, make_mesh, state_sharding, to_global
+from clevit_jax.distributed.sharding import check_batch_size, make_mesh, state_sharding, to_global
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from clevit_jax.data import dataset, sources
+from clevit_jax.data import sources
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.errors import DataError
 
 TRAIN = [("a 1_train.png", 1), ("b_1_train.png", 2)]
 TEST = [("a 1_test.png", 1), ("b_1_test.png", 2)]
@@ -40,7 +41,7 @@ FOLDERS = ["train/b/1.png", "train/a/x/2.JPG", "train/a/1.jpeg", "test/a/3.tif",
 
 
 def problems(root, **options) -> tuple[str, ...]:
-    with pytest.raises(dataset.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         sources.load(root, **options)
     return caught.value.problems
 
@@ -124,7 +125,7 @@ def test_ufg_all_problems_at_once(tmp_path):
 
 def test_long_lists_are_cut_in_the_message_only(tmp_path):
     root = make_ufg(tmp_path, rows(TRAIN) + b"".join(b"gone%d.png 1\n" % i for i in range(50)))
-    with pytest.raises(dataset.DataError) as caught:
+    with pytest.raises(DataError) as caught:
         sources.load(root)
     assert len(caught.value.problems) == 50
     assert str(caught.value).count("\n") == 20

@@ -13,14 +13,19 @@ import tiny
 import torch
 import transformers
 
-from clevit_jax import converted, processes, rundir, sharding, trained, weights
 from clevit_jax import train as training
-from clevit_jax.checkpoint import Checkpoints
-from clevit_jax.data import leaves
-from clevit_jax.experiment import ConfigError
-from clevit_jax.run import prepare, read_start
-from clevit_jax.scoring import evaluate_split
+from clevit_jax.data import procedural_leaves
+from clevit_jax.distributed import processes, sharding
+from clevit_jax.errors import ConfigError
+from clevit_jax.evaluate import evaluate_split
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.setup import prepare_run, read_pretrained
+from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, pathlib
+from clevit_jax.system.files import write_json
 from clevit_jax.train import train
+from clevit_jax.weights.convert import read_torch_weights
+from clevit_jax.weights.converted import write_converted
 
 CLASSES = 4
 
@@ -28,7 +33,7 @@ CLASSES = 4
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "leaves"
-    return leaves.write_dataset(
+    return procedural_leaves.write_dataset(
         folder, classes=CLASSES, train_per_class=2, test_per_class=5, size=16
     )
 
@@ -106,7 +111,7 @@ def test_the_load_report_is_kept_and_said(first, file):
     facts = json.loads((workdir / "load_report.json").read_text())
     assert facts["dialect"] == "huggingface"
     assert facts["path"] == str(file)
-    assert facts["sha256"] == weights.read_file(file).source_sha256
+    assert facts["sha256"] == read_torch_weights(file).source_sha256
     assert len(facts["report"]["matched"]) == len(set(facts["report"]["matched"])) == 37
     assert facts["report"]["reinitialised"] == []
     assert "matched         37 parameters" in out
@@ -116,7 +121,7 @@ def test_the_load_report_is_kept_and_said(first, file):
 def test_the_file_is_not_needed_to_go_on(first, root, tmp_path, capsys):
     workdir = shutil.copytree(first[0], tmp_path / "run")
     config = make_config(root, tmp_path / "gone.pth", optim__lr=0.0)
-    rundir.write_json(workdir / rundir.CONFIG, config.to_dict())
+    write_json(workdir / CONFIG_FILE, config.to_dict())
     (workdir / "evaluation.json").unlink()
     assert train(config, workdir) == 0
     assert "is finished" in capsys.readouterr().out
@@ -128,14 +133,14 @@ def test_the_file_is_not_needed_to_go_on(first, root, tmp_path, capsys):
 
 def test_a_first_save_that_was_cut_off_starts_from_the_weights(root, file, tmp_path):
     """Its unfinished folder looks like a run that has begun."""
-    run = prepare(make_config(root, file), tmp_path / "run")
+    run = prepare_run(make_config(root, file), tmp_path / "run")
     (run.checkpoints / "5.orbax-checkpoint-tmp").mkdir(parents=True)
     checkpoints = Checkpoints(run.checkpoints, keep=1)
-    state, batches = training._start(run, checkpoints, None)
+    state, batches = training._initial_state(run, checkpoints, None)
     batches.close()
     checkpoints.close()
     jax.tree.map(
-        np.testing.assert_array_equal, jax.device_get(state.params), read_start(run).params
+        np.testing.assert_array_equal, jax.device_get(state.params), read_pretrained(run).params
     )
 
 
@@ -144,12 +149,12 @@ def test_the_flags_of_the_error_make_it_fit(root, file, tmp_path):
     config = make_config(root, file)
     config.model.embed_dim = 16
     with pytest.raises(ConfigError) as error:
-        read_start(prepare(config, tmp_path / "run"))
+        read_pretrained(prepare_run(config, tmp_path / "run"))
     flags = re.findall(r"--config\.(\S+?)=('[^']*'|\w+)", str(error.value))
     assert len(flags) == 3
     for name, value in flags:
         config.update_from_flattened_dict({name: ast.literal_eval(value.strip("'"))})
-    assert read_start(prepare(config, tmp_path / "run")) is not None
+    assert read_pretrained(prepare_run(config, tmp_path / "run")) is not None
 
 
 def test_every_device_gets_its_share_alone(root, file, monkeypatch):
@@ -163,8 +168,8 @@ def test_every_device_gets_its_share_alone(root, file, monkeypatch):
         )
 
     config = make_config(root, file, mesh__data=2, mesh__fsdp=2, optim__ema=0.9)
-    run = prepare(config, rundir.pathlib.Path("unused"))
-    start = read_start(run)
+    run = prepare_run(config, pathlib.Path("unused"))
+    start = read_pretrained(run)
     monkeypatch.setattr(jax, "make_array_from_callback", watch)
     state = run.program.initial_state(start.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), start.params)
@@ -189,31 +194,31 @@ def test_other_weights_on_another_host(root, file, tmp_path, monkeypatch, hash_t
     def gather(_, facts):
         return [facts, {**facts, "sha256": hash_there or facts["sha256"]}]
 
-    run = prepare(make_config(root, file), tmp_path / "run")
+    run = prepare_run(make_config(root, file), tmp_path / "run")
     monkeypatch.setattr(processes, "gather", gather)
     if hash_there is None:
-        assert read_start(run) is not None
+        assert read_pretrained(run) is not None
     else:
         with pytest.raises(ConfigError, match=r"process 1 found other weights in .* than p"):
-            read_start(run)
+            read_pretrained(run)
 
 
 def test_another_head_starts_at_zero(file, tmp_path, capsys):
     """With zeros in the head every class is as likely: the loss is log(classes)."""
-    five = leaves.write_dataset(
+    five = procedural_leaves.write_dataset(
         tmp_path / "five", classes=5, train_per_class=1, test_per_class=1, size=16
     )
-    run = prepare(make_config(five, file), tmp_path / "run")
-    state = run.program.initial_state(read_start(run).params)
+    run = prepare_run(make_config(five, file), tmp_path / "run")
+    state = run.program.initial_state(read_pretrained(run).params)
     assert evaluate_split(run, state.eval_params, "test").loss == pytest.approx(np.log(5), rel=1e-6)
     assert "re-initialised  2: head.bias, head.kernel" in capsys.readouterr().out
 
 
 def test_a_start_from_a_run_and_from_a_converted_checkpoint(first, root, file, tmp_path):
     workdir, _ = first
-    converted.write(weights.read_file(file), tmp_path / "converted")
+    write_converted(read_torch_weights(file), tmp_path / "converted")
     starts = [
-        read_start(prepare(make_config(root, path), tmp_path / "new"))
+        read_pretrained(prepare_run(make_config(root, path), tmp_path / "new"))
         for path in (file, workdir, tmp_path / "converted")
     ]
     for start in starts[1:]:
@@ -245,8 +250,8 @@ def test_a_run_from_before_these_settings_goes_on(first, root, file, tmp_path):
     shutil.copytree(first[0], workdir)
     old = config.to_dict()
     del old["model"]["pretrained"], old["model"]["class_map"]
-    rundir.write_json(workdir / rundir.CONFIG, old)
-    rundir.check(workdir, config)
-    assert trained.read(workdir).model.num_classes == CLASSES
+    write_json(workdir / CONFIG_FILE, old)
+    check_workdir(workdir, config)
+    assert read_weights(workdir).model.num_classes == CLASSES
     with pytest.raises(ConfigError, match=r"model\.pretrained: '', "):
-        rundir.check(workdir, make_config(root, file, optim__lr=0.0))
+        check_workdir(workdir, make_config(root, file, optim__lr=0.0))

@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from clevit_jax import swin
-from clevit_jax.sharding import make_mesh, state_sharding
-from clevit_jax.state import create_state
+from clevit_jax.distributed.sharding import make_mesh, state_sharding
+from clevit_jax.model import swin
+from clevit_jax.steps.state import create_state
 
 MODEL = swin.SwinConfig(
     image_size=16, num_classes=5, embed_dim=64, depths=(1,), num_heads=(2,), window=2

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from clevit_jax import sharding, swin, weights
-from clevit_jax.optim import learning_rate_schedules, make_optimizer
-from clevit_jax.state import create_state
-from clevit_jax.step import LossConfig, apply_gradients, clevit_loss, make_train_step
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.views import ViewConfig, example_keys, make_views
+from clevit_jax.distributed import sharding
+from clevit_jax.model import swin
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.steps.losses import LossConfig
+from clevit_jax.steps.optim import make_optimizer
+from clevit_jax.steps.schedule import learning_rate_schedules
+from clevit_jax.steps.state import create_state
+from clevit_jax.steps.train_step import apply_gradients, clevit_loss, make_train_step
+from clevit_jax.views.two_views import ViewConfig, example_keys, make_views
+from clevit_jax.weights.convert import from_official, to_official
 
 NANO = SwinConfig(
     image_size=224, num_classes=21, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)
@@ -33,7 +37,7 @@ def test_six_official_steps(golden):
     reference = dict(np.load(golden / "train_steps.npz"))
     graphdef, params = swin.abstract_swin(NANO)
     official = torch.load(golden / "swin_nano_224.pth", weights_only=True)["model"]
-    params = weights.from_official(official, params)
+    params = from_official(official, params)
     params["head"] = jax.tree.map(np.zeros_like, params["head"])
     backbone, head = learning_rate_schedules(
         "linear", peak=0.5 * 4 / 512, head_multiplier=5, warmup_updates=2, total_updates=6
@@ -69,7 +73,7 @@ def test_six_official_steps(golden):
         np.testing.assert_allclose([metrics[c] for c in columns], row[:5], rtol=1e-5)
         np.testing.assert_allclose([backbone(s), head(s)], row[5:], rtol=1e-6)
 
-    start, end = weights.to_official(params), weights.to_official(state.params)
+    start, end = to_official(params), to_official(state.params)
     for name, value in end.items():
         norm, delta = reference[f"norm/{name}"], reference[f"delta/{name}"]
         np.testing.assert_allclose(np.linalg.norm(value), norm, rtol=1e-4, err_msg=name)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from flax import nnx
 
-from clevit_jax import swin, weights, window_attention
-from clevit_jax.swin_config import SwinConfig
+from clevit_jax.model import attention, swin
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.weights.convert import from_official, to_official
 
 NANO: dict[str, Any] = {
     "embed_dim": 16,
@@ -82,7 +83,7 @@ def run(graphdef, params, images):
 def result(request, official):
     size = request.param
     graphdef, params = build(image_size=size)
-    params = weights.from_official(official, params)
+    params = from_official(official, params)
     return size, jax.device_get(jax.jit(run, static_argnums=0)(graphdef, params, images_of(size)))
 
 
@@ -104,7 +105,7 @@ def test_every_block(result, reference):
 
 def test_every_gradient(result, reference):
     size, (_, _, _, grads) = result
-    grads = weights.to_official(grads)
+    grads = to_official(grads)
     norms = {n.split("/")[1]: v for n, v in reference.items() if n.startswith(f"gradnorm_{size}/")}
     assert norms.keys() == grads.keys()
     for name, norm in norms.items():
@@ -128,9 +129,7 @@ def _wrong_shift(monkeypatch):
 
 
 def _wrong_mask(monkeypatch):
-    monkeypatch.setattr(
-        swin, "shift_mask", lambda *a: np.zeros_like(window_attention.shift_mask(*a))
-    )
+    monkeypatch.setattr(swin, "shift_mask", lambda *a: np.zeros_like(attention.shift_mask(*a)))
 
 
 def _wrong_merging(monkeypatch):
@@ -168,7 +167,7 @@ def test_the_goldens_catch_what_ports_get_wrong(official, reference):
         swin._traced_swin.cache_clear()
         return made
 
-    params = weights.from_official(official, build()[1])
+    params = from_official(official, build()[1])
     made = wrong_blocks(params, images_of(224)[:1])
     for mistake, places in touched.items():
         for (i, j), x in made[mistake.__name__].items():
@@ -181,7 +180,7 @@ def test_the_goldens_catch_the_wrong_gelu(official, reference, monkeypatch):
     """Which is so near the right one that it shows in the logits alone."""
     monkeypatch.setattr(swin, "gelu", lambda x: jax.nn.gelu(x, approximate=True))
     graphdef, params = build()
-    params = weights.from_official(official, params)
+    params = from_official(official, params)
     logits, _ = forward(graphdef, params, images_of(224))
     assert np.abs(logits - reference["logits_224"]).max() > 1e-4
 
@@ -280,7 +279,7 @@ def test_drop_path_rates_rise_linearly():
 
 def test_bfloat16_keeps_float32_outside_and_stays_near(official, reference):
     graphdef, params = build(dtype=jnp.bfloat16)
-    params = weights.from_official(official, params)
+    params = from_official(official, params)
     logits, features = forward(graphdef, params, images_of(224))
     assert logits.dtype == features.dtype == jnp.float32
     scale = np.abs(reference["features_224"]).max()
@@ -299,9 +298,7 @@ def test_window_attention_against_a_loop():
             s = q @ k.T / np.sqrt(2) + bias[h] + mask[n]
             p = np.exp(s) / np.exp(s).sum(1, keepdims=True)
             expected[0, n, :, 2 * h : 2 * h + 2] = p @ v
-    out = window_attention.window_attention(
-        jnp.asarray(qkv), jnp.asarray(bias), num_heads=2, mask=mask
-    )
+    out = attention.window_attention(jnp.asarray(qkv), jnp.asarray(bias), num_heads=2, mask=mask)
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
@@ -312,6 +309,6 @@ def test_left_over_missing_and_misshapen_weights_are_all_named(official):
     broken["extra.bias"] = torch.zeros(3)
     broken["head.weight"] = torch.zeros(5, 128)
     with pytest.raises(ValueError, match=r"missing norm\.weight") as error:
-        weights.from_official(broken, params)
+        from_official(broken, params)
     assert "left over extra.bias" in str(error.value)
     assert "head.weight" in str(error.value)

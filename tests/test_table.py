@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from clevit_jax.analysis import table
-from clevit_jax.analysis.table import Table
-from clevit_jax.experiment import ConfigError
+from clevit_jax.analysis import prediction_table
+from clevit_jax.analysis.prediction_table import Table
+from clevit_jax.errors import ConfigError
 
 COLUMNS = ("file", "class", "share", "flag", "error")
 NAMES = (
@@ -34,12 +34,12 @@ def read(path):
 def write(path, names, **options):
     rows = Table(path, COLUMNS, **{"resume": False, **options})
     for name in names:
-        if table.written(name) not in rows.done:
+        if prediction_table.written(name) not in rows.done:
             rows.write(row(name))
     rows.close()
 
 
-@pytest.mark.parametrize("ending", table.ENDINGS)
+@pytest.mark.parametrize("ending", prediction_table.ENDINGS)
 def test_what_was_written_is_read(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     write(path, NAMES)
@@ -63,7 +63,7 @@ def test_no_cell_is_a_formula(tmp_path):
 
 
 def test_names_that_are_no_utf8(tmp_path):
-    for ending in table.ENDINGS:
+    for ending in prediction_table.ENDINGS:
         path = tmp_path / f"t{ending}"
         write(path, ["caf\udce9.png"])
         assert read(path)[0]["file"] == "caf\\udce9.png"
@@ -71,7 +71,7 @@ def test_names_that_are_no_utf8(tmp_path):
         assert len(read(path)) == 2
 
 
-@pytest.mark.parametrize("ending", table.ENDINGS)
+@pytest.mark.parametrize("ending", prediction_table.ENDINGS)
 def test_going_on_after_any_cut(tmp_path, ending):
     """Cut at every byte: the rows that were whole stay, each file is there once, as if not cut."""
     whole, path = tmp_path / f"whole{ending}", tmp_path / f"t{ending}"
@@ -83,7 +83,7 @@ def test_going_on_after_any_cut(tmp_path, ending):
         assert path.read_bytes() == expected, length
 
 
-@pytest.mark.parametrize("ending", table.ENDINGS)
+@pytest.mark.parametrize("ending", prediction_table.ENDINGS)
 def test_rows_that_are_there_are_not_asked_for(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     write(path, NAMES[:5])
@@ -92,7 +92,7 @@ def test_rows_that_are_there_are_not_asked_for(tmp_path, ending):
     rows.close()
 
 
-@pytest.mark.parametrize("ending", table.ENDINGS)
+@pytest.mark.parametrize("ending", prediction_table.ENDINGS)
 def test_files_of_another_kind_are_left_alone(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     other = {".csv": "file,label\na,b\n", ".json": '{"a": 1}\n', ".jsonl": '{"a": 1}\n'}[ending]

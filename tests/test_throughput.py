@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 import tiny
 
-from clevit_jax.analysis import (
-    contestants,
-    host_memory,
-    our_steps,
+from clevit_jax.errors import ConfigError
+from clevit_jax.performance import (
     throughput,
     throughput_table,
-    timm_peer,
+    timed_process,
+    timed_steps,
+    timm_steps,
 )
-from clevit_jax.analysis.contestants import OutOfMemory, Prepared
-from clevit_jax.analysis.throughput_table import Result, Row
-from clevit_jax.experiment import ConfigError
+from clevit_jax.performance.throughput_table import Throughput, ThroughputRow
+from clevit_jax.performance.timed_process import OutOfMemory, Prepared
+from clevit_jax.system import memory as host_memory
+from clevit_jax.system.memory import available, psutil
 
 
 class Clock:
@@ -53,7 +54,7 @@ def steps_of(clock, *seconds):
 def test_the_warm_up_is_timed_apart():
     clock = Clock()
     run, calls = steps_of(clock, 9.0, 0.5)
-    assert contestants.warm_up(run, clock) == (9.0, 0.5)
+    assert timed_process.warm_up(run, clock) == (9.0, 0.5)
     assert calls == [1, 1]
 
 
@@ -64,14 +65,14 @@ def test_the_warm_up_is_timed_apart():
 def test_a_sample_is_long_enough_and_a_round_short(step, steps, samples):
     clock = Clock()
     run, calls = steps_of(clock, step)
-    found = contestants.sample(Prepared(run, step, {}), clock)
+    found = timed_process.sample(Prepared(run, step, {}), clock)
     assert calls == [steps] * samples
     assert found == pytest.approx([step] * samples)  # of one step, not of the sample
 
 
 def exchange(prepare, *lines):
     say = io.StringIO()
-    contestants.serve(prepare, io.StringIO("".join(f"{line}\n" for line in lines)), say)
+    timed_process.serve(prepare, io.StringIO("".join(f"{line}\n" for line in lines)), say)
     return [json.loads(line) for line in say.getvalue().splitlines()]
 
 
@@ -109,20 +110,20 @@ def test_a_child_that_dies(tmp_path, monkeypatch):
         "killed": {"out_of_memory": "killed, as a system does when its memory runs out"},
         "not_there": {"error": f"ended with code 1: {sys.executable}: No module named not_there"},
     }.items():
-        child = contestants.Contestant(module, {"work": "training"})
+        child = timed_process.TimedProcess(module, {"work": "training"})
         child.close()
         assert child.reply == reply
 
 
 def test_a_container_is_held_to_its_limit(tmp_path, monkeypatch):
     memory = types.SimpleNamespace(available=1000)
-    monkeypatch.setattr(host_memory.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(host_memory, "_CONTROL_GROUP", tmp_path)
-    assert host_memory.available() == 1000
+    assert available() == 1000
     (tmp_path / "memory.current").write_text("300\n")
     for limit, free in (("max", 1000), ("900", 600), ("200", 0), ("5000", 1000)):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
-        assert host_memory.available() == free
+        assert available() == free
 
 
 FACTS = {
@@ -136,15 +137,15 @@ READY = {
 
 
 def row(name, batch, rounds, work="training", **more):
-    return Row.of(work, name, batch, {"ready": {**READY, **more}}, rounds, FACTS)
+    return ThroughputRow.of(work, name, batch, {"ready": {**READY, **more}}, rounds, FACTS)
 
 
 def hand_made():
     """Ours takes 0.5 s a step of 4 images, timm 1 s, and 8 images do not fit."""
     ours = row("clevit_jax", 4, [[0.5, 0.4], [0.5], [0.8]], peak_flops=96e9)
     theirs = row("timm eager", 4, [[0.8], [1.0], [1.2]], compile_seconds=None)
-    full = Row.of("training", "clevit_jax", 8, {"out_of_memory": "9 wanted"}, [], FACTS)
-    return Result(FACTS, [ours, theirs, full], "timm")
+    full = ThroughputRow.of("training", "clevit_jax", 8, {"out_of_memory": "9 wanted"}, [], FACTS)
+    return Throughput(FACTS, [ours, theirs, full], "timm")
 
 
 def test_arithmetic():
@@ -163,7 +164,7 @@ def test_arithmetic():
 
 
 def test_the_table():
-    lines = throughput_table.to_text(hand_made()).splitlines()
+    lines = throughput_table.throughput_text(hand_made()).splitlines()
     assert lines[0] == (
         "1 x cpu, 2 threads. Swin-small, 64 px, float32; 2 views an image in training."
     )
@@ -184,7 +185,7 @@ def test_the_table():
 
 
 def test_the_json():
-    facts = json.loads(throughput_table.to_json(hand_made()))
+    facts = json.loads(throughput_table.throughput_json(hand_made()))
     assert facts["matrix_flops_per_second"] == 96e9
     assert facts["platform"] == "cpu"
     ours, theirs, full = facts["rows"]
@@ -223,7 +224,7 @@ def fake(monkeypatch):
             def close(self):
                 self.alive = False
 
-        monkeypatch.setattr(throughput, "Contestant", Fake)
+        monkeypatch.setattr(throughput, "TimedProcess", Fake)
         monkeypatch.setattr(throughput.importlib.util, "find_spec", lambda name: name)
         return asked
 
@@ -328,13 +329,13 @@ def test_mistakes_are_one_sentence(fake, monkeypatch):
 def test_a_step_that_does_not_fit_is_never_run(monkeypatch):
     """The compiler's plan against what is free, before a number is computed."""
     monkeypatch.setattr(host_memory, "available", lambda: 1000)
-    monkeypatch.setattr(our_steps, "_runner", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(timed_steps, "_runner", lambda *_: pytest.fail("it was run"))
     request = {"config": config().to_dict(), "num_classes": 5, "work": "inference", "batch": 4}
     with pytest.raises(OutOfMemory, match=r"the compiler plans 0\.\d+ GiB, and 0.00 are free"):
-        our_steps.prepare(request)
+        timed_steps.prepare_our_steps(request)
     for text in ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.", "XLA: out of memory"):
-        assert our_steps.is_out_of_memory(text)
-    assert not our_steps.is_out_of_memory("INVALID_ARGUMENT: shapes")
+        assert timed_steps.is_out_of_memory(text)
+    assert not timed_steps.is_out_of_memory("INVALID_ARGUMENT: shapes")
 
 
 def test_the_tiny_config_for_real(tmp_path, capsys, monkeypatch):
@@ -418,7 +419,7 @@ def test_the_peers_training_step(timm):
     """Two views' images in one forward pass, and the gradient of two cross-entropies."""
     import torch
 
-    prepared = timm_peer.prepare(peer_request("training"))
+    prepared = timm_steps.prepare_timm_steps(peer_request("training"))
     (module,) = timm
     assert module.options == {
         "img_size": 8, "num_classes": 5, "embed_dim": 8, "depths": [1], "num_heads": [1],
@@ -442,18 +443,18 @@ def test_the_peers_contrastive_loss(timm):
     """It is ours, and reaches what the features come from."""
     import torch
 
-    from clevit_jax.losses import supervised_cosine
+    from clevit_jax.steps.losses import supervised_cosine
 
     rng = np.random.default_rng(0)
     features = rng.standard_normal((6, 4)).astype(np.float32)
     labels = np.array([0, 1, 0, 1, 1, 2])
-    found = timm_peer.contrast(torch, torch.tensor(features), torch.tensor(labels), 0.3)
+    found = timm_steps.contrast(torch, torch.tensor(features), torch.tensor(labels), 0.3)
     ours = supervised_cosine(features, labels.astype(np.int32), margin=0.3)
     assert found.item() == pytest.approx(float(ours), rel=1e-6)
     gradients = []
     for weight in (0.0, 1.0):
         request = peer_request("training")
-        prepared = timm_peer.prepare({**request, "loss": {**LOSS, "contrast": weight}})
+        prepared = timm_steps.prepare_timm_steps({**request, "loss": {**LOSS, "contrast": weight}})
         prepared.run(1)
         gradients.append(timm[-1].scale.grad)
     assert not torch.allclose(*gradients, atol=1e-6)
@@ -463,7 +464,7 @@ def test_the_peers_gradient_is_clipped(timm):
     import torch
 
     request = peer_request("training")
-    timm_peer.prepare({**request, "loss": {**LOSS, "clip_norm": 1e-3}}).run(1)
+    timm_steps.prepare_timm_steps({**request, "loss": {**LOSS, "clip_norm": 1e-3}}).run(1)
     gradients = [parameter.grad for parameter in timm[0].parameters()]
     assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-2)
 
@@ -472,9 +473,9 @@ def test_the_peers_inference(timm):
     """From uint8, normalised as ours is; in bfloat16 where ours is."""
     import torch
 
-    from clevit_jax.views import normalize
+    from clevit_jax.views.transforms import normalize
 
-    prepared = timm_peer.prepare(peer_request("inference", "bfloat16"))
+    prepared = timm_steps.prepare_timm_steps(peer_request("inference", "bfloat16"))
     prepared.run(2)
     images, logits, training = timm[0].seen[-1]
     assert (images.shape, training, logits.dtype) == ((3, 3, 8, 8), False, torch.bfloat16)
@@ -487,7 +488,7 @@ def test_the_peers_inference(timm):
 
 def test_a_peer_that_cannot_be(timm, monkeypatch):
     with pytest.raises(ValueError, match="this torch sees no GPU"):
-        timm_peer.prepare({**peer_request("training"), "platform": "gpu"})
+        timm_steps.prepare_timm_steps({**peer_request("training"), "platform": "gpu"})
     monkeypatch.setitem(sys.modules, "timm.models.swin_transformer", None)
     with pytest.raises(ValueError, match=r"^timm cannot be imported: "):
-        timm_peer.prepare(peer_request("training"))
+        timm_steps.prepare_timm_steps(peer_request("training"))

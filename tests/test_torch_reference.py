@@ -13,19 +13,21 @@ import torch
 import transformers
 from flax import nnx
 
-from clevit_jax import (
-    converted,
-    dialects,
-    export_torch,
-    pretrained,
-    torch_reference,
-    weight_files,
-    weights,
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.weights import dialects, export
+from clevit_jax.weights.convert import (
+    Weights,
+    named_leaves,
+    read_torch_weights,
+    to_dialect,
+    to_official,
 )
-from clevit_jax.swin import abstract_swin
-from clevit_jax.swin_config import SwinConfig
-from clevit_jax.torch_reference import Verification, verify
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.weights.converted import read_converted, write_converted
+from clevit_jax.weights.files import read_weight_file
+from clevit_jax.weights.fit import fit_weights
+from clevit_jax.weights.verify import Verification, build, verify
 
 BATCH, CLASSES, CHANNELS = 2, 5, 16
 # Grids 14 and 7: the last is one window. Grids 28 and 14: each stage shifts its windows.
@@ -85,7 +87,7 @@ def files(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def read(files):
-    return weights.read_file(files["hub"])
+    return read_torch_weights(files["hub"])
 
 
 @dataclasses.dataclass
@@ -124,7 +126,7 @@ def compare(theirs, read, size):
         tuple(answer.detach().numpy() for answer in answers),
         dialects.to_official(named, "huggingface")[0],
         our_answers,
-        weights.to_official(gradients),
+        to_official(gradients),
     )
 
 
@@ -164,42 +166,42 @@ def test_every_gradient_equals_transformers(parity, size):
 
 
 def test_both_spellings_of_transformers_read_the_same(files, read):
-    other = weights.read_file(files["memory"])
+    other = read_torch_weights(files["memory"])
     assert (other.dialect, other.model) == ("huggingface", read.model)
     assert read.model.image_size == 56
-    same(weights.named_leaves(other.params), weights.named_leaves(read.params))
-    names = weight_files.read(files["memory"]).tensors
-    assert set(names) != set(weight_files.read(files["hub"]).tensors) or (
+    same(named_leaves(other.params), named_leaves(read.params))
+    names = read_weight_file(files["memory"]).tensors
+    assert set(names) != set(read_weight_file(files["hub"]).tensors) or (
         transformers.__version__.startswith("4.")
     )
 
 
 @pytest.fixture(scope="module")
 def microsoft(golden):
-    return weights.read_file(golden / "swin_nano_224.pth")
+    return read_torch_weights(golden / "swin_nano_224.pth")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("dialect", export_torch.DIALECTS)
+@pytest.mark.parametrize("dialect", export.DIALECTS)
 def test_round_trip_is_the_identity(golden, microsoft, tmp_path, dialect, suffix):
     first = microsoft
     target = tmp_path / f"there{suffix}"
-    export_torch.write(first, target, dialect)
-    back = weights.read_file(target)
+    export.write_torch_weights(first, target, dialect)
+    back = read_torch_weights(target)
     # Without the wrapper nothing tells Microsoft's names from those of old timm.
     unwrapped = dialect == "microsoft" and suffix == ".safetensors"
     assert back.dialect == ("timm<0.9" if unwrapped else dialect)
     assert back.model == first.model
-    same(weights.named_leaves(back.params), weights.named_leaves(first.params))
+    same(named_leaves(back.params), named_leaves(first.params))
     official = torch.load(golden / "swin_nano_224.pth", weights_only=True)["model"]
     official = {name: tensor.numpy() for name, tensor in official.items()}
-    same(weights.to_dialect(back, "microsoft"), official)  # index and mask tables too
+    same(to_dialect(back, "microsoft"), official)  # index and mask tables too
 
 
 def test_transformers_loads_the_exported_folder(parity, read, tmp_path):
     names = tuple(f"cultivar {index}" for index in range(CLASSES))
     folder = tmp_path / "hub"
-    export_torch.write(dataclasses.replace(read, class_names=names), folder, "huggingface")
+    export.write_torch_weights(dataclasses.replace(read, class_names=names), folder, "huggingface")
     loaded, found = transformers.SwinForImageClassification.from_pretrained(
         folder, output_loading_info=True
     )
@@ -215,7 +217,7 @@ def test_transformers_loads_the_exported_folder(parity, read, tmp_path):
 def test_timm_loads_the_exported_file_strictly(golden, microsoft, tmp_path, suffix):
     timm = pytest.importorskip("timm.models.swin_transformer", reason="timm is not installed")
     target = tmp_path / f"there{suffix}"
-    export_torch.write(microsoft, target, "timm")
+    export.write_torch_weights(microsoft, target, "timm")
     model = timm.SwinTransformer(
         embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), num_classes=21
     )
@@ -240,7 +242,7 @@ def test_verify_of_microsofts_file(golden, microsoft):
 
 @pytest.mark.parametrize("kind", ["hub", "half"])
 def test_verify_reads_the_file_with_its_own_library(files, kind, monkeypatch, capfd):
-    weights_ = weights.read_file(files[kind])
+    weights_ = read_torch_weights(files[kind])
     monkeypatch.setattr(dialects, "from_official", lambda *_: pytest.fail("uses our tables"))
     found = verify(weights_, files[kind])
     assert found.ok
@@ -275,12 +277,12 @@ def test_verify_finds_one_wrong_number(files, read):
 
 def test_verify_of_a_changed_head_and_of_a_folder_goes_by_our_table(files, read, tmp_path):
     """There is no file that another library could read by itself. Training may be in bfloat16."""
-    flipped, report = pretrained.fit(read, read.model, class_map=np.arange(CLASSES)[::-1])
+    flipped, report = fit_weights(read, read.model, class_map=np.arange(CLASSES)[::-1])
     changed = dataclasses.replace(read, params=flipped, report=report)
     folder = tmp_path / "folder"
-    converted.write(read, folder)
+    write_converted(read, folder)
     training = dataclasses.replace(read.model, dtype=jnp.bfloat16, drop_path=0.2, remat="blocks")
-    trained = dataclasses.replace(converted.read(folder), model=training)
+    trained = dataclasses.replace(read_converted(folder), model=training)
     for given, source in ((changed, files["hub"]), (trained, folder)):
         found = verify(given, source)
         assert found.ok
@@ -294,7 +296,7 @@ def test_a_library_that_cannot_hold_the_network_says_so():
     )
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), abstract_swin(model)[1])
     with pytest.raises(WeightsError, match=r"transformers does not load them: .*bias_table"):
-        torch_reference.build(weights.Weights(model, params, "clevit_jax", "run"), "transformers")
+        build(Weights(model, params, "clevit_jax", "run"), "transformers")
 
 
 def test_without_a_library_it_says_what_to_install(files, read, tmp_path, monkeypatch):

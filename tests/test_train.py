@@ -22,16 +22,16 @@ import pytest
 from absl import logging
 from jax import monitoring
 
-from clevit_jax import sharding
 from clevit_jax import train as training
-from clevit_jax.checkpoint import CheckpointError, Checkpoints
-from clevit_jax.data import leaves, pipeline
-from clevit_jax.experiment import ConfigError, Plan
-from clevit_jax.record import TrainingError
-from clevit_jax.run import prepare
-from clevit_jax.scoring import evaluate_split, evaluate_workdir
-from clevit_jax.sharding import to_global
-from clevit_jax.stopping import Stop
+from clevit_jax.data import pipeline, procedural_leaves
+from clevit_jax.distributed import sharding
+from clevit_jax.distributed.preemption import Stop
+from clevit_jax.distributed.sharding import to_global
+from clevit_jax.errors import CheckpointError, ConfigError, TrainingError
+from clevit_jax.evaluate import evaluate_split, evaluate_workdir
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.setup import prepare_run
+from clevit_jax.steps.schedule import Plan
 from clevit_jax.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -67,7 +67,9 @@ def compiled(tmp_path_factory):
 def root(tmp_path_factory):
     """4 cultivars, 3 training images and 2 test images each."""
     folder = tmp_path_factory.mktemp("data") / "leaves"
-    return leaves.write_dataset(folder, classes=4, train_per_class=3, test_per_class=2, size=16)
+    return procedural_leaves.write_dataset(
+        folder, classes=4, train_per_class=3, test_per_class=2, size=16
+    )
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def steps(workdir, prefix="train"):
 
 def saved(config, workdir, step):
     """State and meta of a checkpoint, as arrays."""
-    run = prepare(config, workdir)
+    run = prepare_run(config, workdir)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
     state, meta = checkpoints.restore(step, run.program.initial_state())
     checkpoints.close()
@@ -160,7 +162,7 @@ def test_what_a_run_leaves(whole):
 
 def test_checkpoints_are_the_states_of_their_steps(whole):
     """Made again by a plain loop that saves nothing."""
-    run = prepare(whole.config, whole.workdir)
+    run = prepare_run(whole.config, whole.workdir)
     batches = pipeline.train_dataset(
         run.images["train"], [example.label for example in run.dataset.train], seed=0, batch_size=4,
         process_index=0, process_count=1, threads=1, prefetch=0,
@@ -207,7 +209,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
 
     Of the 6 test images the second batch of 4 is half empty.
     """
-    root = leaves.write_dataset(
+    root = procedural_leaves.write_dataset(
         tmp_path / "leaves", classes=3, train_per_class=4, test_per_class=2, size=16
     )
     made: list[tuple[int, str]] = []
@@ -254,7 +256,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
 
 def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):
     """The loop is guarded: an array of the host that slips into an update is refused."""
-    run = prepare(make_config(root), tmp_path / "run")
+    run = prepare_run(make_config(root), tmp_path / "run")
     step = run.program.train_step
 
     def careless(state, batch):
@@ -262,7 +264,7 @@ def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):
 
     program = dataclasses.replace(run.program, train_step=careless)
     careless_run = dataclasses.replace(run, program=program)
-    monkeypatch.setattr(training, "prepare", lambda config, workdir: careless_run)
+    monkeypatch.setattr(training, "prepare_run", lambda config, workdir: careless_run)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         train(run.config, run.workdir)
 
@@ -355,7 +357,7 @@ def test_eval_mode_gives_the_numbers_of_the_end(whole, copy):
 
 
 def test_the_average_is_what_is_evaluated(whole):
-    run = prepare(whole.config, whole.workdir)
+    run = prepare_run(whole.config, whole.workdir)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
     state, _ = checkpoints.restore(TOTAL, run.program.initial_state())
     checkpoints.close()
@@ -397,7 +399,7 @@ def test_another_split_is_scored_when_told(whole, copy, data, capsys):
     assert evaluate_workdir(config, copy, other_split=True) == 0
     out = capsys.readouterr().out
     assert (copy / "evaluation.json").read_bytes() == before
-    run = prepare(config, copy)
+    run = prepare_run(config, copy)
     path = copy / f"evaluation-{run.dataset.split_hash()[:8]}.json"
     assert f"On another split ({run.dataset.split_hash()[:8]}) than the run's" in out
     assert str(path) in out
@@ -437,7 +439,7 @@ def test_the_best_is_chosen_on_validation_images(root, tmp_path, capsys, monkeyp
     assert (result["best"]["step"], result["best"]["chosen_on"]) == (best, "val")
     assert result["last"]["val"]["top1"] == scores[result["last"]["step"]]
     assert (result["last"]["count"], result["last"]["val"]["count"]) == (8, 4)
-    run = prepare(config, tmp_path)
+    run = prepare_run(config, tmp_path)
     assert (
         result["best"]["loss"]
         == evaluate_split(run, placed(run, saved(config, tmp_path, best)[0].ema), "test").loss
@@ -488,7 +490,7 @@ def test_a_file_in_both_splits_is_warned_of(data, tmp_path, capsys):
 
 def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
     """The run stops at the tenth, and the parameters are still those that it began with."""
-    run = prepare(make_config(root), tmp_path / "run")
+    run = prepare_run(make_config(root), tmp_path / "run")
 
     def poisoned(_=None):
         state = run.program.initial_state()
@@ -498,7 +500,7 @@ def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
 
     program = dataclasses.replace(run.program, initial_state=poisoned)
     bad = dataclasses.replace(run, program=program)
-    monkeypatch.setattr(training, "prepare", lambda config, workdir: bad)
+    monkeypatch.setattr(training, "prepare_run", lambda config, workdir: bad)
     with pytest.raises(TrainingError, match=r"10 updates in a row, up to update 10, .* optim.lr"):
         train(run.config, run.workdir)
     assert steps(run.workdir)[-1] == 10

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from clevit_jax import cropping, views
-from clevit_jax.rotation import RotationKernel
-from clevit_jax.view_config import KINDS, ViewConfig
+from clevit_jax.kernels.config import KernelConfig
+from clevit_jax.views import crop, transforms, two_views
+from clevit_jax.views.config import KINDS, ViewConfig
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -44,8 +44,8 @@ def assert_rank(values: np.ndarray, reference: float, rank: float, tolerance: fl
 @pytest.mark.parametrize(
     ("name", "side", "function", "options"),
     [
-        ("crop", 600, views.random_crop_box, {"scale": (0.67, 1.0), "ratio": (3 / 4, 4 / 3)}),
-        ("erase", 448, views.random_erase_box, {"area": (0.15, 0.45), "ratio": (0.3, 3.3)}),
+        ("crop", 600, transforms.random_crop_box, {"scale": (0.67, 1.0), "ratio": (3 / 4, 4 / 3)}),
+        ("erase", 448, transforms.random_erase_box, {"area": (0.15, 0.45), "ratio": (0.3, 3.3)}),
     ],
 )
 def test_boxes_are_distributed_as_the_official_ones(golden, name, side, function, options):
@@ -70,7 +70,7 @@ def test_boxes_are_distributed_as_the_official_ones(golden, name, side, function
 
 def test_boxes_reach_every_legal_place_equally():
     options = {"height": 4, "width": 4, "scale": (9 / 16, 9 / 16), "ratio": (1.0, 1.0)}
-    boxes = draws(views.random_crop_box, 4000, **options)
+    boxes = draws(transforms.random_crop_box, 4000, **options)
     assert np.all(boxes[:, 2:] == 3)
     counts = np.bincount(boxes[:, 0] * 2 + boxes[:, 1], minlength=4)
     assert ((counts - 1000) ** 2 / 1000).sum() < 16.27  # chi-square, 3 degrees, one in a thousand
@@ -79,9 +79,15 @@ def test_boxes_reach_every_legal_place_equally():
 def test_without_a_legal_draw_the_box_is_the_fall_back():
     def boxes(key: jax.Array) -> tuple[jax.Array, ...]:
         return (
-            views.random_crop_box(key, height=100, width=301, scale=(1.0, 1.0), ratio=(0.5, 1.5)),
-            views.random_crop_box(key, height=300, width=100, scale=(1.0, 1.0), ratio=(0.8, 1.5)),
-            views.random_erase_box(key, height=50, width=50, area=(1.0, 1.0), ratio=(1.0, 1.0)),
+            transforms.random_crop_box(
+                key, height=100, width=301, scale=(1.0, 1.0), ratio=(0.5, 1.5)
+            ),
+            transforms.random_crop_box(
+                key, height=300, width=100, scale=(1.0, 1.0), ratio=(0.8, 1.5)
+            ),
+            transforms.random_erase_box(
+                key, height=50, width=50, area=(1.0, 1.0), ratio=(1.0, 1.0)
+            ),
         )
 
     wide, tall, empty = jit(boxes)(jax.random.key(0))
@@ -118,7 +124,7 @@ BOXES = [
 @pytest.fixture(scope="module")
 def crops() -> np.ndarray:
     """Each box of one image, 31 pixels a side, in one program."""
-    cut = jax.vmap(functools.partial(views.crop, size=31), in_axes=(None, 0))
+    cut = jax.vmap(functools.partial(crop.crop, size=31), in_axes=(None, 0))
     return np.asarray(jit(cut)(noise(60, 70, 3), jnp.array(BOXES)))
 
 
@@ -149,7 +155,7 @@ def test_crop_of_a_box_of_the_size_copies_pixels(crops):
 def test_crop_sees_nothing_outside_the_box():
     image = np.full((40, 40, 3), np.float32(1e6))
     image[10:33, 5:35] = 0.5
-    ours = jit(functools.partial(views.crop, size=12))(image, jnp.array((10, 5, 23, 30)))
+    ours = jit(functools.partial(crop.crop, size=12))(image, jnp.array((10, 5, 23, 30)))
     np.testing.assert_allclose(ours, 0.5, rtol=1e-6)
 
 
@@ -157,12 +163,12 @@ def test_crop_sees_nothing_outside_the_box():
 def test_brightness_is_pillows(factor):
     image = noise(20, 30, 3)
     expected = np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(factor))
-    ours = np.asarray(views.adjust_brightness(jnp.asarray(image / np.float32(255)), factor))
+    ours = np.asarray(transforms.adjust_brightness(jnp.asarray(image / np.float32(255)), factor))
     np.testing.assert_allclose(ours, expected / 255, atol=1 / 255 + 1e-6, rtol=0)
 
 
 def test_random_brightness_is_uniform():
-    factors = draws(views.random_brightness, 10_000, jnp.full((1, 1, 1), 0.5), brightness=0.3)
+    factors = draws(transforms.random_brightness, 10_000, jnp.full((1, 1, 1), 0.5), brightness=0.3)
     for rank in np.arange(0.1, 1, 0.1):
         assert_rank(factors / 0.5, 0.7 + 0.6 * rank, rank, 0.02)
 
@@ -170,7 +176,7 @@ def test_random_brightness_is_uniform():
 @pytest.mark.parametrize("shape", [(9, 9), (8, 10), (7, 12)])
 def test_rotation_by_0_is_the_identity(shape):
     image = noise(*shape, 3)
-    np.testing.assert_array_equal(jit(views.rotate)(image, jnp.float32(0)), image)
+    np.testing.assert_array_equal(jit(transforms.rotate)(image, jnp.float32(0)), image)
 
 
 @pytest.mark.parametrize("shape", [(448, 448), (160, 225)])
@@ -178,7 +184,7 @@ def test_rotation_is_pillows(shape):
     # Pillow computes its matrix in float64 and we in float32: a pixel whose source lies within
     # 2**-16 of the border of two may come from the other one. At most one pixel in 5,000.
     image = noise(*shape, 3)
-    rotate = jit(views.rotate)
+    rotate = jit(transforms.rotate)
     for angle in (-15, -7.3, -0.4, 1, 3.21, 10, 14.9, 15, 60):
         expected = np.asarray(Image.fromarray(image).rotate(angle))
         ours = np.asarray(rotate(jnp.asarray(image), jnp.float32(angle)))
@@ -189,7 +195,7 @@ def test_random_angle_is_uniform():
     # The pixel above the centre comes from 100 sin(angle) columns beside it: half a degree each.
     columns = jnp.tile(jnp.arange(61, dtype=jnp.float32)[None, :, None], (201, 1, 1))
     top = draws(
-        lambda key, image: views.random_rotate(key, image, degrees=15)[0, 30], 2000, columns
+        lambda key, image: transforms.random_rotate(key, image, degrees=15)[0, 30], 2000, columns
     )
     offsets = np.abs(top[:, 0] - 30), top[:, 0] - 30
     assert offsets[0].max() in (25, 26)
@@ -201,12 +207,12 @@ def test_random_angle_is_uniform():
 def test_flip_exchanges_left_and_right():
     image = noise(5, 7, 3)
     expected = np.stack([image[:, 6 - column] for column in range(7)], axis=1)
-    np.testing.assert_array_equal(views.flip_horizontal(jnp.asarray(image)), expected)
+    np.testing.assert_array_equal(transforms.flip_horizontal(jnp.asarray(image)), expected)
 
 
 def test_random_flip_has_its_probability():
     image = jnp.arange(2.0).reshape(1, 2, 1)
-    flipped = draws(views.random_flip_horizontal, 4000, image, probability=0.3)[:, 0, 0, 0]
+    flipped = draws(transforms.random_flip_horizontal, 4000, image, probability=0.3)[:, 0, 0, 0]
     assert abs(flipped.mean() - 0.3) < 0.03
 
 
@@ -216,7 +222,7 @@ def test_erase_puts_0_in_the_box(box):
     top, left, height, width = box
     expected = image.copy()
     expected[top : top + height, left : left + width] = 0
-    np.testing.assert_array_equal(views.erase(jnp.asarray(image), jnp.array(box)), expected)
+    np.testing.assert_array_equal(transforms.erase(jnp.asarray(image), jnp.array(box)), expected)
 
 
 def test_shuffle_puts_parts_in_order():
@@ -225,13 +231,13 @@ def test_shuffle_puts_parts_in_order():
     for place, part in enumerate(order):
         (y, x), (v, u) = divmod(place, 3), divmod(part, 3)
         expected[2 * y : 2 * y + 2, 3 * x : 3 * x + 3] = image[2 * v : 2 * v + 2, 3 * u : 3 * u + 3]
-    ours = views.shuffle_parts(jnp.asarray(image), jnp.asarray(order), parts=3)
+    ours = transforms.shuffle_parts(jnp.asarray(image), jnp.asarray(order), parts=3)
     np.testing.assert_array_equal(ours, expected)
 
 
 def test_all_24_orders_are_equally_frequent():
     image = jnp.arange(4.0).reshape(2, 2, 1)
-    orders = draws(views.random_shuffle_parts, 9600, image, parts=2).reshape(-1, 4).astype(int)
+    orders = draws(transforms.random_shuffle_parts, 9600, image, parts=2).reshape(-1, 4).astype(int)
     counts = [np.all(orders == order, axis=1).sum() for order in itertools.permutations(range(4))]
     assert sum(counts) == 9600
     chi_square = sum((count - 400) ** 2 / 400 for count in counts)
@@ -241,7 +247,7 @@ def test_all_24_orders_are_equally_frequent():
 def test_normalize_images_is_that_of_imagenet():
     images = noise(2, 4, 5, 3)
     expected = (images.astype(np.float64) / 255 - MEAN) / STD
-    ours = views.normalize_images(jnp.asarray(images))
+    ours = transforms.normalize_images(jnp.asarray(images))
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
@@ -253,7 +259,7 @@ BATCH = 8
 
 def small_keys(seed: int = 0, epoch: int = 3, first: int = 0) -> jax.Array:
     ids = jnp.arange(first, first + BATCH, dtype=jnp.int32)
-    return views.example_keys(seed, jnp.full(BATCH, epoch, jnp.int32), ids)
+    return two_views.example_keys(seed, jnp.full(BATCH, epoch, jnp.int32), ids)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +271,7 @@ def images() -> np.ndarray:
 def make_kinds(keys: jax.Array, images: jax.Array) -> dict[str, tuple[jax.Array, Any]]:
     """Anchors and positives of each kind, in one program: compiling them is what costs."""
     configs = {kind: ViewConfig(kind=kind, size=32) for kind in KINDS}
-    return {kind: views.make_views(keys, images, config=c) for kind, c in configs.items()}
+    return {kind: two_views.make_views(keys, images, config=c) for kind, c in configs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +291,7 @@ def test_views_have_their_shape(full):
 
 
 def test_keys_are_folded_from_seed_epoch_and_id():
-    keys = views.example_keys(5, jnp.array([2, 7], jnp.int32), jnp.array([11, 0], jnp.int32))
+    keys = two_views.example_keys(5, jnp.array([2, 7], jnp.int32), jnp.array([11, 0], jnp.int32))
     for key, epoch, example_id in zip(keys, (2, 7), (11, 0), strict=True):
         expected = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), epoch), example_id)
         np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
@@ -304,7 +310,7 @@ def test_views_do_not_depend_on_batch_or_devices(images, full):
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     chosen = np.array([5, 2, 3, 7])
     arguments = jax.device_put((small_keys()[chosen], images[chosen]), sharding)
-    compiled = views.make_views.lower(*arguments, config=SMALL).compile(QUICK)
+    compiled = two_views.make_views.lower(*arguments, config=SMALL).compile(QUICK)
     text = compiled.as_text()
     assert text
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
@@ -377,14 +383,14 @@ def test_with_every_step_off_a_view_is_the_normalised_image(images):
         degrees=0,
         flip=0,
     )
-    anchors, _ = views.make_views(small_keys(), images, config=config)
+    anchors, _ = two_views.make_views(small_keys(), images, config=config)
     expected = (images.astype(np.float64) / 255 - MEAN) / STD
     np.testing.assert_allclose(anchors, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("core", "parameter"),
-    [(functools.partial(views.crop, size=16), (2, 3, 17, 19)), (views.rotate, 9.3)],
+    [(functools.partial(crop.crop, size=16), (2, 3, 17, 19)), (transforms.rotate, 9.3)],
 )
 def test_eager_is_jitted(core, parameter):
     """Of those that the tests above jit."""
@@ -399,13 +405,13 @@ def test_jitted_is_vmapped():
     image = noise(20, 24, 3).astype(np.float32) / 255
 
     def chain(key: jax.Array, image: jax.Array) -> jax.Array:
-        view = views.random_resized_crop(key, image, size=16, scale=(0.5, 1), ratio=(0.7, 1.4))
-        view = views.random_brightness(key, view, brightness=0.3)
-        view = views.random_rotate(key, view, degrees=15)
-        view = views.random_flip_horizontal(key, view, probability=0.5)
-        view = views.normalize(view)
-        view = views.random_erase(key, view, area=(0.15, 0.45), ratio=(0.3, 3.3))
-        return views.random_shuffle_parts(key, view, parts=2)
+        view = transforms.random_resized_crop(key, image, size=16, scale=(0.5, 1), ratio=(0.7, 1.4))
+        view = transforms.random_brightness(key, view, brightness=0.3)
+        view = transforms.random_rotate(key, view, degrees=15)
+        view = transforms.random_flip_horizontal(key, view, probability=0.5)
+        view = transforms.normalize(view)
+        view = transforms.random_erase(key, view, area=(0.15, 0.45), ratio=(0.3, 3.3))
+        return transforms.random_shuffle_parts(key, view, parts=2)
 
     jitted = jit(chain)
     vmapped = jit(jax.vmap(chain, in_axes=(0, None)))(keys, image)
@@ -418,12 +424,13 @@ def test_key_comes_first_and_options_are_keyword_only():
     arrays = {"image", "images", "box", "factor", "angle", "order", "seed", "epoch", "ids"}
     functions = {
         name: function
-        for name, function in vars(views).items()
+        for module in (transforms, crop, two_views)
+        for name, function in vars(module).items()
         if not name.startswith("_")
         and not inspect.isclass(function)
-        and getattr(function, "__module__", None) in (views.__name__, cropping.__name__)
+        and getattr(function, "__module__", None) == module.__name__
     }
-    assert len(functions) == 19
+    assert len(functions) == 20
     for name, function in functions.items():
         parameters = list(inspect.signature(function).parameters.values())
         if name.startswith("random_") or name == "make_views":
@@ -446,7 +453,7 @@ def test_key_comes_first_and_options_are_keyword_only():
         ({"erase_area": (0.1, 2)}, "views.erase_area is"),
         ({"erase_ratio": (1,)}, "views.erase_ratio is"),
         ({"brightness": -0.1}, "views.brightness is -0.1; it must lie in 0..1"),
-        ({"degrees": 41, "kernel": RotationKernel()}, "the kernel turns by 40.0 at most"),
+        ({"degrees": 41, "kernel": KernelConfig()}, "the kernel turns by 40.0 at most"),
         ({"degrees": 181}, "views.degrees is 181"),
         ({"flip": 1.5}, "views.flip is 1.5"),
     ],
@@ -464,8 +471,8 @@ def test_options_from_json_are_options():
 
 def test_wrong_arrays_are_refused(images):
     with pytest.raises(ValueError, match="they must be uint8"):
-        views.make_views(small_keys(), images.astype(np.float32), config=SMALL)
+        two_views.make_views(small_keys(), images.astype(np.float32), config=SMALL)
     with pytest.raises(ValueError, match=r"keys of shape \(8,\) for 4 images"):
-        views.make_views(small_keys(), images[:4], config=SMALL)
+        two_views.make_views(small_keys(), images[:4], config=SMALL)
     with pytest.raises(ValueError, match="4 parts do not divide an image of 6x8 pixels"):
-        views.shuffle_parts(jnp.zeros((6, 8, 3)), jnp.arange(16), parts=4)
+        transforms.shuffle_parts(jnp.zeros((6, 8, 3)), jnp.arange(16), parts=4)

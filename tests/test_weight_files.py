@@ -24,8 +24,9 @@ import pytest
 import safetensors.numpy
 import torch
 
-from clevit_jax import torch_pickle, weight_files
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.errors import WeightsError
+from clevit_jax.weights import torch_pickle
+from clevit_jax.weights.files import read_weight_file, sha256, write_pth, write_safetensors
 
 DTYPES = ["f8", "f4", "f2", "bfloat16", "i8", "i4", "i2", "i1", "u1", "?"]
 
@@ -98,7 +99,7 @@ def refused(tmp_path):
         path = tmp_path / name
         path.write_bytes(data)
         with pytest.raises(WeightsError) as caught:
-            weight_files.read(path)
+            read_weight_file(path)
         sentence = str(caught.value)
         assert sentence.startswith(f"{path} ")
         assert sentence.endswith(".")
@@ -151,12 +152,12 @@ def test_official_files_read_as_an_independent_reader_reads_them(golden, name, b
     path = golden / f"{name}.pth"
     allowed = set(torch.serialization.get_safe_globals())
 
-    found = weight_files.read(path)
+    found = read_weight_file(path)
 
     assert set(torch.serialization.get_safe_globals()) == allowed
     assert (found.wrapper, found.beside) == ("model", beside)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found.sha256 == weight_files.sha256(path)
+    assert found.sha256 == sha256(path)
     with zipfile.ZipFile(path) as archive:
         root = archive.namelist()[0].split("/")[0]
         expected = _PlainUnpickler(archive, root).load()["model"]
@@ -170,7 +171,7 @@ def test_official_files_read_as_an_independent_reader_reads_them(golden, name, b
 def test_every_dtype_and_stride_of_torch_comes_out(tmp_path, old):
     tensors = _tensors()
     (tmp_path / "a.safetensors").write_bytes(_saved(tensors, old))  # the content counts
-    found = weight_files.read(tmp_path / "a.safetensors")
+    found = read_weight_file(tmp_path / "a.safetensors")
     assert (found.wrapper, found.beside, list(found.tensors)) == ("", (), list(tensors))
     dtypes = {torch.bfloat16: ml_dtypes.bfloat16, torch.float16: np.float16, torch.bool: np.bool_}
     dtypes |= {torch.float32: np.float32, torch.int64: np.int64}
@@ -197,7 +198,7 @@ def test_what_training_scripts_leave_beside_the_weights_is_only_named(tmp_path, 
     }
     path = tmp_path / "a.pth"
     path.write_bytes(_saved({"epoch": 3, "state_dict": {"w": weight}, **beside}, old))
-    found = weight_files.read(path)
+    found = read_weight_file(path)
     assert found.wrapper == "state_dict"
     assert found.beside == ("epoch", *beside)
     assert found.tensors["w"].tolist() == weight.tolist()
@@ -220,7 +221,7 @@ def test_the_other_names_of_numpy_and_yacs_are_inert_too(tmp_path):
 
     path = tmp_path / "a.pth"
     path.write_bytes(_rezip(weights, change))
-    found = weight_files.read(path)
+    found = read_weight_file(path)
     assert (found.wrapper, found.beside) == ("model", ("c", "m"))
     assert found.tensors["w"].tolist() == [0, 1, 2, 3]
 
@@ -236,7 +237,7 @@ def test_the_plain_state_dict_is_taken_where_several_are_there(tmp_path):
         ({"model_ema": one, "epoch": 3}, "model_ema", ("epoch",)),  # for want of another
     ]:
         (tmp_path / "a.pth").write_bytes(_saved(content))
-        found = weight_files.read(tmp_path / "a.pth")
+        found = read_weight_file(tmp_path / "a.pth")
         assert (found.wrapper, found.beside) == (wrapper, beside)
         assert found.tensors["w"].tolist() == [0]
 
@@ -432,7 +433,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, refused, kind):
     else:
         data = _saved(weights, kind == "old")
     (tmp_path / "whole").write_bytes(data)
-    assert weight_files.read(tmp_path / "whole").tensors["bias"].tolist() == [1, 1, 1]
+    assert read_weight_file(tmp_path / "whole").tensors["bias"].tolist() == [1, 1, 1]
     for length in range(0, len(data), 3):
         refused(data[:length])
 
@@ -463,14 +464,14 @@ def test_what_is_no_file_of_weights_is_told_by_its_looks(tmp_path, refused):
         assert word in refused(data)
         assert word in refused(data, "weights.safetensors")
     with pytest.raises(WeightsError, match="is a folder"):
-        weight_files.read(tmp_path)
+        read_weight_file(tmp_path)
     with pytest.raises(WeightsError, match=r"missing\.pth does not exist"):
-        weight_files.read(tmp_path / "missing.pth")
+        read_weight_file(tmp_path / "missing.pth")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WeightsError, match="not a regular file"):
-        weight_files.read(tmp_path / "pipe")
+        read_weight_file(tmp_path / "pipe")
     with pytest.raises(WeightsError, match="does not exist"):
-        weight_files.sha256(tmp_path / "missing.pth")
+        sha256(tmp_path / "missing.pth")
 
 
 def test_errors_of_the_system_and_of_torch_become_sentences(tmp_path, monkeypatch, refused):
@@ -485,7 +486,7 @@ def test_errors_of_the_system_and_of_torch_become_sentences(tmp_path, monkeypatc
         assert word in refused(data)
     monkeypatch.setattr(torch, "load", functools.partial(_raise, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        weight_files.read(tmp_path / "weights.pth")
+        read_weight_file(tmp_path / "weights.pth")
 
 
 def _raise(error, *_, **__):
@@ -493,13 +494,13 @@ def _raise(error, *_, **__):
 
 
 def test_only_pth_needs_torch(tmp_path, monkeypatch, refused):
-    weight_files.write_pth(tmp_path / "a.pth", {"w": np.ones(2, np.float32)})
-    weight_files.write_safetensors(tmp_path / "a.safetensors", {"w": np.ones(2, np.float32)})
+    write_pth(tmp_path / "a.pth", {"w": np.ones(2, np.float32)})
+    write_safetensors(tmp_path / "a.safetensors", {"w": np.ones(2, np.float32)})
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert weight_files.read(tmp_path / "a.safetensors").tensors["w"].tolist() == [1, 1]
+    assert read_weight_file(tmp_path / "a.safetensors").tensors["w"].tolist() == [1, 1]
     assert "pip install 'clevit_jax[convert]'" in refused((tmp_path / "a.pth").read_bytes())
     with pytest.raises(WeightsError, match="pip install"):
-        weight_files.write_pth(tmp_path / "b.pth", {"w": np.ones(2, np.float32)})
+        write_pth(tmp_path / "b.pth", {"w": np.ones(2, np.float32)})
     assert not (tmp_path / "b.pth").exists()
 
 
@@ -545,7 +546,7 @@ def test_a_header_that_does_not_fit_its_file_is_refused(refused, header, word):
 def test_safetensors_headers_of_odd_lengths(tmp_path, refused):
     good = _safetensors({"w": _entry()}, np.array([1, 2], "<f4").tobytes())
     (tmp_path / "a.bin").write_bytes(good)
-    assert weight_files.read(tmp_path / "a.bin").tensors["w"].tolist() == [1, 2]
+    assert read_weight_file(tmp_path / "a.bin").tensors["w"].tolist() == [1, 2]
     for length in (0, 3, len(good) - 7, 99_999_999, 2**64 - 1):
         refused(length.to_bytes(8, "little") + good[8:])
     assert "holds no tensors" in refused(_safetensors({}))
@@ -577,11 +578,11 @@ def _assert_same(found, expected):
 
 def test_written_safetensors_hold_the_right_bytes(tmp_path):
     path = tmp_path / "new" / "folder" / "a.safetensors"
-    weight_files.write_safetensors(path, _arrays(), {"made by": "a test"})
+    write_safetensors(path, _arrays(), {"made by": "a test"})
     found, metadata = _by_hand(path)
     _assert_same(found, _arrays())
     assert metadata == {"made by": "a test"}
-    read = weight_files.read(path)
+    read = read_weight_file(path)
     assert (read.wrapper, read.beside) == ("", ())
     _assert_same(read.tensors, _arrays())
 
@@ -589,7 +590,7 @@ def test_written_safetensors_hold_the_right_bytes(tmp_path):
 @pytest.mark.parametrize("wrapper", ["", "model"])
 def test_written_pth_hold_what_torch_reads(tmp_path, wrapper):
     path = tmp_path / "new" / "folder" / "a.pth"
-    weight_files.write_pth(path, _arrays(), wrapper=wrapper)
+    write_pth(path, _arrays(), wrapper=wrapper)
     content = torch.load(path, weights_only=True)
     state = content["model"] if wrapper else content
     assert list(state) == list(_arrays())
@@ -599,15 +600,15 @@ def test_written_pth_hold_what_torch_reads(tmp_path, wrapper):
         assert tuple(state[name].shape) == array.shape
         assert state[name].is_contiguous()
         assert state[name].double().tolist() == array.astype("f8").tolist()
-    read = weight_files.read(path)
+    read = read_weight_file(path)
     assert read.wrapper == wrapper
     _assert_same(read.tensors, _arrays())
     again = tmp_path / "again.pth"
-    weight_files.write_pth(again, _arrays(), wrapper=wrapper)
+    write_pth(again, _arrays(), wrapper=wrapper)
     assert path.read_bytes() == again.read_bytes()  # nothing of the file's name in it
 
 
-WRITERS = [weight_files.write_safetensors, weight_files.write_pth]
+WRITERS = [write_safetensors, write_pth]
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -618,7 +619,7 @@ def test_nothing_is_overwritten_unasked(tmp_path, write):
         write(path, {"w": np.ones(2, np.float32)})
     assert path.read_bytes() == b"precious"
     write(path, {"w": np.ones(2, np.float32)}, overwrite=True)
-    assert weight_files.read(path).tensors["w"].tolist() == [1, 1]
+    assert read_weight_file(path).tensors["w"].tolist() == [1, 1]
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     (tmp_path / "plain").unlink()
@@ -772,7 +773,7 @@ def survive(files, folder):
         path.write_bytes(data)
         signal.setitimer(signal.ITIMER_REAL, 60)
         try:
-            weight_files.read(path)
+            read_weight_file(path)
             read += 1
         except WeightsError as error:
             sentence = str(error)

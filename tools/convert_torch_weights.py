@@ -16,11 +16,14 @@ import sys
 
 import jax
 
-from clevit_jax import converted, export_torch, pretrained, rundir, torch_reference, trained
-from clevit_jax.checkpoint import CheckpointError, quiet
-from clevit_jax.experiment import ConfigError
-from clevit_jax.weights import Weights
-from clevit_jax.weights_error import WeightsError
+from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
+from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
+from clevit_jax.runs.workdir import load_config
+from clevit_jax.system.logging import quiet
+from clevit_jax.weights import export, verify
+from clevit_jax.weights.convert import Weights
+from clevit_jax.weights.converted import check_converted_target, write_converted
+from clevit_jax.weights.fit import fit_weights, read_class_map
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         weights = _read(options)
         print(weights, flush=True)
         if options.verify:
-            verification = torch_reference.verify(weights, options.source)
+            verification = verify.verify(weights, options.source)
             print(verification, flush=True)
             if not verification.ok:
                 return 1
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the converted checkpoint, or file for --to; without it nothing is written",
     )  # fmt: skip
     parser.add_argument(
-        "--to", choices=export_torch.DIALECTS,
+        "--to", choices=export.DIALECTS,
         help="write for this library: .safetensors, .pth, or for huggingface also a folder",
     )  # fmt: skip
     parser.add_argument(
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Raises WeightsError on options that do nothing here, and on a target that is there."""
-    is_run = trained.is_run(options.source)
+    is_run = holds_run(options.source)
     if not is_run and (options.ema or options.checkpoint):
         raise WeightsError(f"--ema and --checkpoint are for a run, and {options.source} is none.")
     if not options.target and (options.to or options.overwrite):
@@ -85,38 +88,38 @@ def _check(options: argparse.Namespace) -> None:
     if options.target and options.target.resolve() == options.source.resolve():
         raise WeightsError(f"{options.target} is the source itself; name another target.")
     if options.target and options.to:
-        export_torch.check_target(options.target, options.to, overwrite=options.overwrite)
+        export.check_torch_target(options.target, options.to, overwrite=options.overwrite)
     elif options.target:
-        if options.target.suffix.lower() in export_torch.FILES:
+        if options.target.suffix.lower() in export.FILES:
             raise WeightsError(
                 f"{options.target} is the name of a file, and a converted checkpoint is a folder; "
-                f"name one, or a library to write for: --to {'|'.join(export_torch.DIALECTS)}."
+                f"name one, or a library to write for: --to {'|'.join(export.DIALECTS)}."
             )
-        converted.check_target(options.target, overwrite=options.overwrite)
+        check_converted_target(options.target, overwrite=options.overwrite)
 
 
 def _read(options: argparse.Namespace) -> Weights:
-    if trained.is_run(options.source):
-        which: trained.Which = options.checkpoint or "last"
-        weights = trained.read_run(options.source, checkpoint=which, average=options.ema)
-        if not options.ema and rundir.load_config(options.source).optim.ema:
+    if holds_run(options.source):
+        which: Which = options.checkpoint or "last"
+        weights = read_run(options.source, checkpoint=which, average=options.ema)
+        if not options.ema and load_config(options.source).optim.ema:
             print("The run keeps an average, which its evaluations score; --ema takes that.")
     else:
-        weights = trained.read(options.source)
+        weights = read_weights(options.source)
     if not options.class_map:
         return weights
-    class_map = pretrained.read_class_map(options.class_map)
+    class_map = read_class_map(options.class_map)
     model = dataclasses.replace(weights.model, num_classes=len(class_map))
-    params, report = pretrained.fit(weights, model, class_map=class_map)
+    params, report = fit_weights(weights, model, class_map=class_map)
     return dataclasses.replace(weights, model=model, params=params, report=report, class_names=())
 
 
 def _write(weights: Weights, options: argparse.Namespace) -> None:
     if options.to:
-        export_torch.write(weights, options.target, options.to, overwrite=options.overwrite)
+        export.write_torch_weights(weights, options.target, options.to, overwrite=options.overwrite)
         print(f"Wrote {options.target}, for {options.to}.")
     else:
-        converted.write(weights, options.target, overwrite=options.overwrite)
+        write_converted(weights, options.target, overwrite=options.overwrite)
         path = shlex.quote(str(options.target))
         print(f"Wrote {options.target}; train from it: --config.model.pretrained={path}")
 

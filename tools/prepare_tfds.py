@@ -15,16 +15,17 @@ import sys
 
 from tqdm import tqdm
 
-from clevit_jax.data import prepare, sources
-from clevit_jax.data.dataset import DataError, Dataset
+from clevit_jax.data import sources, write_tfds
+from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.errors import DataError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prepares; prints a failure as one sentence for each problem and returns 2."""
     options = _parser().parse_args(argv)
     try:
-        name = options.name or prepare.default_name(options.root)
+        name = options.name or write_tfds.default_name(options.root)
         _check(options, name)
         dataset = _load(options)
         counts = ", ".join(f"{split} {len(rows)}" for split, rows in dataset.splits.items())
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"warning: {warning}", file=sys.stderr)
         total = 2 * sum(map(len, dataset.splits.values()))
         with tqdm(total=total, unit=" images", desc="Checking, then writing") as bar:
-            folder = prepare.prepare(
+            folder = write_tfds.write_tfds(
                 dataset,
                 options.out,
                 name=name,
@@ -96,7 +97,7 @@ def _check(options: argparse.Namespace, name: str) -> None:
         raise DataError(
             [f"{options.out} lies in the data set {options.root}; name another folder."]
         )
-    prepare.check_target(options.out, name)
+    write_tfds.check_tfds_target(options.out, name)
 
 
 def _load(options: argparse.Namespace) -> Dataset:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clevit_jax.analysis import cam
-from clevit_jax.classifier import Classifier
+from clevit_jax.inference import cam
+from clevit_jax.inference.classifier import Classifier
 
 SHARE = 0.2  # of an image that is painted over
 IMAGES = 50

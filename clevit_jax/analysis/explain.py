@@ -11,16 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from clevit_jax import rundir
-from clevit_jax.analysis import cam, deletion, explanation, inputs, prediction
+from clevit_jax.analysis import deletion, input_files
 from clevit_jax.analysis.deletion import Deletion
-from clevit_jax.analysis.reference import say
-from clevit_jax.analysis.stream import Output, stream
-from clevit_jax.analysis.subject import Subject
-from clevit_jax.data.dataset import DataError
-from clevit_jax.data.decode import DecodeError
-from clevit_jax.experiment import ConfigError
-from clevit_jax.whole_files import replacing
+from clevit_jax.analysis.ood import say
+from clevit_jax.analysis.trained_model import TrainedModel
+from clevit_jax.errors import ConfigError, DataError, DecodeError
+from clevit_jax.inference import cam, explanation, prediction
+from clevit_jax.inference.stream import Output, stream
+from clevit_jax.runs.workdir import MAPS_FILE
+from clevit_jax.system.files import read_json_object, replacing, write_json
 
 AUTO = "auto"
 _SHOWN = 224  # pixels a side of each tile, at least
@@ -29,7 +28,7 @@ _Tile = tuple[tuple[str, str], Image.Image | None]  # two lines, and what stands
 
 
 def explain(
-    subject: Subject,
+    subject: TrainedModel,
     source: str,
     output: pathlib.Path,
     *,
@@ -59,7 +58,7 @@ def explain(
             cam.make_maps(classifier.model, (name,))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    paths = list(inputs.find(source))
+    paths = list(input_files.find(source))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,7 +87,7 @@ def explain(
     return 1 if errors else 0
 
 
-def draw(subject: Subject, found: Output, named: Sequence[int], name: str) -> Image.Image:
+def draw(subject: TrainedModel, found: Output, named: Sequence[int], name: str) -> Image.Image:
     """The picture of one image."""
     classifier, pixels = subject.classifier, found.pixels
     probabilities = prediction.softmax(found.logits)
@@ -149,7 +148,7 @@ def _save(path: pathlib.Path, image: Image.Image) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def choose(subject: Subject, paths: Sequence[pathlib.Path] = ()) -> str:
+def choose(subject: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str:
     """The CAM that the deletion test prefers; of a run, kept in its `maps.json`."""
     if subject.config is not None:
         try:
@@ -168,16 +167,16 @@ def choose(subject: Subject, paths: Sequence[pathlib.Path] = ()) -> str:
     return _compare(subject, pixels).chosen if pixels else cam.default(subject.classifier.model)
 
 
-def run_test(subject: Subject) -> Deletion:
+def run_test(subject: TrainedModel) -> Deletion:
     """The deletion test on the test images; of a run, kept in its workdir.
 
     Raises:
         DataError: they cannot be read.
     """
-    kept = subject.path / rundir.MAPS
+    kept = subject.path / MAPS_FILE
     print_of = subject.classifier.fingerprint
     if subject.is_run and kept.is_file():
-        facts = rundir.read_facts(kept)
+        facts = read_json_object(kept)
         if facts.get("fingerprint") == print_of:
             names = ("drops", "random", "images", "cells", "deleted")
             return Deletion(**{name: facts[name] for name in names})
@@ -191,13 +190,13 @@ def run_test(subject: Subject) -> Deletion:
     if not subject.is_run:
         return found
     try:
-        rundir.write_json(kept, {**found.to_json(), "fingerprint": print_of})
+        write_json(kept, {**found.to_json(), "fingerprint": print_of})
     except OSError as error:
         say(f"{kept} cannot be written: {error.strerror}.")
     return found
 
 
-def _compare(subject: Subject, pixels: list[np.ndarray]) -> Deletion:
+def _compare(subject: TrainedModel, pixels: list[np.ndarray]) -> Deletion:
     found = deletion.compare_maps(subject.classifier, np.stack(pixels))
     say(f"Deletion test: {found}.")
     return found

@@ -12,8 +12,8 @@ import zipfile
 
 import numpy as np
 
-from clevit_jax.experiment import ConfigError
-from clevit_jax.whole_files import replacing
+from clevit_jax.errors import ConfigError
+from clevit_jax.system.files import replacing
 
 ENDINGS = (".npz", ".parquet")
 _ROWS = ("name", "split", "label", "features", "logits")
@@ -66,7 +66,7 @@ def check_ending(path: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> None
         raise ConfigError(f"--output {path} {what}; name a file in a folder that is there.")
 
 
-def write(path: pathlib.Path, found: Features) -> None:
+def write_feature_file(path: pathlib.Path, found: Features) -> None:
     """Writes it whole or not at all, in the form that the ending names."""
     try:
         with replacing(path) as new:
@@ -114,7 +114,7 @@ def _write_parquet(path: pathlib.Path, found: Features) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)
 
 
-def read(path: pathlib.Path) -> Features:
+def read_features(path: pathlib.Path) -> Features:
     """Reads what `write` wrote. Raises ConfigError when it is something else."""
     try:
         arrays = _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)

@@ -15,17 +15,21 @@ Shares are in [0, 1].
 import dataclasses
 import pathlib
 
-from clevit_jax import rundir
-from clevit_jax.analysis import embedding, feature_file, inputs, probe
+from clevit_jax.analysis import feature_file, input_files, probe, tsne
 from clevit_jax.analysis.feature_file import Features
-from clevit_jax.analysis.reference import run_over, say, to_features
-from clevit_jax.analysis.subject import Subject
-from clevit_jax.data.dataset import DataError, Example
-from clevit_jax.experiment import ConfigError
+from clevit_jax.analysis.ood import run_over, say, to_features
+from clevit_jax.analysis.trained_model import TrainedModel
+from clevit_jax.data.dataset import Example
+from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.system.files import write_json
 
 
 def write_features(
-    subject: Subject, output: pathlib.Path, source: str | None = None, *, overwrite: bool = False
+    subject: TrainedModel,
+    output: pathlib.Path,
+    source: str | None = None,
+    *,
+    overwrite: bool = False,
 ) -> int:
     """Computes features of the subject's data set, or of any images, and writes them.
 
@@ -56,29 +60,29 @@ def write_features(
     else:
         found, errors = _of_files(subject, source)
         shown = found
-    feature_file.write(output, found)
+    feature_file.write_feature_file(output, found)
     for error in errors:
         say(error)
     lines = [f"{len(found.files)} images, {found.features.shape[1]} features each: {output}"]
     if source is None:
         lines += _measure(found, facts)
-    rows = embedding.choose(len(shown.files))
+    rows = tsne.choose(len(shown.files))
     what = f"{len(rows)} of {len(shown.files)}" if len(rows) < len(shown.files) else str(len(rows))
     title = f"t-SNE of {what} {'test ' if source is None else ''}images, {found.source}"
-    points = embedding.embed(shown.features[rows])
-    embedding.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
+    points = tsne.embed(shown.features[rows])
+    tsne.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
     print("\n".join([*lines, f"Picture: {picture}"]), flush=True)
     return 1 if errors else 0
 
 
 def _measure(found: Features, path: pathlib.Path) -> list[str]:
     train, test = found.only("train"), found.only("test")
-    worth = probe.measure(train.features, train.labels, test.features, test.labels)
-    rundir.write_json(path, {**dataclasses.asdict(worth), "source": found.source})
+    worth = probe.feature_metrics(train.features, train.labels, test.features, test.labels)
+    write_json(path, {**dataclasses.asdict(worth), "source": found.source})
     return [*worth.lines(), f"Numbers: {path}"]
 
 
-def _of_dataset(subject: Subject) -> Features:
+def _of_dataset(subject: TrainedModel) -> Features:
     dataset = subject.dataset()
     outputs = {
         split: run_over(subject, examples, f"{split.capitalize()} images")
@@ -90,8 +94,8 @@ def _of_dataset(subject: Subject) -> Features:
     return to_features(subject, outputs, dataset.class_names)
 
 
-def _of_files(subject: Subject, source: str) -> tuple[Features, tuple[str, ...]]:
-    paths = list(inputs.find(source))
+def _of_files(subject: TrainedModel, source: str) -> tuple[Features, tuple[str, ...]]:
+    paths = list(input_files.find(source))
     examples = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
     outputs = run_over(subject, tuple(examples), "Images")
     if not outputs.examples:

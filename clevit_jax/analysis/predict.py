@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clevit_jax.analysis import inputs, prediction, table
+from clevit_jax.analysis import input_files, prediction_table
 from clevit_jax.analysis.feature_file import check_ending
-from clevit_jax.analysis.reference import UNLIKE, Reference, open_reference
-from clevit_jax.analysis.stream import Output, stream
-from clevit_jax.analysis.subject import Subject
-from clevit_jax.analysis.table import Table
-from clevit_jax.experiment import ConfigError
+from clevit_jax.analysis.ood import UNLIKE, Reference, open_reference
+from clevit_jax.analysis.prediction_table import Table
+from clevit_jax.analysis.trained_model import TrainedModel
+from clevit_jax.errors import ConfigError
+from clevit_jax.inference import prediction
+from clevit_jax.inference.stream import Output, stream
 
 
 @dataclasses.dataclass
@@ -38,7 +39,7 @@ class _Counts:
 
 
 def predict(
-    subject: Subject,
+    subject: TrainedModel,
     source: str,
     output: pathlib.Path,
     *,
@@ -64,10 +65,10 @@ def predict(
     Raises:
         ConfigError: nothing to read, or no table to write; before anything is written.
     """
-    check_ending(output, table.ENDINGS)
+    check_ending(output, prediction_table.ENDINGS)
     if output.exists() and not resume:
         raise ConfigError(f"--output {output} is there; go on with it: --resume, or name another.")
-    total = sum(1 for _ in inputs.find(source))
+    total = sum(1 for _ in input_files.find(source))
     known = open_reference(subject, reference)
     top = min(top, subject.classifier.model.num_classes)
     rows = Table(output, _columns(top), resume=resume)
@@ -76,8 +77,8 @@ def predict(
         with tqdm(total=total, unit=" images", desc="Predicting") as bar:
 
             def missing() -> Iterator[pathlib.Path]:
-                for path in inputs.find(source):
-                    if table.written(str(path)) in rows.done:
+                for path in input_files.find(source):
+                    if prediction_table.written(str(path)) in rows.done:
                         bar.update()
                     else:
                         yield path
@@ -97,7 +98,7 @@ def predict(
                 bar.update(len(batch))
     finally:
         rows.close()
-    _report(output, counts, known, skipped=total - counts.images)
+    _print_summary(output, counts, known, skipped=total - counts.images)
     return 1 if counts.errors else 0
 
 
@@ -118,7 +119,7 @@ def _in_batches(outputs: Iterator[Output], size: int) -> Iterator[list[Output]]:
 
 
 def _rows(
-    subject: Subject,
+    subject: TrainedModel,
     batch: Sequence[Output],
     known: Reference | None,
     top: int,
@@ -149,7 +150,7 @@ def _rows(
         yield row
 
 
-def _report(
+def _print_summary(
     output: pathlib.Path, counts: _Counts, known: Reference | None, *, skipped: int
 ) -> None:
     parts = [f"{counts.images} images"]

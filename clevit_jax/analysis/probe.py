@@ -12,7 +12,7 @@ KS = (1, 5, 20)
 
 
 @dataclasses.dataclass(frozen=True)
-class Worth:
+class FeatureMetrics:
     """Shares in [0, 1], of test images unless said otherwise.
 
     Attributes:
@@ -42,11 +42,11 @@ class Worth:
         return found
 
 
-def measure(
+def feature_metrics(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
-) -> Worth:
+) -> FeatureMetrics:
     """Measures features [M, C] of training and [N, C] of test images, with labels [M] and [N]."""
-    return Worth(
+    return FeatureMetrics(
         train=len(train),
         test=len(test),
         knn=neighbours.knn_accuracy(train, train_labels, test, test_labels, KS),

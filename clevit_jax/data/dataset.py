@@ -3,25 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
-
-_SHOWN = 20
-
-
-class DataError(ValueError):
-    """Everything that is wrong with a data set, found in one pass.
-
-    Attributes:
-      problems: one sentence for each problem; all of them, while the message shows the first 20.
-    """
-
-    def __init__(self, problems: Sequence[str]):
-        self.problems = tuple(problems)
-        lines = list(self.problems[:_SHOWN])
-        if len(self.problems) > _SHOWN:
-            lines.append(f"... and {len(self.problems) - _SHOWN} more.")
-        super().__init__("\n".join(lines))
 
 
 class Stored(Protocol):
@@ -91,3 +73,6 @@ class Dataset:
                 row = f"{split}\0{example.name}\0{example.label}\n"
                 digest.update(row.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clevit_jax.data.dataset import Stored
+from clevit_jax.errors import DecodeError
 
 # Formats outside this list are refused: Pillow would hand some of them (EPS) to other programs.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
@@ -23,10 +24,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class DecodeError(ValueError):
-    """An image cannot be decoded; the message is one sentence that names the file."""
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-from clevit_jax.data.dataset import DataError, Example, Stored
-from clevit_jax.data.decode import DecodeError
+from clevit_jax.data.dataset import Example, Stored
+from clevit_jax.errors import DataError, DecodeError
 
 Batch = dict[str, np.ndarray]
 

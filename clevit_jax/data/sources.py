@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data import splits
-from clevit_jax.data.dataset import DataError, Dataset, Example
+from clevit_jax.data.dataset import Dataset, Example
 from clevit_jax.data.layouts import csv_table, cub, folders, parquet, tfds_records, ufg
 from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
+from clevit_jax.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,17 +17,17 @@ EPSILON = 1e-5  # of LayerNorm
 _GELU = (0.796137094, 0.0379624218, -0.000497127709, 4.60125557e-06)
 
 
-def product(a: jax.Array, b: jax.Array) -> jax.Array:
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """a b, float32 [m, n], of [m, k] and [k, n]."""
     return _dot(a, b, (1, 0))
 
 
-def product_nt(a: jax.Array, b: jax.Array) -> jax.Array:
+def matmul_nt(a: jax.Array, b: jax.Array) -> jax.Array:
     """a b^T, float32 [m, n], of [m, k] and [n, k]."""
     return _dot(a, b, (1, 1))
 
 
-def product_tn(a: jax.Array, b: jax.Array) -> jax.Array:
+def matmul_tn(a: jax.Array, b: jax.Array) -> jax.Array:
     """a^T b, float32 [m, n], of [k, m] and [k, n]."""
     return _dot(a, b, (0, 0))
 

@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from clevit_jax.kernels.arithmetic import LANES, SUBLANES, product, product_nt, product_tn
+from clevit_jax.kernels.arithmetic import LANES, SUBLANES, matmul, matmul_nt, matmul_tn
 from clevit_jax.kernels.rows import Grid, like
 
 LOG2_E = 1 / math.log(2)  # scores are in units of ln 2, since 2**x is what the chip computes
@@ -185,9 +185,9 @@ def _forward(q_ref, k_ref, v_ref, bias_ref, out_ref, q_s, k_s, v_s, out_s, *, he
         q = [heads.spread(read(q_s, i, heads.queries), dtype) for i in which]
         k = [read(k_s, i, heads.keys).astype(dtype) for i in which]
         v = [read(v_s, i, heads.keys).astype(dtype) for i in which]
-        scores = [product_nt(a, b) + bias_ref[0] for a, b in zip(k, q, strict=True)]
+        scores = [matmul_nt(a, b) + bias_ref[0] for a, b in zip(k, q, strict=True)]
         weights = [p.astype(dtype) for p in _softmax(scores)]
-        outs = [heads.collect(product_tn(a, b)) for a, b in zip(weights, v, strict=True)]
+        outs = [heads.collect(matmul_tn(a, b)) for a, b in zip(weights, v, strict=True)]
         for i, out in zip(which, outs, strict=True):
             _write(out_s, i, out, images)
 
@@ -214,15 +214,15 @@ def _backward(
         dout = [heads.spread(read(dout_s, i, heads.queries), dtype) for i in which]
         k = [read(k_s, i, heads.keys).astype(dtype) for i in which]
         v = [read(v_s, i, heads.keys).astype(dtype) for i in which]
-        scores = [product_nt(a, b) + bias_ref[0] for a, b in zip(k, q, strict=True)]
-        dweights = [product_nt(a, b) for a, b in zip(v, dout, strict=True)]
+        scores = [matmul_nt(a, b) + bias_ref[0] for a, b in zip(k, q, strict=True)]
+        dweights = [matmul_nt(a, b) for a, b in zip(v, dout, strict=True)]
         weights = _softmax(scores)
         both = [a * b for a, b in zip(weights, dweights, strict=True)]
         dscores = [a - b * a.sum(0, keepdims=True) for a, b in zip(both, weights, strict=True)]
         narrow = [s.astype(dtype) for s in dscores]
-        dv = [product(a.astype(dtype), b) for a, b in zip(weights, dout, strict=True)]
-        dk = [product(a, b) for a, b in zip(narrow, q, strict=True)]
-        dq = [heads.collect(product_tn(a, b)) for a, b in zip(narrow, k, strict=True)]
+        dv = [matmul(a.astype(dtype), b) for a, b in zip(weights, dout, strict=True)]
+        dk = [matmul(a, b) for a, b in zip(narrow, q, strict=True)]
+        dq = [heads.collect(matmul_tn(a, b)) for a, b in zip(narrow, k, strict=True)]
         for n, i in enumerate(which):
             _write(dq_s, i, dq[n] / LOG2_E, images)
             _write(dk_s, i, dk[n] / LOG2_E, images)

@@ -21,7 +21,7 @@ LARGEST_WINDOW = 12  # tokens a side
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """How a block runs.
 
     Attributes:
@@ -37,7 +37,7 @@ class Plan:
     parts: int = 1
 
 
-def make_plan(grid: Grid, *, channels: int, heads: int, window: int) -> Plan | str:
+def plan_block(grid: Grid, *, channels: int, heads: int, window: int) -> BlockPlan | str:
     """How a block runs, or why it cannot, as the end of a sentence on the block."""
     width = channels // heads
     if LANES % width or width < 8:
@@ -54,14 +54,16 @@ def make_plan(grid: Grid, *, channels: int, heads: int, window: int) -> Plan | s
                 attention.vmem_bytes(sizes, smaller),
             )
             if least <= grid.vmem:
-                return Plan(smaller, sizes, together, parts)
+                return BlockPlan(smaller, sizes, together, parts)
     return (
         f"would take {least / 2**20:.0f} MiB of the chip's own memory, "
         f"which has {grid.vmem / 2**20:.0f}"
     )
 
 
-def apply(x: jax.Array, params: Any, scales: tuple[jax.Array, jax.Array], plan: Plan) -> jax.Array:
+def apply(
+    x: jax.Array, params: Any, scales: tuple[jax.Array, jax.Array], plan: BlockPlan
+) -> jax.Array:
     """One block.
 
     Args:
@@ -97,7 +99,7 @@ def _fold(norm: Any, layer: Any) -> tuple[jax.Array, jax.Array]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
 def attention_branch(
     x: jax.Array, scale: jax.Array, wqkv: jax.Array, bqkv: jax.Array, bias: jax.Array,
-    wproj: jax.Array, bproj: jax.Array, plan: Plan,
+    wproj: jax.Array, bproj: jax.Array, plan: BlockPlan,
 ) -> jax.Array:  # fmt: skip
     """x + scale (attention(norm(x)) wproj + bproj), as `apply` prepares the operands."""
     return _attention_forward(x, scale, wqkv, bqkv, bias, wproj, bproj, plan)[0]
@@ -128,7 +130,7 @@ attention_branch.defvjp(_attention_forward, _attention_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def mlp_branch(
     x: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array,
-    plan: Plan,
+    plan: BlockPlan,
 ) -> jax.Array:  # fmt: skip
     """x + scale (gelu(norm(x) w1 + b1) w2 + b2), as `apply` prepares the operands."""
     return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts)

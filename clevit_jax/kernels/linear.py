@@ -16,9 +16,9 @@ from clevit_jax.kernels.arithmetic import (
     column_sums,
     layer_norm,
     layer_norm_gradient,
-    product,
-    product_nt,
-    product_tn,
+    matmul,
+    matmul_nt,
+    matmul_tn,
 )
 from clevit_jax.kernels.rows import Grid, Tokens, Whole
 
@@ -31,7 +31,7 @@ def _qkv_forward(x_ref, w_ref, b_ref, qkv_ref, *, grid: Grid):
 
         def part_body(start, size):
             part = rows.lanes(start, size)
-            value = product(normal, w_ref[:, part]) + b_ref[:, part]
+            value = matmul(normal, w_ref[:, part]) + b_ref[:, part]
             chunk.write(qkv_ref, value, part, rolled=True)
 
         grid.for_parts(w_ref.shape[1], PART, part_body)
@@ -54,8 +54,8 @@ def _qkv_backward(x_ref, dresidual_ref, w_ref, *others, grid: Grid):
                 grad = chunk.read(ref, rows.lanes(start, size), rolled=True)
                 db_ref[:, part] += column_sums(grad)
                 grad = grad.astype(x_ref.dtype)
-                dw_ref[:, part] += product_tn(narrow, grad)
-                total_ref[...] += product_nt(grad, w_ref[:, part])
+                dw_ref[:, part] += matmul_tn(narrow, grad)
+                total_ref[...] += matmul_nt(grad, w_ref[:, part])
 
             grid.for_parts(channels, PART, part_body)
         grad = layer_norm_gradient(total_ref[...], normal, inverse)
@@ -70,7 +70,7 @@ def _projection_forward(x_ref, o_ref, scale_ref, w_ref, b_ref, y_ref, *, grid: G
 
         def part_body(start, size):
             part = rows.lanes(start, size)
-            value = product(o, w_ref[:, part]) + b_ref[:, part]
+            value = matmul(o, w_ref[:, part]) + b_ref[:, part]
             value = chunk.read(x_ref, part) + chunk.repeat(scale_ref[:, part]) * value
             chunk.write(y_ref, value, part)
 
@@ -90,8 +90,8 @@ def _projection_backward(
         def part_body(start, size):
             part = rows.lanes(start, size)
             o = chunk.read(o_ref, part, rolled=True).astype(do_ref.dtype)
-            dw_ref[part, :] += product_tn(o, dz)
-            chunk.write(do_ref, product_nt(dz, w_ref[part, :]), part, rolled=True)
+            dw_ref[part, :] += matmul_tn(o, dz)
+            chunk.write(do_ref, matmul_nt(dz, w_ref[part, :]), part, rolled=True)
 
         grid.for_parts(w_ref.shape[0], PART, part_body)
 

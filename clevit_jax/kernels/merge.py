@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels import rows
-from clevit_jax.kernels.arithmetic import EPSILON, column_sums, product, product_nt, product_tn
+from clevit_jax.kernels.arithmetic import EPSILON, column_sums, matmul, matmul_nt, matmul_tn
 from clevit_jax.kernels.rows import Grid, Neighbours, Tokens, Whole
 
 PART = 512  # channels of the result at a time
@@ -38,7 +38,7 @@ def _forward(x_ref, w_ref, b_ref, y_ref, *, grid: Grid):
             part = rows.lanes(start, size)
             value = b_ref[:, part]
             for i, normal in enumerate(four):
-                value = value + product(normal, w_ref[i * channels : (i + 1) * channels, part])
+                value = value + matmul(normal, w_ref[i * channels : (i + 1) * channels, part])
             chunk.write(y_ref, value, part)
 
         grid.for_parts(w_ref.shape[1], PART, part_body)
@@ -59,8 +59,8 @@ def _backward(x_ref, dy_ref, w_ref, dx_ref, dw_ref, db_ref, *, grid: Grid):
         grads = []
         for i, normal in enumerate(four):
             part = slice(i * channels, (i + 1) * channels)
-            grads.append(product_nt(dy, w_ref[part, :]))
-            dw_ref[part, :] += product_tn(normal.astype(dtype), dy)
+            grads.append(matmul_nt(dy, w_ref[part, :]))
+            dw_ref[part, :] += matmul_tn(normal.astype(dtype), dy)
             mean += grads[i].sum(-1, keepdims=True) * share
             along += (grads[i] * normal).sum(-1, keepdims=True) * share
         for grad, normal, corner in zip(grads, four, CORNERS, strict=True):

@@ -19,9 +19,9 @@ from clevit_jax.kernels.arithmetic import (
     gelu_and_slope,
     layer_norm,
     layer_norm_gradient,
-    product,
-    product_nt,
-    product_tn,
+    matmul,
+    matmul_nt,
+    matmul_tn,
 )
 from clevit_jax.kernels.rows import Grid, Tokens, Whole
 
@@ -39,10 +39,8 @@ def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Gr
 
         def part_body(start, size):
             part = rows.lanes(start, size)
-            hidden = product(normal, w1_ref[:, part]) + b1_ref[:, part]
-            total_ref[...] += product(
-                gelu(hidden, exact=exact).astype(x_ref.dtype), w2_ref[part, :]
-            )
+            hidden = matmul(normal, w1_ref[:, part]) + b1_ref[:, part]
+            total_ref[...] += matmul(gelu(hidden, exact=exact).astype(x_ref.dtype), w2_ref[part, :])
 
         grid.for_parts(w1_ref.shape[1], HIDDEN, part_body)
         base = chunk.read(base_refs[0]) if base_refs else x
@@ -66,13 +64,13 @@ def _backward(x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: G
 
         def part_body(start, size):
             part = rows.lanes(start, size)
-            hidden = product(narrow, w1_ref[:, part]) + b1_ref[:, part]
+            hidden = matmul(narrow, w1_ref[:, part]) + b1_ref[:, part]
             active, slope = gelu_and_slope(hidden, exact=exact)
-            dhidden = product_nt(dz, w2_ref[part, :]) * slope
+            dhidden = matmul_nt(dz, w2_ref[part, :]) * slope
             db1_ref[:, part] += column_sums(dhidden)
-            total_ref[...] += product_nt(dhidden.astype(dtype), w1_ref[:, part])
-            dw1_ref[:, part] += product_tn(narrow, dhidden.astype(dtype))
-            dw2_ref[part, :] += product_tn(active.astype(dtype), dz)
+            total_ref[...] += matmul_nt(dhidden.astype(dtype), w1_ref[:, part])
+            dw1_ref[:, part] += matmul_tn(narrow, dhidden.astype(dtype))
+            dw2_ref[part, :] += matmul_tn(active.astype(dtype), dz)
 
         grid.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
         base = chunk.read(base_refs[0]) if base_refs else dy

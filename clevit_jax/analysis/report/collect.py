@@ -9,33 +9,32 @@ import jax
 import numpy as np
 from PIL import Image
 
-from clevit_jax import data_check, experiment, results, rundir
-from clevit_jax.analysis import cam, embedding, explain, explanation, neighbours
+from clevit_jax.analysis import explain, neighbours, tsne
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.feature_file import Features
-from clevit_jax.analysis.prediction import softmax
-from clevit_jax.analysis.reference import (
-    UNLIKE,
-    Reference,
-    make_reference,
-    run_over,
-    training_features,
-)
+from clevit_jax.analysis.ood import UNLIKE, Reference, make_reference, run_over, training_features
+from clevit_jax.analysis.prediction_table import written
 from clevit_jax.analysis.report import curves, mistakes, pictures
-from clevit_jax.analysis.report.content import Content, Embedding, Facts, Mistake, Score, Tile
-from clevit_jax.analysis.stream import Outputs
-from clevit_jax.analysis.subject import Subject
-from clevit_jax.analysis.table import written
-from clevit_jax.data.dataset import DataError, Dataset
-from clevit_jax.evaluate import Evaluation
-from clevit_jax.experiment import ConfigError
-from clevit_jax.swin import abstract_swin
+from clevit_jax.analysis.report.content import Content, Embedding, Mistake, RunFacts, Score, Tile
+from clevit_jax.analysis.trained_model import TrainedModel
+from clevit_jax.config import flatten
+from clevit_jax.data.audit import command
+from clevit_jax.data.dataset import Dataset
+from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.inference import cam, explanation
+from clevit_jax.inference.prediction import softmax
+from clevit_jax.inference.stream import Outputs
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.runs import results
+from clevit_jax.runs.workdir import EVALUATION_FILE, LOAD_REPORT_FILE, RUN_FILE
+from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.system.files import read_json_object
 
 MISTAKES = 12
 _VIEWS_SIDE = 1400  # pixels of the longer side of the picture of the views
 
 
-def collect(subject: Subject) -> Content:
+def collect(subject: TrainedModel) -> Content:
     """Everything that a report says.
 
     Args:
@@ -56,7 +55,7 @@ def collect(subject: Subject) -> Content:
     found = mistakes.confusion(outputs.logits, outputs.labels)
     tested = explain.run_test(subject)
     scores, seeds, seeds_summary = _scores(subject, outputs)
-    facts = rundir.read_facts(subject.path / rundir.RUN) if subject.is_run else {}
+    facts = read_json_object(subject.path / RUN_FILE) if subject.is_run else {}
     return Content(
         title=written(subject.path.absolute().name),
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -80,7 +79,7 @@ def collect(subject: Subject) -> Content:
     )
 
 
-def _check_classes(subject: Subject, dataset: Dataset) -> None:
+def _check_classes(subject: TrainedModel, dataset: Dataset) -> None:
     """Raises ConfigError where the columns of the logits are not the classes of the data."""
     classifier = subject.classifier
     known = classifier.class_names != tuple(map(str, range(classifier.model.num_classes)))
@@ -94,7 +93,7 @@ def _check_classes(subject: Subject, dataset: Dataset) -> None:
         )
 
 
-def _summary(subject: Subject, dataset: Dataset, facts: dict[str, Any]) -> list[str]:
+def _summary(subject: TrainedModel, dataset: Dataset, facts: dict[str, Any]) -> list[str]:
     model = subject.classifier.model
     counts = [f"{len(examples)} {split}" for split, examples in dataset.splits.items()]
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_swin(model)[1]))
@@ -107,9 +106,11 @@ def _summary(subject: Subject, dataset: Dataset, facts: dict[str, Any]) -> list[
     ]
 
 
-def _scores(subject: Subject, outputs: Outputs) -> tuple[list[Score], list[tuple[str, str]], str]:
+def _scores(
+    subject: TrainedModel, outputs: Outputs
+) -> tuple[list[Score], list[tuple[str, str]], str]:
     """Lines of the result as evaluation.json has them, and those of the other seeds."""
-    found = rundir.read_facts(subject.path / rundir.RESULT) if subject.is_run else {}
+    found = read_json_object(subject.path / EVALUATION_FILE) if subject.is_run else {}
     scores = []
     for name in ("last", "best"):
         line = found.get(name)
@@ -131,7 +132,7 @@ def _scores(subject: Subject, outputs: Outputs) -> tuple[list[Score], list[tuple
     if subject.path.absolute() not in {path.absolute() for path in siblings.values()}:
         return scores, [], ""
     finished = {seed: run.last for seed, path in siblings.items()
-                if (run := results.read(path)).finished and run.last}  # fmt: skip
+                if (run := results.read_result(path)).finished and run.last}  # fmt: skip
     rows = [(str(seed), f"{100 * line['top1']:.2f} %") for seed, line in finished.items()]
     if len(rows) < 2:
         return scores, [], ""
@@ -146,7 +147,7 @@ def _evaluation(line: dict[str, Any]) -> Evaluation:
 
 
 def _result_facts(
-    subject: Subject, dataset: Dataset, facts: dict[str, Any]
+    subject: TrainedModel, dataset: Dataset, facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
     assert subject.config is not None
     images = {split: str(len(examples)) for split, examples in dataset.splits.items()}
@@ -163,20 +164,20 @@ def _result_facts(
         ("Best step chosen on", {"val": "validation", "test": "test"}[facts["chosen_on"]]),
         ("Peak learning rate", f"{facts['peak_learning_rate']:.3g}, "
          f"head {facts['peak_learning_rate_head']:.3g}"),
-        ("Start", _start(subject)),
+        ("Start", _load_report(subject)),
     ]  # fmt: skip
 
 
-def _start(subject: Subject) -> str:
-    path = subject.path / rundir.START
+def _load_report(subject: TrainedModel) -> str:
+    path = subject.path / LOAD_REPORT_FILE
     if not path.is_file():
         return "random parameters"
-    facts = rundir.read_facts(path)
+    facts = read_json_object(path)
     return f"{written(str(facts.get('source')))} ({facts.get('dialect')})"
 
 
 def _mistakes(
-    subject: Subject, dataset: Dataset, outputs: Outputs, training: Features, name: str
+    subject: TrainedModel, dataset: Dataset, outputs: Outputs, training: Features, name: str
 ) -> list[Mistake]:
     """The worst mistakes, each with its CAMs and the nearest training images of both classes."""
     classifier = subject.classifier
@@ -232,8 +233,8 @@ def _views(path: pathlib.Path) -> str:
 
 
 def _embedding(outputs: Outputs) -> Embedding:
-    rows = embedding.choose(len(outputs.examples))
-    points = embedding.embed(outputs.features[rows]).astype(np.float64)
+    rows = tsne.choose(len(outputs.examples))
+    points = tsne.embed(outputs.features[rows]).astype(np.float64)
     points -= points.min(axis=0)
     points /= np.maximum(points.max(), 1e-9)
     names = outputs.names
@@ -270,18 +271,18 @@ def _worth(training: Features, outputs: Outputs, reference: Reference | None) ->
     return lines
 
 
-def _recipe(subject: Subject) -> list[Facts]:
+def _recipe(subject: TrainedModel) -> list[RunFacts]:
     groups: dict[str, list[tuple[str, str]]] = {}
-    for name, value in experiment.flatten(subject.config).items():
+    for name, value in flatten(subject.config).items():
         group, _, rest = name.rpartition(".")
         text = f"{value:g}" if isinstance(value, float) else str(value) or '""'
         if isinstance(value, tuple):
             text = ", ".join(f"{x:g}" for x in value) or "()"
         groups.setdefault(group or "experiment", []).append((rest, written(text)))
-    return [Facts(group, rows) for group, rows in groups.items()]
+    return [RunFacts(group, rows) for group, rows in groups.items()]
 
 
-def _environment(facts: dict[str, Any]) -> list[Facts]:
+def _environment(facts: dict[str, Any]) -> list[RunFacts]:
     tables = []
     for number, start in enumerate(facts.get("starts", ()), start=1):
         device, count = start["devices"]
@@ -294,20 +295,20 @@ def _environment(facts: dict[str, Any]) -> list[Facts]:
             ("python", start["python"]),
             *((name, str(version)) for name, version in start["versions"].items()),
         ]
-        tables.append(Facts(f"Start {number}", rows))
+        tables.append(RunFacts(f"Start {number}", rows))
     return tables
 
 
-def _data_check(subject: Subject, split_hash: str) -> dict[str, Any]:
+def _data_check(subject: TrainedModel, split_hash: str) -> dict[str, Any]:
     """What `--mode check_data` wrote; it is run where that was not done."""
     assert subject.config is not None
-    path = subject.path / data_check.JSON
-    found = rundir.read_facts(path) if subject.is_run and path.is_file() else {}
+    path = subject.path / command.JSON
+    found = read_json_object(path) if subject.is_run and path.is_file() else {}
     if found.get("split_hash") != split_hash:
         found = (
-            data_check.write(subject.config, subject.path)
+            command.write_audit(subject.config, subject.path)
             if subject.is_run
-            else data_check.examine(subject.config)
+            else command.audit(subject.config)
         )
     images = found.get("images") or {}
     rows = [("layout", str(found.get("layout")))]

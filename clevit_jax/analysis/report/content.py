@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from clevit_jax.analysis.report.mistakes import ClassScore, Confusion
-from clevit_jax.evaluate import Evaluation
+from clevit_jax.steps.eval_step import Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Embedding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """A table of names and values under a heading."""
 
     heading: str
@@ -120,7 +120,7 @@ class Content:
     views: str = ""
     embedding: Embedding | None = None
     worth: Sequence[str] = ()
-    recipe: Sequence[Facts] = ()
-    environment: Sequence[Facts] = ()
+    recipe: Sequence[RunFacts] = ()
+    environment: Sequence[RunFacts] = ()
     data_check: Sequence[tuple[str, str]] = ()
     findings: Sequence[tuple[str, str]] = ()

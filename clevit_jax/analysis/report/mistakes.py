@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clevit_jax.analysis.prediction import softmax
-from clevit_jax.evaluate import Evaluation
+from clevit_jax.inference.prediction import softmax
+from clevit_jax.steps.eval_step import Evaluation
 
 
 class Pair(NamedTuple):

@@ -5,20 +5,22 @@ import pathlib
 import jax
 from absl import logging
 
-from clevit_jax import processes, rundir, scoring, sharding
 from clevit_jax.analysis.report.collect import collect
 from clevit_jax.analysis.report.page import render
-from clevit_jax.analysis.subject import Subject
-from clevit_jax.classifier import Classifier
-from clevit_jax.experiment import ConfigError
-from clevit_jax.run import Run
-from clevit_jax.state import TrainState
-from clevit_jax.whole_files import replacing
+from clevit_jax.analysis.trained_model import TrainedModel
+from clevit_jax.distributed import processes, sharding
+from clevit_jax.errors import ConfigError
+from clevit_jax.evaluate import evaluate_workdir
+from clevit_jax.inference.classifier import Classifier
+from clevit_jax.runs.setup import Run
+from clevit_jax.runs.workdir import EVALUATION_FILE
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system.files import replacing
 
 FILE = "report.html"  # in the workdir
 
 
-def write_report(subject: Subject, output: pathlib.Path | None = None) -> pathlib.Path:
+def write_report(subject: TrainedModel, output: pathlib.Path | None = None) -> pathlib.Path:
     """Writes the report of a run, whole or not at all; an older one is replaced.
 
     A run whose checkpoint is not scored yet is scored first, as by `--mode eval`.
@@ -42,9 +44,9 @@ def write_report(subject: Subject, output: pathlib.Path | None = None) -> pathli
     path = output or subject.path / FILE
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise ConfigError(f"--output {path} must end in .html, in a folder that is there.")
-    if subject.is_run and not (subject.path / rundir.RESULT).is_file():
+    if subject.is_run and not (subject.path / EVALUATION_FILE).is_file():
         assert subject.config is not None
-        scoring.evaluate_workdir(subject.config, subject.path)
+        evaluate_workdir(subject.config, subject.path)
     text = render(collect(subject))
     try:
         with replacing(path) as new:
@@ -80,7 +82,7 @@ def write_after_training(run: Run, state: TrainState) -> None:
             f"{run.workdir.name} ({kind}step {step})",
             resize=run.config.eval.resize,
         )
-        path = write_report(Subject(run.workdir, classifier, run.config, True))
+        path = write_report(TrainedModel(run.workdir, classifier, run.config, True))
     except Exception as error:
         logging.error(
             "The report could not be written: %s Try again: --mode report --workdir %s.",

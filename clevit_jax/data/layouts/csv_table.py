@@ -233,7 +233,7 @@ class _Reader:
         self._files = _Files(root)
         self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
-    def rows(self, path: pathlib.Path, split: str) -> Iterator[table.Row]:
+    def rows(self, path: pathlib.Path, split: str) -> Iterator[table.TableRow]:
         """The rows of a table of which enough is right; the notes get what is wrong."""
         problems = self._notes.problems
         text = read_text(path, self._notes)
@@ -266,7 +266,7 @@ class _Reader:
 
     def _row(
         self, head: _Head, fields: list[str] | str, where: str, split: str
-    ) -> tuple[table.Row | None, list[str]]:
+    ) -> tuple[table.TableRow | None, list[str]]:
         """A row, None if it must be left out, and what is wrong with it."""
         if isinstance(fields, str):
             return None, [fields]
@@ -288,7 +288,7 @@ class _Reader:
         wrong += [problem for problem in (*bad_label, bad_file) if problem]
         if not label or row_split is None or not file or points_out(file):
             return None, wrong
-        return table.Row(where, row_split, label, class_name, self._root / file, file), wrong
+        return table.TableRow(where, row_split, label, class_name, self._root / file, file), wrong
 
     def _file(self, name: str, split: str) -> tuple[str, str | None]:
         """Blanks around a name may belong to it, or have been set for looks."""

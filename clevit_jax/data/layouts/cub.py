@@ -63,7 +63,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
     names = _class_names(root, {key: labels[key] for key in both}, files, notes)
     place, images = root / _LABELS, root / "images"
     rows = [
-        table.Row(
+        table.TableRow(
             f"{place}, line {parts[_LABELS][key].line}",
             splits[key],
             labels[key],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import parquet_schema, table
 from clevit_jax.data.layouts.listing import BLANKS, Found, Notes, Request, first_line
-from clevit_jax.data.layouts.parquet_images import Image, Images
+from clevit_jax.data.layouts.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.parquet_schema import Schema
 
 LOOKS_FOR = "*.parquet or data/*.parquet with images and labels"
@@ -33,7 +33,7 @@ class _Row(NamedTuple):
     split: str
     label: str
     class_name: str
-    image: Image
+    image: ParquetImage
     name: str
     path: str  # of the file that the image once was
 
@@ -131,7 +131,7 @@ def _open(path: pathlib.Path, notes: Notes) -> Iterator[Any]:
         yield source
 
 
-def _named(rows: Sequence[_Row]) -> list[table.Row]:
+def _named(rows: Sequence[_Row]) -> list[table.TableRow]:
     """Gives each image a name. Paths often lack the folders, and tell images apart no more."""
     paths = [row.path for row in rows if row.path]
     distinct = len(set(paths)) == len(paths)
@@ -140,7 +140,7 @@ def _named(rows: Sequence[_Row]) -> list[table.Row]:
         path = row.path if distinct else ""
         name = row.name or path or "/".join(filter(None, (row.image.place, row.path)))
         named.append(
-            table.Row(str(row.image), row.split, row.label, row.class_name, row.image, name)
+            table.TableRow(str(row.image), row.split, row.label, row.class_name, row.image, name)
         )
     return named
 
@@ -152,7 +152,7 @@ class _Reader:
         self._root = root
         self._request = request
         self._notes = notes
-        self._images = Images(root)
+        self._images = ParquetImages(root)
         self.split: set[pathlib.Path] = set()  # files with a column of splits
 
     def rows(self, path: pathlib.Path, split: str) -> Iterator[_Row]:
@@ -183,7 +183,7 @@ class _Reader:
         starts = list(itertools.accumulate([0, *sizes]))
         places = ((g, i) for g, size in enumerate(sizes) for i in range(size))
         for (group, i), values in zip(places, zip(*columns, strict=True), strict=True):
-            image = Image(self._images, number, group, starts[group], i)
+            image = ParquetImage(self._images, number, group, starts[group], i)
             row, wrong = _row(image, split, schema, _Values(*values))
             problems.extend(f"{image}: {problem}" for problem in wrong)
             if row is not None:
@@ -199,7 +199,7 @@ class _Reader:
 
 
 def _row(
-    image: Image, split: str, schema: Schema, values: _Values
+    image: ParquetImage, split: str, schema: Schema, values: _Values
 ) -> tuple[_Row | None, list[str]]:
     """A row, None if it must be left out, and what is wrong with it."""
     problems = []

@@ -21,7 +21,7 @@ class _Cursor(NamedTuple):
     size: int  # bytes of all its columns
 
 
-class Images:
+class ParquetImages:
     """The image columns of Parquet files; safe to use from several threads.
 
     The form keeps rows in groups and compresses many of them together, so that one cannot be read
@@ -117,12 +117,12 @@ class Images:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
-class Image:
+class ParquetImage:
     """An encoded image in a Parquet file. Light: a data set has as many as images."""
 
     __slots__ = ("_file", "_group", "_images", "_row", "_start")
 
-    def __init__(self, images: Images, file: int, group: int, start: int, row: int):
+    def __init__(self, images: ParquetImages, file: int, group: int, start: int, row: int):
         self._images = images
         self._file = file
         self._group = group

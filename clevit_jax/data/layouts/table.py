@@ -55,7 +55,7 @@ class Columns(NamedTuple):
     split: int | None
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table, checked as far as it can be without the others.
 
     Attributes:
@@ -152,7 +152,7 @@ def _pick(
     return fitting[0] if fitting else None
 
 
-def found(rows: Sequence[Row], where: str, notes: Notes) -> Found:
+def found(rows: Sequence[TableRow], where: str, notes: Notes) -> Found:
     """Numbers the labels of a table and parts its rows into splits.
 
     Classes are those of the training rows: in the order of their labels, which is that of numbers
@@ -187,7 +187,7 @@ def found(rows: Sequence[Row], where: str, notes: Notes) -> Found:
     return Found(tuple(names.get(label, label) for label in labels), splits)
 
 
-def _whole_labels(rows: Sequence[Row]) -> Sequence[Row]:
+def _whole_labels(rows: Sequence[TableRow]) -> Sequence[TableRow]:
     """Takes the `.0` off labels that are whole numbers, as some programs write all numbers."""
     whole = {label: _WHOLE.fullmatch(label) for label in {row.label for row in rows}}
     texts = {label: match[1] for label, match in whole.items() if match}
@@ -196,8 +196,8 @@ def _whole_labels(rows: Sequence[Row]) -> Sequence[Row]:
     return [row._replace(label=texts[row.label]) for row in rows]
 
 
-def _check_files(rows: Sequence[Row], notes: Notes) -> None:
-    first: dict[str, Row] = {}
+def _check_files(rows: Sequence[TableRow], notes: Notes) -> None:
+    first: dict[str, TableRow] = {}
     for row in rows:
         before = first.setdefault(row.name, row)
         if before.label != row.label:
@@ -207,14 +207,14 @@ def _check_files(rows: Sequence[Row], notes: Notes) -> None:
             )
 
 
-def _check_class_names(rows: Sequence[Row], notes: Notes) -> dict[str, str]:
+def _check_class_names(rows: Sequence[TableRow], notes: Notes) -> dict[str, str]:
     """Label -> class name, which must be one to one."""
-    first: dict[tuple[str, str], Row] = {}
+    first: dict[tuple[str, str], TableRow] = {}
     for row in rows:
         if row.class_name:
             first.setdefault((row.label, row.class_name), row)
-    by_label: dict[str, Row] = {}
-    by_name: dict[str, Row] = {}
+    by_label: dict[str, TableRow] = {}
+    by_name: dict[str, TableRow] = {}
     for row in first.values():
         before = by_label.setdefault(row.label, row)
         if before.class_name != row.class_name:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from clevit_jax.data.dataset import DataError, Example
+from clevit_jax.data.dataset import Example
 from clevit_jax.data.layouts.listing import Found, Notes, Request, first_line, sample
+from clevit_jax.errors import DataError
 
 LOOKS_FOR = "dataset_info.json and features.json of TFDS, or a folder <version>/ with them"
 NAME_FEATURE = "file_name"  # what `data.prepare` writes names to

@@ -1,0 +1,323 @@
+"""The mode `check_data`: reads every image of a data set once, and says what is odd or wrong.
+
+`data_check.json` holds, with the text that is printed in `data_check.txt`:
+
+    root, tfds   as the config names the data set
+    layout, recognised_by, split_hash, num_classes   as it was found; null where it was not
+    splits    split -> images, classes, images_a_class {min, median, max}, classes_without_image
+    images    read, unreadable, missing: numbers of files; of those read: width and height
+              {min, median, max}, smaller_than {setting -> pixels, images, share}, formats and
+              modes {name -> images}, turned_by_exif, animated
+    memory    splits {split -> side, bytes, images_kept}, bytes, cache_bytes, machine_bytes
+    errors, warnings   lists of {kind, sentence, number, items}; the items are names, or groups of
+              {file, split, class}
+
+What of a name is no text, or no UTF-8, is written as an escape.
+"""
+
+import os
+import pathlib
+import sys
+import textwrap
+from typing import Any
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from clevit_jax.config import check_numbers
+from clevit_jax.data.audit import findings, read
+from clevit_jax.data.audit.findings import Finding
+from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.open import decode_threads, scan_data
+from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.system.files import write_json
+
+JSON, TEXT = "data_check.json", "data_check.txt"
+_SHOWN, _MEMBERS = 20, 6
+_WIDTH = 100
+_INDENT = 13
+
+
+def check_data(config: ConfigDict, workdir: pathlib.Path) -> int:
+    """Checks a data set; prints what was found and writes it to `workdir`, and nothing else there.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        workdir: folder for `data_check.json` and `data_check.txt`.
+
+    Returns:
+        1 if there are errors, which are problems that stop a run, unreadable images, and the same
+        pixels with several labels; 0 if there are warnings at most.
+
+    Raises:
+        ConfigError: a setting that cannot be used, or a `workdir` that cannot be written.
+    """
+    report = write_audit(config, workdir)
+    where = f"{_verdict(report)}; see {workdir / TEXT} and {JSON} beside it."
+    encoding = sys.stdout.encoding or "utf-8"
+    text = render_audit(report) + "\n" + where
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    return 1 if report["errors"] else 0
+
+
+def write_audit(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Checks a data set and writes both files. Returns the report, raises as `check_data`."""
+    check_numbers(config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}."
+        ) from error
+    report = _printable(audit(config))
+    text = render_audit(report)
+    write_json(workdir / JSON, report)
+    temporary = (workdir / TEXT).with_suffix(".tmp")
+    temporary.write_text(text + "\n" + _verdict(report) + "\n", encoding="utf-8")
+    os.replace(temporary, workdir / TEXT)
+    return report
+
+
+def audit(config: ConfigDict) -> dict[str, Any]:
+    """Reads the data set and returns the report, in the form of `data_check.json`.
+
+    Raises:
+        ConfigError: no data is named, or a setting cannot be used.
+    """
+    named = {"root": config.data.root, "tfds": config.data.tfds}
+    try:
+        dataset, problems = scan_data(config)
+    except DataError as error:
+        nothing = dict.fromkeys(
+            ("layout", "recognised_by", "split_hash", "num_classes", "splits", "images", "memory")
+        )
+        found = [Finding("problem", problem)._asdict() for problem in error.problems]
+        return {**named, **nothing, "errors": found, "warnings": []}
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    with tqdm(unit=" images", desc="Reading images") as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        reading = read.read_images(dataset, threads=decode_threads(config), progress=advance)
+    sides = {"data.resize": config.data.resize, "image_size": config.image_size}
+    memory, too_little = _memory(config, dataset)
+    return {
+        **named,
+        "layout": dataset.layout,
+        "recognised_by": dataset.recognised_by,
+        "split_hash": dataset.split_hash(),
+        "num_classes": dataset.num_classes,
+        "splits": read.describe_splits(dataset),
+        "images": {
+            "read": len(reading.files),
+            "unreadable": len(reading.unreadable),
+            "missing": len(reading.missing),
+            **read.describe_images(reading.files, sides=sides),
+        },
+        "memory": memory,
+        "errors": [f._asdict() for f in findings.errors(dataset, problems, reading)],
+        "warnings": [f._asdict() for f in (*findings.warnings(dataset, reading), *too_little)],
+    }
+
+
+def _machine_bytes() -> int | None:
+    """Memory of this machine, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _memory(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:
+    """What decoded images take in training, as `experiment.decoded_images` shares the cache."""
+    budget, machine = config.data.cache_bytes, _machine_bytes()
+    free, splits = budget, {}
+    for split, examples in dataset.splits.items():
+        side = config.data.resize if split == "train" else config.image_size
+        size, kept = 3 * side**2, min(len(examples), free // (3 * side**2))
+        splits[split] = {"side": side, "bytes": size * len(examples), "images_kept": kept}
+        free = max(0, free - size * len(examples))
+    total = sum(part["bytes"] for part in splits.values())
+    memory = {"splits": splits, "bytes": total, "cache_bytes": budget, "machine_bytes": machine}
+    found = []
+    if total > budget:
+        again = ", ".join(
+            f"{len(examples) - splits[split]['images_kept']:,} of {len(examples):,} in {split}"
+            for split, examples in dataset.splits.items()
+            if splits[split]["images_kept"] < len(examples)
+        )
+        mend = f"set data.cache_bytes={total}"
+        if machine is not None and total > machine:
+            mend = f"all would take {_size(total)}, more than this machine has"
+        found.append(
+            Finding(
+                "cache_too_small",
+                f"data.cache_bytes, {_size(budget)}, does not hold all decoded images, so some are "
+                f"decoded in every epoch ({again}); {mend}.",
+            )
+        )
+    if machine is not None and min(total, budget) > machine:
+        found.append(
+            Finding(
+                "memory_too_small",
+                f"Decoded images may take {_size(min(total, budget))}, but this machine has "
+                f"{_size(machine)}; lower data.cache_bytes.",
+            )
+        )
+    return memory, found
+
+
+def _printable(value: Any) -> Any:
+    """The same, with characters that cannot be printed, or are no UTF-8, as escapes."""
+    if isinstance(value, dict):
+        return {_printable(name): _printable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(inner) for inner in value]
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in value
+    )
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if count >= scale:
+            return f"{count / scale:,.1f} {unit}"
+    return f"{count:,} bytes"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    counts = ((len(report[level]), level) for level in ("errors", "warnings"))
+    return ", ".join(f"{n:,} {level.removesuffix('s') if n == 1 else level}" for n, level in counts)
+
+
+def render_audit(report: dict[str, Any]) -> str:
+    """The report as a text of 100 columns, but for longer names; lists are cut after 20 items."""
+    lines = _field("Data set", ", ".join(filter(None, (report["tfds"], report["root"]))))
+    if report["layout"] is not None:
+        lines += _field("Layout", f"{report['layout']}, told by {report['recognised_by']}")
+        lines += _field("Split hash", report["split_hash"])
+        lines += ["", *_splits(report["splits"]), "", *_images(report["images"])]
+        lines += ["", *_cache(report["memory"])]
+    for level in ("errors", "warnings"):
+        if report[level]:
+            lines += ["", f"{level.upper()} ({len(report[level]):,})"]
+            lines += _sentences(level, report[level])
+    return "\n".join([*lines, ""])
+
+
+def _field(name: str, text: str) -> list[str]:
+    return _wrapped(name.ljust(_INDENT), text)
+
+
+def _wrapped(first: str, text: str) -> list[str]:
+    kept = textwrap.wrap(
+        text.replace(" %", "\xa0%"),  # a number and its unit stay on one line
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * max(len(first), 6),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\xa0", " ") for line in kept]
+
+
+def _splits(splits: dict[str, Any]) -> list[str]:
+    head = f"{'Split':12}{'images':>9}{'classes':>10}{'empty classes':>16}"
+    lines = [head + f"{'images a class: min':>22}{'median':>9}{'max':>9}"]
+    for split, facts in splits.items():
+        each = facts["images_a_class"]
+        lines.append(
+            f"{split:12}{facts['images']:>9,}{facts['classes']:>10,}"
+            f"{len(facts['classes_without_image']):>16,}"
+            f"{_number(each['min']):>22}{_number(each['median']):>9}{_number(each['max']):>9}"
+        )
+    return lines
+
+
+def _images(images: dict[str, Any]) -> list[str]:
+    lines = _field(
+        "Files",
+        f"{images['read']:,} read, {images['unreadable']:,} unreadable, "
+        f"{images['missing']:,} missing",
+    )
+    for side in ("width", "height"):
+        spread = images[side]
+        text = ", ".join(f"{name} {_number(spread[name])}" for name in ("min", "median", "max"))
+        lines += _field(side.capitalize(), f"{text} pixels")
+    smaller = ", ".join(
+        f"{part['images']:,} ({100 * part['share']:.0f} %) than {name} = {part['pixels']:,}"
+        for name, part in images["smaller_than"].items()
+    )
+    lines += _field("Smaller", f"{smaller}; these are enlarged")
+    for key, name in (("formats", "Formats"), ("modes", "Modes")):
+        lines += _field(name, ", ".join(f"{k} {n:,}" for k, n in images[key].items()) or "none")
+    return lines + _field(
+        "Special",
+        f"{images['turned_by_exif']:,} turned upright as EXIF says, "
+        f"{images['animated']:,} of several frames, of which the first counts",
+    )
+
+
+def _cache(memory: dict[str, Any]) -> list[str]:
+    parts = ", ".join(
+        f"{split} {_size(part['bytes'])} ({part['side']} pixels a side)"
+        for split, part in memory["splits"].items()
+    )
+    machine = memory["machine_bytes"]
+    has = "" if machine is None else f"; this machine has {_size(machine)}"
+    return _field(
+        "Memory",
+        f"decoded images take {_size(memory['bytes'])}: {parts}; data.cache_bytes is "
+        f"{_size(memory['cache_bytes'])}{has}",
+    )
+
+
+def _sentences(level: str, found: list[dict[str, Any]]) -> list[str]:
+    """Numbered sentences, 20 of a kind at most, and below them the lists of some."""
+    lines, lists, shown = list[str](), list[str](), dict[str, int]()
+    for number, finding in enumerate(found, start=1):
+        kind = finding["kind"]
+        shown[kind] = shown.get(kind, 0) + 1
+        if shown[kind] > _SHOWN and kind != "layout":
+            continue
+        lines += _wrapped(f"{number:>4}. ", finding["sentence"])
+        if _has_list(finding):
+            lists += ["", *_list(level, number, finding)]
+    for kind, count in shown.items():
+        if count > _SHOWN and kind != "layout":
+            lines.append(f"      ... and {count - _SHOWN:,} more of {kind} in {JSON}")
+    return lines + lists
+
+
+def _has_list(finding: dict[str, Any]) -> bool:
+    """Whether there is more to list than the sentence says; of stems, an example is enough."""
+    items, kind = finding["items"], finding["kind"]
+    if kind.startswith("shared_stems") or kind in ("unreadable", "several_labels"):
+        return False
+    return len(items) > (5 if items and isinstance(items[0], str) else 0)
+
+
+def _list(level: str, number: int, finding: dict[str, Any]) -> list[str]:
+    items = finding["items"]
+    cut = f", the first {_SHOWN} of {len(items):,}" if len(items) > _SHOWN else ""
+    lines = [f"  {level.removesuffix('s').capitalize()} {number}{cut}:"]
+    sign = " ~ " if finding["kind"].startswith("alike") else " = "
+    for item in items[:_SHOWN]:
+        if isinstance(item, str):
+            lines += _wrapped("      ", item)
+            continue
+        members = [f"{m['file']} ({m['class']}, {m['split']})" for m in item[:_MEMBERS]]
+        if len(item) > _MEMBERS:
+            members.append(f"{len(item) - _MEMBERS:,} more")
+        lines += _wrapped("      ", sign.join(members))
+    return lines

@@ -1,0 +1,243 @@
+"""Reads every image of a data set once, and keeps what tells of its quality but no pixels."""
+
+import concurrent.futures
+import io
+import pathlib
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from clevit_jax.data import decode
+from clevit_jax.data.audit import duplicates
+from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.data.layouts.listing import is_image, points_out
+from clevit_jax.errors import DecodeError
+
+# Format, as Pillow calls it -> endings of files that hold it.
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "PPM": (".ppm", ".pgm"),
+    "JPEG2000": (".jp2",),
+}
+
+
+class ImageFacts(NamedTuple):
+    """What is kept of an image.
+
+    Attributes:
+      width: in pixels, upright.
+      height: in pixels, upright.
+      format: as Pillow calls it; a JPEG of several pictures (MPO) is JPEG.
+      mode: as Pillow calls it, in the file.
+      turned: whether EXIF says that it is not stored upright.
+      animated: whether it has several frames or pages.
+      pixels: `likeness.pixel_digest`.
+      look: `likeness.perceptual_hash`.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    turned: bool
+    animated: bool
+    pixels: bytes
+    look: np.ndarray
+
+
+class Entry(NamedTuple):
+    """An example, the split that it is in, and what was read of it.
+
+    Attributes:
+      split: train, val or test.
+      example: the example.
+      facts: None where it could not be read.
+    """
+
+    split: str
+    example: Example
+    facts: ImageFacts | None
+
+
+class Reading(NamedTuple):
+    """All examples as they were read.
+
+    Attributes:
+      entries: split by split, in their order.
+      unreadable: file name, and why it could not be read in one sentence.
+      missing: names of files that are not there, or that may not be read.
+      files: what was read of each file, once each.
+    """
+
+    entries: list[Entry]
+    unreadable: list[tuple[str, str]]
+    missing: list[str]
+    files: list[ImageFacts]
+
+
+def read_image_facts(example: Example) -> ImageFacts:
+    """Reads and decodes one image.
+
+    Raises:
+      DecodeError: see `decode.read_rgb`.
+      FileNotFoundError: there is no such file.
+    """
+    data, name = example.data, example.name
+    if not isinstance(data, bytes):
+        name = str(data)
+        try:
+            data = data.read_bytes() if isinstance(data, pathlib.Path) else data.read()
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # whatever a reader of larger files raises
+            text = getattr(error, "strerror", None) or str(error).removesuffix(".")
+            raise DecodeError(f"{name} cannot be read: {text}.") from error
+    rgb = decode.read_rgb(data, name)
+    with Image.open(io.BytesIO(data), formats=tuple(ENDINGS)) as image:  # no more than its header
+        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        mode, turned, animated = image.mode, _is_turned(image), _is_animated(image)
+    return ImageFacts(
+        width=rgb.width,
+        height=rgb.height,
+        format=kind,
+        mode=mode,
+        turned=turned,
+        animated=animated,
+        pixels=duplicates.pixel_digest(rgb),
+        look=duplicates.perceptual_hash(rgb),
+    )
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # whatever a damaged EXIF block raises; it is ignored in training, too
+        return False
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    except Exception:  # whatever damage behind the first frame raises; the first is what is used
+        return False
+
+
+def _place(split: str, example: Example) -> tuple[str, ...]:
+    """What is the same for examples that lie in the same place."""
+    if isinstance(example.data, bytes):
+        return (split, str(example.id))
+    return (str(example.data),)
+
+
+def read_images(
+    dataset: Dataset,
+    *,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Reading:
+    """Reads every file of a data set once, also one that is listed several times.
+
+    A file that points out of the folder of the data set, which `sources.scan` calls a problem, is
+    not opened.
+
+    Args:
+      dataset: as `sources.scan` gives it, also with problems.
+      threads: images to read at a time; so many decoded images are in memory at most.
+      progress: called with (files done, files in all).
+    """
+    examples = [(split, e) for split, inside in dataset.splits.items() for e in inside]
+    places = {_place(split, example): example for split, example in examples}
+    results: list[ImageFacts | str | None] = []
+    with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="check-images") as pool:
+        for result in pool.map(_facts_or_why_not, places.values()):
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(places))
+    found = dict(zip(places, results, strict=True))
+    reading = Reading([], [], [], [result for result in results if isinstance(result, ImageFacts)])
+    for place, example in places.items():
+        result = found[place]
+        if isinstance(result, str):
+            reading.unreadable.append((example.name, result))
+        elif result is None:
+            reading.missing.append(example.name)
+    for split, example in examples:
+        result = found[_place(split, example)]
+        entry = Entry(split, example, result if isinstance(result, ImageFacts) else None)
+        reading.entries.append(entry)
+    return reading
+
+
+def _facts_or_why_not(example: Example) -> ImageFacts | str | None:
+    if isinstance(example.data, pathlib.Path) and points_out(example.name):
+        return None
+    try:
+        return read_image_facts(example)
+    except FileNotFoundError:
+        return None
+    except DecodeError as error:
+        return str(error)
+
+
+def has_wrong_ending(name: str, image_format: str) -> bool:
+    """Whether a file's ending, if it is that of an image, is of another format."""
+    return is_image(name) and not name.lower().endswith(ENDINGS[image_format])
+
+
+def spread(numbers: Iterable[int]) -> dict[str, float]:
+    """min, median and max; all 0 where there are no numbers."""
+    found = list(numbers) or [0]
+    return {"min": min(found), "median": statistics.median(found), "max": max(found)}
+
+
+def describe_splits(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Images, classes and images a class of each split, JSON-able; class names where some lack."""
+    described = {}
+    for split, examples in dataset.splits.items():
+        counts = Counter(example.label for example in examples)
+        without = [name for label, name in enumerate(dataset.class_names) if not counts.get(label)]
+        described[split] = {
+            "images": len(examples),
+            "classes": len(counts),
+            "images_a_class": spread(counts.values()),
+            "classes_without_image": without,
+        }
+    return described
+
+
+def describe_images(files: Sequence[ImageFacts], *, sides: dict[str, int]) -> dict[str, Any]:
+    """Sizes, formats and modes, JSON-able.
+
+    Args:
+      files: what was read.
+      sides: name -> pixels; counted are the images that have a shorter side.
+    """
+
+    def counted(values: Iterable[str]) -> dict[str, int]:
+        return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+    smaller = {
+        name: sum(min(facts.width, facts.height) < side for facts in files)
+        for name, side in sides.items()
+    }
+    return {
+        "width": spread(facts.width for facts in files),
+        "height": spread(facts.height for facts in files),
+        "smaller_than": {
+            name: {"pixels": sides[name], "images": count, "share": count / max(1, len(files))}
+            for name, count in smaller.items()
+        },
+        "formats": counted(facts.format for facts in files),
+        "modes": counted(facts.mode for facts in files),
+        "turned_by_exif": sum(facts.turned for facts in files),
+        "animated": sum(facts.animated for facts in files),
+    }

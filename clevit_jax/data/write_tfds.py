@@ -1,0 +1,225 @@
+"""Writes a data set in the `array_record` form of TFDS, without TensorFlow."""
+
+import concurrent.futures
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from clevit_jax.data import decode, sources
+from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.data.layouts import tfds_records
+from clevit_jax.errors import DataError, DecodeError
+
+_VERSION = "1.0.0"
+_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_SHARD_BYTES = 256 << 20  # what a shard holds at most where their number is not given
+
+
+def default_name(root: str | os.PathLike[str]) -> str:
+    """A name that TFDS accepts, made of the name of the folder."""
+    folder = pathlib.Path(root).resolve().name.lower()
+    name = re.sub(r"\W+", "_", folder, flags=re.ASCII).strip("_")
+    return name if re.match("[a-z]", name) else f"data_{name}".rstrip("_")
+
+
+def check_tfds_target(out_dir: pathlib.Path, name: str) -> None:
+    """Raises DataError if TFDS would not take the name, or `out_dir/name` is there."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise DataError(
+            [f"{name!r} is no name for TFDS; begin with a letter, and go on with a-z0-9_."]
+        )
+    if os.path.lexists(out_dir / name):
+        raise DataError([f"{out_dir / name} is already there; remove it or choose another name."])
+
+
+def write_tfds(
+    dataset: Dataset,
+    out_dir: pathlib.Path,
+    *,
+    name: str,
+    shards: int | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> pathlib.Path:
+    """Writes `out_dir/name/1.0.0`, which the layout 'tfds' reads as the same data set.
+
+    The encoded images are kept as they are, so pixels are the same; so are order, labels, names,
+    class names and splits. All images are decoded first, and if one is unreadable, nothing is
+    written. The result is read back before it gets its name, so that no part of one has it,
+    whatever happens; a process that is killed leaves a hidden folder in `out_dir`. The memory it
+    takes does not depend on the number of images, but for their names.
+
+    Args:
+      dataset: what to write.
+      out_dir: folder of TFDS data sets; it may not exist.
+      name: of the data set, as TFDS takes it.
+      shards: files of each split, at most one an image; None makes them of 256 MB at most.
+      threads: images to check at a time.
+      progress: called with (images checked or written, twice the images).
+
+    Returns:
+      The folder that was written.
+
+    Raises:
+      DataError: the target is there, or a name or an image cannot be kept; all that are.
+      OSError: the disk is full, for example.
+    """
+    check_tfds_target(out_dir, name)
+    everything = list(itertools.chain.from_iterable(dataset.splits.values()))
+    count = itertools.count(1)
+
+    def advance() -> None:
+        if progress is not None:
+            progress(next(count), 2 * len(everything))
+
+    problems = list(_class_name_problems(dataset.class_names))
+    sizes: dict[int, int] = {}
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for example, result in zip(everything, pool.map(_check, everything), strict=True):
+            if isinstance(result, str):
+                problems.append(result)
+            else:
+                sizes[id(example)] = result
+            advance()
+    if problems:
+        raise DataError(problems)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", suffix="-part", dir=out_dir))
+    try:
+        folder = unfinished / name / _VERSION
+        folder.mkdir(parents=True)
+        lengths = {
+            split: _lengths([sizes[id(example)] for example in examples], shards)
+            for split, examples in dataset.splits.items()
+        }
+        _write(dataset, folder, name, lengths, advance)
+        _compare(dataset, folder)
+        check_tfds_target(out_dir, name)  # another process may have written it by now
+        os.rename(unfinished / name, out_dir / name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out_dir / name / _VERSION
+
+
+def _class_name_problems(names: Sequence[str]) -> Iterator[str]:
+    """TFDS keeps class names in a text file, one a line, and strips the lines."""
+    for name in names:
+        if name != name.strip() or len(name.splitlines()) != 1:
+            yield f"The class name {name!r} is blank at an end or in several lines; rename it."
+        elif _unencodable(name):
+            yield f"The class name {name!r} is not valid UTF-8; rename it."
+
+
+def _unencodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _encoded(example: Example) -> bytes:
+    data = example.data
+    if isinstance(data, bytes):
+        return data
+    return data.read_bytes() if isinstance(data, pathlib.Path) else data.read()
+
+
+def _check(example: Example) -> int | str:
+    """The bytes of an encoded image, or a sentence on why it cannot be read."""
+    place = example.name if isinstance(example.data, bytes) else str(example.data)
+    try:
+        encoded = _encoded(example)
+        decode.read_rgb(encoded, place)
+    except OSError as error:
+        return f"{place} cannot be read: {error.strerror or error}."
+    except DecodeError as error:
+        return str(error)
+    return len(encoded)
+
+
+def _lengths(sizes: Sequence[int], shards: int | None) -> list[int]:
+    """Examples of each shard, which differ by one at most."""
+    number = -(-sum(sizes) // _SHARD_BYTES) if shards is None else shards
+    number = max(1, min(number, len(sizes)))
+    ends = [len(sizes) * i // number for i in range(number + 1)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def _write(
+    dataset: Dataset,
+    folder: pathlib.Path,
+    name: str,
+    lengths: dict[str, list[int]],
+    advance: Callable[[], None],
+) -> None:
+    """Writes shards and metadata into `folder`, one image in memory at a time."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import file_adapters, naming
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=list(dataset.class_names)),
+            tfds_records.NAME_FEATURE: tfds.features.Text(),
+        }
+    )
+
+    def records(examples: Iterator[Example]) -> Iterator[tuple[int, bytes]]:
+        for example in examples:
+            row = {
+                "image": _encoded(example),
+                "label": example.label,
+                # As bytes, because names need not be valid UTF-8.
+                tfds_records.NAME_FEATURE: example.name.encode("utf-8", "surrogateescape"),
+            }
+            yield example.id, features.serialize_example(row)
+            advance()
+
+    template = naming.ShardedFileTemplate(
+        data_dir=folder, dataset_name=name, filetype_suffix="array_record"
+    )
+    infos = []
+    for split, examples in dataset.splits.items():
+        own = template.replace(split=_SPLITS[split])
+        shards = lengths[split]
+        rest = iter(examples)
+        size = 0
+        for shard, length in enumerate(shards):
+            path = own.sharded_filepath(shard_index=shard, num_shards=len(shards))
+            some = records(itertools.islice(rest, length))
+            try:
+                file_adapters.ArrayRecordFileAdapter.write_examples(path, some)
+            except RuntimeError as error:  # array_record's, for whatever the disk says
+                text = str(error).split(";")[0]
+                raise OSError(f"{path.name} cannot be written: {text}.") from error
+            size += os.path.getsize(path)
+        infos.append(
+            tfds.core.SplitInfo(
+                name=_SPLITS[split], shard_lengths=shards, num_bytes=size, filename_template=own
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=infos,
+        version=_VERSION,
+        filename_template=template,
+        check_data=False,  # would import TensorFlow
+        supervised_keys=("image", "label"),
+        disable_shuffling=True,
+        description=f"From the layout {dataset.layout}: {dataset.recognised_by}.",
+    )
+
+
+def _compare(dataset: Dataset, folder: pathlib.Path) -> None:
+    """Raises DataError unless what was written reads as the same data set."""
+    written = sources.load(folder, layout="tfds")
+    if (written.split_hash(), written.class_names) != (dataset.split_hash(), dataset.class_names):
+        raise DataError(
+            [f"{folder} does not read as what was written; the disk may be full or damaged."]
+        )

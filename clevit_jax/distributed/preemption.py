@@ -1,0 +1,52 @@
+"""SIGTERM and Ctrl-C: an end that all processes take at the same place."""
+
+import os
+import signal
+from types import TracebackType
+from typing import Any
+
+from jax.experimental import multihost_utils
+
+from clevit_jax.distributed import processes
+
+
+class Stop:
+    """While entered, SIGTERM and Ctrl-C ask for an end instead of making one.
+
+    One process looks at its own signals; a second signal ends it at once. Among several, JAX's
+    preemption service takes SIGTERM (and what else it hears of a machine that is to be taken
+    away) and picks a place that no process has passed yet; Ctrl-C counts as SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self._received = self._agreed = False
+        self._places = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        numbers = [signal.SIGINT] if processes.count() > 1 else [signal.SIGINT, signal.SIGTERM]
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: Any) -> None:
+        if self._received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._received = True
+        if processes.count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def asked(self) -> bool:
+        """Whether to end here. Several processes must ask at the same places, in the same order."""
+        if processes.count() == 1:
+            return self._received
+        self._places += 1
+        self._agreed |= multihost_utils.reached_preemption_sync_point(self._places)
+        return self._agreed

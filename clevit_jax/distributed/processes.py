@@ -1,0 +1,196 @@
+"""Several processes as one run: what they tell each other, and how they end together.
+
+They talk through the key-value store of JAX's coordination service, which process 0 holds; arrays
+go through JAX's collectives alone. In a run of one process everything here is a matter of course.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from clevit_jax.distributed import cluster
+from clevit_jax.errors import ClevitError, ProcessError
+
+LOST = 76  # exit code when another process was lost: run all again to go on (sysexits' EX_PROTOCOL)
+_FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a lost process ends the wait long before
+_FAILURE, _ACK_KEY = "clevit_jax/failure", "clevit_jax/heard"
+_POLL_SECONDS = 0.5  # seconds between two looks for a failure
+_ACK_TIMEOUT = 10.0  # seconds that a failed process waits until all others have heard of it
+
+_uses: dict[str, int] = {}  # how often each name was used: a key is written once
+
+
+def count() -> int:
+    """How many processes this run has."""
+    return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
+
+
+def index() -> int:
+    """Which process this is, from 0."""
+    return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
+
+
+def _client() -> Any:
+    return distributed.global_state.client
+
+
+def _key(name: str) -> str:
+    _uses[name] = _uses.get(name, -1) + 1
+    return f"clevit_jax/{name}/{_uses[name]}"
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here. All must call it in the same order."""
+    if count() > 1:
+        _client().wait_at_barrier(_key(name), _FOREVER)
+
+
+def gather(name: str, value: Any) -> list[Any]:
+    """The JSON-able values of all processes, by process, on each of them."""
+    if count() == 1:
+        return [value]
+    key = _key(name)
+    _client().key_value_set(f"{key}/{index()}", json.dumps(value))
+    _client().wait_at_barrier(f"{key}/all", _FOREVER)
+    found = {int(k.rpartition("/")[2]): v for k, v in _client().key_value_dir_get(f"{key}/")}
+    return [json.loads(found[process]) for process in range(count())]
+
+
+def broadcast(name: str, value: Any) -> Any:
+    """The JSON-able value of process 0, on all; that of the others is not looked at."""
+    if count() == 1:
+        return value
+    key = _key(name)
+    if index() == 0:
+        _client().key_value_set(key, json.dumps(value))
+        return value
+    return json.loads(_client().blocking_key_value_get(key, _FOREVER))
+
+
+def check_alone(what: str, processes: int | None) -> None:
+    """Raises ProcessError when this is one of several processes; `processes=1` says it is not."""
+    group = cluster.find_group(None, processes, None) if processes != 1 else None
+    if group is not None:
+        raise ProcessError(
+            f"{what} runs in one process, and this is one of {group.processes} "
+            f"({group.found_by}); run it on one host alone, with --processes 1."
+        )
+
+
+def compile_together(function: Any, *arguments: Any) -> None:
+    """Compiles a jitted function on all processes before any of them calls it.
+
+    The first collective of a program waits for the others for seconds only (gloo: 30), and a
+    slower host, or one whose compilation cache is empty, may compile minutes longer.
+    """
+    if count() > 1:
+        function.lower(*arguments).compile()
+        barrier("compiled")
+
+
+@contextlib.contextmanager
+def joined(
+    *,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    wait: int,
+) -> Iterator[None]:
+    """Joins the other processes, where there are some; all leave together.
+
+    An error inside reaches all processes, whatever they wait for: each says it, and ends with the
+    same exit code. Process 0 alone prints to standard output.
+
+    Args:
+        coordinator, processes, process: see `joining.find_group`.
+        wait: seconds for all to come.
+
+    Raises:
+        ProcessError: they do not come together.
+    """
+    group = cluster.find_group(coordinator, processes, process)
+    if group is None:
+        yield
+        return
+    cluster.connect(group, wait=wait)
+    left = threading.Event()
+    listener = threading.Thread(target=_listen, args=(left,), daemon=True)
+    listener.start()
+    with contextlib.ExitStack() as stack:
+        if group.process:
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        try:
+            yield
+            barrier("end")
+        except BaseException as error:
+            _fail(error)
+        left.set()
+        listener.join()
+        jax.distributed.shutdown()
+
+
+def _listen(left: threading.Event) -> None:
+    """Ends this process when another one says that it failed."""
+    while not left.wait(_POLL_SECONDS):
+        with contextlib.suppress(Exception):  # not there, or the service is ending
+            failure = json.loads(_client().key_value_try_get(_FAILURE))
+            if failure["process"] != index():
+                _say(failure["says"])
+                _end(failure["code"])
+            return
+
+
+def _fail(error: BaseException) -> None:
+    """Tells the others why this process ends, and ends it."""
+    me = f"process {index()} of {count()} ({socket.gethostname()})"
+    code, says = 2, f"{me}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        code, says = 130, f"{me} was stopped by Ctrl-C; run the same command to go on."
+    elif isinstance(error, jax.errors.JaxRuntimeError):
+        if "oordination" not in str(error):  # when that is lost, JAX ends this process in a moment
+            time.sleep(4 * _POLL_SECONDS)  # the word of one that failed by itself comes first
+        code, says = (
+            LOST,
+            (
+                f"{me} cannot go on: {str(error).strip().splitlines()[0]}. If another process was "
+                "killed, start all of them again: the run goes on from its newest checkpoint."
+            ),
+        )
+    elif not isinstance(error, ClevitError | OSError):
+        code, says = 1, f"{me} failed: {type(error).__name__}: {error}"
+        traceback.print_exception(error)
+    _say(says)
+    failure = {"process": index(), "says": says, "code": code}
+    with contextlib.suppress(Exception):  # another was first, or the service has ended
+        _client().key_value_set(_FAILURE, json.dumps(failure))
+    _end(code)
+
+
+def _say(failure: str) -> None:
+    print(f"\nerror: {failure}", file=sys.stderr, flush=True)
+
+
+def _end(code: int) -> None:
+    """Ends at once: the main thread may wait inside a collective for ever.
+
+    Process 0 holds what the others have to hear, so it ends last.
+    """
+    with contextlib.suppress(Exception):
+        _client().key_value_set(f"{_ACK_KEY}/{index()}", "")
+        until = time.monotonic() + _ACK_TIMEOUT
+        while index() == 0 and time.monotonic() < until:
+            if len(_client().key_value_dir_get(f"{_ACK_KEY}/")) == count():
+                break
+            time.sleep(_POLL_SECONDS / 5)
+    os._exit(code)

@@ -1,0 +1,318 @@
+"""A trained Swin as a user holds it: images in; predictions, features and maps out."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from clevit_jax.data import decode
+from clevit_jax.distributed import sharding
+from clevit_jax.inference import cam, explanation, prediction
+from clevit_jax.inference.explanation import Explanation
+from clevit_jax.inference.forward import make_forward
+from clevit_jax.inference.prediction import Prediction
+from clevit_jax.model.config import DTYPES, SwinConfig
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.views.transforms import normalize_images
+from clevit_jax.weights.convert import named_leaves
+from clevit_jax.weights.fit import fit_weights
+
+BATCH_SIZE = 32  # images at a time, of longer lists
+CROP_SHARE = 0.875  # side of the centre crop over the resized shorter side (code: 448 of 512)
+AnImage = str | pathlib.Path | Image.Image | np.ndarray
+
+
+class Classifier:
+    """A Swin and its parameters, on all devices of this process; compiled at the first use.
+
+    Attributes:
+        model: the architecture; `model.image_size` is the side of the images it takes.
+        class_names: of the columns of the logits; their numbers where no names are known.
+        source: the file or the run that the parameters come from.
+        resize: pixels that the shorter side of an image is brought to before the centre crop.
+        map_name: the map that `explain` draws if none is named; see `analysis.cam`.
+    """
+
+    def __init__(
+        self,
+        model: SwinConfig,
+        params: Any,
+        class_names: Sequence[str],
+        source: str,
+        *,
+        resize: int | None = None,
+        map_name: str | None = None,
+    ) -> None:
+        self.model, self.source = model, source
+        self.class_names = tuple(class_names) or tuple(map(str, range(model.num_classes)))
+        self.resize = resize or max(model.image_size, round(model.image_size / CROP_SHARE))
+        self.map_name = map_name or cam.default(model)
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        self._params = jax.device_put(params, sharding.replicated(self._mesh))
+        graphdef = abstract_swin(model)[0]
+        self._apply = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
+        rows = sharding.batch_sharding(self._mesh)
+        self._outputs = jax.jit(make_forward(model), out_shardings=rows)
+        # One function for each set of maps that is asked for.
+        self._maps = functools.lru_cache(maxsize=8)(self._make_maps)
+
+    def __call__(self, images: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """Classifies images that are prepared already; compiled once for each batch size.
+
+        Args:
+            images: float32 [B, S, S, 3], S = `model.image_size`, RGB in [0, 1] less the ImageNet
+                mean (0.485, 0.456, 0.406), over its deviation (0.229, 0.224, 0.225).
+
+        Returns:
+            logits float32 [B, K] and features float32 [B, C], the mean over the last tokens.
+
+        Raises:
+            ValueError: images of another shape or dtype.
+        """
+        size = self.model.image_size
+        images = images if isinstance(images, jax.Array) else np.asarray(images)
+        right = images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
+        if images.dtype != np.float32 or not right:
+            raise ValueError(
+                f"{self.source} takes normalised images, float32 [B, {size}, {size}, 3], not "
+                f"{images.dtype} {list(images.shape)}; clevit_jax.load(..., image_size=S) takes "
+                "another size."
+            )
+        return self._apply(self._params, jnp.asarray(images))
+
+    def predict(
+        self, images: AnImage | Sequence[AnImage], *, top: int = 5, flip: bool = False
+    ) -> list[Prediction]:
+        """The most probable classes of each image.
+
+        >>> model = clevit_jax.load("model")
+        >>> for prediction in model.predict(["leaf.png", "other.png"], top=2):
+        ...     print(prediction)
+        cultivar-04 79.1 %, cultivar-08 10.1 %
+        cultivar-09 74.5 %, cultivar-06 8.9 %
+
+        Args:
+            images: one or several; each the path of a file, a Pillow image, or RGB pixels, uint8
+                [H, W, 3], of any size. They are resized and cropped as in evaluations.
+            top: classes an image, at most.
+            flip: whether the probabilities are the mean over the image and its mirror image.
+
+        Raises:
+            DecodeError: a file that cannot be decoded.
+            ValueError: pixels of another form, or `top` below 1.
+        """
+        if top < 1:
+            raise ValueError(f"top is {top}; it must be at least 1.")
+        probabilities = [self.probabilities(part, flip=flip) for part in self._chunks(images)]
+        return [prediction.rank(row, self.class_names, top) for part in probabilities
+                for row in part]  # fmt: skip
+
+    def features(self, images: AnImage | Sequence[AnImage]) -> np.ndarray:
+        """Features float32 [B, C], the mean over the last tokens, of images as `predict` takes.
+
+        >>> clevit_jax.load("model").features("leaf.png").shape
+        (1, 128)
+        """
+        return np.concatenate([self.start(part)()[1] for part in self._chunks(images)])
+
+    def explain(
+        self, image: AnImage, class_: str | int | None = None, *, name: str | None = None
+    ) -> Explanation:
+        """Where the model looks in an image for a class.
+
+        >>> model = clevit_jax.load("model")
+        >>> model.explain("leaf.png")
+        Explanation('cultivar-04', 79.1 %, hires_cam:layers.2.blocks.1.norm1)
+        >>> model.explain("leaf.png", class_="cultivar-08", name="rollout").overlay().size
+        (64, 64)
+
+        Args:
+            image: one, as `predict` takes it.
+            class_: name or number of the class; by default the most probable one.
+            name: of the map, one of `analysis.cam.names`; by default `map_name`.
+
+        Raises:
+            DecodeError, ValueError: see `predict`; or there is no such class or map.
+        """
+        pixels = self.pixels(image)[None]
+        probabilities = self.probabilities(pixels)[0]
+        label = int(probabilities.argmax()) if class_ is None else self.class_number(class_)
+        name = name or self.map_name
+        grid = self.maps(pixels, np.array([label]), (name,))[name][0]
+        return Explanation(
+            image=Image.fromarray(pixels[0]),
+            map=explanation.enlarge(grid, self.model.image_size),
+            class_name=self.class_names[label],
+            probability=float(probabilities[label]),
+            name=name,
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of all that decides the features of an image: parameters, sizes, dtype."""
+        dtype = jnp.dtype(self.model.dtype).name
+        digest = hashlib.sha256(f"{self.model.image_size} {self.resize} {dtype}".encode())
+        for name, leaf in named_leaves(jax.device_get(self._params)).items():
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def class_number(self, class_: str | int) -> int:
+        """The column of a class. Raises ValueError when there is none, or names do not tell."""
+        if isinstance(class_, str):
+            found = [i for i, name in enumerate(self.class_names) if name == class_]
+            if len(found) == 1:
+                return found[0]
+            what = f"has {len(found)} classes" if found else "has no class"
+            some = ", ".join(map(repr, self.class_names[:5]))
+            raise ValueError(f"{self.source} {what} {class_!r}; its classes are {some}, ...")
+        if not 0 <= class_ < len(self.class_names):
+            raise ValueError(
+                f"{self.source} has no class {class_}; they are 0 to {len(self.class_names) - 1}."
+            )
+        return int(class_)
+
+    def pixels(self, image: AnImage | bytes | Any, name: str = "") -> np.ndarray:
+        """An image as evaluations see it, uint8 [S, S, 3]; safe to call from several threads.
+
+        Args:
+            image: as `predict` takes it, or encoded as bytes or a `data.dataset.Stored`.
+            name: what errors call it.
+        """
+        how = {"resize": self.resize, "crop": self.model.image_size}
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+                raise ValueError(
+                    f"An image is RGB pixels, uint8 [H, W, 3], not {image.dtype} "
+                    f"{list(image.shape)}; give a path or a Pillow image to have it converted."
+                )
+            image = Image.fromarray(image)
+        if isinstance(image, Image.Image):
+            return decode.centre_crop(image.convert("RGB"), name or "An image", **how)
+        return decode.decode_eval(
+            pathlib.Path(image) if isinstance(image, str) else image, name, **how
+        )
+
+    def start(
+        self, pixels: np.ndarray, *, size: int = 0
+    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        """Begins to compute; what it returns waits for logits [B, K] and features [B, C].
+
+        Args:
+            pixels: uint8 [B, S, S, 3].
+            size: B is filled up to this; by default to a power of two times the number of devices,
+                so that few sizes are compiled.
+        """
+        padded = self._padded(pixels, size)
+        outputs = self._outputs(self._params, self._put(padded))
+        return lambda: tuple(rows[: len(pixels)] for rows in jax.device_get(outputs))
+
+    def probabilities(self, pixels: np.ndarray, *, flip: bool = False) -> np.ndarray:
+        """float64 [B, K] of uint8 [B, S, S, 3]; with `flip` the mean of both mirror images."""
+        found = prediction.softmax(self.start(pixels)()[0])
+        if flip:
+            found = (found + prediction.softmax(self.start(pixels[:, :, ::-1])()[0])) / 2
+        return found
+
+    def maps(
+        self, pixels: np.ndarray, classes: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Maps of `analysis.cam`, each float32 [B, H, W], of uint8 [B, S, S, 3] and classes [B]."""
+        classes = self._padded(classes.astype(np.int32))
+        found = self._maps(names)(self._params, *map(self._put, (self._padded(pixels), classes)))
+        return {name: rows[: len(pixels)] for name, rows in jax.device_get(found).items()}
+
+    def _make_maps(self, names: tuple[str, ...]) -> Any:
+        maps = cam.make_maps(self.model, names)
+        return jax.jit(
+            lambda params, pixels, classes: maps(params, normalize_images(pixels), classes)
+        )
+
+    def _put(self, rows: np.ndarray) -> jax.Array:
+        return jax.device_put(rows, sharding.batch_sharding(self._mesh))
+
+    def _padded(self, rows: np.ndarray, size: int = 0) -> np.ndarray:
+        devices = self._mesh.size
+        if size < len(rows):
+            size = devices
+            while size < len(rows):
+                size *= 2
+        size = -(-size // devices) * devices
+        return np.concatenate(
+            [rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))]
+        )
+
+    def _chunks(self, images: AnImage | Sequence[AnImage]) -> list[np.ndarray]:
+        """The pixels of one image or several, at most `BATCH_SIZE` at a time."""
+        one = isinstance(images, str | pathlib.Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        )
+        rows = [self.pixels(image) for image in ([images] if one else images)]  # type: ignore[union-attr]
+        if not rows:
+            raise ValueError("There is no image; give at least one.")
+        return [np.stack(rows[i : i + BATCH_SIZE]) for i in range(0, len(rows), BATCH_SIZE)]
+
+    @property
+    def params(self) -> Any:
+        """The parameters, nested dict of float32 arrays as `swin.abstract_swin` shapes it."""
+        return self._params
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.source!r}, {self.model})"
+
+
+def load(
+    path: str | pathlib.Path,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    image_size: int | None = None,
+    dtype: str = "float32",
+) -> Classifier:
+    """Loads a trained Swin.
+
+    Args:
+        path: a workdir, a converted checkpoint, or a `.pth` or `.safetensors` file; see
+            `trained.read`.
+        checkpoint: of a workdir, "last" or "best" (of its scores on the test set).
+        image_size: pixels a side; by default that of the run, or of the file. Another one needs no
+            training, but the accuracy at it is another too.
+        dtype: of activations, "float32" or "bfloat16".
+
+    Raises:
+        WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
+        ValueError: an image size that the windows do not divide, or an unknown dtype.
+    """
+    # Here, since what reads runs (orbax, grain) would add half a second to every import.
+    from clevit_jax.runs.load import chosen_map, read_weights, resize_model
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose of {', '.join(DTYPES)}.")
+    if image_size is not None and (type(image_size) is not int or image_size < 1):
+        raise ValueError(f"image_size is {image_size!r}; it must be a number of pixels.")
+    if checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint is {checkpoint!r}; choose of last, best.")
+    weights = read_weights(path, checkpoint=checkpoint)
+    model = dataclasses.replace(
+        weights.model,
+        image_size=weights.model.image_size if image_size is None else image_size,
+        dtype=DTYPES[dtype],
+    )
+    resize = resize_model(path)
+    if resize is not None:
+        resize = round(resize * model.image_size / weights.model.image_size)
+    return Classifier(
+        model,
+        fit_weights(weights, model)[0],
+        weights.class_names,
+        weights.source,
+        resize=resize,
+        map_name=chosen_map(path),
+    )

@@ -1,0 +1,195 @@
+"""A trained Swin as one file that runs without this library: StableHLO for JAX, or ONNX.
+
+Both hold the parameters and the normalisation, and take any number of uint8 images at a time.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from clevit_jax.errors import ConfigError
+from clevit_jax.inference.classifier import Classifier, load
+from clevit_jax.inference.exported import (
+    CHECKED,
+    Exported,
+    check_export_target,
+    facts_path,
+    write_checked,
+)
+from clevit_jax.inference.forward import make_forward
+from clevit_jax.model.config import describe_swin
+from clevit_jax.weights.verify import quiet
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+OPSET = 21  # of ONNX; the first with all that a Swin needs as single operations is 20 (Gelu)
+ENDINGS = {".stablehlo": "stablehlo", ".onnx": "onnx"}
+_SNIPPETS = {
+    "stablehlo": """\
+To run it, where jax and flatbuffers are installed:
+    from jax import export
+    model = export.deserialize(bytearray(open({path!r}, "rb").read()))
+    logits = model.call(images)["logits"]  # images: uint8 [B, {size}, {size}, 3]""",
+    "onnx": """\
+To run it, where onnxruntime is installed:
+    import onnxruntime
+    model = onnxruntime.InferenceSession({path!r})
+    logits, features = model.run(None, {{"images": images}})  # uint8 [B, {size}, {size}, 3]""",
+}
+
+
+def export_stablehlo(
+    model: Classifier,
+    path: str | pathlib.Path,
+    *,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a Swin as serialized StableHLO, whole or not at all.
+
+    `jax.export.deserialize(bytearray(data)).call(images)` runs it, on CPU, CUDA or TPU, with
+    nothing but jax and flatbuffers. It takes uint8 [b, S, S, 3] for any b of at least 1 and gives a
+    dict of `logits` float32 [b, K] and `features` float32 [b, C]. Before the file takes its place
+    it is run on the CPU and held against the classifier.
+
+    Args:
+        model: what `clevit_jax.load` gives; its dtype is that of the activations in the file.
+        path: of the file; a JSON of what it is is written beside it, see `facts_path`.
+        overwrite: replaces what is there.
+
+    Raises:
+        ConfigError: a file is there or cannot be written.
+
+    Source: https://docs.jax.dev/en/latest/export/export.html
+    """
+    forward, size = make_forward(model.model), model.model.image_size
+
+    def serve(images: jax.Array) -> dict[str, jax.Array]:
+        logits, features = forward(model.params, images)
+        return {"logits": logits, "features": features}
+
+    def write(file: pathlib.Path) -> None:
+        (batch,) = jax.export.symbolic_shape("b")
+        images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+        exported = jax.export.export(jax.jit(serve), platforms=PLATFORMS)(images)
+        file.write_bytes(exported.serialize())
+
+    def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
+        exported = jax.export.deserialize(bytearray(file.read_bytes()))
+        cpu = jax.devices("cpu")[0]
+        return lambda images: exported.call(jax.device_put(images, cpu))["logits"]
+
+    return write_checked(
+        model, path, write, run, kind="stablehlo", checker="jax", overwrite=overwrite,
+        packages=("jax", "jaxlib", "flax"),
+        more={"platforms": list(PLATFORMS)},
+    )  # fmt: skip
+
+
+def export_onnx(
+    model: Classifier,
+    path: str | pathlib.Path,
+    *,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes a Swin as ONNX, whole or not at all.
+
+    jax2onnx converts it. The file takes `images` uint8 [b, S, S, 3] for any b of at least 1 and
+    gives `logits` float32 [b, K] and `features` float32 [b, C], in this order. Before it takes its
+    place it is run by onnxruntime on the CPU and held against the classifier.
+
+    Args:
+        model: what `clevit_jax.load` gives, in float32.
+        path: of the file; a JSON of what it is is written beside it, see `facts_path`.
+        overwrite: replaces what is there.
+
+    Raises:
+        ConfigError: see `export_stablehlo`; or the classifier is in bfloat16, or jax2onnx or
+            onnxruntime is not installed.
+    """
+    if model.model.dtype != jnp.float32:
+        raise ConfigError(
+            "ONNX is written in float32 alone, for onnxruntime has no bfloat16 on CPUs; leave out "
+            "the dtype, or write a .stablehlo."
+        )
+    try:
+        with quiet():
+            import jax2onnx
+            import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which ONNX needs; "
+            "pip install -e '.[onnx]' -c constraints.txt."
+        ) from error
+    forward, size = make_forward(model.model), model.model.image_size
+
+    def write(file: pathlib.Path) -> None:
+        images = jax.ShapeDtypeStruct(("b", size, size, 3), jnp.uint8)
+        # The converter's own arithmetic mixes dtypes and ranks, which JAX's strict modes forbid.
+        lenient = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+        with quiet(), lenient[0], lenient[1]:
+            proto = jax2onnx.to_onnx(
+                lambda images: forward(model.params, images), [images], model_name="clevit_jax",
+                opset=OPSET, input_names=["images"], output_names=["logits", "features"],
+            )  # fmt: skip
+        file.write_bytes(proto.SerializeToString())
+
+    def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        return lambda images: session.run(["logits"], {"images": images})[0]
+
+    return write_checked(
+        model, path, write, run, kind="onnx", checker="onnxruntime", overwrite=overwrite,
+        packages=("jax", "jax2onnx", "onnx", "onnxruntime"),
+        more={"opset": OPSET},
+    )  # fmt: skip
+
+
+def export_workdir(
+    path: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    image_size: int | None = None,
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> int:
+    """Exports what a path holds, and prints what was written and how to run it.
+
+    Args:
+        path: a workdir, a converted checkpoint or a weight file, see `clevit_jax.load`.
+        output: the file; `.stablehlo` or `.onnx` decides what it is.
+        checkpoint, image_size, dtype: see `clevit_jax.load`.
+        overwrite: replaces what is there.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigError, CheckpointError: one sentence, and nothing is written.
+    """
+    path, output = pathlib.Path(path), pathlib.Path(output)
+    kind = ENDINGS.get(output.suffix.lower())
+    if kind is None:
+        raise ConfigError(f"--output is {str(output)!r}; it must end in {' or '.join(ENDINGS)}.")
+    check_export_target(output, overwrite=overwrite)
+    try:
+        model = load(path, checkpoint=checkpoint, image_size=image_size, dtype=dtype)
+    except ConfigError:
+        raise
+    except ValueError as error:  # WeightsError, and settings that do not fit
+        raise ConfigError(str(error)) from error
+    export = export_stablehlo if kind == "stablehlo" else export_onnx
+    done = export(model, output, overwrite=overwrite)
+    size, numbers = model.model.image_size, jnp.dtype(model.model.dtype).name
+    print(
+        f"Wrote {output} ({done.size / 1e6:,.2f} MB) and {facts_path(output).name}: "
+        f"{model.source}, {describe_swin(model.model)}, {size} px, {numbers}.\n"
+        f"{done.checked_with} gives its logits for {' and '.join(map(str, CHECKED))} random images "
+        f"within {done.difference:.1e}.\n" + _SNIPPETS[kind].format(path=str(output), size=size),
+        flush=True,
+    )
+    return 0

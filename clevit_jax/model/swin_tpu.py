@@ -1,0 +1,165 @@
+"""The fast way through a Swin on TPUs: tokens [H, W, B, C] and blocks of fused kernels.
+
+Parameters and results are those of `swin.Swin`, which stays the definition. Blocks that no kernel
+fits run as they are defined, on their tokens turned to [B, H, W, C] and back.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from clevit_jax.kernels import block as block_kernels
+from clevit_jax.kernels import merge as merge_kernels
+from clevit_jax.kernels import norm as norm_kernels
+from clevit_jax.kernels.arithmetic import SUBLANES
+from clevit_jax.kernels.rows import Grid
+
+
+def plans(config: Any, images: int) -> list[list[block_kernels.BlockPlan | str]]:
+    """How each block of each stage runs, or why no kernel fits it.
+
+    Args:
+        config: a `swin_config.SwinConfig` with `kernels`.
+        images: of a device.
+    """
+
+    def plan(stage: int, index: int) -> block_kernels.BlockPlan | str:
+        window, shift = config.window_and_shift(stage, index)
+        side = config.grid(stage)
+        grid = dataclasses.replace(_grid(config, side, side, _padded(images)), roll=shift)
+        return block_kernels.plan_block(
+            grid, channels=config.channels(stage), heads=config.num_heads[stage], window=window,
+        )  # fmt: skip
+
+    return [[plan(stage, i) for i in range(depth)] for stage, depth in enumerate(config.depths)]
+
+
+def describe_kernels(config: Any, images: int) -> str:
+    """One sentence: how many blocks run as kernels, and which do not and why."""
+    found = plans(config, images)
+    total = sum(len(stage) for stage in found)
+    why: dict[str, list[str]] = {}
+    for stage, blocks in enumerate(found):
+        for index, plan in enumerate(blocks):
+            if isinstance(plan, str):
+                why.setdefault(plan, []).append(f"{stage}.{index}")
+    plain = sum(len(names) for names in why.values())
+    text = f"Kernels: {total - plain} of {total} blocks run fused"
+    for reason, names in why.items():
+        text += f"; layers.blocks {', '.join(names)}: no, for each {reason}"
+    waste = _padded(images)
+    return text + (f"; {images} images a chip are padded to {waste}." if waste > images else ".")
+
+
+def features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Array:
+    """What `swin.Swin` makes of images before its head.
+
+    Args:
+        model: the `swin.Swin`, whose config has `kernels`.
+        images: float32 [B, S, S, 3], normalised; B is divided over the mesh.
+        noise: float32 [B, drop paths], uniform, or None.
+
+    Returns:
+        float32 [B, C], the mean over the last tokens.
+    """
+    graphdef, params = nnx.split(model)
+    mesh = model.config.kernels.mesh
+
+    def local(params: Any, images: jax.Array, *noise: jax.Array) -> jax.Array:
+        return _features(nnx.merge(graphdef, params), images, noise[0] if noise else None)
+
+    operands = (images,) if noise is None else (images, noise)
+    if mesh is None or mesh.size == 1:
+        return local(params, *operands)
+    divided = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(PartitionSpec(), *(divided for _ in operands)),
+        out_specs=divided, check_vma=False,
+    )(params, *operands)  # fmt: skip
+
+
+def _features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Array:
+    """`features` of the images of one device."""
+    config, count = model.config, images.shape[0]
+    if spare := _padded(count) - count:
+        images = jnp.pad(images, ((0, spare), (0, 0), (0, 0), (0, 0)))
+        noise = None if noise is None else jnp.pad(noise, ((0, spare), (0, 0)))
+    with jax.named_scope("patch_embed"):
+        x = _embed(model.patch_embed, images, config)  # [H, W, B, C]
+    used = 0
+    for i, (stage, stage_plans) in enumerate(zip(model.layers, plans(config, count), strict=True)):
+        for block, plan in zip(stage.blocks, stage_plans, strict=True):
+            pair = None if noise is None else noise[:, used : used + 2]
+            run: Callable[..., jax.Array] = _run_plainly
+            if isinstance(plan, block_kernels.BlockPlan):
+                run = functools.partial(_run_block, plan=plan)
+            with jax.named_scope(f"layers.{i}/blocks"):
+                x = (jax.checkpoint(run) if stage.remat else run)(block, x, pair)
+            used += 2
+        if stage.downsample is not None:
+            with jax.named_scope(f"layers.{i}/downsample"):
+                x = _merge(stage.downsample, x, config)
+    return model.norm(x).mean(axis=(0, 1))[:count]
+
+
+def _padded(images: int) -> int:
+    return -(-images // SUBLANES) * SUBLANES
+
+
+def _run_block(
+    block: Any, x: jax.Array, noise: jax.Array | None, *, plan: block_kernels.BlockPlan
+) -> jax.Array:
+    params = nnx.to_pure_dict(nnx.state(block, nnx.Param))
+
+    def scale(branch: int) -> jax.Array:
+        if noise is None or not block.rate:
+            return jnp.ones(x.shape[2], jnp.float32)
+        return jnp.where(noise[:, branch] >= block.rate, 1 / (1 - block.rate), 0.0)
+
+    return block_kernels.apply(x, params, (scale(0), scale(1)), plan)
+
+
+def _run_plainly(block: Any, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+    return block(x.transpose(2, 0, 1, 3), noise).transpose(1, 2, 0, 3)
+
+
+def _embed(embed: Any, images: jax.Array, config: Any) -> jax.Array:
+    """Images [B, S, S, 3] -> tokens [S/4, S/4, B, C], which a convolution may write as they lie."""
+    kernel, dtype = embed.proj.kernel[...].astype(config.dtype), config.dtype
+    side = kernel.shape[:2]
+    x = jax.lax.conv_general_dilated(
+        images.astype(dtype), kernel, side, "VALID", dimension_numbers=("NHWC", "HWIO", "HWNC"),
+        precision=embed.proj.precision,
+    )  # fmt: skip
+    x += embed.proj.bias[...].astype(dtype).reshape(1, 1, 1, -1)
+    return norm_kernels.layer_norm(
+        x, embed.norm.scale[...], embed.norm.bias[...], _grid(config, *x.shape[:3])
+    )
+
+
+def _merge(merging: Any, x: jax.Array, config: Any) -> jax.Array:
+    """Tokens [H, W, B, C] -> [H/2, W/2, B, 2C]."""
+    height, width, batch, channels = x.shape
+    grid = merge_kernels.make_grid(
+        _grid(config, height // 2, width // 2, batch), channels=channels
+    )  # fmt: skip
+    if grid is None:
+        return merging(x.transpose(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+    kernel, shift = merging.reduction.kernel[...], merging.norm.bias[...]
+    bias = jnp.einsum("c,cn->n", shift, kernel, precision=jax.lax.Precision.HIGHEST)
+    return merge_kernels.merge(x, merging.norm.scale[...][:, None] * kernel, bias, grid)
+
+
+def _grid(config: Any, height: int, width: int, batch: int) -> Grid:
+    """Of tokens, none of them rolled."""
+    kernels = config.kernels
+    return Grid(
+        height, width, batch, vmem=kernels.vmem, interpret=kernels.interpret,
+        itemsize=jnp.dtype(config.dtype).itemsize,
+    )  # fmt: skip

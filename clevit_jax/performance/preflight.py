@@ -1,0 +1,159 @@
+"""Compiles the steps of a config for a machine, and judges whether they fit."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clevit_jax.config import check_numbers, model_config
+from clevit_jax.data.open import open_data
+from clevit_jax.distributed import sharding
+from clevit_jax.errors import ConfigError
+from clevit_jax.performance import hlo, preflight_report
+from clevit_jax.performance.hlo import Cost
+from clevit_jax.performance.topologies import Target, find_target, first_line
+from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
+from clevit_jax.steps.schedule import Plan
+
+
+def preflight(
+    config: ConfigDict, topology: str, *, as_json: bool = False, largest_batch: bool = False
+) -> int:
+    """Compiles the very steps that training would run; prints whether they fit and what they cost.
+
+    Nothing is run, no image is read and no file written.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        topology: the machine, see `targets.find_target`.
+        as_json: whether to print JSON, in bytes, seconds and FLOPs, instead of text.
+        largest_batch: whether to look for the largest batch that fits, by compiling again.
+
+    Returns:
+        0 when both steps fit, 1 when one does not.
+
+    Raises:
+        ConfigError: a setting that cannot be used, an unknown machine, or a compiler that fails.
+    """
+    try:
+        check_numbers(config)
+        num_classes = _num_classes(config)  # before a machine is looked for
+        model_config(config, num_classes, platform="cpu")
+        target = find_target(topology)
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)
+        check_batches(config, mesh)
+        steps = make_steps(config, mesh, target, num_classes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    started = time.perf_counter()
+    train, problem = _try(steps.train_step, (steps.like, steps.train_batch), target)
+    evaluation, eval_problem = _try(
+        steps.eval_step, (steps.like.eval_params, steps.eval_batch), target
+    )
+    result = preflight_report.PreflightResult(
+        target=target,
+        config=config,
+        model=steps.model,
+        mesh=(mesh.shape["data"], mesh.shape["fsdp"]),
+        train=train,
+        evaluation=evaluation,
+        kernels=steps.kernels,
+        problems=[p for p in (problem, eval_problem) if p],
+        seconds=time.perf_counter() - started,
+    )
+    if largest_batch:
+        unit = mesh.size * config.accumulation
+
+        def peak(units: int) -> float:
+            print(f"Trying a batch of {units * unit}.", file=sys.stderr, flush=True)
+            changed = config.copy_and_resolve_references()
+            changed.unlock()
+            changed.batch_size = units * unit
+            steps = make_steps(changed, mesh, target, num_classes)
+            cost, _ = _try(steps.train_step, (steps.like, steps.train_batch), target)
+            return cost.memory.peak if cost else float("inf")
+
+        known = train.memory.peak if train else float("inf")
+        first = config.batch_size // unit
+        units = largest(peak, target.memory, start=first, known=known)
+        result = dataclasses.replace(result, largest_batch=units * unit)
+    if as_json:
+        print(json.dumps(preflight_report.preflight_json(result), indent=2))
+    else:
+        print(preflight_report.preflight_text(result))
+    return 0 if result.fits else 1
+
+
+def _num_classes(config: ConfigDict) -> int:
+    """What the config says, or else the data."""
+    if config.model.num_classes or config.data.leaves.classes:
+        return config.model.num_classes or config.data.leaves.classes
+    if not (config.data.root or config.data.tfds):
+        raise ConfigError(
+            "How many classes there are is not known; set --config.model.num_classes=N, or "
+            "--config.data.root=DIR to count them."
+        )
+    return open_data(config).num_classes
+
+
+def make_steps(config: ConfigDict, mesh: Any, target: Target, num_classes: int) -> JittedSteps:
+    """The steps of a config, to be compiled for the devices of a mesh of a target."""
+    # How many images there are shapes nothing but the numbers of the learning rate.
+    plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
+    return make_jitted_steps(
+        config, mesh, num_classes=num_classes, plan=plan, platform=target.platform
+    )
+
+
+def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | None, str]:
+    """What a step costs, or why the compiler found no room for it."""
+    lowered = step.trace(*arguments).lower(lowering_platforms=(target.lowering,))
+    try:
+        done = lowered.compile(compiler_options=target.options or None)
+    except jax.errors.JaxRuntimeError as error:
+        reason = first_line(error)
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
+            raise ConfigError(f"The compiler for {target.name} fails: {reason}") from error
+        return None, reason
+    return hlo.read_cost(done, devices=len(target.devices)), ""
+
+
+def largest(peak: Callable[[int], float], limit: float, *, start: int, known: float) -> int:
+    """The largest number of units whose peak is within the limit; 0 when not even one is.
+
+    Memory grows about linearly, in steps where kernels pad a batch. So each try is where the line
+    through the least and the most that are known meets the limit, at first, and then by turns in
+    the middle of what is left.
+
+    Args:
+        peak: bytes that so many units take; infinite where the compiler gave up.
+        limit: bytes that there are.
+        start: units whose peak is known.
+        known: that peak.
+    """
+    peaks = {0: 0.0, start: known}
+    halve = False
+    while True:
+        good = max(n for n, p in peaks.items() if p <= limit)
+        bad = min((n for n, p in peaks.items() if p > limit), default=None)
+        if bad is not None and bad - good == 1:
+            return good
+        finite = sorted((n, p) for n, p in peaks.items() if 0 < p < float("inf"))
+        guess = 2 * good
+        if len(finite) > 1:
+            (a, low), (b, high) = finite[0], finite[-1]
+            slope = max((high - low) / (b - a), 1.0)
+            guess = min(4 * good, max(int(b + (limit - high) / slope), good + 1))
+        if bad is not None:
+            if halve or not good < guess < bad:
+                guess = (good + bad) // 2
+            halve = not halve
+        peaks[guess] = peak(guess)
+
+
+__all__ = ["preflight"]

@@ -1,0 +1,258 @@
+"""What preflight says: whether it fits, what it costs, and what to change."""
+
+import dataclasses
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.performance.flops import training_flops
+from clevit_jax.performance.hlo import Cost, Memory
+from clevit_jax.performance.topologies import GIB, Target
+
+_STATIC = "Static figures of the compiler, not measured."
+_OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
+
+
+@dataclasses.dataclass(frozen=True)
+class PreflightResult:
+    """What came of compiling.
+
+    Attributes:
+        target: the machine.
+        config: of the experiment.
+        model: the architecture.
+        mesh: devices along data and fsdp.
+        train: cost of an update, or None when the compiler found no room for it.
+        evaluation: likewise of a batch of the evaluation.
+        kernels: which blocks run as fused kernels, a sentence; "" where none shall.
+        problems: what the compiler said where it gave up.
+        seconds: that compiling took.
+        largest_batch: that fits, if it was looked for.
+    """
+
+    target: Target
+    config: ConfigDict
+    model: SwinConfig
+    mesh: tuple[int, int]
+    train: Cost | None
+    evaluation: Cost | None
+    kernels: str
+    problems: list[str]
+    seconds: float
+    largest_batch: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether both steps do."""
+        return _fits(self.train, self.target) and _fits(self.evaluation, self.target)
+
+    @property
+    def model_flops(self) -> float:
+        """Of an update, on all devices."""
+        views = 1 if self.config.views.kind == "base" else 2
+        return training_flops(self.model, self.config.batch_size, views)
+
+    def times(self) -> dict[str, float]:
+        """Seconds of an update, each by one rule; see `to_json`."""
+        chip, cost = self.target.chip, self.train
+        if chip is None or cost is None:
+            return {}
+        sent = sum(traffic.sent for traffic in cost.traffic.values())
+        ring = sent / chip.interconnect if chip.interconnect else 0.0
+        # The GPU compiler does not count what it leaves to libraries.
+        flops = max(cost.flops or 0.0, self.model_flops / len(self.target.devices))
+        found = {
+            "interconnect": ring,
+            "arithmetic_bound": flops / chip.peak,
+            "bytes": cost.bytes_accessed / chip.bandwidth,
+        }
+        longest = max(found["arithmetic_bound"], found["bytes"])
+        if chip.clock and cost.cycles:
+            found["compiler"] = cost.cycles / chip.clock
+            found["kernels"] = sum(
+                max(kernel.flops / chip.peak, kernel.bytes_accessed / chip.bandwidth)
+                for kernel in cost.kernels
+            )
+            longest = found["compiler"] + found["kernels"]
+        found["step"] = longest + ring
+        return found
+
+
+def preflight_json(result: PreflightResult) -> dict[str, Any]:
+    """Everything, in bytes, seconds and FLOPs. Figures are of one device unless they say `all`.
+
+    `seconds.compiler` is the compiler's estimate of all but collectives and Pallas kernels, where
+    it makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by
+    their bytes and the bandwidth; `interconnect` is what collectives send over all links at their
+    full speed; `arithmetic_bound` is FLOPs by the peak, which no step can beat; `bytes` is what the
+    operations read and write by the bandwidth of the memory, as if there were no caches. `step` is
+    the compiler's estimate and the kernels, or else the longer of the last two, and the
+    interconnect.
+    """
+    target, config = result.target, result.config
+    times = result.times()
+    performance: dict[str, Any] = {}
+    if times and target.chip is not None:
+        whole = times["step"] * target.chip.peak * len(target.devices)
+        performance = {
+            "images_per_second_all": config.batch_size / times["step"],
+            "model_flop_utilisation": result.model_flops / whole,
+        }
+    return {
+        "topology": target.name,
+        "devices": len(target.devices),
+        "processes": target.processes,
+        "device_kind": target.devices[0].device_kind,
+        "software": target.software,
+        "mesh": {"data": result.mesh[0], "fsdp": result.mesh[1]},
+        "batch_size_all": config.batch_size,
+        "accumulation": config.accumulation,
+        "remat": config.model.remat,
+        "dtype": result.model.dtype.__name__,
+        "kernels": result.kernels,
+        "num_classes": result.model.num_classes,
+        "fits": result.fits,
+        "memory_limit": target.memory,
+        "train": _cost_json(result.train),
+        "evaluation": _cost_json(result.evaluation),
+        "model_flops_all": result.model_flops,
+        "seconds": times,
+        **performance,
+        "largest_batch_all": result.largest_batch,
+        "problems": result.problems,
+        "advice": [] if result.fits else advice(result),
+        "compile_seconds": result.seconds,
+    }
+
+
+def _cost_json(cost: Cost | None) -> dict[str, Any] | None:
+    if cost is None:
+        return None
+    kernels = {
+        "count": len(cost.kernels),
+        "flops": sum(kernel.flops for kernel in cost.kernels),
+        "bytes_accessed": sum(kernel.bytes_accessed for kernel in cost.kernels),
+    }
+    return {**dataclasses.asdict(cost), "kernels": kernels, "peak_memory": cost.memory.peak}
+
+
+def preflight_text(result: PreflightResult) -> str:
+    """For people."""
+    target, config = result.target, result.config
+    count = len(target.devices)
+    hosts = f" on {target.processes} hosts" if target.processes > 1 else ""
+    lines = [
+        f"{target.name}: {count} x {target.devices[0].device_kind}{hosts}, mesh "
+        f"{result.mesh[0]} x {result.mesh[1]} (data x fsdp); {target.software}; compiled in "
+        f"{result.seconds:.0f} s",
+        f"Batch {config.batch_size} ({config.batch_size / count:g} a device), accumulation "
+        f"{config.accumulation}, remat {config.model.remat}, {result.model.dtype.__name__}",
+        *filter(None, [result.kernels]),
+        "",
+        *_verdict(result),
+        "",
+        "a device                    training  evaluation",
+    ]
+    costs = [result.train, result.evaluation]
+
+    def row(name: str, of: Any, digits: int = 2) -> str:
+        figures = [None if cost is None else of(cost) for cost in costs]
+        cells = ["-" if figure is None else f"{figure:,.{digits}f}" for figure in figures]
+        return f"  {name:<24}{cells[0]:>10}  {cells[1]:>10}"
+
+    for field in dataclasses.fields(Memory):
+        lines.append(row(f"{field.name}, GiB", lambda c, n=field.name: getattr(c.memory, n) / GIB))
+    lines.append(row("peak, GiB", lambda c: c.memory.peak / GIB))
+    lines.append(row("arithmetic, GFLOP", lambda c: c.flops and c.flops / 1e9, 0))
+    lines.append(row("read and written, GB", lambda c: c.bytes_accessed / 1e9, 1))
+    kinds = sorted({kind for cost in costs if cost for kind in cost.traffic})
+    for kind in kinds:
+        lines.append(row(f"{kind}, MB sent", lambda c, k=kind: _sent(c, k) / 1e6, 1))
+    if any(cost and cost.cycles for cost in costs):
+        lines.append(row("estimate, M cycles", lambda c: (c.cycles or 0) / 1e6, 1))
+    if any(cost and cost.kernels for cost in costs):
+        lines.append(row("kernels beside it", lambda c: len(c.kernels), 0))
+    lines += ["", *_speed(result)]
+    if result.largest_batch is not None:
+        lines += ["", f"The largest batch that fits: {result.largest_batch}."]
+    return "\n".join(lines)
+
+
+def _sent(cost: Cost, kind: str) -> float:
+    return cost.traffic[kind].sent if kind in cost.traffic else 0.0
+
+
+def _verdict(result: PreflightResult) -> list[str]:
+    limit = result.target.memory
+    if result.fits:
+        assert result.train is not None
+        peak = result.train.memory.peak
+        return [f"FITS: {peak / GIB:.2f} of {limit / GIB:.2f} GiB ({100 * peak / limit:.0f} %)."]
+    lines = [f"DOES NOT FIT into {limit / GIB:.2f} GiB a device."]
+    lines += [f"  The compiler: {problem}" for problem in result.problems]
+    return lines + ["What would help:"] + [f"  * {line}" for line in advice(result)]
+
+
+def _speed(result: PreflightResult) -> list[str]:
+    facts, times = preflight_json(result), result.times()
+    if not times:
+        return ["No times: the figures of this device are not known here."]
+    bound = f"{1e3 * times['arithmetic_bound']:.1f} ms if arithmetic at its peak were all"
+    best = times.get("kernels")
+    kernels = f", {1e3 * best:.1f} for kernels at their best" if best else ""
+    how = (
+        f"{1e3 * times['compiler']:.1f} by its cycles{kernels}"
+        if "compiler" in times
+        else f"it estimates no cycles: {1e3 * times['bytes']:.1f} by bytes read and written"
+    )
+    return [
+        f"{_STATIC} An update: {1e3 * times['step']:.1f} ms ({how}, "
+        f"{1e3 * times['interconnect']:.1f} for the interconnect; {bound}).",
+        f"{facts['images_per_second_all']:,.0f} images a second in all, model FLOP utilisation "
+        f"{100 * facts['model_flop_utilisation']:.1f} %.",
+    ]
+
+
+def advice(result: PreflightResult) -> list[str]:
+    """What to change, one sentence each, the harmless first."""
+    config, target = result.config, result.target
+    count = len(target.devices)
+    found = list[str]()
+    if not _fits(result.evaluation, target):
+        smaller = max(count, config.eval.batch_size // 2 // count * count)
+        if smaller < config.eval.batch_size:
+            found.append(f"--config.eval.batch_size={smaller}, for the evaluation.")
+    if _fits(result.train, target):
+        return found or [_OTHERWISE]
+    if config.model.remat == "none":
+        found.append(
+            "--config.model.remat=blocks recomputes each block: the same numbers, about a third "
+            "more arithmetic."
+        )
+    state = result.train.memory.arguments if result.train else 0
+    if config.mesh.fsdp == 1 and count % 2 == 0 and (not state or state > target.memory / 10):
+        fsdp = math.gcd(count, 8)
+        found.append(
+            f"--config.mesh.fsdp={fsdp} divides parameters, moments and average over {fsdp} "
+            "devices."
+        )
+    unit = count * config.accumulation
+    if config.batch_size > unit:
+        smaller = max(unit, config.batch_size // 2 // unit * unit)
+        found.append(f"--config.batch_size={smaller}; the learning rate follows the batch.")
+    parts = next(
+        (k for k in range(2 * config.accumulation, config.batch_size + 1)
+         if config.batch_size % (count * k) == 0), None,
+    )  # fmt: skip
+    if parts:
+        found.append(
+            f"--config.accumulation={parts}; the contrastive term then compares only the "
+            f"{config.batch_size // parts} images of a part with one another."
+        )
+    return found or [_OTHERWISE]
+
+
+def _fits(cost: Cost | None, target: Target) -> bool:
+    return cost is not None and cost.memory.peak <= target.memory

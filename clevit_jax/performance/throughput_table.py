@@ -1,0 +1,208 @@
+"""What was timed, and how it is said."""
+
+import dataclasses
+import json
+import statistics
+from typing import Any
+
+from clevit_jax.performance import timm_steps
+
+OURS = "clevit_jax"
+MEMORY = "out of memory: "
+MIB = 2**20
+_KINDS = {
+    "peak": "the most that was in use on a device",
+    "plan": "what the compiler plans a device",
+    "resident": "the most that the process held, libraries and all",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ThroughputRow:
+    """A contestant at a batch size.
+
+    Attributes:
+        work: "training" or "inference".
+        name: of the contestant.
+        batch: images of a step, over all devices.
+        problem: why there are no times; empty where there are.
+        rounds: seconds a step, of the samples of each round.
+        compile_seconds: None where nothing is compiled.
+        first_seconds: of the first step after compiling.
+        memory: bytes, or None.
+        memory_kind: "peak", "plan" or "resident".
+        flops: of a step, counted by hand (`preflight.arithmetic`).
+        peak_flops: a second, of the matrix product beside it; 0 where none was timed.
+    """
+
+    work: str
+    name: str
+    batch: int
+    problem: str = ""
+    rounds: tuple[tuple[float, ...], ...] = ()
+    compile_seconds: float | None = None
+    first_seconds: float | None = None
+    memory: float | None = None
+    memory_kind: str = ""
+    flops: float = 0.0
+    peak_flops: float = 0.0
+
+    @classmethod
+    def of(
+        cls, work: str, name: str, batch: int, reply: dict[str, Any], rounds: list[list[float]],
+        facts: dict[str, Any],
+    ) -> "ThroughputRow":  # fmt: skip
+        """From what the child said, and `our_steps.describe` at another batch size."""
+        if "ready" not in reply:
+            problem = reply.get("error", "")
+            if "out_of_memory" in reply:
+                problem = MEMORY + reply["out_of_memory"]
+            return cls(work, name, batch, problem=problem)
+        ready = reply["ready"]
+        return cls(
+            work, name, batch,
+            rounds=tuple(map(tuple, rounds)),
+            compile_seconds=ready["compile_seconds"],
+            first_seconds=ready["first_seconds"],
+            memory=ready["memory"],
+            memory_kind=ready["memory_kind"],
+            flops=facts["flops_an_image"][work] * batch,
+            peak_flops=ready.get("peak_flops", 0.0),
+        )  # fmt: skip
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of a step, by sample."""
+        return [second for samples in self.rounds for second in samples]
+
+    @property
+    def median(self) -> float:
+        """Seconds of a step."""
+        return statistics.median(self.seconds)
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch / self.median
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput:
+    """All that was timed.
+
+    Attributes:
+        facts: of the machine and the model, see `our_steps.describe`.
+        rows: in the order in which they were timed.
+        peer: as it was asked for.
+    """
+
+    facts: dict[str, Any]
+    rows: list[ThroughputRow]
+    peer: str | None = None
+
+    @property
+    def peak_flops(self) -> float:
+        """A second, the most that any of the matrix products of this run reached."""
+        return max((row.peak_flops for row in self.rows), default=0.0)
+
+    def utilisation(self, row: ThroughputRow) -> float | None:
+        """FLOP a second of a step over that of a matrix product, or None."""
+        return row.flops / row.median / self.peak_flops if self.peak_flops else None
+
+    def ratio(self, row: ThroughputRow) -> tuple[float, float, float] | None:
+        """Our images a second over those of a peer: the median, least and most of the rounds.
+
+        By round, so that work of others on the machine falls to both.
+        """
+        same = (row.work, row.batch)
+        ours = next((r for r in self.rows if r.name == OURS and (r.work, r.batch) == same), None)
+        if row.name == OURS or ours is None or not ours.seconds or not row.seconds:
+            return None
+        by_round = [
+            statistics.median(theirs) / statistics.median(mine)
+            for mine, theirs in zip(ours.rounds, row.rounds, strict=False)
+        ]
+        return statistics.median(by_round), min(by_round), max(by_round)
+
+
+def throughput_json(result: Throughput) -> str:
+    """Everything, in bytes, seconds and FLOPs; images a second are over all devices."""
+    rows = []
+    for row in result.rows:
+        facts = dataclasses.asdict(row)
+        if row.seconds:
+            ratio = result.ratio(row)
+            facts |= {
+                "median_seconds": row.median,
+                "images_per_second": row.images_per_second,
+                "utilisation": result.utilisation(row),
+                "ours_over_it": None if ratio is None else dict(
+                    zip(("median", "lowest", "highest"), ratio, strict=True)
+                ),
+            }  # fmt: skip
+        rows.append(facts)
+    more = {"peer_step": timm_steps.IN_STEP} if result.peer else {}
+    return json.dumps(
+        {**result.facts, "matrix_flops_per_second": result.peak_flops, **more, "rows": rows},
+        indent=2,
+    )
+
+
+def throughput_text(result: Throughput) -> str:
+    """An aligned table, and what its columns are."""
+    facts = result.facts
+    peered = result.peer is not None
+    head = ["", "", "batch", "images/s", "ms a step", "compile s", "first s", "MiB", "",
+            "GFLOP", "utilised", *(["ours / it"] if peered else [])]  # fmt: skip
+    table = [head, *(_cells(result, row, peered) for row in result.rows)]
+    widths = [max(len(line[k]) for line in table if len(line) > 3 + 1) for k in range(len(head))]
+    lines = []
+    for cells in table:
+        shown = [
+            cell.ljust(width) if k in (0, 1, 8) else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=False))
+        ]
+        # A sentence in the place of figures does not widen their columns.
+        lines.append("  ".join(shown if len(cells) > 4 else [*shown[:3], cells[3]]).rstrip())
+    threads = f", {facts['threads']} threads" if facts["platform"] == "cpu" else ""
+    kinds = {row.memory_kind: None for row in result.rows if row.seconds}
+    notes = [
+        f"{facts['devices']} x {facts['device']}{threads}. {facts['description']}, "
+        f"{facts['model']['image_size']} px, {facts['model']['dtype']}; "
+        f"{facts['views']} views an image in training.",
+        f"Matrix product: {result.peak_flops / 1e9:,.1f} GFLOP/s, the most measured in this run; "
+        "utilised is of that.",
+    ]
+    below = ["", *(f"MiB, {kind}: {_KINDS[kind]}." for kind in kinds)]
+    if peered:
+        below += [
+            timm_steps.IN_STEP,
+            "ours / it: our images a second over its in the same round; median, least and most.",
+        ]
+    return "\n".join([*notes, "", *lines, *below])
+
+
+def _cells(result: Throughput, row: ThroughputRow, peered: bool) -> list[str]:
+    start = [row.work, row.name, str(row.batch)]
+    if not row.seconds:
+        return [*start, row.problem]
+    used, ratio = result.utilisation(row), result.ratio(row)
+    return [
+        *start,
+        f"{row.images_per_second:,.2f}",
+        f"{1e3 * row.median:,.1f}",
+        _or_dash(row.compile_seconds, ".1f"),
+        _or_dash(row.first_seconds, ".2f"),
+        _or_dash(None if row.memory is None else row.memory / MIB, ",.1f"),
+        row.memory_kind,
+        f"{row.flops / 1e9:,.4g}",
+        "-" if used is None else f"{100 * used:.1f} %",
+        *([_ratio(ratio)] if peered else []),
+    ]
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _ratio(ratio: tuple[float, float, float] | None) -> str:
+    return "" if ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*ratio)

@@ -1,0 +1,223 @@
+"""Our steps, to be timed: an update of `program.make_program`, and the forward pass as served.
+
+`python -m clevit_jax.performance.timed_steps` is the child of `timed_process.TimedProcess`.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from clevit_jax.config import check_numbers, loss_config, model_config, restore_config
+from clevit_jax.distributed import sharding
+from clevit_jax.inference.forward import make_forward
+from clevit_jax.model import swin
+from clevit_jax.model.config import SwinConfig, describe_swin, swin_to_json
+from clevit_jax.performance import timed_process
+from clevit_jax.performance.flops import forward_flops, training_flops
+from clevit_jax.performance.hlo import read_memory
+from clevit_jax.performance.timed_process import OutOfMemory, Prepared
+from clevit_jax.steps.jitted import make_jitted_steps
+from clevit_jax.steps.schedule import Plan
+from clevit_jax.system import memory
+from clevit_jax.system.malloc import keep_freed_memory
+
+GIB = 2**30
+MATRIX = {"cpu": 2048}  # side of the product that the peak is measured by
+LARGE_MATRIX = 8192  # on accelerators
+
+
+def prepare_our_steps(request: dict[str, Any]) -> Prepared:
+    """Compiles and warms up a step.
+
+    Args:
+        request: `config`, as JSON; `num_classes`; `work`: "training", "inference", or "describe",
+            for the facts alone; `batch`, images over all devices.
+
+    Raises:
+        OutOfMemory: it does not fit; on a CPU this is told from the compiler's plan.
+        ValueError: a setting that cannot be used, in one sentence.
+    """
+    config = restore_config(request["config"]).copy_and_resolve_references()
+    config.unlock()
+    work = request["work"]
+    config.batch_size = request.get("batch", config.batch_size)
+    platform = jax.default_backend()
+    if platform == "cpu":
+        keep_freed_memory()  # as `train` does
+    check_numbers(config)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    model = model_config(config, request["num_classes"], platform=platform)
+    facts = describe_device(model, config, mesh)
+    if work == "describe":
+        return Prepared(lambda steps: None, 1.0, facts)
+    try:
+        started = time.perf_counter()
+        make = _training if work == "training" else _inference
+        done, arguments, advance = make(config, model, mesh, platform)
+        facts["compile_seconds"] = time.perf_counter() - started
+        planned = read_memory(done).peak
+        _check_plan(planned, platform)
+        run = _runner(done, arguments(), advance)
+        facts["first_seconds"], second = timed_process.warm_up(run)
+        facts["memory"], facts["memory_kind"] = _memory(planned)
+        facts["peak_flops"] = measure_peak(model.dtype, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(str(error)):
+            raise ValueError(str(error).splitlines()[0]) from error
+        raise OutOfMemory(str(error).splitlines()[0][:200]) from error
+    return Prepared(run, second, facts)
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether an error of the runtime or of a compiler says that memory does not suffice."""
+    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+
+
+def describe_device(model: SwinConfig, config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """The machine, the model and its arithmetic, JSON-able."""
+    device = mesh.devices.flat[0]
+    views = 1 if config.views.kind == "base" else 2
+    cosine = config.loss.contrast_kind == "supervised_cosine"  # which the peer has, too
+    return {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": mesh.size,
+        "threads": threads(),
+        "model": {
+            **swin_to_json(model),
+            "drop_path": model.drop_path,
+            "dtype": jnp.dtype(model.dtype).name,
+        },
+        "description": describe_swin(model),
+        "views": views,
+        "loss": {
+            "label_smoothing": config.loss.label_smoothing,
+            "contrast": config.loss.contrast if views == 2 and cosine else 0.0,
+            "cosine_margin": config.loss.cosine_margin,
+            "clip_norm": config.optim.clip_norm,
+        },
+        "flops_an_image": {
+            "training": training_flops(model, 1, views),
+            "inference": forward_flops(model),
+        },
+    }
+
+
+def threads() -> int:
+    """Cores that this process may use, which is how many threads XLA's CPU client has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _training(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str) -> Any:
+    """Compiled update, its arguments, and how the result of one becomes those of the next."""
+    # How many images there are shapes nothing but the numbers of the learning rate.
+    plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
+    loss_config(config)
+    parts = make_jitted_steps(
+        config, mesh, num_classes=model.num_classes, plan=plan, platform=platform
+    )
+    done = parts.train_step.trace(parts.like, parts.train_batch).lower().compile()
+
+    def arguments() -> tuple[Any, ...]:
+        shapes = parts.train_batch
+        rng = np.random.default_rng(0)
+        batch = {
+            "image": rng.integers(0, 256, shapes["image"].shape, np.uint8),
+            "label": rng.integers(0, model.num_classes, config.batch_size).astype(np.int32),
+            "id": np.arange(config.batch_size, dtype=np.int32),
+            "epoch": np.zeros(config.batch_size, np.int32),
+        }
+        batch = {name: jax.device_put(x, shapes[name].sharding) for name, x in batch.items()}
+        return parts.initial_state(), batch
+
+    return done, arguments, lambda result, arguments: (result[0], arguments[1])
+
+
+def _inference(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str) -> Any:
+    whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    shape = (config.batch_size, model.image_size, model.image_size, 3)
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+        swin.abstract_swin(model)[1],
+    )
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=rows)
+    done = jax.jit(make_forward(model), out_shardings=rows).lower(like, images).compile()
+
+    def arguments() -> tuple[Any, ...]:
+        key = jax.random.key(config.seed, impl="threefry2x32")
+        params = jax.jit(lambda key: swin.init_params(model, key), out_shardings=whole)(key)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        return params, jax.device_put(pixels, rows)
+
+    return done, arguments, lambda result, arguments: arguments
+
+
+def _runner(done: Any, arguments: tuple[Any, ...], advance: Any) -> Callable[[int], None]:
+    held = [arguments]  # the state is donated, so each step takes that of the one before
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            result = done(*held[0])
+            held[0] = advance(result, held[0])
+        jax.block_until_ready(result)
+
+    return run
+
+
+def _check_plan(planned: float, platform: str) -> None:
+    if platform != "cpu":
+        return
+    free = memory.available()
+    # All CPU devices live in the same memory.
+    wanted = planned * jax.local_device_count()
+    if wanted > memory.SHARE * free:
+        raise OutOfMemory(
+            f"the compiler plans {wanted / GIB:.2f} GiB, and {free / GIB:.2f} are free"
+        )
+
+
+def _memory(planned: float) -> tuple[float, str]:
+    """Bytes of the device that needs most, and whether they were measured."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    return (float(max(peaks)), "peak") if peaks else (planned, "plan")
+
+
+def measure_peak(dtype: Any, mesh: Mesh) -> float:
+    """FLOP a second of all devices in a large matrix product, the best of several.
+
+    0 where the step that is to be timed leaves no room for the matrices.
+    """
+    side = MATRIX.get(mesh.devices.flat[0].platform, LARGE_MATRIX)
+    rows = NamedSharding(mesh, PartitionSpec(sharding.AXES))
+    whole = sharding.replicated(mesh)
+
+    def ones(count: int, where: NamedSharding) -> jax.Array:
+        return jax.jit(lambda: jnp.ones((count, side), dtype), out_shardings=where)()
+
+    best = float("inf")
+    try:
+        a, b = ones(side * mesh.size, rows), ones(side, whole)
+        product = jax.jit(jnp.matmul, out_shardings=rows)
+        product(a, b).block_until_ready()
+        for _ in range(5):
+            started = time.perf_counter()
+            product(a, b).block_until_ready()
+            best = min(best, time.perf_counter() - started)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(str(error)):
+            raise
+    return 2 * side**3 * mesh.size / best
+
+
+if __name__ == "__main__":
+    timed_process.serve_process(prepare_our_steps)

@@ -1,0 +1,113 @@
+"""A trained Swin, wherever it lies: in a run, a converted checkpoint or another library's file."""
+
+import pathlib
+from typing import Literal
+
+from clevit_jax.config import model_config
+from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
+from clevit_jax.model.config import swin_from_json, swin_to_json
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.workdir import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    MAPS_FILE,
+    RUN_FILE,
+    load_config,
+)
+from clevit_jax.system.files import read_json, read_json_object
+from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
+from clevit_jax.weights.converted import FACTS, is_converted, read_converted
+
+Which = Literal["last", "best"]
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
+    """Reads a Swin.
+
+    Args:
+        path: workdir of a run, folder of a converted checkpoint, or a `.pth` or `.safetensors`
+            file in any of `dialects.DIALECTS`, or a folder with one as the Hugging Face hub has it.
+        checkpoint: of a run: its newest, or the one with the best test top-1. A run that keeps an
+            average gives the average, which is what its evaluations score.
+
+    Raises:
+        WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
+    """
+    path = pathlib.Path(path)
+    if holds_run(path):
+        average = load_config(path).optim.ema > 0
+        return read_run(path, checkpoint=checkpoint, average=average)
+    if checkpoint != "last":
+        raise WeightsError(f"{path} is no run, so it has no {checkpoint} checkpoint.")
+    if is_converted(path):
+        return read_converted(path)
+    if path.is_dir():
+        inside = [path / name for name in HUB_FILES if (path / name).is_file()]
+        if not inside:
+            raise WeightsError(
+                f"{path} is neither a run (config.json and checkpoints/) nor a converted "
+                f"checkpoint ({FACTS}), and holds no {' or '.join(HUB_FILES)}; name the "
+                "file of weights."
+            )
+        path = inside[0]
+    return read_torch_weights(path)
+
+
+def holds_run(path: pathlib.Path) -> bool:
+    """Whether a path looks like the workdir of a run."""
+    return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
+
+
+def resize_model(path: str | pathlib.Path) -> int | None:
+    """Pixels that evaluations of a run bring the shorter side to; None of what is no run."""
+    path = pathlib.Path(path)
+    return load_config(path).eval.resize if holds_run(path) else None
+
+
+def chosen_map(path: str | pathlib.Path) -> str | None:
+    """The map that the deletion test chose for a run (`analysis.deletion`), None before it."""
+    path = pathlib.Path(path) / MAPS_FILE
+    return read_json_object(path).get("chosen") if path.is_file() else None
+
+
+def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weights:
+    """The parameters of a run; nothing in its folder is changed.
+
+    Args:
+        workdir: of the run.
+        checkpoint: its newest that can be read, or its best.
+        average: whether those of the moving average.
+
+    Raises:
+        ConfigError: the folder is no run, or the run keeps no average.
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+    """
+    config = load_config(workdir)
+    if average and not config.optim.ema:
+        raise ConfigError(f"{workdir} keeps no average: its optim.ema is 0.")
+    if not (workdir / RUN_FILE).is_file():
+        raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
+    names = tuple(read_json(workdir / RUN_FILE)["class_names"])
+    trained = model_config(config, len(names), platform="cpu")
+    model = swin_from_json(swin_to_json(trained))  # float32, without drop path
+    like = abstract_swin(model)[1]
+    checkpoints = Checkpoints(
+        workdir / CHECKPOINTS_FOLDER, keep=config.checkpoint.keep, read_only=True
+    )
+    try:
+        steps = checkpoints.steps()[::-1]
+        if checkpoint == "best":
+            best = checkpoints.best()
+            if best is None:
+                raise CheckpointError(f"{workdir} has no evaluated checkpoint yet; take the last.")
+            steps = [best[0]]
+        step, params = checkpoints.restore_params(steps, like, average=average)
+    finally:
+        checkpoints.close()
+    kind = "average, " if average else ""
+    return Weights(
+        model, params, "clevit_jax", f"{workdir.name} ({kind}step {step})", class_names=names,
+        report=LoadReport(matched=tuple(named_leaves(params))),
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""What a run writes down while it trains: its metrics, one update late, run.json and views.png."""
+
+import collections
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clevit_jax.config import schedules, view_config
+from clevit_jax.data.dataset import SPLIT_NAMES
+from clevit_jax.distributed import processes
+from clevit_jax.errors import TrainingError
+from clevit_jax.runs.metrics import MetricWriter, Progress
+from clevit_jax.runs.setup import Run
+from clevit_jax.runs.workdir import RUN_FILE, describe_environment
+from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.steps.state import TrainState
+from clevit_jax.system.files import read_json, write_json
+from clevit_jax.views.gallery import save_gallery
+from clevit_jax.views.two_views import example_keys, make_views
+
+MAX_SKIPPED = 10  # updates in a row with a gradient that is not finite
+GALLERY_ROWS = 6
+
+
+class MetricLogger:
+    """Reads the metrics of each update one update later, so that the device never waits for it."""
+
+    def __init__(self, run: Run, start: int):
+        self._run = run
+        first = processes.index() == 0  # the one that speaks and writes
+        self._writer = MetricWriter(run.workdir, step=start) if first else None
+        self._progress = Progress(start, run.plan.total, run.config.batch_size, shown=first)
+        updates = np.arange(run.plan.total, dtype=np.int32)
+        self._rates = [np.asarray(f(updates)) for f in schedules(run.config, run.plan)]
+        self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
+
+    def follow(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
+        """Takes the metrics of update `step`, counted from 1, and reads those of the one before."""
+        self._pending.append((step, metrics, batch, waited))
+        if len(self._pending) > 1:
+            self._read()
+
+    def finish(self) -> None:
+        """Reads all that is left."""
+        while self._pending:
+            self._read()
+
+    def _read(self) -> None:
+        step, metrics, batch, waited = self._pending.popleft()
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
+        self._progress.update(values, waited=waited)
+        if self._writer and step % self._run.config.log.every_steps == 0:
+            more = {
+                "train/lr": float(self._rates[0][step - 1]),
+                "train/lr_head": float(self._rates[1][step - 1]),
+                "train/skipped": skipped,  # since the beginning, while the others are means
+            }
+            epoch = step * self._run.plan.batch / self._run.plan.images
+            self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
+        if in_a_row >= MAX_SKIPPED:
+            number = f"-{processes.index()}" if processes.index() else ""
+            path = self._run.workdir / f"nonfinite_batch{number}.npz"
+            rows = {name: _local_rows(array) for name, array in batch.items()}
+            np.savez(path, allow_pickle=False, **rows)
+            raise TrainingError(
+                f"The gradients of {in_a_row} updates in a row, up to update {step}, were not "
+                f"finite, and none of them was applied. The last batch is in {path}; lower "
+                "optim.lr, or look at that batch. The newest checkpoint is unharmed."
+            )
+
+    def evaluated(self, step: int, score: Evaluation) -> None:
+        """Writes and prints a score on the split that the best is chosen on."""
+        split = self._run.chosen_on
+        numbers = dataclasses.asdict(score)
+        if self._writer:
+            named = {f"{split}/{name}": value for name, value in numbers.items()}
+            self._writer.write(step, named)
+        epochs = self._run.plan.epochs_done(step)
+        self.say(f"Epoch {epochs}, step {step}: {SPLIT_NAMES[split]} {score}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._progress.say(text)
+        self.pause()
+
+    def pause(self) -> None:
+        """Leaves what was done since the last update out of the speed."""
+        self._progress.pause()
+
+    def close(self) -> None:
+        """Ends bar and files; may be called twice."""
+        self._progress.close()
+        if self._writer:
+            self._writer.close()
+
+
+def _local_rows(array: jax.Array) -> np.ndarray:
+    """The rows of a batch that this process holds."""
+    return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
+
+
+def write_run_facts(run: Run, state: TrainState) -> None:
+    """Writes run.json and views.png."""
+    if processes.index() != 0:
+        return
+    rates = schedules(run.config, run.plan)
+    peak = run.plan.end_of(run.config.optim.warmup_epochs) + 1
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    facts = {
+        "parameters": parameters,
+        "global_batch": run.config.batch_size,
+        "updates": run.plan.total,
+        "peak_learning_rate": float(rates[0](peak)),
+        "peak_learning_rate_head": float(rates[1](peak)),
+        "layout": run.dataset.layout,
+        "recognised_by": run.dataset.recognised_by,
+        "images": {split: len(examples) for split, examples in run.dataset.splits.items()},
+        "chosen_on": run.chosen_on,
+        "split_hash": run.dataset.split_hash(),
+        "class_names": run.dataset.class_names,
+    }
+    path = run.workdir / RUN_FILE
+    starts = read_json(path)["starts"] if path.exists() else []
+    starts.append({"step": int(state.step), **describe_environment()})
+    write_json(path, {**facts, "starts": starts})
+    several = f" of {processes.count()} processes" if processes.count() > 1 else ""
+    print(
+        f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind} device(s){several}, {run.plan.total} updates of "
+        f"{run.config.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
+        f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles.",
+        flush=True,
+    )
+    count = min(GALLERY_ROWS, len(run.dataset.train))
+    rows = np.linspace(0, len(run.dataset.train) - 1, count).astype(np.int32)
+    images = np.stack([run.images["train"][int(row)] for row in rows])
+    keys = example_keys(run.config.seed, jnp.zeros_like(rows), jnp.asarray(rows))
+    views = make_views(keys, jnp.asarray(images), config=view_config(run.config))
+    save_gallery(run.workdir / "views.png", images, *jax.device_get(views))

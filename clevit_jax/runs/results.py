@@ -1,0 +1,156 @@
+"""What runs have come to, by the small JSON files in their folders: nothing else is opened."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from clevit_jax.config import flatten
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs.workdir import CONFIG_FILE, EVALUATION_FILE, RUN_FILE, load_config
+from clevit_jax.system.files import read_json_object
+
+SCORES = ("top1", "top5", "mean_per_class", "loss")
+_SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What one run has come to.
+
+    Attributes:
+        folder: of the run.
+        config: every setting by its full name.
+        step: updates that were made, as far as they are written down.
+        total: updates of the whole run; None before it has begun to train.
+        split_hash: of its training, validation and test images; None where it is not recorded.
+        last: scores of the newest step that was evaluated, `{"step": ..., "top1": ..., ...}`,
+            shares in [0, 1]; None before the first evaluation.
+        scored_on: the split of `last`, "test" or "val".
+        best: the same of the best step, on the test split, with `chosen_on`.
+        finished: whether evaluation.json has the test of the last step.
+    """
+
+    folder: pathlib.Path
+    config: dict[str, Any]
+    step: int
+    total: int | None
+    split_hash: str | None
+    last: dict[str, Any] | None
+    scored_on: str
+    best: dict[str, Any] | None
+    finished: bool
+
+
+def read_result(folder: pathlib.Path) -> RunResult:
+    """Reads config.json, run.json, evaluation.json and metrics.jsonl, those that there are.
+
+    Raises:
+        ConfigError: the folder is no run, or one of the files is none of this program's.
+    """
+    config = flatten(load_config(folder))
+    facts = _read_facts(folder / RUN_FILE)
+    result = _read_facts(folder / EVALUATION_FILE)
+    last, best = (_scores(folder, result, name) for name in ("last", "best"))
+    if result and last is None:
+        raise ConfigError(f"{folder / EVALUATION_FILE} lacks 'last'; write it anew: --mode eval.")
+    total = facts.get("updates")
+    # Scores of metrics.jsonl alone finish nothing: their step may not have been saved.
+    finished = last is not None and isinstance(total, int) and last["step"] >= total
+    step, record, split = _newest_record(folder / "metrics.jsonl")
+    scored_on = "test"
+    if record is not None and (last is None or record["step"] > last["step"]):
+        last, scored_on = record, split
+    split_hash = result.get("split_hash", facts.get("split_hash"))
+    return RunResult(
+        folder=folder,
+        config=config,
+        step=max(step, last["step"] if last else 0),
+        total=total if isinstance(total, int) else None,
+        split_hash=split_hash if isinstance(split_hash, str) else None,
+        last=last,
+        scored_on=scored_on,
+        best=None if best is None else {"chosen_on": "test", **best},
+        finished=finished,
+    )
+
+
+def _read_facts(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no file."""
+    return read_json_object(path) if path.exists() else {}
+
+
+def _scores(folder: pathlib.Path, result: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The scores of evaluation.json under a name, None where there are none."""
+    scores = result.get(name)
+    if scores is None:
+        return None
+    wanted = ("step", "count", *SCORES)
+    values = [scores.get(key) for key in wanted] if isinstance(scores, dict) else [None]
+    if not all(isinstance(value, int | float) for value in values):
+        raise ConfigError(
+            f"{folder / EVALUATION_FILE} lacks a number among {', '.join(wanted)} of {name!r}; "
+            "write it anew: --mode eval."
+        )
+    return dict(scores)
+
+
+def _newest_record(path: pathlib.Path) -> tuple[int, dict[str, Any] | None, str]:
+    """The newest step of metrics.jsonl, and its newest scores with their split."""
+    if not path.exists():
+        return 0, None, "test"
+    step = 0
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+            at = int(record["step"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the torn last line of a killed run
+        step = max(step, at)
+        for split in ("test", "val"):
+            if f"{split}/top1" in record:
+                scores = {name: record.get(f"{split}/{name}") for name in (*SCORES, "count")}
+                numbers = {k: math.nan if v is None else v for k, v in scores.items()}
+                return step, {"step": at, **numbers}, split
+    return step, None, "test"
+
+
+def seed_folders(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """The runs `seed-N` in the folder of `--mode seeds`, by their seeds, in order."""
+    found = {
+        int(match[1]): path
+        for path in (workdir.iterdir() if workdir.is_dir() else ())
+        if (match := _SEED.fullmatch(path.name)) and (path / CONFIG_FILE).is_file()
+    }
+    return dict(sorted(found.items()))
+
+
+def common_split(runs: Iterable[RunResult]) -> str | None:
+    """The split hash that all these seeds share, None where none recorded one.
+
+    Raises:
+        ConfigError: they are not of the same images.
+    """
+    known = {run.folder.name: run.split_hash for run in runs if run.split_hash}
+    if len(set(known.values())) > 1:
+        hashes = ", ".join(f"{name}: {split[:8]}" for name, split in known.items())
+        raise ConfigError(
+            "The seeds cannot be put together, for they are not of the same training, validation "
+            f"and test images ({hashes}); move those of the other images away."
+        )
+    return next(iter(known.values()), None)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1 below), which is None of a single value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), deviation

@@ -1,0 +1,200 @@
+"""What a run is made of, whether it trains or evaluates."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from clevit_jax.config import (
+    PER_HOST,
+    check_numbers,
+    flatten,
+    loss_config,
+    make_plan,
+    model_config,
+    view_config,
+)
+from clevit_jax.data import pipeline
+from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
+from clevit_jax.data.open import decode_threads, decoded_images, open_data
+from clevit_jax.data.pipeline import DecodedImages
+from clevit_jax.distributed import processes, sharding
+from clevit_jax.errors import ConfigError, DataError, WeightsError
+from clevit_jax.model.config import swin_to_json
+from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
+from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
+from clevit_jax.steps.schedule import Plan
+from clevit_jax.weights.fit import fit_weights, read_class_map
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run is made of, whether it trains or evaluates; nothing is computed yet."""
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    dataset: Dataset
+    images: dict[str, DecodedImages]  # of each split
+    plan: Plan
+    program: JittedSteps
+
+    @property
+    def chosen_on(self) -> str:
+        """The split that the best checkpoint is chosen on: "val" where there is one, or "test"."""
+        return "val" if self.dataset.val else "test"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.workdir / CHECKPOINTS_FOLDER
+
+
+def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True) -> Run:
+    """Checks all that can be checked without decoding an image, and writes no file of the run.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        workdir: folder of the run.
+        training: whether training images will be kept in memory too.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+        DataError: everything wrong with the data set.
+    """
+    platform = jax.default_backend()
+    try:
+        check_numbers(config)
+        view_config(config)  # these three before the data set is looked at
+        loss_config(config)
+        model_config(config, num_classes=1, platform=platform)
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+        check_batches(config, mesh)
+        dataset = open_data(config)
+        plan = make_plan(config, len(dataset.train))
+        program = make_jitted_steps(
+            config, mesh, num_classes=dataset.num_classes, plan=plan, platform=platform
+        )
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Run(
+        config=config,
+        workdir=workdir,
+        dataset=dataset,
+        images=decoded_images(config, dataset, training=training),
+        plan=plan,
+        program=program,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Pre-trained parameters, as the model of a run wants them.
+
+    Attributes:
+        params: nested dict of float32 NumPy arrays.
+        facts: where they come from and what became of each of them, JSON-able.
+    """
+
+    params: Any
+    facts: dict[str, Any]
+
+
+def read_pretrained(run: Run) -> Pretrained | None:
+    """Reads `model.pretrained` and prints the load report; None where the start is random.
+
+    Raises:
+        ConfigError: the weights or the class map cannot be read, do not fit the model, or are
+            not the same on all processes.
+        CheckpointError: they are a run that has no readable checkpoint.
+    """
+    path, class_map = run.config.model.pretrained, run.config.model.class_map
+    if not path:
+        return None
+    try:
+        weights = read_weights(path)
+        mapping = read_class_map(class_map) if class_map else None
+        params, report = fit_weights(weights, run.program.model, class_map=mapping)
+    except WeightsError as error:
+        raise ConfigError(f"model.pretrained: {error}") from error
+    print(f"Starting from {dataclasses.replace(weights, report=report)}", flush=True)
+    if not report.reinitialised and not report.mapped:
+        classes = run.program.model.num_classes
+        print(f"  The head is kept: {classes} classes there and here.", flush=True)
+    facts = {
+        "source": weights.source,
+        "path": str(path),
+        "sha256": weights.source_sha256,
+        "dialect": weights.dialect,
+        "architecture": swin_to_json(weights.model),
+        "report": dataclasses.asdict(report),
+    }
+    found = processes.gather("start", facts)
+    if different := [number for number, other in enumerate(found) if other != found[0]]:
+        raise ConfigError(
+            f"model.pretrained: process {different[0]} found other weights in {path} than process "
+            "0; put the same file on all hosts."
+        )
+    return Pretrained(params, facts)
+
+
+def check_agreement(run: Run) -> None:
+    """Raises ConfigError unless all processes were asked for the same run, on the same images."""
+    settings = flatten(run.config)
+    here = {name: str(value) for name, value in settings.items() if name not in PER_HOST}
+    here |= {"the workdir": str(run.workdir.absolute())}
+    here |= {"the images and labels (split hash)": run.dataset.split_hash()}
+    here |= {"the version of jax": jax.__version__}
+    first, *others = processes.gather("settings", here)
+    for number, other in enumerate(others, start=1):
+        different = [
+            f"{name}: {first.get(name)}, {other.get(name)}"
+            for name in sorted(first.keys() | other.keys())
+            if first.get(name) != other.get(name)
+        ]
+        if different:
+            raise ConfigError(
+                f"Process {number} was started for another run than process 0; give all the same "
+                f"command. Different are (process 0, process {number}): {'; '.join(different)}."
+            )
+
+
+def decode_all(run: Run) -> None:
+    """Decodes every image once, into memory while it lasts. Raises DataError with all bad ones."""
+    decode_splits(run, list(run.images))
+
+
+def decode_splits(run: Run, splits: list[str]) -> None:
+    """Decodes the images of some splits, into memory while it lasts.
+
+    Of several processes each decodes its share; what of the training images falls to it later in
+    an epoch, it decodes then.
+
+    Raises:
+        DataError: names all that cannot be decoded, by whatever process.
+    """
+    problems: list[str] = []
+    me, count = processes.index(), processes.count()
+    for split in splits:
+        images = run.images[split]
+        rows: Sequence[int] = range(me, len(images), count)
+        if split != "train":
+            rows = pipeline.eval_rows(len(images), run.config.eval.batch_size, me, count)
+        desc = f"Reading {SPLIT_NAMES[split]} images"
+        with tqdm(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
+
+            def advance(done: int, _: int, bar: tqdm = bar) -> None:
+                bar.update(done - bar.n)
+
+            try:
+                images.fill(rows, threads=decode_threads(run.config), progress=advance)
+            except DataError as error:
+                problems += error.problems
+    found = [problem for part in processes.gather("problems", problems) for problem in part]
+    if found:
+        raise DataError(found)

@@ -1,0 +1,121 @@
+"""The folder of a run: whose it is, what it was made with, what came of it."""
+
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import sys
+import time
+import uuid
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clevit_jax.config import changed_settings, flatten, restore_config
+from clevit_jax.distributed import processes
+from clevit_jax.errors import ConfigError
+from clevit_jax.system.files import read_json_object, write_json
+
+CONFIG_FILE, RUN_FILE, EVALUATION_FILE = "config.json", "run.json", "evaluation.json"
+LOAD_REPORT_FILE = "load_report.json"
+MAPS_FILE = "maps.json"  # what the deletion test found; see `analysis.deletion`
+CHECKPOINTS_FOLDER = "checkpoints"
+SHARED_SECONDS = 10.0  # that a network disk has to show a file to the other hosts
+PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def load_config(workdir: pathlib.Path) -> ConfigDict:
+    """The config that a run was made with. Raises ConfigError when the folder is no run."""
+    if not (workdir / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"{workdir} holds no run ({CONFIG_FILE} is missing); start one with --config FILE."
+        )
+    settings = read_json_object(workdir / CONFIG_FILE)
+    if not all(isinstance(settings.get(group), dict) for group in ("data", "model")):
+        raise ConfigError(
+            f"{workdir / CONFIG_FILE} holds no settings; it was not written by this program."
+        )
+    return restore_config(settings)
+
+
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+    """Whether a checkpoint was begun, whole or not."""
+    return any((workdir / CHECKPOINTS_FOLDER).glob("[0-9]*"))
+
+
+def check_workdir(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str, ...] = ()) -> None:
+    """Raises ConfigError unless the folder is new, or a run with this very config.
+
+    Args:
+        workdir: the folder.
+        config: of the run that is asked for.
+        free: beginnings of names of settings that may differ, besides `FREE`.
+    """
+    metrics = workdir / "metrics.jsonl"
+    begun = has_checkpoints(workdir) or (metrics.exists() and metrics.stat().st_size > 0)
+    if not begun:  # a run that ended before its first record leaves nothing to protect
+        return
+    if not (workdir / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"{workdir} holds results but no {CONFIG_FILE}; name another --workdir, nothing is "
+            "changed."
+        )
+    differences = changed_settings(flatten(load_config(workdir)), flatten(config), free=free)
+    if differences:
+        raise ConfigError(
+            f"{workdir} holds a run with another config; name another --workdir. "
+            f"Different are (there, here): {'; '.join(differences)}."
+        )
+
+
+def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Makes the folder this run's, and sees that all processes look at the same one.
+
+    Raises:
+        ConfigError: it cannot be written, or another process does not see what is written there.
+    """
+    token = workdir / f".seen-by-all-{uuid.uuid4().hex}"
+    try:
+        if processes.index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / CONFIG_FILE, config.to_dict())
+            if processes.count() > 1:
+                token.touch()
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir {workdir} cannot be written: {error.strerror or error}."
+        ) from error
+    if processes.count() == 1:
+        return
+    token = workdir / processes.broadcast("token", token.name)
+    until = time.monotonic() + SHARED_SECONDS
+    while not (seen := token.exists()) and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = [number for number, sees in enumerate(processes.gather("seen", seen)) if not sees]
+    if processes.index() == 0:
+        token.unlink(missing_ok=True)
+    if blind:
+        raise ConfigError(
+            f"--workdir {workdir} of process 0 is not that of process "
+            f"{', '.join(map(str, blind))}; it must lie on a disk that all hosts share."
+        )
+
+
+def describe_environment() -> dict[str, Any]:
+    """What `run.json` records of the machine and the software each time the run is started."""
+
+    def version(package: str) -> str | None:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "devices": [jax.devices()[0].device_kind, jax.device_count()],
+        "processes": jax.process_count(),
+    }

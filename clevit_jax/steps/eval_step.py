@@ -1,0 +1,123 @@
+"""Masked evaluation: every example counts exactly once, on any number of devices."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from clevit_jax.steps.losses import cross_entropy
+from clevit_jax.views.transforms import normalize_images
+
+Batch = dict[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a model scored on a split; shares are in [0, 1].
+
+    Attributes:
+        top1: share of examples whose label has the largest logit.
+        top5: share whose label is among the five largest (or all, with fewer classes).
+        mean_per_class: mean over the classes that occur of their own top-1.
+        loss: mean cross-entropy without label smoothing, in nats.
+        count: examples.
+    """
+
+    top1: float
+    top5: float
+    mean_per_class: float
+    loss: float
+    count: int
+
+    def __str__(self) -> str:
+        return (
+            f"top-1 {100 * self.top1:.2f} %, top-5 {100 * self.top5:.2f} %, mean per class "
+            f"{100 * self.mean_per_class:.2f} %, loss {self.loss:.4f} ({self.count} images)"
+        )
+
+
+def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """How many classes come before the label, int32 [B].
+
+    Of equal logits the lower class comes first, so that a model that says nothing is not right;
+    a label whose logit is not a number comes last.
+    """
+    classes = logits.shape[-1]
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)  # [B, 1]
+    before = (logits > own) | ((logits == own) & (jnp.arange(classes)[None] < labels[:, None]))
+    return jnp.where(jnp.isnan(own[:, 0]), classes, before.sum(-1, dtype=jnp.int32))
+
+
+def make_eval_step(
+    graphdef: nnx.GraphDef, gather: Callable[[Any], Any] = lambda params: params
+) -> Callable[[Any, Batch], Sums]:
+    """The function of one evaluation batch, for `jax.jit`.
+
+    Args:
+        graphdef: of the Swin.
+        gather: see `step.make_train_step`.
+
+    Returns:
+        (params, batch) -> sums, with batch `image` uint8 [B, S, S, 3], `label` int32 [B] and
+        `mask` bool [B], False for padding; sums over the examples by class, [K]: `count`,
+        `top1`, `top5` int32 and `loss` float32.
+    """
+
+    def eval_step(params: Any, batch: Batch) -> Sums:
+        logits, _ = nnx.merge(graphdef, gather(params))(normalize_images(batch["image"]))
+        rank = rank_of_label(logits, batch["label"])
+        loss = cross_entropy(logits, batch["label"], label_smoothing=0.0)
+        # Padding gets a class of its own that is then cut off, so not even a NaN leaks from it.
+        classes = logits.shape[-1]
+        owner = jnp.where(batch["mask"], batch["label"], classes)
+
+        def by_class(values: jax.Array) -> jax.Array:
+            return jax.ops.segment_sum(values, owner, classes + 1)[:classes]
+
+        return {
+            "count": by_class(jnp.ones_like(rank)),
+            "top1": by_class((rank < 1).astype(jnp.int32)),
+            "top5": by_class((rank < 5).astype(jnp.int32)),
+            "loss": by_class(loss),
+        }
+
+    return eval_step
+
+
+def evaluate(
+    eval_step: Callable[[Any, Batch], Sums], params: Any, batches: Iterable[Batch]
+) -> Evaluation:
+    """Runs `eval_step` over all batches; sums of counts, divided once.
+
+    Raises:
+        ValueError: there is no example at all.
+    """
+    totals: dict[str, np.ndarray] = {}
+
+    def add(sums: Sums) -> None:
+        for name, value in jax.device_get(sums).items():
+            totals[name] = totals.get(name, 0) + value.astype(np.float64)
+
+    running = None  # read one batch later, so that the device never waits for the host
+    for batch in batches:
+        before, running = running, eval_step(params, batch)
+        if before is not None:
+            add(before)
+    if running is not None:
+        add(running)
+    if not totals or totals["count"].sum() == 0:
+        raise ValueError("There is nothing to evaluate: the split holds no image.")
+    count = totals["count"]
+    present = count > 0
+    return Evaluation(
+        top1=float(totals["top1"].sum() / count.sum()),
+        top5=float(totals["top5"].sum() / count.sum()),
+        mean_per_class=float((totals["top1"][present] / count[present]).mean()),
+        loss=float(totals["loss"].sum() / count.sum()),
+        count=int(count.sum()),
+    )

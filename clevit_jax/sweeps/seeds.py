@@ -1,0 +1,309 @@
+"""The mode `seeds`: the same config with several seeds, and what they come to together.
+
+Each seed is a run of its own in `seed-N` of the workdir. Beside them, `seeds.json` holds
+
+    command, written   what was run last, and when
+    split_hash         of the images, the same for all seeds
+    test_images, one_image   their number, and what one is in points of top-1
+    last, best         of the finished seeds: top1, top5, mean_per_class and loss ->
+                       {mean, deviation}, the deviation that of a sample (n - 1), null with one
+                       seed; best with chosen_on, a split; null before a seed is finished
+    seeds              for each: seed, folder, finished, step, total, last and best as its
+                       evaluation.json has them, null until it is finished
+
+and `seeds.txt` the table that is printed. Shares are in [0, 1], loss is in nats.
+"""
+
+import contextlib
+import gc
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clevit_jax import train
+from clevit_jax.config import check_numbers
+from clevit_jax.data import procedural_leaves
+from clevit_jax.data.open import open_data
+from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from clevit_jax.runs import results
+from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
+from clevit_jax.sweeps.parallel import check_idle, count_devices, share_devices, train_in_parallel
+from clevit_jax.system.files import write_json
+
+JSON, TEXT = "seeds.json", "seeds.txt"
+_COLUMNS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "loss": "loss"}
+
+
+def train_seeds(
+    config: ConfigDict, workdir: pathlib.Path, *, seeds: int = 5, parallel: int = 1
+) -> int:
+    """Trains and evaluates `config` with the seeds `config.seed`, `config.seed + 1`, ...
+
+    Seeds that are finished are left alone, begun ones go on. `data.split_seed` stays, so that all
+    see the same images. A seed whose gradients stay non-finite does not keep the others from
+    training; any other failure does.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        workdir: folder of the seeds; new, or begun with the same config.
+        seeds: how many.
+        parallel: how many at a time, in processes that share the devices; one is trained here.
+
+    Returns:
+        The exit code: 0 when all are finished, `train.STOPPED` when a signal ended it early.
+
+    Raises:
+        ConfigError, DataError: before anything is written.
+        TrainingError: seeds failed; their sentences, after the others were summarised.
+    """
+    configs = {seed: _with_seed(config, seed) for seed in range(config.seed, config.seed + seeds)}
+    folders = {seed: workdir / f"seed-{seed}" for seed in configs}
+    _check(config, configs, folders, workdir)
+    if parallel > 1:
+        failed = _train_beside(configs, folders, workdir, parallel)
+    else:
+        failed = _train_in_turn(configs, folders, workdir)
+    done = [seed for seed, folder in folders.items() if _finished(folder)]
+    count = f"{len(done)} of {len(folders)} seeds are finished"
+    if results.seed_folders(workdir):
+        _summarise(workdir, configs)
+    if failed:
+        sentences = "\n".join(
+            f"Seed {seed}: {sentence}" for seed, sentence in sorted(failed.items())
+        )
+        raise TrainingError(f"{sentences}\n{count}.")
+    if len(done) < len(folders):
+        print(f"Stopped: {count}; run the same command to go on.", flush=True)
+        return train.STOPPED
+    return 0
+
+
+def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    changed = config.copy_and_resolve_references()
+    changed.seed = seed
+    return changed.lock()
+
+
+def _check(
+    config: ConfigDict,
+    configs: Mapping[int, ConfigDict],
+    folders: Mapping[int, pathlib.Path],
+    workdir: pathlib.Path,
+) -> None:
+    """Raises ConfigError or DataError unless all seeds can be trained in this folder."""
+    if (workdir / CONFIG_FILE).exists() or has_checkpoints(workdir):
+        raise ConfigError(
+            f"{workdir} holds a run, not seeds; name another --workdir, nothing is changed."
+        )
+    for changed in configs.values():
+        check_numbers(changed)
+    begun = results.seed_folders(workdir)
+    for folder in {**folders, **begun}.values():  # a child that still reads images has no config
+        check_idle(folder)
+    known = results.common_split(results.read_result(folder) for folder in begun.values())
+    for seed, folder in begun.items():
+        check_workdir(folder, _with_seed(config, seed))
+    found = _split_hash(config)
+    if known is not None and known != found:
+        raise ConfigError(
+            f"{config.data.root or config.data.tfds} no longer lists the files and labels that the "
+            f"seeds in {workdir} were trained on; point --config.data.root at the same data set, "
+            "or name another --workdir."
+        )
+
+
+def _split_hash(config: ConfigDict) -> str:
+    """The hash of the data set, procedural leaves written; JAX is not asked, so takes no device."""
+    plain = config.copy_and_resolve_references()
+    wanted = config.data.leaves.to_dict()
+    if wanted["classes"]:
+        try:
+            procedural_leaves.write_dataset(pathlib.Path(config.data.root), **wanted)
+        except (OSError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+        plain.data.leaves.classes = 0
+    try:
+        return open_data(plain).split_hash()
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _finished(folder: pathlib.Path) -> bool:
+    return (folder / CONFIG_FILE).is_file() and results.read_result(folder).finished
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block, where no run is there to take them and to save."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _train_in_turn(
+    configs: Mapping[int, ConfigDict],
+    folders: Mapping[int, pathlib.Path],
+    workdir: pathlib.Path,
+) -> dict[int, str]:
+    """Trains one after the other in this process; returns the sentences of those that failed."""
+    failed: dict[int, str] = {}
+    with _stoppable():
+        for count, (seed, config) in enumerate(configs.items(), 1):
+            before = _finished(folders[seed])
+            print(f"Seed {seed} ({count} of {len(configs)}):", flush=True)
+            try:
+                code = train.train(config, folders[seed])
+            except (TrainingError, ConfigError, DataError, CheckpointError, OSError) as error:
+                failed[seed] = str(error)
+                if not isinstance(error, TrainingError):
+                    break  # the others would fail like it
+            else:
+                if code:
+                    break
+                if not before and count < len(configs):
+                    _summarise(workdir, configs)
+            gc.collect()  # what is left on the devices, before the next takes as much
+            jax.clear_caches()
+    return failed
+
+
+def _train_beside(
+    configs: Mapping[int, ConfigDict],
+    folders: Mapping[int, pathlib.Path],
+    workdir: pathlib.Path,
+    wanted: int,
+) -> dict[int, str]:
+    """Trains several at a time in processes; returns the sentences of those that failed."""
+    left = {seed: config for seed, config in configs.items() if not _finished(folders[seed])}
+    for seed in configs.keys() - left.keys():
+        print(f"Seed {seed} is finished ({folders[seed]}).", flush=True)
+    if not left:
+        return {}
+
+    def finished(seed: int) -> None:
+        run = results.read_result(folders[seed])
+        top1 = 100 * run.last["top1"] if run.last else float("nan")
+        print(f"Seed {seed} finished: test top-1 {top1:.2f} %.", flush=True)
+        if sum(map(_finished, folders.values())) < len(folders):
+            _summarise(workdir, configs)
+
+    with _stoppable():
+        platform, count = count_devices()
+        shares = share_devices(platform, count, wanted, os.environ)[: len(left)]
+        return train_in_parallel(left, folders, shares, finished)
+    return {}
+
+
+def _summarise(workdir: pathlib.Path, wanted: Iterable[int]) -> None:
+    """Writes seeds.json and seeds.txt, and prints the latter."""
+    summary = summarise(workdir)
+    write_json(workdir / JSON, summary)
+    text = render(summary, wanted)
+    temporary = (workdir / TEXT).with_suffix(".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, workdir / TEXT)
+    print(f"\n{text}\n  {workdir / TEXT}, {workdir / JSON}\n", flush=True)
+
+
+def summarise(workdir: pathlib.Path) -> dict[str, Any]:
+    """What the seeds in a folder come to, in the form of `seeds.json`.
+
+    Raises:
+        ConfigError: they are not of the same images, or a file of a run cannot be read.
+    """
+    runs = {seed: results.read_result(path) for seed, path in results.seed_folders(workdir).items()}
+    split_hash = results.common_split(runs.values())
+    finished = [run for run in runs.values() if run.finished]
+    last = [run.last for run in finished if run.last]
+    best = [run.best for run in finished if run.best]
+    count = last[0]["count"] if last else None
+    return {
+        "command": sys.argv,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "split_hash": split_hash,
+        "test_images": count,
+        "one_image": 100 / count if count else None,
+        "last": _spreads(last) if last else None,
+        "best": {"chosen_on": best[0]["chosen_on"], **_spreads(best)} if best else None,
+        "seeds": [
+            {
+                "seed": seed,
+                "folder": run.folder.name,
+                "finished": run.finished,
+                "step": run.step,
+                "total": run.total,
+                "last": run.last if run.finished else None,
+                "best": run.best if run.finished else None,
+            }
+            for seed, run in runs.items()
+        ],
+    }
+
+
+def _spreads(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """`{"top1": {"mean": ..., "deviation": ...}, ...}`."""
+    spreads = {}
+    for name in results.SCORES:
+        mean, deviation = results.mean_and_deviation([row[name] for row in scores])
+        spreads[name] = {"mean": mean, "deviation": deviation}
+    return spreads
+
+
+def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
+    """A table of `summarise`, the last epoch first.
+
+    Args:
+        summary: in the form of `seeds.json`.
+        wanted: seeds that are asked for, for those that are not begun.
+    """
+    rows = {row["seed"]: row for row in summary["seeds"]}
+    left = [seed for seed in sorted({*rows, *wanted}) if not rows.get(seed, {}).get("finished")]
+    done = [row for row in rows.values() if row["finished"]]
+    lines = [f"{len(done)} of {len(done) + len(left)} seeds are finished."]
+    if done:
+        lines[0] += (
+            f" Scores on {summary['test_images']} test images in %; one image is "
+            f"{summary['one_image']:.2f} points (split {(summary['split_hash'] or '?')[:8]})."
+        )
+        lines += ["", f"{'':<12}" + "".join(f"{title:>16}" for title in _COLUMNS.values())]
+        lines += ["last epoch", *_block(summary["last"], done, "last")]
+    if summary["best"]:
+        on_val = summary["best"]["chosen_on"] == "val"
+        how = "validation images" if on_val else "test set, so it flatters"
+        lines += [f"best epoch, chosen on the {how}", *_block(summary["best"], done, "best")]
+    for seed in left:
+        row = rows.get(seed)
+        of = f" of {row['total']}" if row and row["total"] else ""
+        state = f"not finished, step {row['step']}{of}" if row else "not begun"
+        lines.append(f"  {f'seed {seed}':<10}{state}")
+    return "\n".join(lines)
+
+
+def _block(spreads: dict[str, Any], done: list[dict[str, Any]], which: str) -> list[str]:
+    """Lines of mean, deviation and each seed."""
+    lines = [
+        _line(kind, {name: spreads[name][kind] for name in _COLUMNS})
+        for kind in ("mean", "deviation")
+    ]
+    return lines + [_line(f"seed {row['seed']}", row[which]) for row in done if row[which]]
+
+
+def _line(label: str, scores: Mapping[str, float | None]) -> str:
+    cells = []
+    for name in _COLUMNS:
+        value = scores[name]
+        digits, scale = (4, 1) if name == "loss" else (2, 100)
+        cells.append("-" if value is None else f"{scale * value:.{digits}f}")
+    return f"  {label:<10}" + "".join(f"{cell:>16}" for cell in cells)

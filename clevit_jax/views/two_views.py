@@ -1,0 +1,124 @@
+"""The two views of CLE-ViT, made on the device: crop, jitter, rotate, flip, erase, shuffle.
+
+A deterministic core a step and a thin `random_*` wrapper that draws its parameters; `key` comes
+first, options are keyword-only. Both take one image [H, W, C] and are vmapped in `make_views`.
+Unless said otherwise an image is float32 in the range 0..1; the crop is not rounded to 8 bits.
+A box is int32 [4]: top, left, height, width, in pixels.
+
+Source: CLE-ViT (doi 10.24963/ijcai.2023/504) and its official code, drawn as torchvision's
+`RandomResizedCrop`, `ColorJitter`, `RandomRotation` and `RandomErasing`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from clevit_jax.views import rotation
+from clevit_jax.views.config import ERASING_KINDS, SHUFFLING_KINDS, ViewConfig
+from clevit_jax.views.transforms import (
+    normalize,
+    random_brightness,
+    random_erase,
+    random_flip_horizontal,
+    random_picks,
+    random_resized_crop,
+    random_shuffle_parts,
+)
+from clevit_jax.views.two_views_tpu import views_by_kernel
+
+
+def example_keys(seed: int | jax.Array, epoch: jax.Array, ids: jax.Array) -> jax.Array:
+    """Keys of examples by identity: fold_in(fold_in(key(seed), epoch), id).
+
+    Args:
+        seed: integer of the run.
+        epoch: int32 [B], the epoch of each example.
+        ids: int32 [B], the number of each example in its data set.
+
+    Returns:
+        Typed keys [B]; they depend on nothing but (seed, epoch, id) of the example itself.
+    """
+    # Named, because the `rbg` some users make their default depends on the batch under vmap.
+    root = jax.random.key(seed, impl="threefry2x32")
+
+    def example_key(epoch: jax.Array, example_id: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(root, epoch), example_id)
+
+    return jax.vmap(example_key)(epoch, ids)
+
+
+def _common_view(key: jax.Array, image: jax.Array, *, config: ViewConfig) -> jax.Array:
+    """What both views share: float image [S, S, 3] -> normalised [size, size, 3]."""
+    crop_key, brightness_key, angle_key, flip_key = jax.random.split(key, 4)
+    view = random_resized_crop(
+        crop_key, image, size=config.size, scale=config.crop_scale, ratio=config.crop_ratio
+    )  # [size, size, 3]
+    if config.brightness:
+        view = random_brightness(brightness_key, view, brightness=config.brightness)
+    if config.degrees:
+        picks = random_picks(angle_key, flip_key, config=config)
+        view = rotation.gather(view, picks)  # turns and flips
+    elif config.flip:
+        view = random_flip_horizontal(flip_key, view, probability=config.flip)
+    return normalize(view)
+
+
+def _example_views(
+    key: jax.Array, image: jax.Array, *, config: ViewConfig
+) -> tuple[jax.Array, jax.Array | None]:
+    """Anchor and positive of one image uint8 [S, S, 3]."""
+    # Split alike for each kind, so that the anchor does not depend on the kind.
+    anchor_key, positive_key, erase_key, shuffle_key = jax.random.split(key, 4)
+    image = image.astype(jnp.float32) / 255
+    common = functools.partial(_common_view, config=config)
+    if config.kind == "base":
+        return common(anchor_key, image), None
+    # One vmap over both keys: the two crops become one matrix product over the shared image.
+    anchor, positive = jax.vmap(common, in_axes=(0, None))(
+        jnp.stack([anchor_key, positive_key]), image
+    )
+    if config.kind in ERASING_KINDS:
+        positive = random_erase(
+            erase_key, positive, area=config.erase_area, ratio=config.erase_ratio
+        )
+    if config.kind in SHUFFLING_KINDS:
+        positive = random_shuffle_parts(shuffle_key, positive, parts=config.parts)
+    return anchor, positive
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def make_views(
+    keys: jax.Array, images: jax.Array, *, config: ViewConfig
+) -> tuple[jax.Array, jax.Array | None]:
+    """Anchors and positives of a batch.
+
+    Args:
+        keys: typed keys [B], one an example (`example_keys`).
+        images: uint8 [B, S, S, 3], resized by the host to a square.
+        config: the kind and the options of the views.
+
+    Returns:
+        Anchors and positives, float32 [B, size, size, 3], ImageNet-normalised; for the kind
+        `base` the positives are None and nothing is computed for them.
+
+    Raises:
+        ValueError: images are not uint8 [B, S, S, 3], or not one key an image.
+    """
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images are {images.dtype}{images.shape}; they must be uint8 [B, S, S, 3]."
+        )
+    if keys.shape != images.shape[:1]:
+        raise ValueError(f"there are keys of shape {keys.shape} for {images.shape[0]} images.")
+    if config.kernel is None:
+        return jax.vmap(functools.partial(_example_views, config=config))(keys, images)
+    local = functools.partial(views_by_kernel, config=config)
+    mesh = config.kernel.mesh
+    if mesh is None or mesh.size == 1:
+        return local(keys, images)
+    divided = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(local, mesh=mesh, in_specs=divided, out_specs=divided, check_vma=False)(
+        keys, images
+    )

@@ -1,0 +1,251 @@
+"""Swin weights from files of other libraries to our parameters, and back.
+
+Ours is a nested dict with the official path and Flax's leaf names. Arrays are transposed where
+the frameworks differ: linear [out, in] -> [in, out], convolution OIHW -> HWIO. `dialects` knows
+what other libraries call things, `weight_files` their containers, `converted` our own folder.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.attention import relative_position_index, shift_mask
+from clevit_jax.model.config import SwinConfig, describe_swin
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.weights import dialects, files
+from clevit_jax.weights.infer import infer
+
+_HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
+OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What became of every entry of a weight file.
+
+    Attributes:
+        matched: our names of the parameters that the file gave.
+        transposed: those of them whose axes were turned.
+        resized: bias tables brought to another window, `name: window 7 -> 12`.
+        mapped: entries of the head taken from other classes by a class map.
+        reinitialised: parameters that start anew.
+        ignored: kind -> names in the file that hold no parameter of the network.
+    """
+
+    matched: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    mapped: tuple[str, ...] = ()
+    reinitialised: tuple[str, ...] = ()
+    ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        ignored = [
+            f"{len(names)} {kind}" for kind, names in self.ignored.items() if kind != OTHER_ENTRIES
+        ]
+        if OTHER_ENTRIES in self.ignored:
+            ignored.append(f"{OTHER_ENTRIES} {', '.join(self.ignored[OTHER_ENTRIES])}")
+        rows = [
+            ("matched", f"{len(self.matched)} parameters"),
+            ("transposed", f"{len(self.transposed)} of them"),
+            ("resized", _listed(self.resized)),
+            *([("mapped", _listed(self.mapped))] if self.mapped else []),
+            ("re-initialised", _listed(self.reinitialised)),
+            ("ignored", ", ".join(ignored) or "0"),
+        ]
+        return "\n".join(f"  {name:<15} {text}" for name, text in rows)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)}: {some}" if names else "0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A Swin's parameters and where they come from.
+
+    Attributes:
+        model: the architecture; its image size is that of the file, or the usual one.
+        params: nested dict of float32 NumPy arrays, as `swin.abstract_swin` shapes it.
+        dialect: one of `dialects.DIALECTS`, or `clevit_jax` for a run of our own.
+        source: name of the file, without its folder, or of the run.
+        source_sha256: of that file, hex; of a run, empty.
+        class_names: of the head's rows where they are known, else ().
+        report: what became of the entries of the file.
+    """
+
+    model: SwinConfig
+    params: Any
+    dialect: str
+    source: str
+    source_sha256: str = ""
+    class_names: tuple[str, ...] = ()
+    report: LoadReport = LoadReport()
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.dialect}): {describe_swin(self.model)}\n{self.report}"
+
+
+def parameter_name(path: jax.tree_util.KeyPath) -> str:
+    """`layers.0.blocks.1.attn.qkv.kernel` for the path of a leaf in a nested dict."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def named_leaves(params: Any) -> dict[str, Any]:
+    """The leaves of a nested dict under their `parameter_name`."""
+    return {parameter_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+
+
+def official_name(name: str) -> str:
+    """The official checkpoint's name of one of our parameters: kernel and scale are `weight`."""
+    return re.sub(r"\.(kernel|scale)$", ".weight", name)
+
+
+def _to_ours(value: np.ndarray, name: str) -> np.ndarray:
+    if name.endswith(".kernel"):
+        return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+    return value
+
+
+def _to_official(value: np.ndarray, name: str) -> np.ndarray:
+    if name.endswith(".kernel"):
+        return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+    return value
+
+
+def read_torch_weights(path: str | pathlib.Path) -> Weights:
+    """Reads the weight file of another library: finds out container, dialect and architecture.
+
+    Args:
+        path: a `.pth` or `.safetensors` file; its content decides, not its name.
+
+    Returns:
+        The weights; where the file has no head at all, a head of one class at zero.
+
+    Raises:
+        WeightsError: it cannot be read, is no Swin, or an entry is missing, left over or of a
+            wrong shape; all of them are listed, under the names that the file uses.
+    """
+    path = pathlib.Path(path)
+    file = files.read_weight_file(path)
+    try:
+        dialect = dialects.recognise(file.tensors, file.wrapper)
+        official, buffers = dialects.to_official(file.tensors, dialect)
+        shapes = {name: value.shape for name, value in official.items()}
+        masks = buffers.get("attention mask", ())
+        model = infer(shapes | {name: file.tensors[name].shape for name in masks})
+        anew = () if official.keys() & _HEAD.keys() else tuple(sorted(_HEAD.values()))
+        if anew:  # a backbone alone
+            wide = model.channels(-1)
+            official |= {"head.weight": np.zeros((1, wide), np.float32),
+                         "head.bias": np.zeros(1, np.float32)}  # fmt: skip
+        params = from_official(official, abstract_swin(model)[1], dialect=dialect)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    ignored = {kind: tuple(names) for kind, names in buffers.items() if names}
+    if file.beside:
+        ignored[OTHER_ENTRIES] = file.beside
+    names = tuple(name for name in named_leaves(params) if name not in anew)
+    return Weights(
+        model, params, dialect, path.name, file.sha256,
+        report=LoadReport(
+            matched=names,
+            transposed=tuple(name for name in names if name.endswith(".kernel")),
+            reinitialised=anew,
+            ignored=ignored,
+        ),
+    )  # fmt: skip
+
+
+def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = "microsoft") -> Any:
+    """Fills our parameters from a state dict with the official names.
+
+    Args:
+        state_dict: name -> array (NumPy, or a torch tensor on the CPU); buffers are passed over.
+        params: nested dict of arrays or `ShapeDtypeStruct`s that says which are wanted.
+        dialect: whose names an error uses.
+
+    Returns:
+        A nested dict like `params`, of float32 NumPy arrays.
+
+    Raises:
+        WeightsError: naming at once every missing, left-over, wrongly shaped or non-finite entry.
+    """
+    given = {n: v for n, v in state_dict.items() if dialects.ignored_kind(n) is None}
+    problems = []
+
+    def take(path: jax.tree_util.KeyPath, wanted: Any) -> np.ndarray | None:
+        ours = parameter_name(path)
+        name = official_name(ours)
+        like = _to_official(np.broadcast_to(np.float32(0), wanted.shape), ours)
+        value = np.asarray(given.pop(name)) if name in given else None
+        if problem := _problem(value, like.shape):
+            in_file = " + ".join(dialects.from_official({name: like}, dialect))
+            problems.append(problem.format(in_file))
+            return None
+        assert value is not None
+        return np.ascontiguousarray(_to_ours(value.astype(np.float32, copy=False), ours))
+
+    filled = jax.tree.map_with_path(take, params)
+    problems += [f"left over {name}" for name in given]
+    if problems:
+        raise WeightsError(
+            f"These weights do not fit a Swin of this shape in {len(problems)} place(s): "
+            f"{'; '.join(problems)}."
+        )
+    return filled
+
+
+def _problem(value: np.ndarray | None, shape: tuple[int, ...]) -> str:
+    """What is wrong with a parameter of a file, {} being its name there; "" if nothing is."""
+    if value is None:
+        return "missing {}"
+    if value.shape != shape:
+        return f"{{}} has shape {list(value.shape)}, wanted {list(shape)}"
+    # ml_dtypes' bfloat16 has kind V, as raw bytes would have; no other such type gets here.
+    if value.dtype.kind not in "fV":
+        return f"{{}} holds {value.dtype}, wanted floating-point numbers"
+    return "" if np.isfinite(value).all() else "{} holds numbers that are not finite"
+
+
+def to_official(params: Any) -> dict[str, np.ndarray]:
+    """The parameters under their official names and in their official layout, float32."""
+    return {
+        official_name(name): _to_official(np.asarray(leaf), name)
+        for name, leaf in named_leaves(params).items()
+    }
+
+
+def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
+    """The state dict that a library loads strictly: parameters, and buffers where it keeps them.
+
+    Args:
+        weights: any.
+        dialect: one of `dialects.DIALECTS`.
+
+    Returns:
+        name -> float32 array (an index is int64) in the dialect's names and order of axes.
+    """
+    return dialects.from_official(to_official(weights.params) | _buffers(weights.model), dialect)
+
+
+def _buffers(model: SwinConfig) -> dict[str, np.ndarray]:
+    """The index and mask tables that the official model stores, for its image size."""
+    found: dict[str, np.ndarray] = {}
+    for stage, depth in enumerate(model.depths):
+        grid = (model.grid(stage), model.grid(stage))
+        for index in range(depth):
+            window, shift = model.window_and_shift(stage, index)
+            block = f"layers.{stage}.blocks.{index}"
+            table = relative_position_index(window).astype(np.int64)
+            found[f"{block}.attn.relative_position_index"] = table
+            if shift:
+                found[f"{block}.attn_mask"] = shift_mask(grid, window, shift)
+    return found

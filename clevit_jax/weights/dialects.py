@@ -1,0 +1,392 @@
+"""The names that five libraries give the parameters of one and the same Swin.
+
+Official names are those of Microsoft's code (microsoft/Swin-Transformer
+`models/swin_transformer.py`). This room knows names, and that Hugging Face stores query, key and
+value apart; it knows no architecture: what is missing or has a wrong shape is for the caller.
+Checked against tests/names, the names and shapes that the libraries themselves wrote down.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from clevit_jax.errors import WeightsError
+
+DIALECTS = ("microsoft", "timm<0.9", "timm", "huggingface", "torchvision")
+
+
+def _table(block: str, inside: Mapping[str, str], outside: Mapping[str, str]) -> dict[str, str]:
+    """A dialect: official name -> its name, with `inside` relative to a block.
+
+    {i} is a stage and {j} a block, both from 0; {2i+1} is arithmetic; * is weight or bias.
+    """
+    official = "layers.{i}.blocks.{j}"
+    return {f"{official}.{o}": f"{block}.{n}" for o, n in inside.items()} | dict(outside)
+
+
+_MICROSOFT_BLOCK = {
+    name: name
+    for name in (
+        "norm1.*",
+        "attn.qkv.*",
+        "attn.proj.*",
+        "attn.relative_position_bias_table",
+        "norm2.*",
+        "mlp.fc1.*",
+        "mlp.fc2.*",
+        "attn.relative_position_index",
+        "attn_mask",
+    )
+}
+_MICROSOFT = _table(
+    "layers.{i}.blocks.{j}",
+    _MICROSOFT_BLOCK,
+    {
+        "patch_embed.proj.*": "patch_embed.proj.*",
+        "patch_embed.norm.*": "patch_embed.norm.*",
+        "layers.{i}.downsample.norm.*": "layers.{i}.downsample.norm.*",
+        "layers.{i}.downsample.reduction.weight": "layers.{i}.downsample.reduction.weight",
+        "norm.*": "norm.*",
+        "head.*": "head.*",
+    },
+)
+
+# Since 0.9 timm merges patches at the start of the next stage and stores no buffer.
+_TIMM = {o: n for o, n in _MICROSOFT.items() if not o.endswith(("position_index", "attn_mask"))} | {
+    "layers.{i}.downsample.norm.*": "layers.{i+1}.downsample.norm.*",
+    "layers.{i}.downsample.reduction.weight": "layers.{i+1}.downsample.reduction.weight",
+    "head.*": "head.fc.*",
+}
+
+# Of the hub's files, of transformers 4, and of what 5 writes with `save_pretrained`. The index is
+# a stored buffer of 4, which misses it in a file without; 5 does not store it, and ignores it.
+_HUGGINGFACE = _table(
+    "swin.encoder.layers.{i}.blocks.{j}",
+    {
+        "norm1.*": "layernorm_before.*",
+        "attn.query.*": "attention.self.query.*",
+        "attn.key.*": "attention.self.key.*",
+        "attn.value.*": "attention.self.value.*",
+        "attn.proj.*": "attention.output.dense.*",
+        "attn.relative_position_bias_table": "attention.self.relative_position_bias_table",
+        "norm2.*": "layernorm_after.*",
+        "mlp.fc1.*": "intermediate.dense.*",
+        "mlp.fc2.*": "output.dense.*",
+        "attn.relative_position_index": "attention.self.relative_position_index",
+    },
+    {
+        "patch_embed.proj.*": "swin.embeddings.patch_embeddings.projection.*",
+        "patch_embed.norm.*": "swin.embeddings.norm.*",
+        "layers.{i}.downsample.norm.*": "swin.encoder.layers.{i}.downsample.norm.*",
+        "layers.{i}.downsample.reduction.weight": (
+            "swin.encoder.layers.{i}.downsample.reduction.weight"
+        ),
+        "norm.*": "swin.layernorm.*",
+        "head.*": "classifier.*",
+    },
+)
+
+# Of the modules of transformers 5 in memory; differs inside the blocks alone.
+_HUGGINGFACE_5 = _table(
+    "swin.encoder.layers.{i}.blocks.{j}",
+    {
+        "attn.query.*": "attention.q_proj.*",
+        "attn.key.*": "attention.k_proj.*",
+        "attn.value.*": "attention.v_proj.*",
+        "attn.proj.*": "attention.o_proj.*",
+        "attn.relative_position_bias_table": (
+            "attention.relative_position_bias.relative_position_bias_table"
+        ),
+        "mlp.fc1.*": "mlp.fc1.*",
+        "mlp.fc2.*": "mlp.fc2.*",
+    },
+    {},
+)
+
+_TORCHVISION = _table(
+    "features.{2i+1}.{j}",
+    {name: name for name in _MICROSOFT_BLOCK if name != "attn_mask"}  # the index is flat: [N * N]
+    | {"mlp.fc1.*": "mlp.0.*", "mlp.fc2.*": "mlp.3.*"},
+    {
+        "patch_embed.proj.*": "features.0.0.*",
+        "patch_embed.norm.*": "features.0.2.*",
+        "layers.{i}.downsample.norm.*": "features.{2i+2}.norm.*",
+        "layers.{i}.downsample.reduction.weight": "features.{2i+2}.reduction.weight",
+        "norm.*": "norm.*",
+        "head.*": "head.*",
+    },
+)
+
+_TABLES = {
+    "microsoft": _MICROSOFT,
+    "timm<0.9": _MICROSOFT,
+    "timm": _TIMM,
+    "huggingface": _HUGGINGFACE,
+    "torchvision": _TORCHVISION,
+}
+
+# Recomputed, never loaded; under these names in every dialect.
+_IGNORED = {
+    "relative position index": re.compile(r"(^|\.)relative_position_index$"),
+    "attention mask": re.compile(r"(^|\.)attn_mask$"),
+}
+
+# Networks that share most names with Swin and are another.
+_RELATIVES = {
+    "a Swin V2": re.compile(
+        r"\.att\w+\.(.+\.)?(logit_scale$|cpb_mlp\.|continuous_position_bias_mlp\.)"
+    ),
+    "a Swin-MLP": re.compile(r"\.spatial_mlp\."),
+}
+
+_STAGE = re.compile(r"\{(2?)i\+?(\d?)\}")  # {i}, {i+1}, {2i+1}, {2i+2}
+_MERGING = re.compile(r"layers\.([0-9]{1,3})\.downsample\.")
+_PARTS = ("query", "key", "value")
+_PART = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.(query|key|value)\.(weight|bias)")
+_QKV = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.qkv\.(weight|bias)")
+# DistributedDataParallel and torch.compile, in either order; Lightning modules by custom.
+_OUTER = ("module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
+_NUMBER = "0|[1-9][0-9]{0,2}"
+
+
+@functools.cache
+def _regex(template: str) -> re.Pattern[str]:
+    """Matches the names that a table's entry stands for, with groups i, j and leaf."""
+    groups = {"i": _NUMBER, "j": _NUMBER, "leaf": "weight|bias"}
+    text = _STAGE.sub("{i}", template).replace("*", "{leaf}")
+    return re.compile(
+        "".join(
+            f"(?P<{part[1:-1]}>{groups[part[1:-1]]})" if part.startswith("{") else re.escape(part)
+            for part in re.split(r"(\{\w+\})", text)
+        )
+    )
+
+
+def _stage_number(template: str) -> tuple[int, int]:
+    """(a, b) where the entry spells stage i as a * i + b."""
+    found = _STAGE.search(template)
+    return (int(found[1] or 1), int(found[2] or 0)) if found else (1, 0)
+
+
+def _respell(name: str, table: Iterable[tuple[str, str]]) -> str | None:
+    """The name after the first entry (from, to) that it matches; None if it matches none."""
+    for source, target in table:
+        found = _regex(source).fullmatch(name)
+        if found is None:
+            continue
+        fields = found.groupdict()
+        if "i" in fields:
+            times, plus = _stage_number(source)
+            stage, rest = divmod(int(fields["i"]) - plus, times)
+            if stage < 0 or rest:
+                continue
+            times, plus = _stage_number(target)
+            target = _STAGE.sub(str(times * stage + plus), target)
+        return target.replace("{j}", fields.get("j", "")).replace("*", fields.get("leaf", ""))
+    return None
+
+
+def _table_of(dialect: str) -> dict[str, str]:
+    if dialect not in _TABLES:
+        known = ", ".join(DIALECTS)
+        raise WeightsError(f"There is no dialect {dialect!r} of weights; known are {known}.")
+    return _TABLES[dialect]
+
+
+@functools.cache
+def _reading(dialect: str) -> tuple[tuple[str, str], ...]:
+    """(name in the dialect, official name), of every spelling that the dialect has."""
+    table = [(name, official) for official, name in _table_of(dialect).items()]
+    if dialect == "huggingface":
+        table += [(name, official) for official, name in _HUGGINGFACE_5.items()]
+        # Files of the bare SwinModel, which is `swin` inside the classifier.
+        table += [(n.removeprefix("swin."), o) for n, o in table if n.startswith("swin.")]
+    return tuple(table)
+
+
+def _is_official(name: str) -> bool:
+    return _respell(name, _MICROSOFT.items()) is not None
+
+
+def _without_wrapping(names: Iterable[str]) -> dict[str, str]:
+    """Name in the file -> without what a module that holds the Swin puts before all of them."""
+    bare = {name: name for name in names}
+    for prefix in _OUTER:
+        if all(name.startswith(prefix) for name in bare.values()):
+            bare = {name: inner.removeprefix(prefix) for name, inner in bare.items()}
+    return bare
+
+
+def recognise(names: Iterable[str], wrapper: str = "") -> str:
+    """The dialect of a file: one of `DIALECTS`.
+
+    Args:
+        names: of the file's tensors.
+        wrapper: the key that held them in the file, "" if none. Microsoft's files and those of
+            the official CLE-ViT have `model`; timm before 0.9 has the same names.
+
+    Raises:
+        WeightsError: if they are no Swin of a known dialect; says what the file holds.
+    """
+    bare = set(_without_wrapping(names).values())
+    for what, pattern in _RELATIVES.items():
+        signs = sorted(name for name in bare if pattern.search(name))
+        if signs:
+            raise WeightsError(
+                f"These are the weights of {what} (they hold {signs[0]!r}), which is another "
+                "network; give those of a Swin of the first version."
+            )
+    attention = {
+        dialect: sum(".attn." in (_respell(name, _reading(dialect)) or "") for name in bare)
+        for dialect in ("microsoft", "huggingface", "torchvision")
+    }
+    dialect = max(attention, key=lambda known: attention[known])
+    if not attention[dialect]:
+        some = ", ".join(sorted(bare)[:5]) or "no tensor at all"
+        raise WeightsError(
+            "These are not the weights of a Swin as Microsoft, timm, Hugging Face or torchvision "
+            f"name them: among {len(bare)} names there is none of Swin's attention; the first are: "
+            f"{some}."
+        )
+    if dialect != "microsoft":
+        return dialect
+    merging = {int(found[1]) for found in map(_MERGING.match, bare) if found}
+    headless = not any(name.startswith("head.") for name in bare)
+    if any(name.startswith("head.fc.") for name in bare) or (
+        headless and merging and 0 not in merging
+    ):
+        return "timm"
+    return "microsoft" if wrapper == "model" else "timm<0.9"
+
+
+def ignored_kind(name: str) -> str | None:
+    """Which buffer a name of any dialect means, in words; None if it is none."""
+    return next((kind for kind, ends in _IGNORED.items() if ends.search(name)), None)
+
+
+def to_official(
+    tensors: Mapping[str, np.ndarray], dialect: str
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Gives the tensors of a file their official names.
+
+    Args:
+        tensors: name in the file -> array; `module.` and `_orig_mod.` before all are taken off.
+        dialect: as `recognise` says.
+
+    Returns:
+        Official name -> array in the official layout (query, key and value joined, in this order,
+        along the output axis), and kind -> names in the file of what is never loaded. A name that
+        the dialect does not have stays as it is in the file, for the caller to report; so do
+        query, key and value unless all three are there.
+
+    Raises:
+        WeightsError: naming all names that mean the same parameter, and all queries, keys and
+            values that do not fit together.
+    """
+    table = _reading(dialect)
+    given: dict[str, list[str]] = {}  # official name -> names in the file
+    left: dict[str, np.ndarray] = {}
+    ignored: dict[str, list[str]] = {}
+    foreign = []
+    for name, bare in _without_wrapping(tensors).items():
+        kind = ignored_kind(bare)
+        official = _respell(bare, table)
+        if kind is not None:
+            ignored.setdefault(kind, []).append(name)
+        elif official is not None:
+            given.setdefault(official, []).append(name)
+        elif _is_official(bare):
+            given.setdefault(bare, []).append(name)
+            foreign.append(name)
+        else:
+            left[name] = tensors[name]
+    _refuse_mixture(given, foreign, dialect)
+    joined = _join_attention({o: tensors[names[0]] for o, names in given.items()})
+    for official in [o for o in joined if _PART.fullmatch(o)]:  # without its two companions
+        left[given[official][0]] = joined.pop(official)
+    return joined | left, ignored
+
+
+def _refuse_mixture(given: Mapping[str, list[str]], foreign: list[str], dialect: str) -> None:
+    """Raises unless each official name has one name in the file, and that is the dialect's."""
+    double = {official: names for official, names in given.items() if len(names) > 1}
+    told = {name for names in double.values() for name in names}
+    problems = [f"{' and '.join(map(repr, n))} are both {o}" for o, n in double.items()]
+    problems += [f"{n!r} is not a name of {dialect}" for n in foreign if n not in told]
+    if problems:
+        raise WeightsError(
+            "The file mixes the names of several dialects, so that it is not clear which of its "
+            f"tensors count; take those of one out: {'; '.join(problems)}."
+        )
+
+
+def _join_attention(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Replaces attn.query, attn.key and attn.value by attn.qkv wherever all three are there."""
+    joined: dict[str, np.ndarray] = {}
+    problems = []
+    for name, tensor in tensors.items():
+        part = _PART.fullmatch(name)
+        three = [f"{part[1]}.{p}.{part[3]}" for p in _PARTS] if part else []
+        if not part or not all(other in tensors for other in three):
+            joined[name] = tensor
+        elif part[2] == _PARTS[0]:
+            q, k, v = (tensors[other] for other in three)
+            if not q.ndim or not q.shape == k.shape == v.shape or not q.dtype == k.dtype == v.dtype:
+                what = " and ".join(f"{x.dtype}{list(x.shape)}" for x in (q, k, v))
+                problems.append(f"{part[1]}.*.{part[3]} are {what}")
+            else:
+                joined[f"{part[1]}.qkv.{part[3]}"] = np.concatenate([q, k, v])
+    if problems:
+        raise WeightsError(
+            "Query, key and value must have one shape and type, to be joined into one parameter; "
+            f"in this file {'; '.join(problems)}."
+        )
+    return joined
+
+
+def from_official(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
+    """Gives official tensors the names of a dialect; the inverse of `to_official`.
+
+    Args:
+        tensors: official name -> array in the official layout. Buffers (an index
+            `layers.0.blocks.1.attn.relative_position_index` [N, N], a mask
+            `layers.0.blocks.1.attn_mask`) are kept where the dialect stores them.
+        dialect: one of `DIALECTS`. "huggingface" writes the spelling of the hub's files, which
+            transformers 4 and 5 load.
+
+    Raises:
+        WeightsError: naming all names that are not official, or a qkv that cannot be cut in three.
+    """
+    table = _table_of(dialect).items()
+    written: dict[str, np.ndarray] = {}
+    unknown = []
+    for name, tensor in _cut_attention(tensors, dialect).items():
+        target = _respell(name, table)
+        if target is None:
+            unknown += [name] if ignored_kind(name) is None else []
+        elif dialect == "torchvision" and name.endswith(".relative_position_index"):
+            written[target] = tensor.reshape(-1)
+        else:
+            written[target] = tensor
+    if unknown:
+        raise WeightsError(f"These are no official names of a Swin: {', '.join(unknown)}.")
+    return written
+
+
+def _cut_attention(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
+    """Replaces attn.qkv by attn.query, attn.key and attn.value where the dialect has these."""
+    if dialect != "huggingface":
+        return dict(tensors)
+    cut: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        qkv = _QKV.fullmatch(name)
+        if qkv is None:
+            cut[name] = tensor
+        elif not tensor.ndim or tensor.shape[0] % 3:
+            raise WeightsError(f"{name} {list(tensor.shape)} cannot be cut into query, key, value.")
+        else:
+            names = (f"{qkv[1]}.{part}.{qkv[2]}" for part in _PARTS)
+            cut |= zip(names, np.split(tensor, 3), strict=True)
+    return cut

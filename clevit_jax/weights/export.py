@@ -1,0 +1,94 @@
+"""Hands weights on to PyTorch libraries: a file that they load strictly."""
+
+import json
+import pathlib
+from typing import Any
+
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
+from clevit_jax.model.ops import LAYER_NORM_EPSILON
+from clevit_jax.weights import files
+from clevit_jax.weights.convert import Weights, to_dialect
+from clevit_jax.weights.converted import check_converted_target, replacing
+
+DIALECTS = ("microsoft", "timm", "huggingface")
+PICKLED = (".pth", ".pt", ".bin")
+FILES = (".safetensors", *PICKLED)
+
+
+def check_torch_target(target: pathlib.Path, dialect: str, *, overwrite: bool) -> None:
+    """Raises WeightsError unless `write` would write there."""
+    is_file = target.suffix.lower() in FILES
+    if not is_file and dialect != "huggingface":
+        raise WeightsError(f"{target} must end in .safetensors (needs no torch) or .pth.")
+    if not is_file:
+        check_converted_target(target, overwrite=overwrite, holds=HUGGING_FACE)
+    elif target.exists() and not overwrite:
+        raise WeightsError(f"{target} is there; name another target, or replace it: --overwrite.")
+
+
+HUGGING_FACE = ("model.safetensors", "config.json")
+
+
+def write_torch_weights(
+    weights: Weights, target: str | pathlib.Path, dialect: str, *, overwrite: bool = False
+) -> None:
+    """Writes a state dict in the names of a library, whole or not at all.
+
+    Args:
+        weights: what to write.
+        target: a `.safetensors` file, or a `.pth` file, for which torch is needed. For
+            "huggingface" also a folder, for `SwinForImageClassification.from_pretrained`.
+        dialect: one of `DIALECTS`; "microsoft" is wrapped in `model` in a `.pth`, and holds the
+            masks for the image size of `weights`.
+        overwrite: replaces what is there.
+
+    Raises:
+        WeightsError: the target is there or cannot be written, or torch is missing.
+    """
+    target = pathlib.Path(target)
+    check_torch_target(target, dialect, overwrite=overwrite)
+    model = weights.model
+    if dialect == "huggingface" and model.grid(len(model.depths) - 1) < model.window:
+        raise WeightsError(
+            f"{weights.source} has windows that shrink to the last grid at {model.image_size} "
+            "pixels, and transformers can load no such network; write for microsoft or timm."
+        )
+    tensors = to_dialect(weights, dialect)
+    suffix = target.suffix.lower()
+    if suffix in PICKLED:
+        wrapper = "model" if dialect == "microsoft" else ""
+        files.write_pth(target, tensors, wrapper=wrapper, overwrite=overwrite)
+    elif suffix in FILES:
+        # "pt" is what transformers asks for.
+        metadata = {"format": "pt"}
+        files.write_safetensors(target, tensors, metadata, overwrite=overwrite)
+    else:
+        with replacing(target, overwrite=overwrite, holds=HUGGING_FACE) as folder:
+            files.write_safetensors(folder / HUGGING_FACE[0], tensors, {"format": "pt"})
+            config = hugging_face_config(model, weights.class_names)
+            text = json.dumps(config, indent=2) + "\n"
+            (folder / HUGGING_FACE[1]).write_text(text, encoding="utf-8")
+
+
+def hugging_face_config(model: SwinConfig, class_names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The `config.json` of transformers' `SwinForImageClassification` for an architecture."""
+    names = class_names or tuple(f"LABEL_{index}" for index in range(model.num_classes))
+    return {
+        "architectures": ["SwinForImageClassification"],
+        "model_type": "swin",
+        "image_size": model.image_size,
+        "patch_size": PATCH,
+        "num_channels": 3,
+        "embed_dim": model.embed_dim,
+        "depths": list(model.depths),
+        "num_heads": list(model.num_heads),
+        "window_size": model.window,
+        "mlp_ratio": float(MLP_RATIO),
+        "qkv_bias": True,
+        "hidden_act": "gelu",
+        "layer_norm_eps": LAYER_NORM_EPSILON,
+        "use_absolute_embeddings": False,
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+    }

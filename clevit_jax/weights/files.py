@@ -1,0 +1,331 @@
+"""Containers of weights: `.pth` and `.safetensors`, read without trust and written atomically.
+
+What a pickle may hold is the matter of `torch_pickle`.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import pathlib
+import secrets
+import stat
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from clevit_jax.errors import WeightsError
+from clevit_jax.weights import torch_pickle
+from clevit_jax.weights.torch_pickle import BF16, damaged, quoted
+
+# Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts;
+# last, for files that have nothing else, the averages of timm and others.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "state_dict_ema", "model_ema")
+_SAFETENSORS_DTYPES = {
+    code: np.dtype(name)
+    for code, name in zip(
+        ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"],
+        ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"],
+        strict=True,
+    )
+} | {"BF16": BF16}
+_HEADER_BYTES = 100_000_000  # as in the safetensors library
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before torch 1.6
+_MAGIC = {
+    b"version https://git-lfs": "a git-lfs pointer: fetch the file itself with `git lfs pull`",
+    b"<": "a web page: the download failed",
+    b"{": "JSON text",
+    b"\x80": "a plain pickle, which torch.save does not write",
+    b"PK": "an empty zip archive",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"BZh": "a bzip2 archive: unpack it first",
+    b"\xfd7zXZ": "an xz archive: unpack it first",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"\0" * 16: "an interrupted download: it begins with zeros",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """What a file of weights holds.
+
+    Attributes:
+        tensors: name as in the file, without the wrapper -> array of the file's shape and dtype
+            (bfloat16 is that of ml_dtypes). Tied weights share memory.
+        wrapper: the entry of the file that held the state dict; "" where the file is one.
+        beside: the other entries of the file, such as "optimizer" and "config".
+        sha256: of the file's bytes, in hex.
+    """
+
+    tensors: dict[str, np.ndarray]
+    wrapper: str
+    beside: tuple[str, ...]
+    sha256: str
+
+
+def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
+    """Reads a `.pth` (zip or older) or `.safetensors`, whatever its suffix, and runs no code.
+
+    The state dict of a `.pth` is its entry `model`, `state_dict` or `model_state_dict`, the first
+    of them that holds tensors, or else the file itself.
+
+    Raises:
+        WeightsError: where the file is not there, something else, damaged, would run code, or has
+            no state dict of plain dense tensors; and where a `.pth` is read without torch.
+    """
+    with _one_sentence(path, "read"), _open(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(4096)
+        file.seek(0)
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= max(size, _HEADER_BYTES):
+            return WeightFile(_read_safetensors(path, file, size), "", (), digest)
+        if head.startswith(b"PK\x03\x04"):
+            torch_pickle.survey_zip(file, size)
+        elif head.startswith(_LEGACY):
+            torch_pickle.survey_legacy(file, size)
+        else:
+            raise WeightsError(_looks_like(file, head))
+        return WeightFile(*_state_dict(torch_pickle.load(file)), digest)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hex; WeightsError where the file cannot be read."""
+    with _one_sentence(path, "read"), _open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes arrays of any strides, dtypes kept, as a `.safetensors`: whole, or not at all.
+
+    Missing parent folders are made.
+
+    Raises:
+        WeightsError: where the file exists and `overwrite` is False, the format lacks the dtype of
+            an array, or the file cannot be written.
+    """
+    with _one_sentence(path, "written"), _replacing(path, overwrite) as unfinished:
+        arrays = _contiguous(tensors, _SAFETENSORS_DTYPES.values())
+        safetensors.numpy.save_file(arrays, unfinished, dict(metadata) if metadata else None)
+
+
+def write_pth(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    wrapper: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Writes arrays of any strides, dtypes kept, as a state dict for `torch.load`.
+
+    Whole or not at all, with missing parent folders made, as `write_safetensors`. With a
+    `wrapper` the file holds `{wrapper: state dict}`.
+
+    Raises:
+        WeightsError: as `write_safetensors`, and without torch.
+    """
+    with _one_sentence(path, "written"), _replacing(path, overwrite) as unfinished:
+        torch = torch_pickle.import_torch()
+        state = collections.OrderedDict()
+        for name, array in _contiguous(tensors, torch_pickle.DTYPES.values()).items():
+            raw = array.view(np.int16) if array.dtype == BF16 else array
+            tensor = torch.from_numpy(raw)
+            state[name] = tensor.view(torch.bfloat16) if array.dtype == BF16 else tensor
+        with open(unfinished, "wb") as file:  # given a path, torch writes its name into the file
+            torch.save({wrapper: state} if wrapper else state, file)
+
+
+@contextlib.contextmanager
+def _one_sentence(path: str | os.PathLike[str], done: str) -> Iterator[None]:
+    """Turns what goes wrong into one sentence that names the file; lets no warning out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+            return
+    except WeightsError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = f"cannot be {done}: there is not enough memory"
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError) and done == "read"
+        reason = (
+            "does not exist"
+            if missing
+            else f"cannot be {done} ({error.strerror or type(error).__name__})"
+        )
+    except Exception as error:
+        if done == "written" and not isinstance(error, RuntimeError | safetensors.SafetensorError):
+            raise
+        # Only the kind of error: the words of torch tell the user to switch the safety off.
+        reason = f"cannot be {done} ({type(error).__name__})"
+        if done == "read":
+            reason = damaged(type(error).__name__)
+    raise WeightsError(f"{os.fspath(path)} {reason}.") from None
+
+
+def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+        raise WeightsError("is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
+    return open(path, "rb")
+
+
+def _looks_like(file: io.BufferedReader, head: bytes) -> str:
+    """What a file is that is neither a .pth nor a .safetensors."""
+    if not head:
+        return "is empty: download or copy it again"
+    looks = "something else" if b"\0" in head else "text"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    looks = next((text for magic, text in _MAGIC.items() if start.startswith(magic)), looks)
+    if head[257:262] == b"ustar":
+        looks = "a tar archive: unpack it first"
+    with contextlib.suppress(Exception):  # a pickle of any protocol, or not
+        if refusal := torch_pickle.foreign(io.BytesIO(file.read(torch_pickle.MAX_PICKLE))):
+            return refusal
+        looks = _MAGIC[b"\x80"]
+    return f"is neither a .pth nor a .safetensors file; it looks like {looks}"
+
+
+# --- .safetensors
+
+
+def _read_safetensors(path: Any, file: io.BufferedReader, size: int) -> dict[str, np.ndarray]:
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(size - 8, _HEADER_BYTES):
+        raise WeightsError(damaged(f"a header of {length} bytes in a file of {size}"))
+    names = _check_header(file.read(length).decode("utf-8"), size - 8 - length)
+    with safetensors.safe_open(path, framework="np") as opened:
+        return {name: opened.get_tensor(name) for name in names}
+
+
+def _check_header(text: str, size: int) -> list[str]:
+    """The names of the tensors, whose data must fill the `size` bytes after the header."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            raise WeightsError(damaged("its header names an entry twice"))
+        return entries
+
+    def counts(values: Any) -> bool:
+        return type(values) is list and all(type(n) is int and 0 <= n < 1 << 48 for n in values)
+
+    header = json.loads(text, object_pairs_hook=unique)
+    metadata = header.pop("__metadata__", {})
+    if not all(type(value) is str for value in metadata.values()):
+        raise WeightsError(damaged("its metadata are not text"))
+    spans = []
+    for name, entry in header.items():
+        dtype, shape, span = (entry[key] for key in ("dtype", "shape", "data_offsets"))
+        if dtype not in _SAFETENSORS_DTYPES:
+            known = ", ".join(_SAFETENSORS_DTYPES)
+            found = f"{quoted([name])} as {quoted([dtype])}"
+            raise WeightsError(f"holds {found}, but only {known} are read")
+        if not counts(shape) or not counts(span) or len(shape) > 64 or len(entry) > 3:
+            raise WeightsError(damaged(f"the shape or place of {quoted([name])}"))
+        begin, end = span
+        if math.prod(shape) * _SAFETENSORS_DTYPES[dtype].itemsize != end - begin:
+            raise WeightsError(damaged(f"the shape and size of {quoted([name])} differ"))
+        spans.append((begin, end, name))
+    reached = 0
+    for begin, end, name in sorted(spans):
+        if begin != reached:
+            raise WeightsError(damaged(f"{quoted([name])} overlaps another or leaves a gap"))
+        reached = end
+    if reached != size:
+        raise WeightsError(damaged(f"{reached} bytes of tensors announced, {size} are there"))
+    if not header:
+        raise WeightsError("holds no tensors")
+    return list(header)
+
+
+def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
+    """(tensors, wrapper, beside) of what torch has read."""
+    torch = torch_pickle.import_torch()
+
+    def entries(value: Any) -> dict[Any, Any]:
+        # By the type's own method: a file may give an OrderedDict attributes of any name.
+        return dict(type(value).items(value)) if isinstance(value, dict) else {}
+
+    def has_tensors(value: Any) -> bool:
+        return any(isinstance(item, torch.Tensor) for item in entries(value).values())
+
+    top = entries(content)
+    wrapper = next((name for name in WRAPPERS if has_tensors(top.get(name))), "")
+    if not wrapper and not has_tensors(content):
+        what = f"its entries are {quoted(top)}" if top else f"it is a {type(content).__name__}"
+        wanted = ", ".join(WRAPPERS)
+        raise WeightsError(f"holds no state dict of tensors, alone or in one of {wanted}: {what}")
+    state = entries(top[wrapper]) if wrapper else top
+    strange = [n for n, v in state.items() if type(n) is not str or not isinstance(v, torch.Tensor)]
+    if strange:
+        raise WeightsError(f"holds in its state dict what is no tensor: {quoted(strange)}")
+
+    def array(tensor: Any) -> np.ndarray:  # shares the memory
+        if tensor.dtype is torch.bfloat16:
+            return tensor.detach().view(torch.int16).numpy().view(BF16)
+        return tensor.detach().numpy()
+
+    beside = tuple(str(name) for name in top if name != wrapper) if wrapper else ()
+    return {name: array(tensor) for name, tensor in state.items()}, wrapper, beside
+
+
+# --- writing
+
+
+def _contiguous(
+    tensors: Mapping[str, np.ndarray], dtypes: Iterable[np.dtype]
+) -> dict[str, np.ndarray]:
+    """The arrays in C order and this machine's byte order, copied only where they are not."""
+    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    native = {name: array.dtype.newbyteorder("=") for name, array in arrays.items()}
+    if wrong := [name for name, dtype in native.items() if dtype not in dtypes]:
+        listed = ", ".join(f"{name!r} ({native[name]})" for name in wrong)
+        raise WeightsError(f"cannot be written, for the format lacks the dtype of {listed}")
+    return {name: np.asarray(a, native[name], order="C") for name, a in arrays.items()}
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike[str], overwrite: bool) -> Iterator[pathlib.Path]:
+    """A path beside `path` to write to, which takes its place at the end, or vanishes."""
+    target = pathlib.Path(path)
+    if not overwrite and os.path.lexists(target):
+        raise WeightsError("exists already: give another path, or allow overwriting it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    unfinished.touch(exist_ok=False)
+    mode = unfinished.stat().st_mode  # safetensors would leave the file to its owner alone
+    try:
+        yield unfinished
+        unfinished.chmod(mode)
+        sync(unfinished)
+        os.replace(unfinished, target)
+        sync(target.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

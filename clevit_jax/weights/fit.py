@@ -1,0 +1,161 @@
+"""Fits weights to the network that a run trains: windows, classes, and what starts anew."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from clevit_jax.errors import WeightsError
+from clevit_jax.model.config import SwinConfig, describe_swin
+from clevit_jax.model.swin import abstract_swin
+from clevit_jax.weights.convert import LoadReport, Weights, parameter_name
+from clevit_jax.weights.infer import window_of
+
+_TABLE = "relative_position_bias_table"
+
+
+def fit_weights(
+    weights: Weights, model: SwinConfig, *, class_map: np.ndarray | None = None
+) -> tuple[Any, LoadReport]:
+    """The parameters that a network starts from.
+
+    Bias tables of another window are resized (`resize_bias_table`). The head is kept where the
+    numbers of classes are equal, taken by `class_map` where one is given, else zeros.
+
+    Args:
+        weights: pre-trained.
+        model: the network that is wanted; image size and numerics are free.
+        class_map: int [K], the class of `weights` that each class of `model` is.
+
+    Returns:
+        Nested dict of float32 NumPy arrays like `swin.abstract_swin(model)`, and the report of
+        `weights` with what was done here.
+
+    Raises:
+        WeightsError: the two are different networks, or the map does not fit them.
+    """
+    fields = ("embed_dim", "depths", "num_heads")
+    if any(getattr(weights.model, field) != getattr(model, field) for field in fields):
+        raise WeightsError(
+            f"{weights.source} holds a {describe_swin(weights.model)}, and the config asks for a "
+            f"{describe_swin(model)}; set {_settings(weights.model)}."
+        )
+    if class_map is not None:
+        _check_map(class_map, weights.model.num_classes, model.num_classes)
+    resized, mapped, anew = list[str](), list[str](), list[str]()
+
+    def fitted(path: jax.tree_util.KeyPath, given: np.ndarray, wanted: Any) -> np.ndarray:
+        name = parameter_name(path)
+        if name.endswith(_TABLE) and given.shape != wanted.shape:
+            old, new = window_of(len(given)), window_of(wanted.shape[0])
+            given = resize_bias_table(given, wanted.shape[0])
+            resized.append(f"{name}: window {old} -> {new}")
+        elif name.startswith("head.") and class_map is not None:
+            given = np.ascontiguousarray(given[..., class_map])
+            mapped.append(f"{name}: {weights.model.num_classes} -> {model.num_classes} classes")
+        elif name.startswith("head.") and given.shape != wanted.shape:
+            given = np.zeros(wanted.shape, np.float32)
+            anew.append(name)
+        return given
+
+    params = jax.tree.map_with_path(fitted, weights.params, abstract_swin(model)[1])
+    report = dataclasses.replace(
+        weights.report,
+        matched=tuple(name for name in weights.report.matched if name not in anew),
+        transposed=tuple(name for name in weights.report.transposed if name not in anew),
+        resized=tuple(resized), mapped=tuple(mapped),
+        reinitialised=tuple(dict.fromkeys((*weights.report.reinitialised, *anew))),
+    )  # fmt: skip
+    return params, report
+
+
+def _settings(model: SwinConfig) -> str:
+    """The flags that ask for this architecture, whatever a config says."""
+    return (
+        f"--config.model.embed_dim={model.embed_dim} --config.model.depths='{model.depths}' "
+        f"--config.model.num_heads='{model.num_heads}'"
+    )
+
+
+def _check_map(class_map: np.ndarray, given: int, wanted: int) -> None:
+    if len(class_map) != wanted:
+        raise WeightsError(
+            f"The class map has {len(class_map)} lines; it must have one for each of the {wanted} "
+            "classes wanted."
+        )
+    outside = np.flatnonzero((class_map < 0) | (class_map >= given)) + 1
+    if outside.size:
+        raise WeightsError(
+            f"The class map must hold classes of the weights, from 0 to {given - 1}; wrong are the "
+            f"lines {outside.tolist()}."
+        )
+
+
+def read_class_map(path: str | pathlib.Path) -> np.ndarray:
+    """Reads a map of classes: line i holds the number, from 0, of what class i is in the weights.
+
+    The format of `data/map22kto1k.txt` of microsoft/Swin-Transformer.
+
+    Returns:
+        int64 [K].
+
+    Raises:
+        WeightsError: with every line that is no number.
+    """
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path} is no text file.") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    bad = [number for number, line in enumerate(lines, 1)
+           if not re.fullmatch(r"[0-9]{1,9}", line.strip())]  # fmt: skip
+    if bad or not lines:
+        raise WeightsError(
+            f"{path} must hold one class number a line; wrong are the lines {bad}."
+            if bad
+            else f"{path} is empty; it must hold one class number a line."
+        )
+    return np.array([int(line) for line in lines])
+
+
+def resize_bias_table(table: np.ndarray, rows: int) -> np.ndarray:
+    """A relative position bias table for another window, bicubic over its two offsets.
+
+    Equal to PyTorch's `interpolate(mode="bicubic", align_corners=False)`, which the official code
+    uses: a = -0.75, no antialiasing, edges repeated.
+
+    Args:
+        table: float32 [(2w - 1)**2, h].
+        rows: (2w' - 1)**2 of the window w' that is wanted.
+
+    Returns:
+        float32 [rows, h].
+    """
+    old, new = math.isqrt(len(table)), math.isqrt(rows)  # offsets along one axis, 2w - 1
+    weights = _bicubic(old, new)
+    square = table.reshape(old, old, -1).astype(np.float64)  # [2w-1, 2w-1, h]
+    resized = np.einsum("ai,bj,ijh->abh", weights, weights, square, optimize=True)
+    return resized.reshape(rows, -1).astype(np.float32)
+
+
+@functools.cache
+def _bicubic(old: int, new: int) -> np.ndarray:
+    """float64 [new, old]: what each old point gives to each new one (Keys 1981, a = -0.75)."""
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    left = np.floor(centre).astype(int)
+    matrix = np.zeros((new, old))
+    for tap in range(-1, 3):
+        x = np.abs(centre - (left + tap))
+        near = ((1.25 * x - 2.25) * x) * x + 1
+        far = ((-0.75 * x + 3.75) * x - 6) * x + 3
+        at = np.clip(left + tap, 0, old - 1)
+        np.add.at(matrix, (np.arange(new), at), np.where(x <= 1, near, np.where(x < 2, far, 0)))
+    return matrix
