@@ -73,7 +73,9 @@ def compile_step(config, target: topologies.Target, kernels: str):
     for file in DUMP.iterdir():
         file.unlink()
     start = time.monotonic()
-    lowered = made.train_step.trace(made.like, made.train_batch).lower(lowering_platforms=("tpu",))
+    lowered = made.train_step.trace(
+        made.abstract_state, made.train_batch, made.abstract_numbers
+    ).lower(lowering_platforms=("tpu",))
     done = lowered.compile()
     seconds = time.monotonic() - start
     return tpu_schedule.read_operations(done.as_text(), DUMP), read_memory(done), seconds

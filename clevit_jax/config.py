@@ -1,29 +1,194 @@
-"""From a config to what a run is made of: data, model, views, losses, optimizer.
+"""From a `ConfigDict` of configs/*.py to typed settings, once; comparing and restoring configs.
 
 Everything here stops on a senseless setting with one sentence that names it, before anything is
 written or computed.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from clevit_jax.errors import ConfigError
-from clevit_jax.kernels.config import KernelConfig, make_kernel_config
+from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.open import DataConfig, all_threads
+from clevit_jax.data.sources import SplitConfig
+from clevit_jax.errors import ClevitError, ConfigError
 from clevit_jax.model.config import DTYPES, SwinConfig
+from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.steps.losses import LossConfig
-from clevit_jax.steps.optim import make_optimizer
-from clevit_jax.steps.schedule import Plan, learning_rate_schedules, peak_learning_rate
-from clevit_jax.views.two_views import ViewConfig
+from clevit_jax.steps.optim import OptimConfig
+from clevit_jax.steps.schedule import Plan, Schedule, peak_learning_rate
+from clevit_jax.views.config import ViewConfig
 
 KERNELS = ("auto", "xla", "pallas")
 SCANS = ("auto", "none", "blocks")
 
 
-def check_numbers(config: ConfigDict) -> None:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of a run, typed and checked. Below `runs.setup` nobody sees a ConfigDict.
+
+    Attributes:
+        data: which images there are, and how they are decoded.
+        step: what the jitted steps are made of.
+        plan: how epochs become updates.
+        mesh: devices along the axes `data` (-1: what is left) and `fsdp`.
+        pretrained: where the parameters start, a path; "" is random.
+        class_map: which class of `pretrained` each class is, a path; "" is none.
+        eval_every_epochs: between two evaluations.
+        checkpoint_minutes: between two checkpoints; 0 is off.
+        checkpoint_steps: and at every multiple of this; 0 is off.
+        keep: newest checkpoints that are kept, besides the best.
+        log_steps: updates between two records of metrics.
+        report: whether a report is written at the end.
+    """
+
+    data: DataConfig
+    step: StepConfig
+    plan: Plan
+    mesh: tuple[int, int]
+    pretrained: str
+    class_map: str
+    eval_every_epochs: int
+    checkpoint_minutes: float
+    checkpoint_steps: int
+    keep: int
+    log_steps: int
+    report: bool
+
+
+def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Settings:
+    """The settings of a config.
+
+    Args:
+        config: in the form of `configs/base.py`.
+        dataset: the images of `resolve_data`; None where steps are compiled only, and not run:
+            classes are those that the config names, or 1, and images ten batches, since how many
+            there are shapes nothing but numbers.
+        platform: "cpu", "gpu" or "tpu"; decides what `auto` means.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+    try:
+        data = _data_config(config)
+        if dataset is None:
+            classes, images = config.model.num_classes or 1, 10 * config.batch_size
+        else:
+            classes, images = dataset.num_classes, len(dataset.train)
+        plan = make_plan(config, images)
+        step = _step_config(config, plan, classes, platform)
+    except ClevitError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Settings(
+        data=data,
+        step=step,
+        plan=plan,
+        mesh=(config.mesh.data, config.mesh.fsdp),
+        pretrained=config.model.pretrained,
+        class_map=config.model.class_map,
+        eval_every_epochs=config.eval.every_epochs,
+        checkpoint_minutes=config.checkpoint.every_minutes,
+        checkpoint_steps=config.checkpoint.every_steps,
+        keep=config.checkpoint.keep,
+        log_steps=config.log.every_steps,
+        report=config.log.report,
+    )
+
+
+def resolve_data(config: ConfigDict) -> DataConfig:
+    """The settings of the data set alone. Raises ConfigError, as `resolve`."""
+    try:
+        return _data_config(config)
+    except ClevitError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check(config: ConfigDict, platform: str) -> None:
+    """Raises ConfigError on what can be told without the data set, so before it is looked at."""
+    try:
+        _data_config(config)
+        _view_config(config)
+        _loss_config(config)
+        model_config(config, 1, platform=platform)
+    except ClevitError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _data_config(config: ConfigDict) -> DataConfig:
+    _check_numbers(config)  # all ways to settings come through here
+    data = config.data
+    return DataConfig(
+        root=data.root,
+        layout=data.layout,
+        request=Request(
+            num_classes=config.model.num_classes or None,
+            file_column=data.file_column,
+            label_column=data.label_column,
+            tfds=data.tfds,
+        ),
+        split=SplitConfig(
+            test_fraction=data.test_fraction,
+            val_fraction=data.val_fraction,
+            folds=data.folds,
+            fold=data.fold,
+            seed=data.split_seed,
+        ),
+        leaves=data.leaves.to_dict(),
+        resize=data.resize,
+        image_size=config.image_size,
+        eval_resize=config.eval.resize,
+        cache_bytes=data.cache_bytes,
+        threads=data.threads or all_threads(),
+    )
+
+
+def _step_config(config: ConfigDict, plan: Plan, num_classes: int, platform: str) -> StepConfig:
+    optim, model = config.optim, config.model
+    return StepConfig(
+        seed=config.seed,
+        model=model_config(config, num_classes, platform=platform),
+        views=_view_config(config),
+        loss=_loss_config(config),
+        optim=OptimConfig(
+            name=optim.name,
+            weight_decay=optim.weight_decay,
+            clip_norm=optim.clip_norm,
+            b1=optim.b1,
+            b2=optim.b2,
+            eps=optim.eps,
+            momentum=optim.momentum,
+            ema=optim.ema,
+        ),
+        schedule=Schedule(
+            optim.schedule,
+            peak=peak_learning_rate(optim.lr, config.batch_size),
+            head_multiplier=optim.head_multiplier,
+            warmup_updates=plan.end_of(optim.warmup_epochs),
+            total_updates=plan.total,
+            warmup_start_fraction=optim.warmup_start,
+            end_fraction=optim.end,
+        ),
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
+        resize=config.data.resize,
+        eval_batch_size=config.eval.batch_size,
+        scan=model.scan == "blocks" or (model.scan == "auto" and platform == "cpu"),
+        # `pallas` on a CPU interprets them, which is slow and for tests.
+        kernels=model.kernels == "pallas" or (model.kernels == "auto" and platform == "tpu"),
+        platform=platform,
+    )
+
+
+def _check_numbers(config: ConfigDict) -> None:
     """Raises ConfigError naming the first setting that is out of its range."""
     lowest = {
         "seed": 0, "epochs": 1, "batch_size": 1, "accumulation": 1, "image_size": 1,
@@ -50,17 +215,6 @@ def check_numbers(config: ConfigDict) -> None:
                  "views.erase_area", "views.erase_ratio"):  # fmt: skip
         if not all(isinstance(x, int | float) for x in flat[name]):
             raise ConfigError(f"{name} is {flat[name]}; it must hold numbers alone.")
-
-
-def flatten(config: ConfigDict) -> dict[str, Any]:
-    """`{"model.window": 7, ...}`, tuples as they are."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= {f"{name}.{inner}": x for inner, x in flatten(value).items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> SwinConfig:
@@ -92,28 +246,12 @@ def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> Swin
     )
 
 
-def kernel_config(config: ConfigDict, mesh: Mesh, *, platform: str) -> KernelConfig | None:
-    """Where the model's kernels run; None for the compiler's own way everywhere.
-
-    `auto` takes them on TPUs. `pallas` on a CPU interprets them, which is slow and for tests.
-    """
-    wanted = config.model.kernels == "pallas" or (
-        config.model.kernels == "auto" and platform == "tpu"
-    )
-    return make_kernel_config(mesh, interpret=platform != "tpu") if wanted else None
-
-
-def scans(config: ConfigDict, *, platform: str) -> bool:
-    """Whether the training step scans over the blocks of a stage; `auto` does on CPUs."""
-    return config.model.scan == "blocks" or (config.model.scan == "auto" and platform == "cpu")
-
-
-def view_config(config: ConfigDict) -> ViewConfig:
+def _view_config(config: ConfigDict) -> ViewConfig:
     """How views are made. Raises ValueError, see `ViewConfig`."""
     return ViewConfig(size=config.image_size, **config.views)
 
 
-def loss_config(config: ConfigDict) -> LossConfig:
+def _loss_config(config: ConfigDict) -> LossConfig:
     """The loss. Raises ValueError, see `LossConfig`, and on a term that its views cannot feed."""
     loss = LossConfig(**config.loss)
     if config.views.kind == "base" and (loss.positive or loss.contrast):
@@ -142,36 +280,15 @@ def make_plan(config: ConfigDict, images: int) -> Plan:
     return plan
 
 
-def schedules(config: ConfigDict, plan: Plan) -> tuple[optax.Schedule, optax.Schedule]:
-    """Learning rates of backbone and head by update. Raises ValueError on a senseless one."""
-    optim = config.optim
-    return learning_rate_schedules(
-        optim.schedule,
-        peak=peak_learning_rate(optim.lr, config.batch_size),
-        head_multiplier=optim.head_multiplier,
-        warmup_updates=plan.end_of(optim.warmup_epochs),
-        total_updates=plan.total,
-        warmup_start_fraction=optim.warmup_start,
-        end_fraction=optim.end,
-    )
-
-
-def build_optimizer(config: ConfigDict, plan: Plan, params: Any) -> optax.GradientTransformation:
-    """The optimizer for parameters of these names and shapes."""
-    optim = config.optim
-    backbone, head = schedules(config, plan)
-    return make_optimizer(
-        params,
-        name=optim.name,
-        backbone_schedule=backbone,
-        head_schedule=head,
-        weight_decay=optim.weight_decay,
-        clip_norm=optim.clip_norm,
-        b1=optim.b1,
-        b2=optim.b2,
-        eps=optim.eps,
-        momentum=optim.momentum,
-    )
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """`{"model.window": 7, ...}`, tuples as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{name}.{inner}": x for inner, x in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 # Settings that say where and how to compute, and do not change what is computed.
@@ -202,7 +319,7 @@ DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
 
 
 def restore_config(settings: dict[str, Any]) -> ConfigDict:
-    """The config that was written as JSON, locked, with what is in `ADDED` filled in."""
+    """The config that was written as JSON, locked, with `DEFAULTS_OF_OLDER_RUNS` filled in."""
     config = ConfigDict(_with_tuples(settings))
     known = flatten(config)
     missing = {
@@ -223,7 +340,7 @@ def _with_tuples(value: Any) -> Any:
 def changed_settings(
     before: dict[str, Any], now: dict[str, Any], *, free: tuple[str, ...] = ()
 ) -> list[str]:
-    """`name: before, now` of every setting that differs and is neither of `FREE` nor of `free`."""
+    """`name: before, now` of every setting that differs, but for `NOT_COMPARED` and `free`."""
     missing = "not set"
     return [
         f"{name}: {str(before.get(name, missing)) or repr('')}, "

@@ -11,7 +11,6 @@ import jax
 from ml_collections import ConfigDict
 
 from clevit_jax.data import pipeline
-from clevit_jax.data.open import decode_threads
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import CheckpointError, ConfigError
@@ -35,24 +34,24 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
     batches = pipeline.eval_batches(
         run.images[split],
         [example.label for example in run.dataset.splits[split]],
-        batch_size=run.config.eval.batch_size,
+        batch_size=run.settings.step.eval_batch_size,
         process_index=processes.index(),
         process_count=processes.count(),
-        threads=decode_threads(run.config),
+        threads=run.settings.data.threads,
     )
 
     def on_devices() -> Iterator[dict[str, jax.Array]]:
         for number, rows in enumerate(batches):
             if stop is not None and stop.asked():
                 raise Interrupted
-            batch = sharding.to_global(run.program.mesh, rows)
+            batch = sharding.to_global(run.steps.mesh, rows)
             if number == 0:
-                processes.compile_together(run.program.eval_step, params, batch)
+                processes.compile_together(run.steps.eval_step, params, batch)
             yield batch
 
     def eval_step(params: Any, batch: dict[str, jax.Array]) -> Any:
         with jax.transfer_guard("disallow"):
-            return run.program.eval_step(params, batch)
+            return run.steps.eval_step(params, batch)
 
     return evaluate(eval_step, params, on_devices())
 
@@ -61,7 +60,7 @@ def check_split(run: Run, meta: dict[str, Any]) -> None:
     """Raises ConfigError unless the data set is the one that a checkpoint was trained on."""
     if meta["split_hash"] != run.dataset.split_hash():
         raise ConfigError(
-            f"{run.config.data.root} no longer lists the files and labels that {run.workdir} was "
+            f"{run.settings.data.name} no longer lists the files and labels that {run.workdir} was "
             "trained on; point --config.data.root at the same data set, or score the run on other "
             "images with --mode eval --other_split."
         )
@@ -82,7 +81,7 @@ def _check_classes(run: Run) -> None:
         if names
     ] or ["they stand in another order"]
     raise ConfigError(
-        f"{run.config.data.root} does not have the classes that {run.workdir} was trained on: "
+        f"{run.settings.data.name} does not have the classes that {run.workdir} was trained on: "
         f"{', '.join(differences)}."
     )
 
@@ -135,7 +134,7 @@ def score_checkpoints(
         Interrupted: see `evaluate_split`.
     """
     check = None if other_split else functools.partial(check_split, run)
-    newest = checkpoints.restore_newest(run.program.like, check)
+    newest = checkpoints.restore_newest(run.steps.abstract_state, check)
     if newest is None:
         raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
     state, meta = newest
@@ -144,7 +143,7 @@ def score_checkpoints(
     if found is not None:
         best = last
         if found[0] != last.step:
-            state, _ = checkpoints.restore(found[0], run.program.like)
+            state, _ = checkpoints.restore(found[0], run.steps.abstract_state)
             best = score(run, found[0], state.eval_params, stop=stop)
     write_scores(run, last, best, trained_on=meta["split_hash"])
 

@@ -83,9 +83,10 @@ def _together(
 def _alone(values: flags.FlagValues, mode: str, config: ConfigDict, workdir: pathlib.Path) -> int:
     """The modes that one process runs, from a config."""
     if mode == "check_data":
+        from clevit_jax.config import resolve_data
         from clevit_jax.data.audit.command import check_data
 
-        return check_data(config, workdir)
+        return check_data(resolve_data(config), workdir)
     if mode == "seeds":
         from clevit_jax.sweeps.seeds import train_seeds
 

@@ -19,7 +19,6 @@ from clevit_jax.analysis.report.write import FILE as REPORT
 from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
-from clevit_jax.data.open import decode_threads
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import CheckpointError, NoRoomError
@@ -79,8 +78,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     )
     for warning in data.warnings:
         print(f"Warning: {warning}", flush=True)
-    if run.program.kernels:
-        print(run.program.kernels, flush=True)
+    if run.steps.kernels:
+        print(run.steps.kernels, flush=True)
     # A network disk may show other hosts less for a while, so process 0 looks for all.
     if processes.broadcast("finished", _say_finished(run)):
         return 0
@@ -88,10 +87,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     pretrained = None if begun else read_pretrained(run)
     decode_all(run)
     if not begun:
-        check_room(run.checkpoints, run.program.like)
+        check_room(run.checkpoints, run.steps.abstract_state)
     claim_workdir(workdir, config)
     with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
+        checkpoints = Checkpoints(run.checkpoints, keep=run.settings.keep)
         stack.callback(checkpoints.close)
         state, batches = _initial_state(run, checkpoints, pretrained)
         del pretrained  # a copy of the parameters that the host need not keep
@@ -103,7 +102,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
         else:
             write_run_facts(run, state)
             code, state = _loop(run, checkpoints, state, batches, stack)
-    if code == 0 and config.log.report:
+    if code == 0 and run.settings.report:
         write_after_training(run, state)
     return code
 
@@ -132,12 +131,14 @@ def _initial_state(
 ) -> tuple[TrainState, Any]:
     """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
     batches = _train_batches(run)
-    restored = checkpoints.restore_newest(run.program.like, functools.partial(check_split, run))
+    restored = checkpoints.restore_newest(
+        run.steps.abstract_state, functools.partial(check_split, run)
+    )
     if restored is None:
         pretrained = pretrained or read_pretrained(run)
         if pretrained and processes.index() == 0:
             write_json(run.workdir / LOAD_REPORT_FILE, pretrained.facts)
-        return run.program.initial_state(pretrained.params if pretrained else None), batches
+        return run.steps.initial_state(pretrained.params if pretrained else None), batches
     state, meta = restored
     batches.set_state(meta["iterator"])
     print(f"Going on from step {int(state.step)} of {run.plan.total}.", flush=True)
@@ -149,14 +150,14 @@ def _train_batches(run: Run) -> Any:
     dataset = pipeline.train_dataset(
         run.images["train"],
         [example.label for example in run.dataset.train],
-        seed=run.config.seed,
-        batch_size=run.config.batch_size,
+        seed=run.settings.step.seed,
+        batch_size=run.settings.step.batch_size,
         process_index=processes.index(),
         process_count=processes.count(),
-        threads=decode_threads(run.config),
+        threads=run.settings.data.threads,
         prefetch=2,
     )
-    put = functools.partial(sharding.to_global, run.program.mesh)
+    put = functools.partial(sharding.to_global, run.steps.mesh)
     return iter(pipeline.to_device(dataset, put, buffer=2))
 
 
@@ -165,6 +166,7 @@ def _loop(
 ) -> tuple[int, TrainState]:
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
+    numbers = run.steps.numbers()
     follower = MetricLogger(run, start)
     stack.callback(follower.close)
     stop = stack.enter_context(Stop())
@@ -204,8 +206,8 @@ def _loop(
             batch = next(batches)
             waited = time.perf_counter() - waiting
             if step == start:
-                processes.compile_together(run.program.train_step, state, batch)
-            state, metrics = run.program.train_step(state, batch)
+                processes.compile_together(run.steps.train_step, state, batch, numbers)
+            state, metrics = run.steps.train_step(state, batch, numbers)
             follower.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
     follower.close()
@@ -231,7 +233,7 @@ def _final_scores(
 
 def _evaluation_due(run: Run, step: int) -> bool:
     """Whether an epoch that asks for an evaluation ends with this step."""
-    every = run.config.eval.every_epochs
+    every = run.settings.eval_every_epochs
     done, before = run.plan.epochs_done(step) // every, run.plan.epochs_done(step - 1) // every
     return step == run.plan.total or done > before
 
@@ -248,12 +250,12 @@ class _Saver:
 
     def late(self) -> bool:
         """Whether the time between two checkpoints is over."""
-        minutes = self._run.config.checkpoint.every_minutes
+        minutes = self._run.settings.checkpoint_minutes
         return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
     def due(self, step: int, score: Evaluation | None) -> bool:
         """Whether this step is to be saved: by its number, or as the best so far."""
-        every = self._run.config.checkpoint.every_steps
+        every = self._run.settings.checkpoint_steps
         return bool(every and step % every == 0) or (score is not None and score.top1 > self._best)
 
     def save(

@@ -19,12 +19,11 @@ import optax
 import tiny
 from ml_collections import ConfigDict
 
-from clevit_jax.config import view_config
+from clevit_jax.config import resolve
 from clevit_jax.data import pipeline
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
-from clevit_jax.steps.schedule import Plan
 from clevit_jax.views import two_views
 
 CLASSES, IMAGES, UPDATES = 5, 24, 5
@@ -54,9 +53,9 @@ def make_config(**changes: Any) -> ConfigDict:
 
 
 def program_on(mesh: jax.sharding.Mesh, **changes: Any) -> JittedSteps:
-    config = make_config(**changes)
-    plan = Plan(IMAGES, config.batch_size, epochs=10)
-    return make_jitted_steps(config, mesh, num_classes=CLASSES, plan=plan, platform="cpu")
+    config = make_config(epochs=10, **changes)
+    config.model.num_classes = CLASSES
+    return make_jitted_steps(resolve(config, None, "cpu").step, mesh)
 
 
 @functools.cache
@@ -93,17 +92,17 @@ def run(folder: pathlib.Path, name: str) -> None:
 
     options = {"seed": config.seed, "batch_size": config.batch_size, "prefetch": 0, **here}
     batches = iter(pipeline.train_dataset(*images(config.data.resize), **options))
-    state, found, rows = program.initial_state(), {}, []
+    state, numbers, found, rows = program.initial_state(), program.numbers(), {}, []
     for update in range(UPDATES):
         batch = sharding.to_global(mesh, next(batches))
         if update == 0:
             keys = jax.jit(two_views.example_keys, static_argnums=0)(
                 config.seed, batch["epoch"], batch["id"]
             )
-            made = two_views.make_views(keys, batch["image"], config=view_config(config))
+            made = two_views.make_views(keys, batch["image"], config=program.config.views)
             found |= saved("views", dict(zip(("anchor", "positive"), made, strict=True)))
-            processes.compile_together(program.train_step, state, batch)
-        state, metrics = program.train_step(state, batch)
+            processes.compile_together(program.train_step, state, batch, numbers)
+        state, metrics = program.train_step(state, batch, numbers)
         rows.append(jax.device_get(metrics))
         if update == 0:
             found |= saved("first_mu", optax.tree.get(state.opt_state, "mu"))

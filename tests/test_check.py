@@ -16,6 +16,7 @@ import pytest
 import tiny
 from PIL import Image
 
+from clevit_jax.config import resolve_data
 from clevit_jax.data import decode
 from clevit_jax.data.audit import command, filenames, findings
 from clevit_jax.data.audit import read as check
@@ -81,7 +82,7 @@ class Checked:
         config.data.threads = 2
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         capsys.readouterr()
-        self.code = command.check_data(config, workdir)
+        self.code = command.check_data(resolve_data(config), workdir)
         self.out = capsys.readouterr().out
         self.text = (workdir / "data_check.txt").read_text(encoding="utf-8")
         self.json = json.loads((workdir / "data_check.json").read_text(encoding="utf-8"))
@@ -459,16 +460,17 @@ def test_memory(root, run, monkeypatch):
 
 
 def test_the_cache_is_shared_as_in_training(root, run):
-    """`images_kept` are those that `experiment.decoded_images` keeps."""
+    """`images_kept` are those that `open.decoded_images` keeps."""
     from clevit_jax.data.open import decoded_images, open_data
 
     config = tiny.get_config()
     config.data.root = str(root)
     config.data.resize = 20
     config.data.cache_bytes = 8000
-    dataset = open_data(config)
+    settings = resolve_data(config)
+    dataset = open_data(settings)
     kept = {}
-    for split, images in decoded_images(config, dataset, training=True).items():
+    for split, images in decoded_images(settings, dataset, training=True).items():
         images.fill(threads=1)
         kept[split] = sum(images[i] is images[i] for i in range(len(images)))
     splits = run(root, data__resize=20, data__cache_bytes=8000).json["memory"]["splits"]
@@ -513,7 +515,7 @@ def test_settings_that_cannot_be_used(root, run, tmp_path):
     config = tiny.get_config()
     config.data.root = str(root)
     with pytest.raises(ConfigError, match="cannot be written"):
-        command.check_data(config, tmp_path / "file")
+        command.check_data(resolve_data(config), tmp_path / "file")
 
 
 def test_nothing_else_in_the_workdir_is_touched(root, run, tmp_path):

@@ -167,7 +167,7 @@ def test_a_checkpoint_goes_to_another_number_of_devices(folder, runs, name, shap
     """Of 8 devices to 1, 2 and 4, and of two processes to one."""
     devices = jax.devices()[: shape[0] * shape[1]]
     mesh = sharding.make_mesh(*shape, devices=devices)
-    like = device_child.program_on(mesh).like
+    like = device_child.program_on(mesh).abstract_state
     checkpoints = Checkpoints(folder / name, keep=1, read_only=True)
     try:
         state, meta = checkpoints.restore(device_child.UPDATES, like)

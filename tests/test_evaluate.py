@@ -18,7 +18,7 @@ CONFIG = SwinConfig(
 @pytest.fixture(scope="module")
 def model():
     graphdef, _ = swin.abstract_swin(CONFIG)
-    params = jax.jit(swin.init_params, static_argnums=0)(CONFIG, jax.random.key(0))
+    params = swin.init_params(CONFIG, 0)
     shape = params["head"]["kernel"].shape
     params["head"]["kernel"] = 10 * jax.random.normal(jax.random.key(1), shape)
     return jax.jit(eval_step.make_eval_step(graphdef)), params, graphdef

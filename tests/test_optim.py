@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from clevit_jax.steps.optim import (
+    OptimConfig,
     decay_mask,
     head_labels,
     make_optimizer,
@@ -17,9 +18,10 @@ from clevit_jax.steps.optim import (
     skipped_total,
 )
 from clevit_jax.steps.schedule import (
+    Schedule,
     learning_rate_schedule,
-    learning_rate_schedules,
     peak_learning_rate,
+    schedule_numbers,
 )
 
 CLIP_NORM, WEIGHT_DECAY, MOMENTUM = 2.0, 0.3, 0.9
@@ -28,13 +30,13 @@ CLIP_NORM, WEIGHT_DECAY, MOMENTUM = 2.0, 0.3, 0.9
 def test_learning_rates_equal_official_code(golden):
     """Cotton80: 12 images an update, 20 updates an epoch, 200 epochs of which 20 warm up."""
     stored = np.load(golden / "lr_cotton80.npz")
-    backbone, head = learning_rate_schedules(
+    backbone, head = Schedule(
         "linear",
         peak=peak_learning_rate(1e-3, 12),
         head_multiplier=5,
         warmup_updates=20 * 20,
         total_updates=200 * 20,
-    )
+    ).functions()
     updates = stored["update"].astype(np.int32)
     for schedule, want in [(backbone, stored["backbone"]), (head, stored["head"])]:
         got = jax.jit(schedule)(updates)
@@ -48,9 +50,10 @@ def test_learning_rates_equal_official_code(golden):
 def test_schedule_equals_its_formula(shape, warmup):
     """The formula in float64, with no warm-up too, over the run and beyond its end."""
     peak, start, total = 3e-4, 3e-7, 60
-    schedule = learning_rate_schedule(
-        shape, peak=peak, warmup_start=start, warmup_updates=warmup, total_updates=total
+    numbers = schedule_numbers(
+        peak=peak, warmup_start=start, warmup_updates=warmup, total_updates=total
     )
+    schedule = learning_rate_schedule(shape, numbers)
     want = []
     for update in range(80):
         t = min(max(update - 1, 0), total)
@@ -69,9 +72,10 @@ def test_schedule_equals_its_formula(shape, warmup):
 
 
 def test_schedule_stays_accurate_over_millions_of_updates():
-    schedule = learning_rate_schedule(
-        "linear", peak=1e-3, warmup_start=1e-6, warmup_updates=1000, total_updates=10**8
+    numbers = schedule_numbers(
+        peak=1e-3, warmup_start=1e-6, warmup_updates=1000, total_updates=10**8
     )
+    schedule = learning_rate_schedule("linear", numbers)
     updates = np.array([10**7 + 1, 99_999_001, 10**8], np.int32)
     want = 1e-3 - 0.99e-3 * (updates - 1.0 - 1000) / (10**8 - 1000)
     np.testing.assert_allclose(jax.jit(schedule)(updates), want, rtol=1e-6)
@@ -82,13 +86,9 @@ def test_schedule_refusals():
         with pytest.raises(
             ValueError, match=rf"optim.warmup_epochs makes {warmup} updates.* 60 of the whole"
         ):
-            learning_rate_schedule(
-                "linear", peak=1.0, warmup_start=0.0, warmup_updates=warmup, total_updates=60
-            )
+            schedule_numbers(peak=1.0, warmup_start=0.0, warmup_updates=warmup, total_updates=60)
     with pytest.raises(ValueError, match=r"optim.schedule is 'step'.*linear, cosine, constant"):
-        learning_rate_schedule(
-            "step", peak=1.0, warmup_start=0.0, warmup_updates=0, total_updates=60
-        )
+        Schedule("step", peak=1.0, head_multiplier=1, warmup_updates=0, total_updates=60)
 
 
 def swin_tree(stage):
@@ -163,9 +163,9 @@ SHAPES = {
     "norm": {"scale": (4,), "bias": (4,)},
     "head": {"kernel": (4, 3), "bias": (3,)},
 }
-SCHEDULES = learning_rate_schedules(
+SCHEDULES = Schedule(
     "linear", peak=1e-3, head_multiplier=5, warmup_updates=3, total_updates=10
-)
+).functions()
 
 
 def random_tree(seed, scale=1.0):
@@ -183,12 +183,13 @@ def optimizer(request):
     """Name, transformation, and the jitted update that gives (params, state)."""
     transformation = make_optimizer(
         random_tree(0),
-        name=request.param,
-        backbone_schedule=SCHEDULES[0],
-        head_schedule=SCHEDULES[1],
-        weight_decay=WEIGHT_DECAY,
-        clip_norm=CLIP_NORM,
-        momentum=MOMENTUM,
+        OptimConfig(
+            name=request.param,
+            weight_decay=WEIGHT_DECAY,
+            clip_norm=CLIP_NORM,
+            momentum=MOMENTUM,
+        ),
+        SCHEDULES,
     )
 
     @jax.jit
@@ -276,12 +277,8 @@ def test_a_skipped_update_uses_up_its_place_in_the_schedule():
     """Plain SGD: the third update, after a NaN, is at the rate of update 2, not of update 1."""
     transformation = make_optimizer(
         random_tree(0),
-        name="sgd",
-        backbone_schedule=SCHEDULES[0],
-        head_schedule=SCHEDULES[1],
-        weight_decay=0.0,
-        clip_norm=math.inf,
-        momentum=0.0,
+        OptimConfig(name="sgd", weight_decay=0.0, clip_norm=math.inf, momentum=0.0),
+        SCHEDULES,
     )
     state, update = transformation.init(random_tree(0)), jax.jit(transformation.update)
     gradients = random_tree(1)
@@ -297,11 +294,4 @@ def test_a_skipped_update_uses_up_its_place_in_the_schedule():
 
 def test_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match=r"optim.name is 'lamb'.*adamw, sgd"):
-        make_optimizer(
-            random_tree(0),
-            name="lamb",
-            backbone_schedule=SCHEDULES[0],
-            head_schedule=SCHEDULES[1],
-            weight_decay=0.0,
-            clip_norm=5.0,
-        )
+        OptimConfig(name="lamb")

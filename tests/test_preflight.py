@@ -20,6 +20,7 @@ import tiny
 from flax import nnx
 from jax.experimental import topologies as jax_topologies
 
+from clevit_jax.config import resolve
 from clevit_jax.distributed import sharding
 from clevit_jax.errors import ConfigError
 from clevit_jax.kernels import attention, mlp
@@ -30,7 +31,6 @@ from clevit_jax.performance import flops, hlo, preflight_report, topologies
 from clevit_jax.performance import preflight as check
 from clevit_jax.performance.preflight import _try, largest, preflight
 from clevit_jax.steps.jitted import make_jitted_steps
-from clevit_jax.steps.schedule import Plan
 
 GIB = 2**30
 needs_libtpu = pytest.mark.skipif(
@@ -61,8 +61,9 @@ def _compiled(mesh_shape=(4, 1)):
     """The same train step, compiled by the test itself."""
     devices = jax_topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     mesh = sharding.make_mesh(*mesh_shape, devices=devices)
-    made = make_jitted_steps(config(), mesh, num_classes=5, plan=Plan(100, 8, 3), platform="tpu")
-    lowered = made.train_step.trace(made.like, made.train_batch).lower(lowering_platforms=("tpu",))
+    made = make_jitted_steps(resolve(config(), None, "tpu").step, mesh)
+    arguments = (made.abstract_state, made.train_batch, made.abstract_numbers)
+    lowered = made.train_step.trace(*arguments).lower(lowering_platforms=("tpu",))
     return made, lowered.compile()
 
 
@@ -80,10 +81,10 @@ def test_memory_and_arithmetic_are_the_compilers(v5e):
     assert train["peak_memory"] == sum(memory.values())
     assert train["flops"] == done.cost_analysis()["flops"]
     # The state is replicated, so a device holds all of it, and its two images of 16 x 16.
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.like))
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.abstract_state))
     assert memory["arguments"] >= state + 2 * 16 * 16 * 3
     # The gradients, in at most float32, go round once; features and sums beside are small.
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(made.like.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_state.params))
     reduced = train["traffic"]["all-reduce"]
     assert 2 * parameters <= reduced["size"] <= 4 * parameters + 10_000
     assert reduced["sent"] == pytest.approx(reduced["size"] * 2 * 3 / 4)

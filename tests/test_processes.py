@@ -156,7 +156,7 @@ def params(place, workdir, step=TOTAL):
     config.data.root = str(place / "leaves")
     found = Checkpoints(workdir / "checkpoints", keep=100, read_only=True)
     try:
-        like = prepare_run(config, workdir).program.like
+        like = prepare_run(config, workdir).steps.abstract_state
         return jax.device_get(found.restore(step, like)[0].params)
     finally:
         found.close()

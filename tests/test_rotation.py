@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
+from clevit_jax.config import resolve
 from clevit_jax.distributed import sharding
 from clevit_jax.kernels.config import KernelConfig
 from clevit_jax.kernels.rotation import STEEPEST, _table, fits_vmem, movable, padded, rotate_planes
-from clevit_jax.steps import jitted as program
+from clevit_jax.steps import jitted
 from clevit_jax.steps.jitted import make_jitted_steps, make_train_step
-from clevit_jax.steps.schedule import Plan
 from clevit_jax.views import rotation, transforms, two_views, two_views_tpu
 from clevit_jax.views.config import KINDS, ViewConfig
 
@@ -162,7 +162,7 @@ def test_tpus_take_the_kernel(monkeypatch, kernels, degrees, platform, expected)
     taken = []
     make = make_train_step
     monkeypatch.setattr(
-        program, "make_train_step",
+        jitted, "make_train_step",
         lambda *arguments, views, **options: (
             taken.append(views) or make(*arguments, views=views, **options)
         ),
@@ -171,7 +171,7 @@ def test_tpus_take_the_kernel(monkeypatch, kernels, degrees, platform, expected)
     with config.unlocked():
         config.model.kernels, config.views.degrees = kernels, degrees
     mesh = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
-    make_jitted_steps(config, mesh, num_classes=5, plan=Plan(20, 4, 1), platform=platform)
+    make_jitted_steps(resolve(config, None, platform).step, mesh)
     (view_config,) = taken
     assert (view_config.kernel is not None) == expected
     if expected:

@@ -9,12 +9,11 @@ import pytest
 import tiny
 from flax import nnx
 
-from clevit_jax.config import scans
+from clevit_jax.config import resolve
 from clevit_jax.distributed import sharding
 from clevit_jax.errors import ConfigError
 from clevit_jax.model import swin
 from clevit_jax.steps.jitted import make_jitted_steps
-from clevit_jax.steps.schedule import Plan
 
 # Of LLVM: compiling is what these tests cost.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -61,11 +60,10 @@ def make_step(scan, **changes):
     config = tiny.get_config()
     config.model.depths, config.model.scan = (1, 6), scan
     config.update_from_flattened_dict(changes)
-    plan = Plan(images=8, batch=4, epochs=1)
-    made = make_jitted_steps(
-        config, sharding.make_mesh(-1, 1), num_classes=3, plan=plan, platform="cpu"
-    )
-    return made, made.train_step.trace(made.like, made.train_batch).lower().as_text()
+    config.model.num_classes = 3
+    made = make_jitted_steps(resolve(config, None, "cpu").step, sharding.make_mesh(-1, 1))
+    arguments = (made.abstract_state, made.train_batch, made.abstract_numbers)
+    return made, made.train_step.trace(*arguments).lower().as_text()
 
 
 def test_the_setting():
@@ -76,12 +74,12 @@ def test_the_setting():
     plain, other = make_step("none")
     assert other.count("stablehlo.while") < text.count("stablehlo.while")
     assert len(text) < len(other)
-    assert jax.tree.structure(scanned.like) == jax.tree.structure(plain.like)
+    assert jax.tree.structure(scanned.abstract_state) == jax.tree.structure(plain.abstract_state)
     evaluations = [
-        made.eval_step.lower(made.like.eval_params, made.eval_batch).as_text()
+        made.eval_step.lower(made.abstract_state.eval_params, made.eval_batch).as_text()
         for made in (scanned, plain)
     ]
     assert evaluations[0] == evaluations[1]
-    assert not scans(tiny.get_config(), platform="gpu")
+    assert not resolve(tiny.get_config(), None, "gpu").step.scan
     with pytest.raises(ConfigError, match=r"^model.scan is 'x'; choose of auto, none, blocks\.$"):
         make_step("x")

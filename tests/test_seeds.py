@@ -13,6 +13,7 @@ import pytest
 from made_runs import OTHER_SPLIT, TOTAL, record, scores, write_finished, write_run
 
 from clevit_jax import train as training
+from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import open_data
 from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -41,7 +42,7 @@ def load(path):
 @pytest.fixture
 def played(config, monkeypatch):
     """`played({seed: top-1 or an exception})` -> seeds in the order they were asked to train."""
-    split_hash = open_data(config).split_hash()
+    split_hash = open_data(resolve_data(config)).split_hash()
     monkeypatch.setattr(jax, "clear_caches", lambda: None)
 
     def play(outcomes):
@@ -101,7 +102,7 @@ def test_more_seeds_of_a_finished_folder(config, played, tmp_path):
 def test_seeds_beside_each_other(config, played, tmp_path, monkeypatch, capsys):
     """What is left of them, the shares of the machine, and the failures in order."""
     given = []
-    hashed = open_data(config).split_hash()
+    hashed = open_data(resolve_data(config)).split_hash()
     write_finished(tmp_path / "seed-1", 0.5, seed=1, split_hash=hashed)
 
     def train_in_parallel(configs, folders, shares, finished):

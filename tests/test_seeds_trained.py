@@ -84,7 +84,7 @@ def state(folder):
     """The last one, as arrays."""
     run = prepare_run(results.rundir.load_config(folder), folder)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
-    found, _ = checkpoints.restore(UPDATES, run.program.initial_state())
+    found, _ = checkpoints.restore(UPDATES, run.steps.initial_state())
     checkpoints.close()
     return jax.device_get(found)
 

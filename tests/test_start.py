@@ -171,10 +171,10 @@ def test_every_device_gets_its_share_alone(root, file, monkeypatch):
     run = prepare_run(config, pathlib.Path("unused"))
     start = read_pretrained(run)
     monkeypatch.setattr(jax, "make_array_from_callback", watch)
-    state = run.program.initial_state(start.params)
+    state = run.steps.initial_state(start.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), start.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), start.params)
-    expected = sharding.state_sharding(run.program.mesh, state)
+    expected = sharding.state_sharding(run.steps.mesh, state)
     same = jax.tree.map(
         lambda leaf, where: leaf.sharding.is_equivalent_to(where, leaf.ndim), state, expected
     )
@@ -209,7 +209,7 @@ def test_another_head_starts_at_zero(file, tmp_path, capsys):
         tmp_path / "five", classes=5, train_per_class=1, test_per_class=1, size=16
     )
     run = prepare_run(make_config(five, file), tmp_path / "run")
-    state = run.program.initial_state(read_pretrained(run).params)
+    state = run.steps.initial_state(read_pretrained(run).params)
     assert evaluate_split(run, state.eval_params, "test").loss == pytest.approx(np.log(5), rel=1e-6)
     assert "re-initialised  2: head.bias, head.kernel" in capsys.readouterr().out
 

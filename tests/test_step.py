@@ -14,8 +14,8 @@ from clevit_jax.distributed import sharding
 from clevit_jax.model import swin
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.steps.losses import LossConfig
-from clevit_jax.steps.optim import make_optimizer
-from clevit_jax.steps.schedule import learning_rate_schedules
+from clevit_jax.steps.optim import OptimConfig, make_optimizer
+from clevit_jax.steps.schedule import Schedule
 from clevit_jax.steps.state import create_state
 from clevit_jax.steps.train_step import apply_gradients, clevit_loss, make_train_step
 from clevit_jax.views.two_views import ViewConfig, example_keys, make_views
@@ -39,13 +39,10 @@ def test_six_official_steps(golden):
     official = torch.load(golden / "swin_nano_224.pth", weights_only=True)["model"]
     params = from_official(official, params)
     params["head"] = jax.tree.map(np.zeros_like, params["head"])
-    backbone, head = learning_rate_schedules(
+    backbone, head = Schedule(
         "linear", peak=0.5 * 4 / 512, head_multiplier=5, warmup_updates=2, total_updates=6
-    )
-    optimizer = make_optimizer(
-        params, name="adamw", backbone_schedule=backbone, head_schedule=head,
-        weight_decay=0.05, clip_norm=5.0,
-    )  # fmt: skip
+    ).functions()
+    optimizer = make_optimizer(params, OptimConfig(), (backbone, head))
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     state = create_state(NANO, optimizer, mesh, seed=0, params=params)
     config = LossConfig(anchor=1, positive=0.75, contrast=1)
@@ -93,10 +90,7 @@ def view_config(kind="full"):
 
 
 def adamw(params):
-    return make_optimizer(
-        params, name="adamw", backbone_schedule=lambda _: 1e-3, head_schedule=lambda _: 5e-3,
-        weight_decay=0.05, clip_norm=5.0,
-    )  # fmt: skip
+    return make_optimizer(params, OptimConfig(), (lambda _: 1e-3, lambda _: 5e-3))
 
 
 @functools.cache
@@ -112,13 +106,14 @@ def program(*, devices=1, fsdp=1, accumulation=1, kind="full", drop_path=True, *
     """A compiled step on the first devices, and a state to start from."""
     graphdef, params = swin.abstract_swin(TINY)
     step = make_train_step(
-        graphdef, adamw(params), views=view_config(kind), loss=LossConfig(**loss), seed=SEED,
+        graphdef, lambda _: adamw(params), views=view_config(kind), loss=LossConfig(**loss),
         num_drop_paths=TINY.num_drop_paths if drop_path else 0,
         accumulation=accumulation, ema_decay=0.9,
     )  # fmt: skip
     state, mesh = start(devices=devices, fsdp=fsdp)
     shardings = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
-    return jax.jit(step, out_shardings=shardings, compiler_options=QUICK), state, mesh
+    jitted = jax.jit(step, out_shardings=shardings, compiler_options=QUICK)
+    return functools.partial(jitted, numbers={"seed": np.uint32(SEED)}), state, mesh
 
 
 def batch_of(rows=8):

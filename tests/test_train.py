@@ -31,6 +31,7 @@ from clevit_jax.errors import CheckpointError, ConfigError, TrainingError
 from clevit_jax.evaluate import evaluate_split, evaluate_workdir
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.setup import prepare_run
+from clevit_jax.steps.jitted import JittedSteps
 from clevit_jax.steps.schedule import Plan
 from clevit_jax.train import train
 
@@ -125,13 +126,13 @@ def saved(config, workdir, step):
     """State and meta of a checkpoint, as arrays."""
     run = prepare_run(config, workdir)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
-    state, meta = checkpoints.restore(step, run.program.initial_state())
+    state, meta = checkpoints.restore(step, run.steps.initial_state())
     checkpoints.close()
     return jax.device_get(state), meta
 
 
 def placed(run, params):
-    return jax.device_put(params, sharding.replicated(run.program.mesh))
+    return jax.device_put(params, sharding.replicated(run.steps.mesh))
 
 
 def same(a, b):
@@ -168,14 +169,15 @@ def test_checkpoints_are_the_states_of_their_steps(whole):
         process_index=0, process_count=1, threads=1, prefetch=0,
     )  # fmt: skip
     iterator = iter(batches)
-    state = run.program.initial_state()
+    state, numbers = run.steps.initial_state(), run.steps.numbers()
     for step in range(15):
         if step in (7, 14):
             kept, meta = saved(whole.config, whole.workdir, step)
             same(kept, jax.tree.map(np.array, state))
             assert meta["split_hash"] == run.dataset.split_hash()
             assert meta["config"]["optim"]["ema"] == 0.9
-        state, _ = run.program.train_step(state, to_global(run.program.mesh, next(iterator)))
+        batch = to_global(run.steps.mesh, next(iterator))
+        state, _ = run.steps.train_step(state, batch, numbers)
     folders = {path.name for path in (whole.workdir / "checkpoints").iterdir()}
     assert set(map(str, [*SAVED, TOTAL])) <= folders <= set(map(str, [*SAVED, 15, 30, 45, TOTAL]))
 
@@ -257,13 +259,13 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
 def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):
     """The loop is guarded: an array of the host that slips into an update is refused."""
     run = prepare_run(make_config(root), tmp_path / "run")
-    step = run.program.train_step
+    step = run.steps.train_step
 
-    def careless(state, batch):
-        return step(state, {**batch, "label": np.asarray(batch["label"])})
+    def careless(state, batch, numbers):
+        return step(state, {**batch, "label": np.asarray(batch["label"])}, numbers)
 
-    program = dataclasses.replace(run.program, train_step=careless)
-    careless_run = dataclasses.replace(run, program=program)
+    careless_steps = dataclasses.replace(run.steps, train_step=careless)
+    careless_run = dataclasses.replace(run, steps=careless_steps)
     monkeypatch.setattr(training, "prepare_run", lambda config, workdir: careless_run)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         train(run.config, run.workdir)
@@ -359,7 +361,7 @@ def test_eval_mode_gives_the_numbers_of_the_end(whole, copy):
 def test_the_average_is_what_is_evaluated(whole):
     run = prepare_run(whole.config, whole.workdir)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
-    state, _ = checkpoints.restore(TOTAL, run.program.initial_state())
+    state, _ = checkpoints.restore(TOTAL, run.steps.initial_state())
     checkpoints.close()
     result = json.loads((whole.workdir / "evaluation.json").read_text())["last"]
     assert evaluate_split(run, state.ema, "test").loss == result["loss"]
@@ -492,14 +494,17 @@ def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
     """The run stops at the tenth, and the parameters are still those that it began with."""
     run = prepare_run(make_config(root), tmp_path / "run")
 
-    def poisoned(_=None):
-        state = run.program.initial_state()
+    def poisoned():
+        state = run.steps.initial_state()
         bias = state.params["head"]["bias"] * np.float32(np.nan)
         head = {**state.params["head"], "bias": bias}
         return dataclasses.replace(state, params={**state.params, "head": head})
 
-    program = dataclasses.replace(run.program, initial_state=poisoned)
-    bad = dataclasses.replace(run, program=program)
+    class PoisonedSteps(JittedSteps):
+        def initial_state(self, params=None):
+            return poisoned()
+
+    bad = dataclasses.replace(run, steps=PoisonedSteps(**vars(run.steps)))
     monkeypatch.setattr(training, "prepare_run", lambda config, workdir: bad)
     with pytest.raises(TrainingError, match=r"10 updates in a row, up to update 10, .* optim.lr"):
         train(run.config, run.workdir)

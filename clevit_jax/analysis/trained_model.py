@@ -6,8 +6,9 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
+from clevit_jax.config import resolve_data
 from clevit_jax.data.dataset import Dataset
-from clevit_jax.data.open import all_threads, decode_threads, open_data
+from clevit_jax.data.open import all_threads, open_data
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier, load
 from clevit_jax.runs.load import Which, holds_run
@@ -40,7 +41,7 @@ class TrainedModel:
     @property
     def threads(self) -> int:
         """That decode."""
-        return decode_threads(self.config) if self.config else all_threads()
+        return resolve_data(self.config).threads if self.config else all_threads()
 
     def dataset(self) -> Dataset:
         """The images that the config names. Raises ConfigError, DataError."""
@@ -49,7 +50,7 @@ class TrainedModel:
                 f"{self.path} is no run, so its images are not known; name them with --config FILE "
                 "--config.data.root=DIR."
             )
-        return open_data(self.config)
+        return open_data(resolve_data(self.config))
 
 
 def open_trained_model(

@@ -1,10 +1,11 @@
-"""Opening the data set of a config: its examples, its splits, and its images when asked for."""
+"""Opening the data set of a run: its examples, its splits, and its images when asked for."""
 
+import dataclasses
 import functools
 import os
 import pathlib
-
-from ml_collections import ConfigDict
+from collections.abc import Mapping
+from typing import Any
 
 from clevit_jax.data import decode, procedural_leaves, sources
 from clevit_jax.data.dataset import Dataset
@@ -14,7 +15,41 @@ from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, DataError
 
 
-def scan_data(config: ConfigDict) -> tuple[Dataset, list[str]]:
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images a run has, and how they are decoded.
+
+    Attributes:
+        root: folder of the images.
+        layout: its layout, or "auto".
+        request: what is asked of the layout's reader.
+        split: how splits are cut where the data has none.
+        leaves: options of `procedural_leaves.write_dataset`; none are written without "classes".
+        resize: pixels per side of the squares that training images are kept at.
+        image_size: pixels per side of the centre crops of the other splits.
+        eval_resize: pixels of the shorter side before that crop.
+        cache_bytes: of decoded images that are kept in memory.
+        threads: that decode.
+    """
+
+    root: str
+    layout: str
+    request: Request
+    split: sources.SplitConfig
+    leaves: Mapping[str, Any]
+    resize: int
+    image_size: int
+    eval_resize: int
+    cache_bytes: int
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """What the user named: the folder, or the TFDS data set."""
+        return self.root or self.request.tfds
+
+
+def scan_data(config: DataConfig) -> tuple[Dataset, list[str]]:
     """Finds which images there are; writes the procedural leaves first if the config asks.
 
     Returns:
@@ -24,27 +59,26 @@ def scan_data(config: ConfigDict) -> tuple[Dataset, list[str]]:
         ConfigError: no data is named, or a setting cannot be used.
         DataError: the layout of the files cannot be told.
     """
-    data = config.data
-    if not (data.root or data.tfds):
+    if not config.name:
         raise ConfigError("data.root is empty; name the folder of images: --config.data.root=DIR.")
-    wanted = data.leaves.to_dict()
-    if wanted["classes"]:
+    if config.leaves.get("classes"):
         try:
             if processes.index() == 0:
-                procedural_leaves.write_dataset(pathlib.Path(data.root), **wanted)
+                procedural_leaves.write_dataset(pathlib.Path(config.root), **config.leaves)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         processes.barrier("leaves")
-    request = Request(
-        num_classes=config.model.num_classes or None,
-        file_column=data.file_column,
-        label_column=data.label_column,
-        tfds=data.tfds,
-    )
-    return sources.scan(data.root, layout=data.layout, request=request, split=split_config(config))
+    try:
+        return sources.scan(
+            config.root, layout=config.layout, request=config.request, split=config.split
+        )
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
-def open_data(config: ConfigDict) -> Dataset:
+def open_data(config: DataConfig) -> Dataset:
     """As `scan_data`; DataError lists everything that is wrong with the files."""
     dataset, problems = scan_data(config)
     if problems:
@@ -52,45 +86,28 @@ def open_data(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def split_config(config: ConfigDict) -> sources.SplitConfig:
-    """How splits are cut. Raises ValueError, see `SplitConfig`."""
-    data = config.data
-    return sources.SplitConfig(
-        test_fraction=data.test_fraction,
-        val_fraction=data.val_fraction,
-        folds=data.folds,
-        fold=data.fold,
-        seed=data.split_seed,
-    )
-
-
 def decoded_images(
-    config: ConfigDict, dataset: Dataset, *, training: bool
+    config: DataConfig, dataset: Dataset, *, training: bool
 ) -> dict[str, DecodedImages]:
     """The images of each split, decoded when they are asked for.
 
-    Those of "train" are uint8 squares, `data.resize` pixels a side; the others uint8 centre crops,
-    `image_size` pixels a side. `data.cache_bytes` goes to the splits in turn: to the training
-    images first, if there is `training`; what they leave to the others.
+    Those of "train" are uint8 squares, `resize` pixels a side; the others uint8 centre crops,
+    `image_size` pixels a side. `cache_bytes` goes to the splits in turn: to the training images
+    first, if there is `training`; what they leave to the others.
     """
-    free = config.data.cache_bytes
+    free = config.cache_bytes
     images = {}
     for split, examples in dataset.splits.items():
         if split == "train":
-            side = config.data.resize
+            side = config.resize
             decoder = functools.partial(decode.decode_train, size=side)
         else:
             side = config.image_size
-            decoder = functools.partial(decode.decode_eval, resize=config.eval.resize, crop=side)
+            decoder = functools.partial(decode.decode_eval, resize=config.eval_resize, crop=side)
         images[split] = DecodedImages(examples, decoder, cache_bytes=free)
         if split != "train" or training:
             free = max(0, free - 3 * side**2 * len(examples))
     return images
-
-
-def decode_threads(config: ConfigDict) -> int:
-    """Threads that decode."""
-    return config.data.threads or all_threads()
 
 
 def all_threads() -> int:

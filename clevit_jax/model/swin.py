@@ -18,6 +18,7 @@ from flax import nnx
 from clevit_jax.model import swin_tpu
 from clevit_jax.model.attention import relative_position_index, shift_mask, window_attention
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
+from clevit_jax.model.init import Initializer, random_params, truncated_normal
 from clevit_jax.model.ops import LAYER_NORM_EPSILON, dot_general, gelu, layer_norm
 from clevit_jax.model.scan import FEWEST, scan_blocks
 
@@ -25,7 +26,7 @@ from clevit_jax.model.scan import FEWEST, scan_blocks
 def _linear(inputs: int, outputs: int, config: SwinConfig, rngs: nnx.Rngs, *, bias: bool = True):
     return nnx.Linear(
         inputs, outputs, use_bias=bias, dtype=config.dtype, param_dtype=jnp.float32,
-        kernel_init=nnx.initializers.truncated_normal(0.02), dot_general=dot_general, rngs=rngs,
+        kernel_init=truncated_normal(0.02), dot_general=dot_general, rngs=rngs,
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ class PatchEmbed(nnx.Module):
     def __init__(self, config: SwinConfig, rngs: nnx.Rngs):
         self.proj = nnx.Conv(
             3, config.embed_dim, (PATCH, PATCH), strides=PATCH, padding="VALID",
-            kernel_init=nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+            kernel_init=Initializer(nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")),
             dtype=config.dtype, param_dtype=jnp.float32, rngs=rngs,
         )  # fmt: skip
         self.norm = LayerNorm(config.embed_dim, config.dtype, rngs)
@@ -66,9 +67,7 @@ class WindowAttention(nnx.Module):
     def __init__(self, channels: int, heads: int, window: int, config: SwinConfig, rngs: nnx.Rngs):
         self.num_heads, self.window = heads, window
         self.relative_position_bias_table = nnx.Param(
-            nnx.initializers.truncated_normal(0.02)(
-                rngs.params(), ((2 * window - 1) ** 2, heads), jnp.float32
-            )
+            truncated_normal(0.02)(rngs.params(), ((2 * window - 1) ** 2, heads), jnp.float32)
         )
         self.qkv = _linear(channels, 3 * channels, config, rngs)
         self.proj = _linear(channels, channels, config, rngs)
@@ -283,6 +282,6 @@ def _traced_swin(config: SwinConfig) -> tuple[nnx.GraphDef, Any]:
     return graphdef, nnx.to_pure_dict(params)
 
 
-def init_params(config: SwinConfig, key: jax.Array) -> Any:
-    """Random initial parameters, float32, as a nested dict; jittable."""
-    return nnx.to_pure_dict(nnx.state(Swin(config, rngs=nnx.Rngs(key)), nnx.Param))
+def init_params(config: SwinConfig, seed: int) -> Any:
+    """Random initial parameters, as a nested dict of NumPy float32: see `init.random_params`."""
+    return random_params(lambda rngs: Swin(config, rngs=rngs), seed)

@@ -10,15 +10,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from clevit_jax.config import check_numbers, model_config
+from clevit_jax.config import check, resolve, resolve_data
 from clevit_jax.data.open import open_data
 from clevit_jax.distributed import sharding
 from clevit_jax.errors import ConfigError
 from clevit_jax.performance import hlo, preflight_report
 from clevit_jax.performance.hlo import Cost
 from clevit_jax.performance.topologies import Target, find_target, first_line
-from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
-from clevit_jax.steps.schedule import Plan
+from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
 
 
 def preflight(
@@ -41,23 +40,21 @@ def preflight(
         ConfigError: a setting that cannot be used, an unknown machine, or a compiler that fails.
     """
     try:
-        check_numbers(config)
-        num_classes = _num_classes(config)  # before a machine is looked for
-        model_config(config, num_classes, platform="cpu")
+        check(config, "cpu")  # before a machine is looked for
+        num_classes = _num_classes(config)
         target = find_target(topology)
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)
-        check_batches(config, mesh)
         steps = make_steps(config, mesh, target, num_classes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     started = time.perf_counter()
-    train, problem = _try(steps.train_step, (steps.like, steps.train_batch), target)
+    train, problem = _try(steps.train_step, _arguments(steps), target)
     evaluation, eval_problem = _try(
-        steps.eval_step, (steps.like.eval_params, steps.eval_batch), target
+        steps.eval_step, (steps.abstract_state.eval_params, steps.eval_batch), target
     )
     result = preflight_report.PreflightResult(
         target=target,
-        config=config,
+        config=steps.config,
         model=steps.model,
         mesh=(mesh.shape["data"], mesh.shape["fsdp"]),
         train=train,
@@ -75,7 +72,7 @@ def preflight(
             changed.unlock()
             changed.batch_size = units * unit
             steps = make_steps(changed, mesh, target, num_classes)
-            cost, _ = _try(steps.train_step, (steps.like, steps.train_batch), target)
+            cost, _ = _try(steps.train_step, _arguments(steps), target)
             return cost.memory.peak if cost else float("inf")
 
         known = train.memory.peak if train else float("inf")
@@ -98,16 +95,19 @@ def _num_classes(config: ConfigDict) -> int:
             "How many classes there are is not known; set --config.model.num_classes=N, or "
             "--config.data.root=DIR to count them."
         )
-    return open_data(config).num_classes
+    return open_data(resolve_data(config)).num_classes
 
 
 def make_steps(config: ConfigDict, mesh: Any, target: Target, num_classes: int) -> JittedSteps:
     """The steps of a config, to be compiled for the devices of a mesh of a target."""
-    # How many images there are shapes nothing but the numbers of the learning rate.
-    plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
-    return make_jitted_steps(
-        config, mesh, num_classes=num_classes, plan=plan, platform=target.platform
-    )
+    config = config.copy_and_resolve_references().unlock()
+    config.model.num_classes = num_classes
+    return make_jitted_steps(resolve(config, None, target.platform).step, mesh)
+
+
+def _arguments(steps: JittedSteps) -> tuple[Any, ...]:
+    """Shapes of what an update takes."""
+    return steps.abstract_state, steps.train_batch, steps.abstract_numbers
 
 
 def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | None, str]:

@@ -4,12 +4,11 @@ import dataclasses
 import math
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.performance.flops import training_flops
 from clevit_jax.performance.hlo import Cost, Memory
 from clevit_jax.performance.topologies import GIB, Target
+from clevit_jax.steps.jitted import StepConfig
 
 _STATIC = "Static figures of the compiler, not measured."
 _OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
@@ -21,7 +20,7 @@ class PreflightResult:
 
     Attributes:
         target: the machine.
-        config: of the experiment.
+        config: what the steps were made of.
         model: the architecture.
         mesh: devices along data and fsdp.
         train: cost of an update, or None when the compiler found no room for it.
@@ -33,7 +32,7 @@ class PreflightResult:
     """
 
     target: Target
-    config: ConfigDict
+    config: StepConfig
     model: SwinConfig
     mesh: tuple[int, int]
     train: Cost | None
@@ -51,8 +50,7 @@ class PreflightResult:
     @property
     def model_flops(self) -> float:
         """Of an update, on all devices."""
-        views = 1 if self.config.views.kind == "base" else 2
-        return training_flops(self.model, self.config.batch_size, views)
+        return training_flops(self.model, self.config.batch_size, self.config.views.count)
 
     def times(self) -> dict[str, float]:
         """Seconds of an update, each by one rule; see `to_json`."""
@@ -221,8 +219,8 @@ def advice(result: PreflightResult) -> list[str]:
     count = len(target.devices)
     found = list[str]()
     if not _fits(result.evaluation, target):
-        smaller = max(count, config.eval.batch_size // 2 // count * count)
-        if smaller < config.eval.batch_size:
+        smaller = max(count, config.eval_batch_size // 2 // count * count)
+        if smaller < config.eval_batch_size:
             found.append(f"--config.eval.batch_size={smaller}, for the evaluation.")
     if _fits(result.train, target):
         return found or [_OTHERWISE]
@@ -232,7 +230,7 @@ def advice(result: PreflightResult) -> list[str]:
             "more arithmetic."
         )
     state = result.train.memory.arguments if result.train else 0
-    if config.mesh.fsdp == 1 and count % 2 == 0 and (not state or state > target.memory / 10):
+    if result.mesh[1] == 1 and count % 2 == 0 and (not state or state > target.memory / 10):
         fsdp = math.gcd(count, 8)
         found.append(
             f"--config.mesh.fsdp={fsdp} divides parameters, moments and average over {fsdp} "

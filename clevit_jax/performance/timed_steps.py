@@ -1,4 +1,4 @@
-"""Our steps, to be timed: an update of `program.make_program`, and the forward pass as served.
+"""Our steps, to be timed: an update of `jitted.make_jitted_steps`, and the forward pass as served.
 
 `python -m clevit_jax.performance.timed_steps` is the child of `timed_process.TimedProcess`.
 """
@@ -12,19 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
-from clevit_jax.config import check_numbers, loss_config, model_config, restore_config
+from clevit_jax.config import resolve, restore_config
 from clevit_jax.distributed import sharding
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.model import swin
-from clevit_jax.model.config import SwinConfig, describe_swin, swin_to_json
+from clevit_jax.model.config import describe_swin, swin_to_json
 from clevit_jax.performance import timed_process
 from clevit_jax.performance.flops import forward_flops, training_flops
 from clevit_jax.performance.hlo import read_memory
 from clevit_jax.performance.timed_process import OutOfMemory, Prepared
-from clevit_jax.steps.jitted import make_jitted_steps
-from clevit_jax.steps.schedule import Plan
+from clevit_jax.steps.jitted import StepConfig, make_jitted_steps
+from clevit_jax.steps.state import replicate
 from clevit_jax.system import memory
 from clevit_jax.system.malloc import keep_freed_memory
 
@@ -51,23 +50,24 @@ def prepare_our_steps(request: dict[str, Any]) -> Prepared:
     platform = jax.default_backend()
     if platform == "cpu":
         keep_freed_memory()  # as `train` does
-    check_numbers(config)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    model = model_config(config, request["num_classes"], platform=platform)
-    facts = describe_device(model, config, mesh)
+    config.model.num_classes = request["num_classes"]
+    settings = resolve(config, None, platform)
+    mesh = sharding.make_mesh(*settings.mesh)
+    step = settings.step
+    facts = describe_device(step, mesh)
     if work == "describe":
         return Prepared(lambda steps: None, 1.0, facts)
     try:
         started = time.perf_counter()
         make = _training if work == "training" else _inference
-        done, arguments, advance = make(config, model, mesh, platform)
+        done, arguments, advance = make(step, mesh)
         facts["compile_seconds"] = time.perf_counter() - started
         planned = read_memory(done).peak
         _check_plan(planned, platform)
         run = _runner(done, arguments(), advance)
         facts["first_seconds"], second = timed_process.warm_up(run)
         facts["memory"], facts["memory_kind"] = _memory(planned)
-        facts["peak_flops"] = measure_peak(model.dtype, mesh)
+        facts["peak_flops"] = measure_peak(step.model.dtype, mesh)
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(str(error)):
             raise ValueError(str(error).splitlines()[0]) from error
@@ -80,10 +80,10 @@ def is_out_of_memory(text: str) -> bool:
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
-def describe_device(model: SwinConfig, config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+def describe_device(config: StepConfig, mesh: Mesh) -> dict[str, Any]:
     """The machine, the model and its arithmetic, JSON-able."""
     device = mesh.devices.flat[0]
-    views = 1 if config.views.kind == "base" else 2
+    model, views = config.model, config.views.count
     cosine = config.loss.contrast_kind == "supervised_cosine"  # which the peer has, too
     return {
         "platform": device.platform,
@@ -117,32 +117,29 @@ def threads() -> int:
     return os.cpu_count() or 1
 
 
-def _training(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str) -> Any:
+def _training(config: StepConfig, mesh: Mesh) -> Any:
     """Compiled update, its arguments, and how the result of one becomes those of the next."""
-    # How many images there are shapes nothing but the numbers of the learning rate.
-    plan = Plan(images=10 * config.batch_size, batch=config.batch_size, epochs=config.epochs)
-    loss_config(config)
-    parts = make_jitted_steps(
-        config, mesh, num_classes=model.num_classes, plan=plan, platform=platform
-    )
-    done = parts.train_step.trace(parts.like, parts.train_batch).lower().compile()
+    parts = make_jitted_steps(config, mesh)
+    abstract = (parts.abstract_state, parts.train_batch, parts.abstract_numbers)
+    done = parts.train_step.trace(*abstract).lower().compile()
 
     def arguments() -> tuple[Any, ...]:
         shapes = parts.train_batch
         rng = np.random.default_rng(0)
         batch = {
             "image": rng.integers(0, 256, shapes["image"].shape, np.uint8),
-            "label": rng.integers(0, model.num_classes, config.batch_size).astype(np.int32),
+            "label": rng.integers(0, config.model.num_classes, config.batch_size).astype(np.int32),
             "id": np.arange(config.batch_size, dtype=np.int32),
             "epoch": np.zeros(config.batch_size, np.int32),
         }
         batch = {name: jax.device_put(x, shapes[name].sharding) for name, x in batch.items()}
-        return parts.initial_state(), batch
+        return parts.initial_state(), batch, parts.numbers()
 
-    return done, arguments, lambda result, arguments: (result[0], arguments[1])
+    return done, arguments, lambda result, arguments: (result[0], *arguments[1:])
 
 
-def _inference(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str) -> Any:
+def _inference(config: StepConfig, mesh: Mesh) -> Any:
+    model = config.model
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     shape = (config.batch_size, model.image_size, model.image_size, 3)
     like = jax.tree.map(
@@ -153,8 +150,7 @@ def _inference(config: ConfigDict, model: SwinConfig, mesh: Mesh, platform: str)
     done = jax.jit(make_forward(model), out_shardings=rows).lower(like, images).compile()
 
     def arguments() -> tuple[Any, ...]:
-        key = jax.random.key(config.seed, impl="threefry2x32")
-        params = jax.jit(lambda key: swin.init_params(model, key), out_shardings=whole)(key)
+        params = replicate(swin.init_params(model, config.seed), mesh)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         return params, jax.device_put(pixels, rows)
 

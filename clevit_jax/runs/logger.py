@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clevit_jax.config import schedules, view_config
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes
 from clevit_jax.errors import TrainingError
@@ -32,9 +31,9 @@ class MetricLogger:
         self._run = run
         first = processes.index() == 0  # the one that speaks and writes
         self._writer = MetricWriter(run.workdir, step=start) if first else None
-        self._progress = Progress(start, run.plan.total, run.config.batch_size, shown=first)
+        self._progress = Progress(start, run.plan.total, run.settings.step.batch_size, shown=first)
         updates = np.arange(run.plan.total, dtype=np.int32)
-        self._rates = [np.asarray(f(updates)) for f in schedules(run.config, run.plan)]
+        self._rates = [np.asarray(f(updates)) for f in run.settings.step.schedule.functions()]
         self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
 
     def follow(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
@@ -53,7 +52,7 @@ class MetricLogger:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
         self._progress.update(values, waited=waited)
-        if self._writer and step % self._run.config.log.every_steps == 0:
+        if self._writer and step % self._run.settings.log_steps == 0:
             more = {
                 "train/lr": float(self._rates[0][step - 1]),
                 "train/lr_head": float(self._rates[1][step - 1]),
@@ -107,12 +106,13 @@ def write_run_facts(run: Run, state: TrainState) -> None:
     """Writes run.json and views.png."""
     if processes.index() != 0:
         return
-    rates = schedules(run.config, run.plan)
-    peak = run.plan.end_of(run.config.optim.warmup_epochs) + 1
+    step, schedule = run.settings.step, run.settings.step.schedule
+    rates = schedule.functions()
+    peak = schedule.warmup_updates + 1
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     facts = {
         "parameters": parameters,
-        "global_batch": run.config.batch_size,
+        "global_batch": step.batch_size,
         "updates": run.plan.total,
         "peak_learning_rate": float(rates[0](peak)),
         "peak_learning_rate_head": float(rates[1](peak)),
@@ -131,13 +131,13 @@ def write_run_facts(run: Run, state: TrainState) -> None:
     print(
         f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} device(s){several}, {run.plan.total} updates of "
-        f"{run.config.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
+        f"{step.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
         f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles.",
         flush=True,
     )
     count = min(GALLERY_ROWS, len(run.dataset.train))
     rows = np.linspace(0, len(run.dataset.train) - 1, count).astype(np.int32)
     images = np.stack([run.images["train"][int(row)] for row in rows])
-    keys = example_keys(run.config.seed, jnp.zeros_like(rows), jnp.asarray(rows))
-    views = make_views(keys, jnp.asarray(images), config=view_config(run.config))
+    keys = example_keys(step.seed, jnp.zeros_like(rows), jnp.asarray(rows))
+    views = make_views(keys, jnp.asarray(images), config=step.views)
     save_gallery(run.workdir / "views.png", images, *jax.device_get(views))

@@ -1,4 +1,4 @@
-"""What a run is made of, whether it trains or evaluates."""
+"""Setup shared by training and evaluation: settings, data set and jitted steps of a run."""
 
 import dataclasses
 import pathlib
@@ -11,16 +11,15 @@ from tqdm import tqdm
 
 from clevit_jax.config import (
     PER_HOST,
-    check_numbers,
+    Settings,
+    check,
     flatten,
-    loss_config,
-    make_plan,
-    model_config,
-    view_config,
+    resolve,
+    resolve_data,
 )
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
-from clevit_jax.data.open import decode_threads, decoded_images, open_data
+from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.errors import ConfigError, DataError, WeightsError
@@ -34,14 +33,28 @@ from clevit_jax.weights.fit import fit_weights, read_class_map
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run is made of, whether it trains or evaluates; nothing is computed yet."""
+    """A run, set up to train or to be scored; nothing is computed yet.
+
+    Attributes:
+        config: as the user gave it; it is written down and compared, and asked for nothing else.
+        settings: what it means.
+        workdir: folder of the run.
+        dataset: its examples.
+        images: of each split, decoded when they are asked for.
+        steps: the jitted steps.
+    """
 
     config: ConfigDict
+    settings: Settings
     workdir: pathlib.Path
     dataset: Dataset
-    images: dict[str, DecodedImages]  # of each split
-    plan: Plan
-    program: JittedSteps
+    images: dict[str, DecodedImages]
+    steps: JittedSteps
+
+    @property
+    def plan(self) -> Plan:
+        """How epochs become updates."""
+        return self.settings.plan
 
     @property
     def chosen_on(self) -> str:
@@ -66,29 +79,21 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         DataError: everything wrong with the data set.
     """
     platform = jax.default_backend()
+    check(config, platform)
     try:
-        check_numbers(config)
-        view_config(config)  # these three before the data set is looked at
-        loss_config(config)
-        model_config(config, num_classes=1, platform=platform)
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-        check_batches(config, mesh)
-        dataset = open_data(config)
-        plan = make_plan(config, len(dataset.train))
-        program = make_jitted_steps(
-            config, mesh, num_classes=dataset.num_classes, plan=plan, platform=platform
-        )
-    except DataError:
-        raise
+        check_batches(config.batch_size, config.eval.batch_size, config.accumulation, mesh)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    dataset = open_data(resolve_data(config))
+    settings = resolve(config, dataset, platform)
     return Run(
         config=config,
+        settings=settings,
         workdir=workdir,
         dataset=dataset,
-        images=decoded_images(config, dataset, training=training),
-        plan=plan,
-        program=program,
+        images=decoded_images(settings.data, dataset, training=training),
+        steps=make_jitted_steps(settings.step, mesh),
     )
 
 
@@ -113,18 +118,18 @@ def read_pretrained(run: Run) -> Pretrained | None:
             not the same on all processes.
         CheckpointError: they are a run that has no readable checkpoint.
     """
-    path, class_map = run.config.model.pretrained, run.config.model.class_map
+    path, class_map = run.settings.pretrained, run.settings.class_map
     if not path:
         return None
     try:
         weights = read_weights(path)
         mapping = read_class_map(class_map) if class_map else None
-        params, report = fit_weights(weights, run.program.model, class_map=mapping)
+        params, report = fit_weights(weights, run.steps.model, class_map=mapping)
     except WeightsError as error:
         raise ConfigError(f"model.pretrained: {error}") from error
     print(f"Starting from {dataclasses.replace(weights, report=report)}", flush=True)
     if not report.reinitialised and not report.mapped:
-        classes = run.program.model.num_classes
+        classes = run.steps.model.num_classes
         print(f"  The head is kept: {classes} classes there and here.", flush=True)
     facts = {
         "source": weights.source,
@@ -184,7 +189,7 @@ def decode_splits(run: Run, splits: list[str]) -> None:
         images = run.images[split]
         rows: Sequence[int] = range(me, len(images), count)
         if split != "train":
-            rows = pipeline.eval_rows(len(images), run.config.eval.batch_size, me, count)
+            rows = pipeline.eval_rows(len(images), run.settings.step.eval_batch_size, me, count)
         desc = f"Reading {SPLIT_NAMES[split]} images"
         with tqdm(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
 
@@ -192,7 +197,7 @@ def decode_splits(run: Run, splits: list[str]) -> None:
                 bar.update(done - bar.n)
 
             try:
-                images.fill(rows, threads=decode_threads(run.config), progress=advance)
+                images.fill(rows, threads=run.settings.data.threads, progress=advance)
             except DataError as error:
                 problems += error.problems
     found = [problem for part in processes.gather("problems", problems) for problem in part]

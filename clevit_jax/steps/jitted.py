@@ -1,4 +1,4 @@
-"""The compiled part of an experiment: its two jitted functions and what goes into them.
+"""The jitted steps of a run, and what goes into them.
 
 Training, evaluation and preflight all take them from here, so that what preflight compiles is what
 runs.
@@ -6,30 +6,60 @@ runs.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from clevit_jax.config import (
-    build_optimizer,
-    kernel_config,
-    loss_config,
-    model_config,
-    scans,
-    view_config,
-)
 from clevit_jax.distributed import sharding
+from clevit_jax.kernels.config import make_kernel_config
 from clevit_jax.kernels.rotation import fits_vmem
 from clevit_jax.model import swin, swin_tpu
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.steps.eval_step import make_eval_step
-from clevit_jax.steps.schedule import Plan
-from clevit_jax.steps.state import TrainState, abstract_state, create_state
+from clevit_jax.steps.losses import LossConfig
+from clevit_jax.steps.optim import OptimConfig, make_optimizer
+from clevit_jax.steps.schedule import Schedule
+from clevit_jax.steps.state import TrainState, abstract_state, create_state, replicate
 from clevit_jax.steps.train_step import make_train_step
+from clevit_jax.views.config import ViewConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What the steps of a run are made of.
+
+    Attributes:
+        seed: of random parameters, views, drop path and negatives.
+        model: the architecture, without kernels.
+        views: how the two views are made, without kernels.
+        loss: weights and kinds of its terms.
+        optim: the optimizer.
+        schedule: its learning rates.
+        batch_size: images of one update, over all devices.
+        accumulation: parts that a batch is cut into.
+        resize: pixels per side of the training images.
+        eval_batch_size: images of one evaluation step, over all devices.
+        scan: whether the blocks of a long stage are compiled once for all.
+        kernels: whether blocks and views run as fused kernels; on CPUs these are interpreted.
+        platform: "cpu", "gpu" or "tpu".
+    """
+
+    seed: int
+    model: SwinConfig
+    views: ViewConfig
+    loss: LossConfig
+    optim: OptimConfig
+    schedule: Schedule
+    batch_size: int
+    accumulation: int
+    resize: int
+    eval_batch_size: int
+    scan: bool
+    kernels: bool
+    platform: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,98 +68,119 @@ class JittedSteps:
 
     Attributes:
         mesh: where it runs.
-        model: the architecture.
-        like: shapes, dtypes and shardings of a state.
-        initial_state: of pre-trained parameters (see `state.create_state`), or random.
-        train_step: jitted, (state, batch) -> (state, metrics); the state is donated.
+        config: what it was made of.
+        model: the architecture, with its kernels.
+        optimizer: the optimizer with the numbers of the config, to make states by.
+        abstract_state: shapes, dtypes and shardings of a state.
+        train_step: jitted, (state, batch, numbers) -> (state, metrics); the state is donated.
         eval_step: jitted, (parameters, batch) -> sums.
         train_batch: shapes, dtypes and shardings of a batch of `train_step`.
         eval_batch: likewise of `eval_step`.
+        abstract_numbers: likewise of the numbers.
         kernels: how many blocks run as fused kernels, and why others do not; "" where none shall.
     """
 
     mesh: Mesh
+    config: StepConfig
     model: SwinConfig
-    like: TrainState
-    initial_state: Callable[..., TrainState]
+    optimizer: Any
+    abstract_state: TrainState
     train_step: Any
     eval_step: Any
     train_batch: dict[str, jax.ShapeDtypeStruct]
     eval_batch: dict[str, jax.ShapeDtypeStruct]
+    abstract_numbers: Any
     kernels: str
 
+    def initial_state(self, params: Any = None) -> TrainState:
+        """A state of pre-trained parameters (see `state.create_state`), or of random ones."""
+        config = self.config
+        return create_state(
+            self.model, self.optimizer, self.mesh,
+            seed=config.seed, ema=config.optim.ema > 0, params=params,
+        )  # fmt: skip
 
-def check_batches(config: ConfigDict, mesh: Mesh) -> None:
+    def numbers(self) -> Any:
+        """Seed and schedule on the devices: what `train_step` takes besides state and batch."""
+        return replicate(_numbers(self.config), self.mesh)
+
+
+def _numbers(config: StepConfig) -> dict[str, Any]:
+    """The numbers that two runs may differ in and still share the compiled step."""
+    return {"seed": np.uint32(config.seed), **config.schedule.numbers()}
+
+
+def check_batches(batch: int, eval_batch: int, accumulation: int, mesh: Mesh) -> None:
     """Raises ValueError unless both batches divide over the devices."""
-    parts = mesh.size * config.accumulation
-    sharding.check_batch_size("batch_size", config.batch_size, parts)
-    sharding.check_batch_size("eval.batch_size", config.eval.batch_size, mesh.size)
+    sharding.check_batch_size("batch_size", batch, mesh.size * accumulation)
+    sharding.check_batch_size("eval.batch_size", eval_batch, mesh.size)
 
 
-def make_jitted_steps(
-    config: ConfigDict, mesh: Mesh, *, num_classes: int, plan: Plan, platform: str
-) -> JittedSteps:
-    """Builds the functions of a config.
+def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
+    """Builds the steps of a config.
 
     Args:
-        config: in the form of `configs/base.py`.
+        config: what they are made of.
         mesh: of `sharding.make_mesh`; its devices need not be here.
-        num_classes: outputs of the head.
-        plan: how many updates there are, for the learning rate.
-        platform: "cpu", "gpu" or "tpu", where the mesh is; decides what `model.dtype=auto` means.
 
     Raises:
-        ValueError: a setting that cannot be used.
+        ValueError: a batch that does not divide over the devices.
     """
-    views, loss = view_config(config), loss_config(config)
-    model = model_config(config, num_classes, platform=platform)
-    kernels = kernel_config(config, mesh, platform=platform)
-    model = dataclasses.replace(model, kernels=kernels)
-    if kernels and fits_vmem(views.size, degrees=views.degrees, vmem=kernels.vmem):
-        views = dataclasses.replace(views, kernel=kernels)
-    rows = views.count * config.batch_size // (mesh.size * config.accumulation)  # of a device
+    check_batches(config.batch_size, config.eval_batch_size, config.accumulation, mesh)
+    model, views = _with_kernels(config, mesh)
     graphdef, abstract = swin.abstract_swin(model)
-    optimizer = build_optimizer(config, plan, abstract)
-    ema = config.optim.ema > 0
-    like = abstract_state(abstract, optimizer, mesh, ema=ema)
-    scalars = sharding.replicated(mesh)
-    divided = jax.tree.map(lambda leaf: leaf.sharding, like)
+    optimizer = make_optimizer(abstract, config.optim, config.schedule.functions())
+    whole = sharding.replicated(mesh)
+    state = abstract_state(abstract, optimizer, mesh, ema=config.optim.ema > 0)
+    divided = jax.tree.map(lambda leaf: leaf.sharding, state)
     # Left to itself, the compiler divides activations as the parameters are, and moves those.
     constrain = jax.lax.with_sharding_constraint
-    gather = functools.partial(constrain, shardings=scalars)
-    scatter = functools.partial(constrain, shardings=divided.params)
+    gather = functools.partial(constrain, shardings=whole)
     train_step = make_train_step(
-        graphdef, optimizer, views=views, loss=loss, seed=config.seed,
+        graphdef,
+        lambda numbers: make_optimizer(abstract, config.optim, config.schedule.functions(numbers)),
+        views=views,
+        loss=config.loss,
         num_drop_paths=model.num_drop_paths if model.drop_path else 0,
-        accumulation=config.accumulation, ema_decay=config.optim.ema,
-        scan=scans(config, platform=platform),
-        gather=gather, scatter=scatter,
-    )  # fmt: skip
-
-    def initial_state(params: Any = None) -> TrainState:
-        return create_state(model, optimizer, mesh, seed=config.seed, ema=ema, params=params)
-
-    def batch(size: int, side: int, **others: Any) -> dict[str, jax.ShapeDtypeStruct]:
-        where = sharding.batch_sharding(mesh)
-        shapes = {"image": ((size, side, side, 3), jnp.uint8), "label": ((size,), jnp.int32)}
-        shapes |= {name: ((size,), dtype) for name, dtype in others.items()}
-        return {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-            for name, (shape, dtype) in shapes.items()
-        }
-
+        accumulation=config.accumulation,
+        ema_decay=config.optim.ema,
+        scan=config.scan,
+        gather=gather,
+        scatter=functools.partial(constrain, shardings=divided.params),
+    )
+    rows = views.count * config.batch_size // (mesh.size * config.accumulation)  # of a device
     return JittedSteps(
         mesh=mesh,
+        config=config,
         model=model,
-        like=like,
-        initial_state=initial_state,
-        train_step=jax.jit(
-            train_step,
-            donate_argnums=0,
-            out_shardings=(divided, scalars),
+        optimizer=optimizer,
+        abstract_state=state,
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(divided, whole)),
+        eval_step=jax.jit(make_eval_step(graphdef, gather), out_shardings=whole),
+        train_batch=_batch(mesh, config.batch_size, config.resize, id=jnp.int32, epoch=jnp.int32),
+        eval_batch=_batch(mesh, config.eval_batch_size, model.image_size, mask=jnp.bool_),
+        abstract_numbers=jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), _numbers(config)
         ),
-        eval_step=jax.jit(make_eval_step(graphdef, gather), out_shardings=scalars),
-        train_batch=batch(config.batch_size, config.data.resize, id=jnp.int32, epoch=jnp.int32),
-        kernels=swin_tpu.describe_kernels(model, rows) if kernels else "",
-        eval_batch=batch(config.eval.batch_size, config.image_size, mask=jnp.bool_),
+        kernels=swin_tpu.describe_kernels(model, rows) if config.kernels else "",
     )
+
+
+def _with_kernels(config: StepConfig, mesh: Mesh) -> tuple[SwinConfig, ViewConfig]:
+    """The model and the views with their kernels, where they shall have some."""
+    if not config.kernels:
+        return config.model, config.views
+    kernels = make_kernel_config(mesh, interpret=config.platform != "tpu")
+    views = config.views
+    if fits_vmem(views.size, degrees=views.degrees, vmem=kernels.vmem):
+        views = dataclasses.replace(views, kernel=kernels)
+    return dataclasses.replace(config.model, kernels=kernels), views
+
+
+def _batch(mesh: Mesh, size: int, side: int, **others: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    shapes = {"image": ((size, side, side, 3), jnp.uint8), "label": ((size,), jnp.int32)}
+    shapes |= {name: ((size,), dtype) for name, dtype in others.items()}
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
+        for name, (shape, dtype) in shapes.items()
+    }

@@ -1,9 +1,10 @@
-"""Learning-rate schedules, parameter groups and the optimizer.
+"""Parameter groups and the optimizer.
 
 What counts as decayed or as head is told from a parameter's path and rank in the nested dict of
 parameters, whose names mirror the official checkpoint.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,6 +12,41 @@ import jax.numpy as jnp
 import optax
 
 OPTIMIZERS = ("adamw", "sgd")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer of a run, but for its learning rates.
+
+    Attributes:
+        name: 'adamw' or 'sgd'.
+        weight_decay: applied where `decay_mask` is True, times the learning rate.
+        clip_norm: largest global norm of the gradients; `math.inf` clips nothing. Equal to
+            `torch.nn.utils.clip_grad_norm_` but for the 1e-6 that torch adds to the norm.
+        b1: Adam's decay rate of the first moment ('adamw' alone, like `b2` and `eps`).
+        b2: Adam's decay rate of the second moment.
+        eps: Adam's term added to the root of the second moment.
+        momentum: of 'sgd' alone.
+        ema: decay of the average of parameters that is evaluated; 0 is off.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    name: str = "adamw"
+    weight_decay: float = 0.05
+    clip_norm: float = 5.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.9
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ValueError(
+                f"optim.name is {self.name!r}; it must be one of {', '.join(OPTIMIZERS)}."
+            )
 
 
 def decay_mask(params: Any) -> Any:
@@ -35,17 +71,7 @@ def head_labels(params: Any) -> Any:
 
 
 def make_optimizer(
-    params: Any,
-    *,
-    name: str,
-    backbone_schedule: optax.Schedule,
-    head_schedule: optax.Schedule,
-    weight_decay: float,
-    clip_norm: float,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    momentum: float = 0.9,
+    params: Any, config: OptimConfig, schedules: tuple[optax.Schedule, optax.Schedule]
 ) -> optax.GradientTransformation:
     """AdamW or SGD with the groups of the official code, safe against non-finite gradients.
 
@@ -59,42 +85,25 @@ def make_optimizer(
     the number of updates asked for.
 
     Args:
-      params: nested dict of parameters (or their `jax.ShapeDtypeStruct`), for names and ranks.
-      name: 'adamw' or 'sgd'.
-      backbone_schedule: learning rate of everything outside `params['head']`.
-      head_schedule: learning rate of `params['head']`.
-      weight_decay: applied where `decay_mask` is True, times the learning rate.
-      clip_norm: largest global norm of the gradients; `math.inf` clips nothing. Equal to
-        `torch.nn.utils.clip_grad_norm_` but for the 1e-6 that torch adds to the norm it divides by.
-      b1: Adam's decay rate of the first moment ('adamw' alone, like `b2` and `eps`).
-      b2: Adam's decay rate of the second moment.
-      eps: Adam's term added to the root of the second moment.
-      momentum: of 'sgd' alone.
+        params: nested dict of parameters (or their `jax.ShapeDtypeStruct`), for names and ranks.
+        config: which, and its numbers.
+        schedules: learning rates of everything outside `params['head']`, and of the head.
 
     Returns:
-      An `optax.GradientTransformation` for trees like `params`.
-
-    Raises:
-      ValueError: an unknown name.
+        An `optax.GradientTransformation` for trees like `params`.
 
     Source: the official code; `tests/golden/train_steps.npz`.
     """
-    decay = optax.add_decayed_weights(weight_decay, mask=decay_mask(params))
-    if name == "adamw":
-        direction = optax.chain(_scale_by_adam(b1, b2, eps), decay)
-    elif name == "sgd":
-        direction = optax.chain(decay, optax.trace(momentum, nesterov=True))
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decay_mask(params))
+    if config.name == "adamw":
+        direction = optax.chain(_scale_by_adam(config.b1, config.b2, config.eps), decay)
     else:
-        raise ValueError(f"optim.name is {name!r}; it must be one of {', '.join(OPTIMIZERS)}.")
+        direction = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
+    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), direction)
+    backbone, head = map(optax.scale_by_learning_rate, schedules)
     return optax.chain(
-        _skip_unless_finite(optax.chain(optax.clip_by_global_norm(clip_norm), direction)),
-        optax.partition(
-            {
-                "backbone": optax.scale_by_learning_rate(backbone_schedule),
-                "head": optax.scale_by_learning_rate(head_schedule),
-            },
-            head_labels(params),
-        ),
+        _skip_unless_finite(clipped),
+        optax.partition({"backbone": backbone, "head": head}, head_labels(params)),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from clevit_jax.distributed.sharding import state_sharding
+from clevit_jax.distributed.sharding import replicated, state_sharding
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import init_params
 
@@ -82,15 +82,20 @@ def create_state(
     """
 
     def create(params: Any) -> TrainState:
-        if params is None:
-            params = init_params(model, jax.random.key(seed, impl="threefry2x32"))
         return _new_state(params, optimizer, ema)
 
+    if params is None:
+        params = init_params(model, seed)
     shardings = state_sharding(mesh, jax.eval_shape(create, params))
-    if params is not None:  # each device receives its share alone
-        params = jax.tree.map(_place, params, shardings.params)
+    params = jax.tree.map(_place, params, shardings.params)  # each device receives its share alone
     return jax.jit(create, out_shardings=shardings, donate_argnums=0)(params)
 
 
-def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+def replicate(values: Any, mesh: Mesh) -> Any:
+    """A tree of NumPy arrays, the same on every process, whole on each device."""
+    return jax.tree.map(lambda value: _place(value, replicated(mesh)), values)
+
+
+def _place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    array = np.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

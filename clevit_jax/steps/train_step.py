@@ -19,6 +19,7 @@ from clevit_jax.views.two_views import ViewConfig, example_keys, make_views
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+Numbers = dict[str, Any]  # scalars that a run is made with, see `jitted.JittedSteps`
 
 
 def clevit_loss(
@@ -124,18 +125,17 @@ def apply_gradients(
 
 def make_train_step(
     graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
+    optimizer: Callable[[Numbers], optax.GradientTransformation],
     *,
     views: ViewConfig,
     loss: LossConfig,
-    seed: int,
     num_drop_paths: int,
     accumulation: int = 1,
     ema_decay: float = 0.0,
     scan: bool = False,
     gather: Callable[[Any], Any] = lambda params: params,
     scatter: Callable[[Any], Any] = lambda grads: grads,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Batch, Numbers], tuple[TrainState, Metrics]]:
     """The function of one update, for `jax.jit`.
 
     With `accumulation` k > 1 the batch is cut into k parts that go through the model one after
@@ -146,10 +146,9 @@ def make_train_step(
 
     Args:
         graphdef: of the Swin.
-        optimizer: from `optim.make_optimizer`.
+        optimizer: makes it (see `optim.make_optimizer`) from the numbers of an update.
         views: how the two views are made.
         loss: weights and kinds of the terms.
-        seed: of the views, drop path and negatives.
         num_drop_paths: `SwinConfig.num_drop_paths`, or 0 for no drop path.
         accumulation: k; divides the batch.
         ema_decay: of the state's average, if it has one.
@@ -159,12 +158,16 @@ def make_train_step(
         scatter: lays out gradients as the state is.
 
     Returns:
-        (state, batch) -> (state, metrics), with batch `image` uint8 [B, S, S, 3] and `label`,
-        `id`, `epoch` int32 [B]; metrics are the scalars of `clevit_loss` and `apply_gradients`.
+        (state, batch, numbers) -> (state, metrics), with batch `image` uint8 [B, S, S, 3] and
+        `label`, `id`, `epoch` int32 [B]; numbers `seed` uint32 scalar, of views, drop path and
+        negatives, and what `optimizer` takes; metrics are the scalars of `clevit_loss` and
+        `apply_gradients`. The numbers are arguments, so that runs share one program.
     """
     count = views.count
 
-    def part_loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    def part_loss(
+        params: Any, part: Batch, seed: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
         keys = example_keys(seed, part["epoch"], part["id"])
         anchors, positives = make_views(keys, part["image"], config=views)
         return clevit_loss(
@@ -172,7 +175,8 @@ def make_train_step(
             config=loss, key=key, noise=part.get("noise"), scan=scan,
         )  # fmt: skip
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, numbers: Numbers) -> tuple[TrainState, Metrics]:
+        seed = numbers["seed"]
         # Views draw from (seed, epoch, id); the rest from (seed, step), on a stream of its own.
         root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 2**31)
         noise_key, key = jax.random.split(jax.random.fold_in(root, state.step))
@@ -181,10 +185,12 @@ def make_train_step(
             batch = {**batch, "noise": jax.random.uniform(noise_key, shape)}
         gradients = jax.grad(part_loss, has_aux=True)
         params = gather(state.params)
-        grads, metrics = _accumulate(lambda part: gradients(params, part, key), batch, accumulation)
+        grads, metrics = _accumulate(
+            lambda part: gradients(params, part, seed, key), batch, accumulation
+        )
         grads = scatter(grads)
         with jax.named_scope("optimizer"):
-            state, more = apply_gradients(state, grads, optimizer, ema_decay=ema_decay)
+            state, more = apply_gradients(state, grads, optimizer(numbers), ema_decay=ema_decay)
         return state, {**metrics, **more}
 
     return train_step

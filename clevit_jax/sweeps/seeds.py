@@ -28,7 +28,7 @@ import jax
 from ml_collections import ConfigDict
 
 from clevit_jax import train
-from clevit_jax.config import check_numbers
+from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import open_data
 from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -103,7 +103,7 @@ def _check(
             f"{workdir} holds a run, not seeds; name another --workdir, nothing is changed."
         )
     for changed in configs.values():
-        check_numbers(changed)
+        resolve_data(changed)
     begun = results.seed_folders(workdir)
     for folder in {**folders, **begun}.values():  # a child that still reads images has no config
         check_idle(folder)
@@ -130,7 +130,7 @@ def _split_hash(config: ConfigDict) -> str:
             raise ConfigError(str(error)) from error
         plain.data.leaves.classes = 0
     try:
-        return open_data(plain).split_hash()
+        return open_data(resolve_data(plain)).split_hash()
     except DataError:
         raise
     except ValueError as error:

@@ -17,7 +17,7 @@ from clevit_jax.analysis.prediction_table import written
 from clevit_jax.analysis.report import curves, mistakes, pictures
 from clevit_jax.analysis.report.content import Content, Embedding, Mistake, RunFacts, Score, Tile
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.config import flatten
+from clevit_jax.config import flatten, resolve_data
 from clevit_jax.data.audit import command
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.errors import ConfigError, DataError
@@ -306,9 +306,9 @@ def _data_check(subject: TrainedModel, split_hash: str) -> dict[str, Any]:
     found = read_json_object(path) if subject.is_run and path.is_file() else {}
     if found.get("split_hash") != split_hash:
         found = (
-            command.write_audit(subject.config, subject.path)
+            command.write_audit(resolve_data(subject.config), subject.path)
             if subject.is_run
-            else command.audit(subject.config)
+            else command.audit(resolve_data(subject.config))
         )
     images = found.get("images") or {}
     rows = [("layout", str(found.get("layout")))]

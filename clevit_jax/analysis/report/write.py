@@ -66,7 +66,7 @@ def write_after_training(run: Run, state: TrainState) -> None:
         run: the run.
         state: its last; it is deleted, to make room on the devices.
     """
-    whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(run.program.mesh))
+    whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(run.steps.mesh))
     step = int(state.step)
     params = jax.device_get(whole(state.eval_params))
     for leaf in jax.tree.leaves(state):
@@ -74,13 +74,13 @@ def write_after_training(run: Run, state: TrainState) -> None:
     if processes.index() != 0:
         return
     try:
-        kind = "average, " if run.config.optim.ema else ""
+        kind = "average, " if run.settings.step.optim.ema else ""
         classifier = Classifier(
-            run.program.model,
+            run.steps.model,
             params,
             run.dataset.class_names,
             f"{run.workdir.name} ({kind}step {step})",
-            resize=run.config.eval.resize,
+            resize=run.settings.data.eval_resize,
         )
         path = write_report(TrainedModel(run.workdir, classifier, run.config, True))
     except Exception as error:

@@ -21,14 +21,12 @@ import sys
 import textwrap
 from typing import Any
 
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from clevit_jax.config import check_numbers
 from clevit_jax.data.audit import findings, read
 from clevit_jax.data.audit.findings import Finding
 from clevit_jax.data.dataset import Dataset
-from clevit_jax.data.open import decode_threads, scan_data
+from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system.files import write_json
 
@@ -38,11 +36,11 @@ _WIDTH = 100
 _INDENT = 13
 
 
-def check_data(config: ConfigDict, workdir: pathlib.Path) -> int:
+def check_data(config: DataConfig, workdir: pathlib.Path) -> int:
     """Checks a data set; prints what was found and writes it to `workdir`, and nothing else there.
 
     Args:
-        config: in the form of `configs/base.py`.
+        config: which images, and how they would be decoded.
         workdir: folder for `data_check.json` and `data_check.txt`.
 
     Returns:
@@ -60,9 +58,8 @@ def check_data(config: ConfigDict, workdir: pathlib.Path) -> int:
     return 1 if report["errors"] else 0
 
 
-def write_audit(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def write_audit(config: DataConfig, workdir: pathlib.Path) -> dict[str, Any]:
     """Checks a data set and writes both files. Returns the report, raises as `check_data`."""
-    check_numbers(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,13 +75,13 @@ def write_audit(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     return report
 
 
-def audit(config: ConfigDict) -> dict[str, Any]:
+def audit(config: DataConfig) -> dict[str, Any]:
     """Reads the data set and returns the report, in the form of `data_check.json`.
 
     Raises:
         ConfigError: no data is named, or a setting cannot be used.
     """
-    named = {"root": config.data.root, "tfds": config.data.tfds}
+    named = {"root": config.root, "tfds": config.request.tfds}
     try:
         dataset, problems = scan_data(config)
     except DataError as error:
@@ -93,16 +90,14 @@ def audit(config: ConfigDict) -> dict[str, Any]:
         )
         found = [Finding("problem", problem)._asdict() for problem in error.problems]
         return {**named, **nothing, "errors": found, "warnings": []}
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     with tqdm(unit=" images", desc="Reading images") as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        reading = read.read_images(dataset, threads=decode_threads(config), progress=advance)
-    sides = {"data.resize": config.data.resize, "image_size": config.image_size}
+        reading = read.read_images(dataset, threads=config.threads, progress=advance)
+    sides = {"data.resize": config.resize, "image_size": config.image_size}
     memory, too_little = _memory(config, dataset)
     return {
         **named,
@@ -131,12 +126,12 @@ def _machine_bytes() -> int | None:
         return None
 
 
-def _memory(config: ConfigDict, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:
-    """What decoded images take in training, as `experiment.decoded_images` shares the cache."""
-    budget, machine = config.data.cache_bytes, _machine_bytes()
+def _memory(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:
+    """What decoded images take in training, as `open.decoded_images` shares the cache."""
+    budget, machine = config.cache_bytes, _machine_bytes()
     free, splits = budget, {}
     for split, examples in dataset.splits.items():
-        side = config.data.resize if split == "train" else config.image_size
+        side = config.resize if split == "train" else config.image_size
         size, kept = 3 * side**2, min(len(examples), free // (3 * side**2))
         splits[split] = {"side": side, "bytes": size * len(examples), "images_kept": kept}
         free = max(0, free - size * len(examples))

@@ -4,24 +4,23 @@ import importlib
 import math
 import pathlib
 import re
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from clevit_jax.config import (
-    check_numbers,
     flatten,
-    loss_config,
     make_plan,
-    model_config,
-    schedules,
-    view_config,
+    resolve,
+    resolve_data,
 )
-from clevit_jax.data.open import decode_threads, open_data
+from clevit_jax.data.open import open_data
 from clevit_jax.errors import ConfigError
 from clevit_jax.model.config import VARIANTS
 from clevit_jax.steps.losses import LossConfig
+from clevit_jax.steps.optim import OptimConfig
 from clevit_jax.steps.schedule import Plan
 from clevit_jax.views.two_views import ViewConfig
 
@@ -60,6 +59,12 @@ BASE = config_of("base")
 ALL = ["base", "demo", *CHANGED]
 
 
+def step_config(config, images=240, classes=5, platform="cpu"):
+    """The settings of the step, as if there were so many training images of so many classes."""
+    dataset = types.SimpleNamespace(num_classes=classes, train=[None] * images)
+    return resolve(config, dataset, platform).step
+
+
 def changed(**values):
     config = BASE.copy_and_resolve_references()
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in values.items()})
@@ -76,11 +81,7 @@ def test_a_config_makes_a_run(name):
     config = config_of(name)
     assert config.is_locked
     assert flatten(config).keys() == flatten(BASE).keys()
-    check_numbers(config)
-    model = model_config(config, config.model.num_classes or 5, platform="cpu")
-    view_config(config)
-    loss_config(config)
-    schedules(config, make_plan(config, 240))
+    model = step_config(config).model
     if name != "demo":
         assert model.image_size == 448
         assert model.window == 7
@@ -122,7 +123,7 @@ def test_learning_rate_of_cotton80(golden):
     reference = np.load(golden / "lr_cotton80.npz")
     plan = make_plan(config_of("cotton80"), 240)
     assert plan.total == 4000
-    backbone, head = schedules(config_of("cotton80"), plan)
+    backbone, head = step_config(config_of("cotton80")).schedule.functions()
     updates = np.arange(plan.total)
     np.testing.assert_allclose(backbone(updates), reference["backbone"][:4000], rtol=2e-6)
     np.testing.assert_allclose(head(updates), reference["head"][:4000], rtol=2e-6)
@@ -161,13 +162,13 @@ def test_a_number_out_of_range_is_named():
         ("log__every_steps", 0, "log.every_steps is 0"),
     ):
         with pytest.raises(ConfigError, match=re.escape(part)):
-            check_numbers(changed(**{name: value}))
+            step_config(changed(**{name: value}))
 
 
 def test_defaults_are_said_once():
     """What the parts take for granted is what base.py says."""
-    assert view_config(BASE) == ViewConfig()
-    assert loss_config(BASE) == LossConfig()
+    step = step_config(BASE)
+    assert (step.views, step.loss, step.optim) == (ViewConfig(), LossConfig(), OptimConfig())
 
 
 @pytest.mark.parametrize(
@@ -179,33 +180,29 @@ def test_defaults_are_said_once():
     ],
 )
 def test_what_could_not_train_is_refused(values, says):
-    def check(config):
-        check_numbers(config)
-        loss_config(config)
-
     with pytest.raises(ConfigError, match=says):
-        check(changed(**values))
+        step_config(changed(**values))
 
 
 def test_base_views_need_base_losses():
     with pytest.raises(ConfigError, match=r"loss.positive=0 and loss.contrast=0"):
-        loss_config(changed(views__kind="base", loss__contrast=0.0))
+        step_config(changed(views__kind="base", loss__contrast=0.0))
     alone = changed(views__kind="base", loss__contrast=0.0, loss__positive=0.0)
-    assert loss_config(alone).anchor == 1
+    assert step_config(alone).loss.anchor == 1
 
 
 def test_model_overrides():
     config = changed(model__variant="tiny", model__window=14, model__dtype="bfloat16")
-    model = model_config(config, 9, platform="cpu")
+    model = step_config(config, classes=9).model
     assert model.depths == VARIANTS["tiny"]["depths"]
     assert (model.num_classes, model.window, model.dtype) == (9, 14, jax.numpy.bfloat16)
-    auto = model_config(BASE, 9, platform="cpu")
+    auto = step_config(BASE).model
     assert auto.dtype == jax.numpy.float32
     for platform in ("gpu", "tpu"):
-        auto = model_config(BASE, 9, platform=platform)
+        auto = step_config(BASE, platform=platform).model
         assert auto.dtype == jax.numpy.bfloat16
     with pytest.raises(ConfigError, match="'half'; choose of auto, float32, bfloat16"):
-        model_config(changed(model__dtype="half"), 9, platform="cpu")
+        step_config(changed(model__dtype="half"))
 
 
 @pytest.mark.parametrize("images", [1, 3, 10, 12, 240, 241])
@@ -233,16 +230,16 @@ def test_plan_of_parts_of_an_epoch_and_of_nothing():
 
 def test_data_is_needed():
     with pytest.raises(ConfigError, match=r"name the folder of images: --config.data.root=DIR"):
-        open_data(BASE)
+        open_data(resolve_data(BASE))
 
 
 def test_leaves_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "leaves"):
         with pytest.raises(ConfigError, match="file"):
-            open_data(changed(data__root=str(root), data__leaves__classes=2))
+            open_data(resolve_data(changed(data__root=str(root), data__leaves__classes=2)))
 
 
 def test_threads():
-    assert decode_threads(changed(data__threads=3)) == 3
-    assert decode_threads(BASE) >= 1
+    assert resolve_data(changed(data__threads=3)).threads == 3
+    assert resolve_data(BASE).threads >= 1
