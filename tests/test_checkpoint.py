@@ -19,7 +19,6 @@ from orbax.checkpoint._src.path import atomicity
 from clevit_jax.distributed import processes
 from clevit_jax.distributed.sharding import make_mesh, state_sharding
 from clevit_jax.errors import CheckpointError
-from clevit_jax.runs import checkpoint
 from clevit_jax.runs.checkpoint import Checkpoints, check_room
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import logging
@@ -250,7 +249,7 @@ def test_reads_that_orbax_gave_up_are_not_told(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(sys, "__unraisablehook__", told.append)
     monkeypatch.setattr(absl_logging, "set_verbosity", lambda _: None)
-    monkeypatch.setattr(checkpoint, "getLogger", mock.Mock())
+    monkeypatch.setattr(logging, "getLogger", mock.Mock())
     logging.quiet()
     for path in ("site-packages/orbax/serialization.py", "site-packages/grain/reader.py"):
         code = types.SimpleNamespace(co_filename=path)

@@ -16,6 +16,7 @@ import clevit_jax
 from clevit_jax.data import procedural_leaves
 from clevit_jax.distributed import sharding
 from clevit_jax.errors import CheckpointError, ConfigError, DecodeError, WeightsError
+from clevit_jax.inference import classifier
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.load import read_run
@@ -259,7 +260,7 @@ class TestAsANotebookHasIt:
         options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
         if where == "classifier":
             names = {"clevit_jax": clevit_jax}
-            found = doctest.testmod(clevit_jax.classifier, extraglobs=names, optionflags=options)
+            found = doctest.testmod(classifier, extraglobs=names, optionflags=options)
         else:
             page = pathlib.Path(__file__).parents[1] / where
             found = doctest.testfile(str(page), module_relative=False, optionflags=options)

@@ -20,7 +20,7 @@ from clevit_jax.system import compilation_cache
 CHILD = """
 import collections, json, os, sys
 import jax
-from clevit_jax import compilation_cache
+from clevit_jax.system import compilation_cache
 compilation_cache.enable(sys.argv[1], alone=sys.argv[2] == "alone")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 seen = collections.Counter()

@@ -23,6 +23,7 @@ from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.workdir import RUN_FILE, claim_workdir
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system.files import write_json
+from clevit_jax.weights import converted
 from clevit_jax.weights.convert import Weights, read_torch_weights
 from clevit_jax.weights.converted import read_converted, write_converted
 from configs import base
@@ -300,7 +301,7 @@ def test_ctrl_c_is_no_traceback(convert, nano, tmp_path, tool, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool.converted.weight_files, "write_safetensors", stop)
+    monkeypatch.setattr(converted.files, "write_safetensors", stop)
     code, _, error = convert(nano, tmp_path / "x")
     assert (code, error) == (130, "Stopped; nothing was written.\n")
     assert list(tmp_path.iterdir()) == []
@@ -336,7 +337,7 @@ def test_verify(convert, tool, nano, monkeypatch):
     code, out, _ = convert(nano, "--verify")
     assert code == 0
     assert "Verified with" in out
-    read = tool.trained.read
+    read = tool.read_weights
 
     def wrong(path):
         found = read(path)

@@ -43,7 +43,7 @@ def get_config():
 # The same for a process that cannot read one of the checkpoints.
 BLIND = """
 import config
-from clevit_jax.checkpoint import Checkpoints
+from clevit_jax.runs.checkpoint import Checkpoints
 
 read = Checkpoints._read
 

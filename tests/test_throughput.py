@@ -205,7 +205,7 @@ def fake(monkeypatch):
 
         class Fake:
             def __init__(self, module, request, environ=None):
-                name = "ours" if module.endswith("our_steps") else "eager"
+                name = "ours" if module.endswith("timed_steps") else "eager"
                 name = "compiled" if request.get("compiled") else name
                 work, batch = request["work"], request.get("batch")
                 self.alive = True

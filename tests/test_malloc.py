@@ -9,13 +9,13 @@ import pytest
 CODE = """
 import resource, sys
 import numpy as np
-from clevit_jax import host_allocator
+from clevit_jax.system import malloc
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 if sys.argv[1] == "keep":
-    assert host_allocator.keep_freed_memory()
+    assert malloc.keep_freed_memory()
 np.ones(64 << 20, np.uint8)  # freed at once
 before = faults()
 np.ones(64 << 20, np.uint8)

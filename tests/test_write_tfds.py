@@ -322,12 +322,12 @@ def test_written_meanwhile_by_another(tmp_path):
 
 _KILLED = """
 import os, pathlib, signal, sys
-from clevit_jax.data import prepare, sources
+from clevit_jax.data import sources, write_tfds
 def kill(done, total):
     if done == total // 2 + int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 source = sources.load(sys.argv[1])
-prepare.prepare(source, pathlib.Path(sys.argv[2]), name="mine", shards=4, progress=kill)
+write_tfds.write_tfds(source, pathlib.Path(sys.argv[2]), name="mine", shards=4, progress=kill)
 """
 
 
