@@ -28,8 +28,8 @@ def test_an_older_run_goes_on(golden, tmp_path, version, capsys):
     end = np.load(source / "end.npz")
     params = dict(named_leaves(read_weights(workdir).params))
     assert params.keys() == set(end)
-    # The same bits on one device of the machine that wrote them. Elsewhere sums round otherwise, and
-    # Adam divides by what may be near zero: an element moves by a percent of an update.
+    # The same bits on one device of the machine that wrote them. Elsewhere sums round otherwise,
+    # and Adam divides by what may be near zero: an element moves by a percent of an update.
     for name, value in params.items():
         np.testing.assert_allclose(value, end[name], rtol=1e-3, atol=1e-4, err_msg=name)
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
