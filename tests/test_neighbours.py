@@ -1,9 +1,9 @@
-"""Neighbours, retrieval and the probe against scikit-learn and hand calculations."""
+"""Neighbours, retrieval and the probe against calculations by hand."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from clevit_jax.analysis import neighbours, probe
 from clevit_jax.analysis.feature_file import Features
@@ -26,32 +26,48 @@ def sets():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Three rows of 60 at a time, so that several blocks are put together."""
-    monkeypatch.setattr(neighbours, "_BLOCK", 180)
+    monkeypatch.setattr(neighbours, "_WORKING_MEMORY", 3 * 60 * 8 / 2**20)
+
+
+def cosines(queries, keys):
+    """Of all pairs, float64 [N, M], one by one."""
+    return np.array(
+        [
+            [np.dot(q, k) / np.sqrt(np.dot(q, q) * np.dot(k, k)) for k in keys.astype(np.float64)]
+            for q in queries.astype(np.float64)
+        ]
+    )
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_distances(sets):
-    train, _, test, _ = sets
-    index = NearestNeighbors(n_neighbors=2, metric="cosine").fit(train)
-    expected = index.kneighbors(test)[0][:, 0]
-    np.testing.assert_allclose(neighbours.distances(test, train), expected, atol=1e-6)
-    others = index.kneighbors(train)[0][:, 1]  # the nearest is the image itself
-    np.testing.assert_allclose(neighbours.distances(train), others, atol=1e-6)
+def test_nearest_distances(sets):
+    similar = cosines(sets[0], sets[0])
+    np.fill_diagonal(similar, -1)
+    found = neighbours.nearest_distances(sets[0])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 1 - similar.max(axis=1), atol=1e-6)
+
+
+def test_copies_and_empty_features_have_distances():
+    """A copy is at distance 0, though not the row itself; a row of zeros is at right angles."""
+    features = np.array([[1, 2], [2, 4], [0, 0], [2, -1]], np.float32)
+    np.testing.assert_allclose(neighbours.nearest_distances(features), [0, 0, 1, 1], atol=1e-6)
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_knn_accuracy(sets):
     train, train_labels, test, test_labels = sets
-    found = neighbours.knn_accuracy(train, train_labels, test, test_labels, (1, 5))
-    model = KNeighborsClassifier(1, metric="cosine").fit(train, train_labels)
-    assert found[1] == pytest.approx(model.score(test, test_labels))
-    # With five, scikit-learn breaks ties another way, so count where there is none.
-    votes = KNeighborsClassifier(5, metric="cosine").fit(train, train_labels).predict_proba(test)
-    clear = np.sort(votes, axis=1)[:, -1] > np.sort(votes, axis=1)[:, -2]
-    assert 0.5 < clear.mean() < 1
-    clear_only = neighbours.knn_accuracy(train, train_labels, test[clear], test_labels[clear], (5,))
-    expected = (votes[clear].argmax(1) == test_labels[clear]).mean()
-    assert clear_only[5] == pytest.approx(expected)
+    right, equal_votes = {1: 0, 4: 0}, 0
+    for row, label in zip(cosines(test, train), test_labels, strict=True):
+        nearest = train_labels[np.argsort(-row)].tolist()
+        for k in right:
+            votes = {c: nearest[:k].count(c) for c in nearest[:k]}
+            most = [c for c, count in votes.items() if count == max(votes.values())]
+            right[k] += min(most, key=nearest.index) == label
+            equal_votes += len(most) > 1
+    assert equal_votes > 3
+    found = neighbours.knn_accuracy(train, train_labels, test, test_labels, (1, 4))
+    assert found == {k: count / len(test) for k, count in right.items()}
 
 
 def test_equal_votes_go_to_the_nearest():
@@ -68,18 +84,47 @@ def test_equal_votes_go_to_the_nearest():
 @pytest.mark.usefixtures("small_blocks")
 def test_retrieval(sets):
     _, _, features, labels = sets
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    similar = unit @ unit.T
+    features, labels = features[:38], np.append(labels[:37], 9)  # and one that has no other
+    similar = cosines(features, features)
     precisions, first = [], []
-    for row in range(len(labels)):
-        others = np.arange(len(labels)) != row
-        same = labels[others] == labels[row]
-        precisions.append(average_precision_score(same, similar[row][others]))
-        first.append(same[similar[row][others].argmax()])
+    for row in range(37):
+        order = [other for other in np.argsort(-similar[row]) if other != row]
+        same = [labels[other] == labels[row] for other in order]
+        at = [sum(same[: place + 1]) / (place + 1) for place in range(37) if same[place]]
+        precisions.append(sum(at) / len(at))
+        first.append(same[0])
     found = neighbours.retrieval(features, labels)
-    assert found.queries == len(labels)
+    assert found.queries == 37
     assert found.recall_at_1 == pytest.approx(np.mean(first))
-    assert found.mean_average_precision == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert found.mean_average_precision == pytest.approx(np.mean(precisions), abs=1e-12)
+
+
+def test_retrieval_by_hand():
+    """Angles 0, 10, 30 and 70 degrees: each has its like at another place of the ranking."""
+    angles = np.deg2rad([0, 10, 30, 70])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    found = neighbours.retrieval(features, np.array([0, 1, 0, 1]))
+    # From 0: 10, 30, ...; from 10: 0, 30, 70; from 30: 10, 0, ...; from 70: 30, 10, ...
+    assert found == neighbours.Retrieval(0.0, pytest.approx((1 / 2 + 1 / 3 + 1 / 2 + 1 / 2) / 4), 4)
+    # Of equal distances, none comes first: the precision counts them all.
+    found = neighbours.retrieval(features[[0, 1, 1, 1]], np.array([0, 0, 1, 2]))
+    assert found.mean_average_precision == pytest.approx((1 / 3 + 1 / 3) / 2)
+
+
+def test_memory_is_that_of_a_block(monkeypatch):
+    """700 images have 2 MB of cosines in float32; blocks of 0.05 MiB do with less."""
+    monkeypatch.setattr(neighbours, "_WORKING_MEMORY", 0.05)
+    features = np.random.RandomState(0).standard_normal((700, 4)).astype(np.float32)
+    labels = np.arange(700) % 200
+    neighbours.retrieval(features[:9], labels[:9])  # what is imported and kept
+    tracemalloc.start()
+    try:
+        neighbours.nearest_distances(features)
+        neighbours.knn_accuracy(features, labels, features, labels)
+        neighbours.retrieval(features, labels)
+        assert tracemalloc.get_traced_memory()[1] < 1.5e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_retrieval_without_pairs():
@@ -117,12 +162,11 @@ def test_unlike_training(sets):
         logits=train, class_names=(), source="", fingerprint="",
     )  # fmt: skip
     reference = make_reference(images)
-    index = NearestNeighbors(n_neighbors=2, metric="cosine").fit(train)
-    own = index.kneighbors(train)[0][:, 1]
+    own = 1 - np.sort(cosines(train, train))[:, -2]
     far = -train.mean(0, keepdims=True)  # away from all of them
     for queries in (test, far):
         distance, nearer = reference.compare(queries)
-        expected = index.kneighbors(queries)[0][:, 0]
+        expected = 1 - cosines(queries, train).max(axis=1)
         np.testing.assert_allclose(distance, expected, atol=1e-6)
         np.testing.assert_allclose(nearer, (own[None] < expected[:, None] - 1e-7).mean(1))
     assert (nearer >= UNLIKE).all()

@@ -37,6 +37,7 @@ class Reference:
         The distance is 1 - cosine of the features [B, C]. A share of 0.99 says that 99 % of the
         training images have another training image at a smaller distance.
         """
+        # By hand: scikit-learn would make all keys of length 1 again with every batch.
         cosines = neighbours.normalised(features) @ self.keys.T
         found = np.maximum(0, 1 - cosines.max(axis=1))
         return found, np.searchsorted(self.nearest, found, side="left") / len(self.nearest)
@@ -46,7 +47,7 @@ def make_reference(images: Features) -> Reference | None:
     """None where there are not two images to compare."""
     if len(images.files) < 2:
         return None
-    nearest = np.sort(neighbours.distances(images.features))
+    nearest = np.sort(neighbours.nearest_distances(images.features))
     return Reference(neighbours.normalised(images.features), nearest)
 
 
