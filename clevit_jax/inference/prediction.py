@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.special
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +38,7 @@ class Prediction:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities, float64 [..., K], of logits [..., K]."""
-    logits = logits.astype(np.float64)
-    exponents = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponents / exponents.sum(-1, keepdims=True)
+    return scipy.special.softmax(logits.astype(np.float64), axis=-1)
 
 
 def rank(probabilities: np.ndarray, class_names: Sequence[str], top: int) -> Prediction:

@@ -99,16 +99,17 @@ def alike_groups(hashes: np.ndarray, *, most: int = ALIKE) -> list[list[int]]:
     Returns:
       Indices of each group of two or more, sorted, in the order of their first.
     """
-    group = np.arange(len(hashes))  # [N], the lowest index that each is known to be linked to
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Block by block, for of images that are all alike the pairs do not fit the memory.
+    group = np.arange(len(hashes))  # [N], the number of what each is known to be linked to
     for pairs in alike_pairs(hashes, most=most):
-        while True:
-            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
-            if not len(pairs):
-                break
-            linked = group[pairs]  # [P, 2]
-            lowest = np.arange(len(hashes))
-            np.minimum.at(lowest, linked, linked.min(axis=1, keepdims=True))
-            group = lowest[group]
+        links = group[pairs]
+        links = links[links[:, 0] != links[:, 1]]  # [P, 2]
+        if len(links):
+            graph = coo_array((np.ones(len(links), bool), links.T), (len(hashes),) * 2)
+            group = connected_components(graph, directed=False)[1][group]
     members: dict[int, list[int]] = {}
     for index, first in enumerate(group.tolist()):
         members.setdefault(first, []).append(index)
