@@ -156,6 +156,32 @@ def test_damaged_exif_neither_fails_nor_warns(exif, recwarn):
     assert not recwarn.list
 
 
+def test_an_orientation_counts_where_the_rest_of_exif_is_damaged(monkeypatch):
+    """Pillow writes the block anew once the pixels are turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(np.ascontiguousarray(STORED[6](PIXELS))), "PNG", exif=exif)
+    monkeypatch.setattr(Image.Exif, "tobytes", lambda *_: 1 / 0)
+    np.testing.assert_array_equal(pixels_of(data), PIXELS)
+
+
+def test_turned_says_what_is_turned():
+    for orientation in (0, *STORED, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(Image.fromarray(PIXELS), exif=exif)
+        with Image.open(io.BytesIO(data)) as image:
+            assert decode.is_turned(image) is not np.array_equal(pixels_of(data), PIXELS)
+
+
+def test_deep_grey_is_turned_too():
+    grey = np.arange(35, dtype=np.uint16).reshape(5, 7) << 8
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(np.rot90(grey)), exif=exif)
+    np.testing.assert_array_equal(pixels_of(data)[..., 0], grey >> 8)
+
+
 def test_decompression_bombs(monkeypatch, recwarn):
     data = encoded(Image.fromarray(PIXELS))  # 35 pixels
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # Pillow warns from 20 and fails from 40

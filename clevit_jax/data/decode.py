@@ -7,7 +7,7 @@ import re
 import warnings
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clevit_jax.data.dataset import Stored
 from clevit_jax.errors import DecodeError
@@ -15,22 +15,25 @@ from clevit_jax.errors import DecodeError
 # Formats outside this list are refused: Pillow would hand some of them (EPS) to other programs.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
-def _orientation(image: Image.Image) -> int:
+def is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that an image is not stored upright; it does not where it is damaged."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # whatever a damaged EXIF block raises
+        return False
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Turns a loaded image, where `is_turned` says so."""
+    try:
+        # In place: where Pillow cannot write a damaged EXIF block anew, the pixels are turned.
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
     except Exception:  # whatever a damaged EXIF block raises: the pixels are good without it
-        return 1
+        pass
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -78,9 +81,8 @@ def read_rgb(data: pathlib.Path | bytes | Stored, name: str = "") -> Image.Image
         stream = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
         with Image.open(stream, formats=_FORMATS) as image:
             image.load()
-            turn = _UPRIGHT.get(_orientation(image))
-            rgb = _to_rgb(image)
-            return rgb if turn is None else rgb.transpose(turn)
+            _turn_upright(image)
+            return _to_rgb(image)
     except UnidentifiedImageError:
         size = len(encoded) if isinstance(encoded, bytes) else os.path.getsize(encoded)
         what = f"no image of a known format ({', '.join(_FORMATS)})" if size else "an empty file"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from clevit_jax.data import decode
 from clevit_jax.data.audit import duplicates
@@ -104,7 +104,7 @@ def read_image_facts(example: Example) -> ImageFacts:
     rgb = decode.read_rgb(data, name)
     with Image.open(io.BytesIO(data), formats=tuple(ENDINGS)) as image:  # no more than its header
         kind = "JPEG" if image.format == "MPO" else str(image.format)
-        mode, turned, animated = image.mode, _is_turned(image), _is_animated(image)
+        mode, turned, animated = image.mode, decode.is_turned(image), _is_animated(image)
     return ImageFacts(
         width=rgb.width,
         height=rgb.height,
@@ -115,13 +115,6 @@ def read_image_facts(example: Example) -> ImageFacts:
         pixels=duplicates.pixel_digest(rgb),
         look=duplicates.perceptual_hash(rgb),
     )
-
-
-def _is_turned(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    except Exception:  # whatever a damaged EXIF block raises; it is ignored in training, too
-        return False
 
 
 def _is_animated(image: Image.Image) -> bool:
