@@ -15,6 +15,7 @@ from clevit_jax.analysis.report.content import (
     Score,
     Tile,
 )
+from clevit_jax.steps.eval_step import evaluation_of
 
 
 @functools.cache
@@ -43,7 +44,7 @@ def content(classes: int, images: int = 3) -> Content:
         title="made",
         written="2026-11-25T00:00:00+00:00",
         summary=["Made numbers."],
-        scores=[Score("Test, last (step 4000)", mistakes.evaluation(logits, labels))],
+        scores=[Score("Test, last (step 4000)", evaluation_of(logits, labels))],
         facts=[("Seed", "0")],
         class_names=names,
         confusion=found,

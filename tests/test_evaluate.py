@@ -86,14 +86,26 @@ def test_padding_never_counts_even_when_it_is_no_number(model, split):
     np.testing.assert_array_equal(np.nonzero(sums["count"])[0], np.unique(batch["label"][[0, 2]]))
 
 
-def test_ties_and_nan_are_not_right_by_default():
-    labels = jnp.array([0, 2, 4])
-    np.testing.assert_array_equal(eval_step.rank_of_label(jnp.zeros((3, 5)), labels), labels)
-    np.testing.assert_array_equal(
-        eval_step.rank_of_label(jnp.full((3, 5), jnp.nan), labels), [5, 5, 5]
-    )
-    logits = jnp.array([[1.0, 3.0, 2.0], [5.0, jnp.inf, 5.0]])
-    np.testing.assert_array_equal(eval_step.rank_of_label(logits, jnp.array([2, 2])), [1, 2])
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_ties_and_nan_are_not_right_by_default(xp):
+    labels = xp.array([0, 2, 4])
+    for logits, expected in [
+        (xp.zeros((3, 5)), [0, 2, 4]),
+        (xp.full((3, 5), xp.nan), [5, 5, 5]),
+        (xp.array([[1.0, 3.0, 2.0, 0, 0], [5.0, xp.inf, 5.0, 0, 0], [1, 1, 1, 1, 2]]), [2, 2, 0]),
+    ]:
+        found = eval_step.rank_of_label(logits, labels)
+        assert isinstance(found, xp.ndarray)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_evaluation_of_logits_by_hand():
+    probabilities = np.array([[4] + 6 * [1], 7 * [10 / 7], [4] + 6 * [1], [4] + 6 * [1]]) / 10
+    found = eval_step.evaluation_of(np.log(probabilities) + 3, np.array([0, 6, 1, 0], np.int32))
+    loss = -np.log(0.4 * 0.1 / 7 * 0.4) / 4
+    assert found == eval_step.Evaluation(2 / 4, 3 / 4, pytest.approx(1 / 3), pytest.approx(loss), 4)
+    sure = eval_step.loss_of_label(np.array([[0, 900]], np.float32), np.array([0]))
+    assert (sure.dtype, sure.item()) == (np.float64, 900)  # where its probability is 0
 
 
 def test_an_empty_split_is_refused(model):

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from flax import nnx
 
 from clevit_jax.steps.losses import cross_entropy
@@ -14,6 +15,7 @@ from clevit_jax.views.transforms import normalize_images
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +43,23 @@ class Evaluation:
         )
 
 
-def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many classes come before the label, int32 [B].
+def rank_of_label(logits: Array, labels: Array) -> Array:
+    """How many classes come before the label, int32 [B], of NumPy's arrays or JAX's.
 
     Of equal logits the lower class comes first, so that a model that says nothing is not right;
     a label whose logit is not a number comes last.
     """
+    xp = logits.__array_namespace__()
     classes = logits.shape[-1]
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)  # [B, 1]
-    before = (logits > own) | ((logits == own) & (jnp.arange(classes)[None] < labels[:, None]))
-    return jnp.where(jnp.isnan(own[:, 0]), classes, before.sum(-1, dtype=jnp.int32))
+    own = xp.take_along_axis(logits, labels[:, None], axis=-1)  # [B, 1]
+    before = (logits > own) | ((logits == own) & (xp.arange(classes)[None] < labels[:, None]))
+    return xp.where(xp.isnan(own[:, 0]), classes, before.sum(-1, dtype=xp.int32))
+
+
+def loss_of_label(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each image in nats, float64 [B], of logits [B, K] and labels [B]."""
+    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+    return -np.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
 
 
 def make_eval_step(
@@ -112,6 +121,19 @@ def evaluate(
         add(running)
     if not totals or totals["count"].sum() == 0:
         raise ValueError("There is nothing to evaluate: the split holds no image.")
+    return _evaluation(totals)
+
+
+def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """What `evaluate` counts, of logits [N, K] and labels [N] that are there already."""
+    rank = rank_of_label(logits, labels)
+    of_images = {"count": rank >= 0, "top1": rank < 1, "top5": rank < 5}
+    of_images["loss"] = loss_of_label(logits, labels)
+    return _evaluation({name: np.bincount(labels, value) for name, value in of_images.items()})
+
+
+def _evaluation(totals: dict[str, np.ndarray]) -> Evaluation:
+    """Of sums by class, [K] each, as `make_eval_step` names them."""
     count = totals["count"]
     present = count > 0
     return Evaluation(

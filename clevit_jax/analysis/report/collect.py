@@ -27,7 +27,7 @@ from clevit_jax.inference.stream import Outputs
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs import results
 from clevit_jax.runs.workdir import EVALUATION_FILE, LOAD_REPORT_FILE, RUN_FILE
-from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.steps.eval_step import Evaluation, evaluation_of
 from clevit_jax.system.files import read_json_object
 
 MISTAKES = 12
@@ -123,7 +123,7 @@ def _scores(
         if "val" in line:
             label = f"Validation, {name} (step {line['step']})"
             scores.append(Score(label, _evaluation(line["val"])))
-    counted = mistakes.evaluation(outputs.logits, outputs.labels)
+    counted = evaluation_of(outputs.logits, outputs.labels)
     own = found.get(subject.checkpoint)
     if own is None or str(_evaluation(own)) != str(counted):  # as far as digits are shown
         label = f"Test, counted anew for this page ({written(subject.classifier.source)})"

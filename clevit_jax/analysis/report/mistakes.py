@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clevit_jax.inference.prediction import softmax
-from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.steps.eval_step import loss_of_label, rank_of_label
 
 
 class Pair(NamedTuple):
@@ -86,11 +85,17 @@ class Confusion:
 
     def by_class(self) -> list[ClassScore]:
         """Every class in the order of their numbers."""
-        images = self.images
-        predicted = np.bincount(self.cells[:, 1], weights=self.cells[:, 2], minlength=self.classes)
-        own = self.cells[self.cells[:, 0] == self.cells[:, 1]]
-        right = np.zeros(self.classes, int)
-        right[own[:, 0]] = own[:, 2]
+        from sklearn.metrics import precision_recall_fscore_support
+
+        labels, predicted, counts = self.cells.T
+        precision, recall, _, images = precision_recall_fscore_support(
+            labels,
+            predicted,
+            labels=np.arange(self.classes),
+            sample_weight=counts,
+            zero_division=np.nan,
+        )
+        right = dict(self.cells[labels == predicted, 1:].tolist())
         worst: dict[int, Pair] = {}
         for pair in self.pairs():
             worst.setdefault(pair.label, pair)
@@ -98,9 +103,9 @@ class Confusion:
             ClassScore(
                 label=k,
                 images=int(images[k]),
-                right=int(right[k]),
-                recall=right[k] / images[k] if images[k] else None,
-                precision=right[k] / predicted[k] if predicted[k] else None,
+                right=right.get(k, 0),
+                recall=None if np.isnan(recall[k]) else float(recall[k]),
+                precision=None if np.isnan(precision[k]) else float(precision[k]),
                 mistaken_for=worst[k].predicted if k in worst else None,
                 mistaken=worst[k].images if k in worst else 0,
             )
@@ -108,43 +113,16 @@ class Confusion:
         ]
 
 
-def ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes come before the label, int [N], as `evaluate.rank_of_label` counts."""
-    own = np.take_along_axis(logits, labels[:, None].astype(int), axis=-1)  # [N, 1]
-    lower = np.arange(logits.shape[-1])[None] < labels[:, None]
-    before = ((logits > own) | ((logits == own) & lower)).sum(-1)
-    return np.where(np.isnan(own[:, 0]), logits.shape[-1], before)
-
-
 def confusion(logits: np.ndarray, labels: np.ndarray) -> Confusion:
     """Of logits [N, K] and labels [N]."""
     predicted = logits.argmax(-1)
+    # scikit-learn's confusion_matrix has K x K cells, of which nearly all are empty.
     pairs, counts = np.unique(np.stack([labels, predicted], 1), axis=0, return_counts=True)
     return Confusion(np.concatenate([pairs, counts[:, None]], axis=1), logits.shape[-1])
 
 
-def losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each image in nats, float64 [N]."""
-    probabilities = np.take_along_axis(softmax(logits), labels[:, None].astype(int), axis=-1)
-    return -np.log(np.maximum(probabilities[:, 0], np.finfo(np.float64).tiny))
-
-
-def evaluation(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """What `--mode eval` counts, from logits [N, K] and labels [N]."""
-    rank = ranks(logits, labels)
-    right = (rank < 1).astype(np.float64)
-    per_class = [right[labels == label].mean() for label in np.unique(labels)]
-    return Evaluation(
-        top1=float(right.mean()),
-        top5=float((rank < 5).mean()),
-        mean_per_class=float(np.mean(per_class)),
-        loss=float(losses(logits, labels).mean()),
-        count=len(labels),
-    )
-
-
 def worst(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
     """The rows whose label is not the first class, those of the highest loss first."""
-    wrong = np.flatnonzero(ranks(logits, labels) > 0)
-    order = np.argsort(-losses(logits, labels)[wrong], kind="stable")
+    wrong = np.flatnonzero(rank_of_label(logits, labels) > 0)
+    order = np.argsort(-loss_of_label(logits, labels)[wrong], kind="stable")
     return [int(row) for row in wrong[order][:count]]
