@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.model.config import (
-    VARIANTS,
-    SwinConfig,
-    describe_swin,
-    swin_from_json,
-    swin_to_json,
-)
+from clevit_jax.model.config import VARIANTS, SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights.convert import named_leaves, official_name
 from clevit_jax.weights.infer import infer
@@ -41,7 +35,7 @@ def shapes():
 def test_published(variant, window, size, classes):
     model = SwinConfig.variant(variant, image_size=size, window=window, num_classes=classes)
     assert infer(shapes_of(model)) == model
-    assert f"Swin-{variant}: embed {VARIANTS[variant]['embed_dim']}," in describe_swin(model)
+    assert f"Swin-{variant}: embed {VARIANTS[variant]['embed_dim']}," in model.describe()
 
 
 def test_golden_with_its_masks(golden):
@@ -50,7 +44,7 @@ def test_golden_with_its_masks(golden):
     assert found == SwinConfig(
         image_size=224, num_classes=21, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)
     )
-    assert describe_swin(found).startswith("Swin: embed 16, depths 2-2-2-2, heads 1-2-4-8")
+    assert found.describe().startswith("Swin: embed 16, depths 2-2-2-2, heads 1-2-4-8")
 
 
 def test_masks_tell_the_image_size(shapes):
@@ -108,8 +102,8 @@ def test_no_swin(shapes, change):
 
 
 def test_json():
-    fields = swin_to_json(TINY)
-    assert swin_from_json({**fields, "depths": list(fields["depths"])}) == TINY
+    fields = TINY.to_json()
+    assert SwinConfig.from_json({**fields, "depths": list(fields["depths"])}) == TINY
     for bad in (
         None,
         [],
@@ -122,4 +116,4 @@ def test_json():
         fields | {"more": 1},
     ):
         with pytest.raises(WeightsError):
-            swin_from_json(bad)  # fmt: skip
+            SwinConfig.from_json(bad)  # fmt: skip

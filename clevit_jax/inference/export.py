@@ -22,7 +22,6 @@ from clevit_jax.inference.exported import (
     write_checked,
 )
 from clevit_jax.inference.forward import make_forward
-from clevit_jax.model.config import describe_swin
 from clevit_jax.weights.verify import quiet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -187,7 +186,7 @@ def export_workdir(
     size, numbers = model.model.image_size, jnp.dtype(model.model.dtype).name
     print(
         f"Wrote {output} ({done.size / 1e6:,.2f} MB) and {facts_path(output).name}: "
-        f"{model.source}, {describe_swin(model.model)}, {size} px, {numbers}.\n"
+        f"{model.source}, {model.model.describe()}, {size} px, {numbers}.\n"
         f"{done.checked_with} gives its logits for {' and '.join(map(str, CHECKED))} random images "
         f"within {done.difference:.1e}.\n" + _SNIPPETS[kind].format(path=str(output), size=size),
         flush=True,

@@ -16,7 +16,6 @@ import numpy as np
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.forward import make_forward
-from clevit_jax.model.config import swin_to_json
 
 FORMAT = "clevit_jax export 1"
 CHECKED = (1, 3)  # batch sizes that a file is run at before it takes its place
@@ -106,7 +105,7 @@ def export_facts(model: Classifier) -> dict[str, Any]:
     )
     return {
         "source": model.source,
-        "architecture": swin_to_json(config),
+        "architecture": config.to_json(),
         "dtype": jnp.dtype(config.dtype).name,
         "image_size": size,
         "resize": resize,

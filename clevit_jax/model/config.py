@@ -1,4 +1,4 @@
-"""What a Swin is made of: its published sizes, and the image sizes that fit its windows."""
+"""Architecture of a Swin: its published variants, and the image sizes that fit its windows."""
 
 import dataclasses
 from typing import Any, Literal
@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from clevit_jax.errors import WeightsError
 from clevit_jax.kernels.config import KernelConfig
 
-PATCH = 4  # pixels a side of a patch; fixed in every published Swin
+PATCH = 4  # pixels per side of a patch; fixed in every published Swin
 MLP_RATIO = 4
+# The fields that say what parameters mean; the others say how they are used.
+_SHAPE_FIELDS = ("image_size", "num_classes", "embed_dim", "depths", "num_heads", "window")
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
 VARIANTS = {
@@ -25,12 +27,12 @@ class SwinConfig:
     """Architecture and numerics of a Swin.
 
     Attributes:
-        image_size: pixels a side; see `legal_image_sizes`.
+        image_size: pixels per side; see `legal_image_sizes`.
         num_classes: rows of the head.
         embed_dim: channels of the first stage; doubled by every later one.
         depths: blocks of each stage.
         num_heads: attention heads of each stage; divide its channels.
-        window: tokens a side of a window.
+        window: tokens per side of a window.
         drop_path: rate of the last block; rises linearly from 0 at the first.
         dtype: of activations; parameters, statistics, features and logits are float32.
         remat: `blocks` recomputes each block's inside in the backward pass.
@@ -93,7 +95,7 @@ class SwinConfig:
         return self.embed_dim * 2 ** (stage % len(self.depths))
 
     def grid(self, stage: int) -> int:
-        """Tokens a side at a stage."""
+        """Tokens per side at a stage."""
         return self.image_size // PATCH // 2**stage
 
     def window_and_shift(self, stage: int, index: int) -> tuple[int, int]:
@@ -105,8 +107,69 @@ class SwinConfig:
 
     @property
     def num_drop_paths(self) -> int:
-        """Columns of the `drop_path_noise` that the model takes: two a block."""
+        """Columns of the `drop_path_noise` that the model takes: two per block."""
         return 2 * sum(self.depths)
+
+    def layer_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """The layers that a `tap` of `swin.Swin` is called with, in their order.
+
+        Returns:
+            Name -> (H, W, C), the grid and the channels of its tokens.
+        """
+        shapes = {"patch_embed": (self.grid(0), self.grid(0), self.channels(0))}
+        last = len(self.depths) - 1
+        for stage, depth in enumerate(self.depths):
+            shape = (self.grid(stage), self.grid(stage), self.channels(stage))
+            for index in range(depth):
+                block = f"layers.{stage}.blocks.{index}"
+                parts = ("norm1", "attn", "norm2", "mlp")
+                shapes |= {f"{block}.{part}": shape for part in parts} | {block: shape}
+            if stage < last:
+                merged = (self.grid(stage + 1), self.grid(stage + 1), self.channels(stage + 1))
+                shapes[f"layers.{stage}.downsample"] = merged
+        return shapes | {"norm": (self.grid(last), self.grid(last), self.channels(last))}
+
+    def describe(self) -> str:
+        """`Swin-base: embed 128, depths 2-2-18-2, heads 4-8-16-32, window 7, 21841 classes`."""
+        names = [
+            name
+            for name, shape in VARIANTS.items()
+            if all(getattr(self, field) == value for field, value in shape.items())
+        ]
+        return (
+            f"Swin{'-' + names[0] if names else ''}: embed {self.embed_dim}, "
+            f"depths {_dashes(self.depths)}, heads {_dashes(self.num_heads)}, "
+            f"window {self.window}, {self.num_classes} classes"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that say what the parameters mean, JSON-able; no dtype and no drop path."""
+        return {field: getattr(self, field) for field in _SHAPE_FIELDS}
+
+    @classmethod
+    def from_json(cls, fields: Any) -> "SwinConfig":
+        """The inverse of `to_json`, in float32 and without drop path.
+
+        Raises:
+            WeightsError: anything else, or no architecture.
+        """
+        try:
+            if set(fields) != set(_SHAPE_FIELDS):
+                raise ValueError(f"it must have {', '.join(_SHAPE_FIELDS)}")
+            values: Any = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in fields.items()
+            }
+            whole = all(
+                isinstance(x, int) and not isinstance(x, bool)
+                for value in values.values()
+                for x in (value if isinstance(value, tuple) else (value,))
+            )
+            if not whole:
+                raise ValueError("it must hold whole numbers alone")
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"The architecture cannot be used: {error}") from error
 
 
 def is_legal_image_size(size: int, window: int, stages: int) -> bool:
@@ -128,40 +191,5 @@ def legal_image_sizes(size: int, window: int, stages: int) -> list[int]:
     return [s for s in found if s is not None]
 
 
-FIELDS = ("image_size", "num_classes", "embed_dim", "depths", "num_heads", "window")
-
-
-def describe_swin(model: SwinConfig) -> str:
-    """`Swin-base: embed 128, depths 2-2-18-2, heads 4-8-16-32, window 7, 21841 classes`."""
-    named = [name for name, shape in VARIANTS.items()
-             if all(getattr(model, field) == value for field, value in shape.items())]  # fmt: skip
-    return (
-        f"Swin{'-' + named[0] if named else ''}: embed {model.embed_dim}, "
-        f"depths {_dashes(model.depths)}, heads {_dashes(model.num_heads)}, "
-        f"window {model.window}, {model.num_classes} classes"
-    )
-
-
 def _dashes(numbers: tuple[int, ...]) -> str:
     return "-".join(map(str, numbers))
-
-
-def swin_to_json(model: SwinConfig) -> dict[str, Any]:
-    """The fields that say what the parameters mean, JSON-able."""
-    return {field: getattr(model, field) for field in FIELDS}
-
-
-def swin_from_json(fields: Any) -> SwinConfig:
-    """The inverse of `to_json`. Raises WeightsError on anything else."""
-    try:
-        if set(fields) != set(FIELDS):
-            raise ValueError(f"it must have {', '.join(FIELDS)}")
-        values: Any = {name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()}
-        whole = all(isinstance(x, int) and not isinstance(x, bool)
-                    for value in values.values()
-                    for x in (value if isinstance(value, tuple) else (value,)))  # fmt: skip
-        if not whole:
-            raise ValueError("it must hold whole numbers alone")
-        return SwinConfig(**values)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The architecture is none: {error}") from error

@@ -17,7 +17,6 @@ from clevit_jax.config import resolve, restore_config
 from clevit_jax.distributed import sharding
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.model import swin
-from clevit_jax.model.config import describe_swin, swin_to_json
 from clevit_jax.performance import timed_process
 from clevit_jax.performance.flops import forward_flops, training_flops
 from clevit_jax.performance.hlo import read_memory
@@ -91,11 +90,11 @@ def describe_device(config: StepConfig, mesh: Mesh) -> dict[str, Any]:
         "devices": mesh.size,
         "threads": threads(),
         "model": {
-            **swin_to_json(model),
+            **model.to_json(),
             "drop_path": model.drop_path,
             "dtype": jnp.dtype(model.dtype).name,
         },
-        "description": describe_swin(model),
+        "description": model.describe(),
         "views": views,
         "loss": {
             "label_smoothing": config.loss.label_smoothing,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from clevit_jax.config import model_config
 from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
-from clevit_jax.model.config import swin_from_json, swin_to_json
+from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.workdir import (
@@ -91,7 +91,7 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     names = tuple(read_json(workdir / RUN_FILE)["class_names"])
     trained = model_config(config, len(names), platform="cpu")
-    model = swin_from_json(swin_to_json(trained))  # float32, without drop path
+    model = SwinConfig.from_json(trained.to_json())  # float32, without drop path
     like = abstract_swin(model)[1]
     checkpoints = Checkpoints(
         workdir / CHECKPOINTS_FOLDER, keep=config.checkpoint.keep, read_only=True

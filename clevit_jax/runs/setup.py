@@ -23,7 +23,6 @@ from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.errors import ConfigError, DataError, WeightsError
-from clevit_jax.model.config import swin_to_json
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
@@ -136,7 +135,7 @@ def read_pretrained(run: Run) -> Pretrained | None:
         "path": str(path),
         "sha256": weights.source_sha256,
         "dialect": weights.dialect,
-        "architecture": swin_to_json(weights.model),
+        "architecture": weights.model.to_json(),
         "report": dataclasses.asdict(report),
     }
     found = processes.gather("start", facts)

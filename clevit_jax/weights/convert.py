@@ -16,7 +16,7 @@ import numpy as np
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.attention import relative_position_index, shift_mask
-from clevit_jax.model.config import SwinConfig, describe_swin
+from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights import dialects, files
 from clevit_jax.weights.infer import infer
@@ -90,7 +90,7 @@ class Weights:
     report: LoadReport = LoadReport()
 
     def __str__(self) -> str:
-        return f"{self.source} ({self.dialect}): {describe_swin(self.model)}\n{self.report}"
+        return f"{self.source} ({self.dialect}): {self.model.describe()}\n{self.report}"
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:

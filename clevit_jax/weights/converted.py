@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.model.config import swin_from_json, swin_to_json
+from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights import files
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, parameter_name
@@ -40,7 +40,7 @@ def write_converted(
         files.write_safetensors(new / TENSORS, tensors, {"format": FORMAT})
         facts = {
             "format": FORMAT,
-            "architecture": swin_to_json(weights.model),
+            "architecture": weights.model.to_json(),
             "class_count": weights.model.num_classes,
             "class_names": weights.class_names,
             "dialect": weights.dialect,
@@ -136,7 +136,7 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
             "convert the original once more."
         )
     try:
-        model = swin_from_json(facts["architecture"])
+        model = SwinConfig.from_json(facts["architecture"])
     except WeightsError as error:
         raise WeightsError(f"{folder / FACTS} is damaged: {error}") from error
     wanted = abstract_swin(model)[1]

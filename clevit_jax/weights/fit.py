@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.model.config import SwinConfig, describe_swin
+from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights.convert import LoadReport, Weights, parameter_name
 from clevit_jax.weights.infer import window_of
@@ -42,8 +42,8 @@ def fit_weights(
     fields = ("embed_dim", "depths", "num_heads")
     if any(getattr(weights.model, field) != getattr(model, field) for field in fields):
         raise WeightsError(
-            f"{weights.source} holds a {describe_swin(weights.model)}, and the config asks for a "
-            f"{describe_swin(model)}; set {_settings(weights.model)}."
+            f"{weights.source} holds a {weights.model.describe()}, and the config asks for a "
+            f"{model.describe()}; set {_settings(weights.model)}."
         )
     if class_map is not None:
         _check_map(class_map, weights.model.num_classes, model.num_classes)
