@@ -111,6 +111,21 @@ def test_gelu_keeps_its_argument_alone_for_the_backward_pass():
     assert step.lower(x, x).compile().as_text().count(" erf(") == 2  # one would be kept
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_reverse_mode_alone(name):
+    """Forward mode is refused; a second derivative is had by reverse mode twice."""
+    ours, plain, arguments = CASES[name]
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(ours, arguments, arguments)
+
+    def second(function):
+        first = jax.grad(lambda *a: jnp.square(function(*a)).sum())
+        return jax.jit(jax.grad(lambda *a: jnp.square(first(*a)).sum()))(*arguments)
+
+    wanted = second(plain)
+    np.testing.assert_allclose(second(ours), wanted, atol=1e-5 * np.abs(wanted).max(), rtol=0)
+
+
 def test_other_products_and_options_are_refused():
     x, kernel = normal(2, 3), normal(3, 3)
     with pytest.raises(ValueError, match="only tokens times a kernel"):

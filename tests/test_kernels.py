@@ -210,7 +210,7 @@ def test_gradients_of_queries_keys_and_values(together):
     w, b = jax.random.normal(keys[5], (32, 384)), jnp.zeros(384)
 
     def plain(x, w, b):
-        normal = jax.nn.standardize(x, epsilon=arithmetic.EPSILON)
+        normal = jax.nn.standardize(x, epsilon=arithmetic.LAYER_NORM_EPSILON)
         value = jnp.dot(normal, w, precision="highest") + b[None, None, None]
         return jnp.roll(value, (-1, -1), (0, 1))
 

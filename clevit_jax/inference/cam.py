@@ -27,7 +27,7 @@ _CAMS = ("hires_cam", "grad_cam")
 
 
 def names(model: SwinConfig) -> tuple[str, ...]:
-    """The maps there are: both CAMs at each stage's end and last `norm1`, and the last norm.
+    """All maps of a model: both CAMs at each stage's end and last `norm1`, and the last norm.
 
     HiResCAM at the end of the last stage is not among them: nothing but a LayerNorm follows, which
     does not change when a token is scaled, so tokens times gradients are zero there (Euler).
@@ -66,98 +66,84 @@ def make_maps(model: SwinConfig, which: Sequence[str]) -> Any:
 
     def maps(params: Any, images: jax.Array, classes: jax.Array) -> dict[str, jax.Array]:
         swin = nnx.merge(graphdef, params)
-        # What is added to the tokens of the layers is zero; its gradients are theirs.
-        added = {layer: _zeros(model, layer, images.shape[0]) for layer in layers}
+        shapes = {layer: model.layer_shapes()[layer] for layer in layers}
+        # Zero perturbations: their gradients are those of the tokens.
+        zeros = {
+            layer: jnp.zeros((images.shape[0], *shape), jnp.float32)
+            for layer, shape in shapes.items()
+        }
 
-        def logits_of_classes(added: dict[str, jax.Array]) -> Any:
-            logits, tokens = _forward(swin, images, added)
+        def logits_of_classes(perturbations: dict[str, jax.Array]) -> Any:
+            tokens = {}
+
+            def tap(name: str, x: jax.Array) -> jax.Array:
+                if name not in perturbations:
+                    return x
+                tokens[name] = x
+                return x + perturbations[name].astype(x.dtype)
+
+            logits, _ = swin(images, tap=tap)
             return jnp.take_along_axis(logits, classes[:, None], axis=-1).sum(), tokens
 
-        gradients, tokens = jax.grad(logits_of_classes, has_aux=True)(added)
-        found = {}
+        gradients, tokens = jax.grad(logits_of_classes, has_aux=True)(zeros)
+        made = {}
         for name in which:
             cam, _, layer = name.partition(":")
             if name == ROLLOUT:
-                found[name] = _rollout(swin, images, classes)
+                made[name] = _rollout(swin, images, classes)
                 continue
             weights = gradients[layer]  # [B, H, W, C]
             if cam == "grad_cam":
                 weights = weights.mean(axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
-            found[name] = jax.nn.relu((weights * tokens[layer].astype(jnp.float32)).sum(-1))
-        return found
+            made[name] = jax.nn.relu((weights * tokens[layer].astype(jnp.float32)).sum(-1))
+        return made
 
     return maps
-
-
-def _zeros(model: SwinConfig, layer: str, batch: Any) -> jax.Array:
-    """Float32 [B, H, W, C] of a layer."""
-    stage = len(model.depths) - 1 if layer == "norm" else int(layer.split(".")[1])
-    side = model.grid(stage)
-    return jnp.zeros((batch, side, side, model.channels(stage)), jnp.float32)
-
-
-def _forward(
-    swin: Swin, images: jax.Array, added: dict[str, jax.Array]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Logits, with `added` to the tokens of some layers; and these tokens, [B, H, W, C]."""
-    found = {}
-
-    def here(name: str, x: jax.Array) -> jax.Array:
-        if name not in added:
-            return x
-        found[name] = x
-        return x + added[name].astype(x.dtype)
-
-    x = swin.patch_embed(images)
-    for s, stage in enumerate(swin.layers):
-        for i, block in enumerate(stage.blocks):
-            name = f"layers.{s}.blocks.{i}"
-            x = x + block.attend(here(f"{name}.norm1", block.norm1(x)))
-            x = here(name, x + block.mlp(block.norm2(x)))
-        x = x if stage.downsample is None else stage.downsample(x)
-    x = here("norm", swin.norm(x))
-    return swin.head(x.mean(axis=(1, 2))), found
 
 
 def _rollout(swin: Swin, images: jax.Array, classes: jax.Array) -> jax.Array:
     """What of each patch reaches the logit of a class through the windows, [B, H, W].
 
     The logit is a sum over the last tokens, for the head is linear on their mean. Their shares in
-    it, where positive, are handed back block by block: half of a token's share stays (the
-    residual), half goes to the tokens of its window by the attention, mean over the heads; that
-    of a merged token to its four in equal parts. So the matrices 0.5 I + 0.5 A of the source are
-    applied from the left, and none over all tokens is ever held.
+    it, where positive, are redistributed block by block, the last one first: half of a token's
+    share stays (the residual), half goes to the tokens of its window by the attention, mean over
+    the heads; that of a merged token to its four in equal parts. So the matrices 0.5 I + 0.5 A of
+    the source are applied from the left, and none over all tokens is ever held.
     """
-    attention: list[list[jax.Array]] = []  # of each block, [B, n, N, N]
-    x = swin.patch_embed(images)
-    for stage in swin.layers:
-        attention.append([])
-        for block in stage.blocks:
-            attention[-1].append(_attention(block, x))
-            x = block(x)
-        x = x if stage.downsample is None else stage.downsample(x)
+    tokens = {}
+
+    def tap(name: str, x: jax.Array) -> jax.Array:
+        if name == "norm" or name.endswith(".norm1"):
+            tokens[name] = x
+        return x
+
+    swin(images, tap=tap)
     weights = swin.head.kernel[...].T[classes]  # [B, C]
-    shares = jax.nn.relu((swin.norm(x) * weights[:, None, None]).sum(-1))  # [B, H, W]
+    shares = jax.nn.relu((tokens["norm"] * weights[:, None, None]).sum(-1))  # [B, H, W]
     total = shares.sum(axis=(1, 2), keepdims=True)
     shares = shares / jnp.where(total > 0, total, 1.0)
-    for stage, matrices in zip(reversed(swin.layers), reversed(attention), strict=True):
+    for s, stage in reversed(list(enumerate(swin.layers))):
         if stage.downsample is not None:
             shares = shares.repeat(2, axis=1).repeat(2, axis=2) / 4
-        for block, matrix in zip(reversed(stage.blocks), reversed(matrices), strict=True):
-            shares = 0.5 * (shares + _redistribute(block, shares, matrix))
+        for i, block in reversed(list(enumerate(stage.blocks))):
+            attention = _attention(block, tokens[f"layers.{s}.blocks.{i}.norm1"])
+            shares = 0.5 * (shares + _redistribute(block, shares, attention))
     return shares
 
 
 def _attention(block: Block, x: jax.Array) -> jax.Array:
-    """Mean over the heads of a block's attention, float32 [B, n, N, N]; rows sum to 1."""
-    qkv = block.attn.qkv(block.to_windows(block.norm1(x)))
-    q, k, _ = heads(qkv, block.attn.num_heads)
+    """Attention of a block on normalised tokens [B, H, W, C], mean over its heads.
+
+    Returns:
+        float32 [B, n, N, N]; rows sum to 1.
+    """
+    q, k, _ = heads(block.attn.qkv(block.to_windows(x)), block.attn.num_heads)
     mask = block.mask((x.shape[1], x.shape[2]))
     return attention_weights(q, k, block.attn.bias(), mask).mean(axis=2)
 
 
-def _redistribute(block: Block, shares: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Shares [B, H, W] of the tokens after attention -> of those before."""
+def _redistribute(block: Block, shares: jax.Array, attention: jax.Array) -> jax.Array:
+    """Shares [B, H, W] of the tokens after attention [B, n, N, N] -> of those before."""
     inside = block.to_windows(shares[..., None])[..., 0]  # [B, n, N]
-    back = jnp.einsum("bnq,bnqk->bnk", inside, matrix)
+    back = jnp.einsum("bnq,bnqk->bnk", inside, attention)
     return block.to_grid(back[..., None], (shares.shape[1], shares.shape[2]))[..., 0]

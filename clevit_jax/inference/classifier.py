@@ -17,7 +17,7 @@ from clevit_jax.data import decode
 from clevit_jax.distributed import sharding
 from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.explanation import Explanation
-from clevit_jax.inference.forward import make_forward
+from clevit_jax.inference.forward import make_forward, make_layer_forward
 from clevit_jax.inference.prediction import Prediction
 from clevit_jax.model.config import DTYPES, SwinConfig
 from clevit_jax.model.swin import abstract_swin
@@ -38,7 +38,7 @@ class Classifier:
         class_names: of the columns of the logits; their numbers where no names are known.
         source: the file or the run that the parameters come from.
         resize: pixels that the shorter side of an image is brought to before the centre crop.
-        map_name: the map that `explain` draws if none is named; see `analysis.cam`.
+        map_name: the map that `explain` draws if none is named; see `inference.cam`.
     """
 
     def __init__(
@@ -61,8 +61,11 @@ class Classifier:
         self._apply = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
         rows = sharding.batch_sharding(self._mesh)
         self._outputs = jax.jit(make_forward(model), out_shardings=rows)
-        # One function for each set of maps that is asked for.
+        # One function for each set of maps, and for each layer, that is asked for.
         self._maps = functools.lru_cache(maxsize=8)(self._make_maps)
+        self._layer_outputs = functools.lru_cache(maxsize=8)(
+            lambda layer: jax.jit(make_layer_forward(model, layer), out_shardings=rows)
+        )
 
     def __call__(self, images: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
         """Classifies images that are prepared already; compiled once for each batch size.
@@ -102,7 +105,7 @@ class Classifier:
         Args:
             images: one or several; each the path of a file, a Pillow image, or RGB pixels, uint8
                 [H, W, 3], of any size. They are resized and cropped as in evaluations.
-            top: classes an image, at most.
+            top: classes per image, at most.
             flip: whether the probabilities are the mean over the image and its mirror image.
 
         Raises:
@@ -115,13 +118,42 @@ class Classifier:
         return [prediction.rank(row, self.class_names, top) for part in probabilities
                 for row in part]  # fmt: skip
 
-    def features(self, images: AnImage | Sequence[AnImage]) -> np.ndarray:
-        """Features float32 [B, C], the mean over the last tokens, of images as `predict` takes.
+    def features(
+        self, images: AnImage | Sequence[AnImage], *, layer: str | None = None
+    ) -> np.ndarray:
+        """Features of images, or the tokens of any layer.
 
-        >>> clevit_jax.load("model").features("leaf.png").shape
+        >>> model = clevit_jax.load("model")
+        >>> model.features("leaf.png").shape
         (1, 128)
+        >>> model.features("leaf.png", layer="layers.2.blocks.1.norm1").shape
+        (1, 4, 4, 128)
+
+        Args:
+            images: as `predict` takes them.
+            layer: one of `layers`; by default the mean over the last tokens, which the head takes.
+
+        Returns:
+            float32 [B, C]; with `layer` float32 [B, H, W, C], the tokens on the grid of the layer,
+            (0, 0) at the top left of the image, all images in memory.
+
+        Raises:
+            DecodeError, ValueError: see `predict`.
+            ConfigError: the model has no such layer; with the nearest names.
         """
-        return np.concatenate([self.start(part)()[1] for part in self._chunks(images)])
+        if layer is None:
+            return np.concatenate([self.start(part)()[1] for part in self._chunks(images)])
+        run = self._layer_outputs(layer)
+        parts = [
+            jax.device_get(run(self._params, self._put(self._padded(part))))[: len(part)]
+            for part in self._chunks(images)
+        ]
+        return np.concatenate(parts)
+
+    @property
+    def layers(self) -> dict[str, tuple[int, int, int]]:
+        """Names that `features` takes as `layer`, in their order, with the (H, W, C) of each."""
+        return self.model.layer_shapes()
 
     def explain(
         self, image: AnImage, class_: str | int | None = None, *, name: str | None = None
@@ -137,7 +169,7 @@ class Classifier:
         Args:
             image: one, as `predict` takes it.
             class_: name or number of the class; by default the most probable one.
-            name: of the map, one of `analysis.cam.names`; by default `map_name`.
+            name: of the map, one of `inference.cam.names`; by default `map_name`.
 
         Raises:
             DecodeError, ValueError: see `predict`; or there is no such class or map.
@@ -225,7 +257,7 @@ class Classifier:
     def maps(
         self, pixels: np.ndarray, classes: np.ndarray, names: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
-        """Maps of `analysis.cam`, each float32 [B, H, W], of uint8 [B, S, S, 3] and classes [B]."""
+        """Maps of `cam`, each float32 [B, H, W], of uint8 [B, S, S, 3] and classes [B]."""
         classes = self._padded(classes.astype(np.int32))
         found = self._maps(names)(self._params, *map(self._put, (self._padded(pixels), classes)))
         return {name: rows[: len(pixels)] for name, rows in jax.device_get(found).items()}
@@ -280,10 +312,10 @@ def load(
 
     Args:
         path: a workdir, a converted checkpoint, or a `.pth` or `.safetensors` file; see
-            `trained.read`.
+            `runs.load.read_weights`.
         checkpoint: of a workdir, "last" or "best" (of its scores on the test set).
-        image_size: pixels a side; by default that of the run, or of the file. Another one needs no
-            training, but the accuracy at it is another too.
+        image_size: pixels per side; by default that of the run, or of the file. Another one needs
+            no training, but the accuracy at it is another too.
         dtype: of activations, "float32" or "bfloat16".
 
     Raises:

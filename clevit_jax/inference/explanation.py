@@ -18,7 +18,7 @@ class Explanation:
         map: float32 [S, S], the map brought to the image's size, 0 at least and 1 at most.
         class_name: the class it is for.
         probability: of that class, in [0, 1].
-        name: of the map; see `analysis.cam`.
+        name: of the map; see `inference.cam`.
     """
 
     image: Image.Image

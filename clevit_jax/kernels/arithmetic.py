@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 LANES = 128  # columns of a vector register
 SUBLANES = 8  # its rows of 32 bits
-EPSILON = 1e-5  # of LayerNorm
+LAYER_NORM_EPSILON = 1e-5
+MASKED_LOGIT = -100.0  # added to the score of a forbidden pair; not -inf, as in the official code
 
 # atanh(erf(x / sqrt 2)) / x as a polynomial in x**2: the minimax fit on |x| <= 5 of what a change
 # of it does to GELU, relative to its value. It is positive for every x.
@@ -49,7 +50,7 @@ def layer_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     share = 1 / x.shape[-1]
     centred = x - x.sum(-1, keepdims=True) * share
     variance = (centred * centred).sum(-1, keepdims=True) * share
-    inverse = jax.lax.rsqrt(variance + EPSILON)
+    inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
     return centred * inverse, inverse
 
 

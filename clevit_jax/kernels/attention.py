@@ -25,7 +25,14 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from clevit_jax.kernels.arithmetic import LANES, SUBLANES, matmul, matmul_nt, matmul_tn
+from clevit_jax.kernels.arithmetic import (
+    LANES,
+    MASKED_LOGIT,
+    SUBLANES,
+    matmul,
+    matmul_nt,
+    matmul_tn,
+)
 from clevit_jax.kernels.rows import Grid, like
 
 LOG2_E = 1 / math.log(2)  # scores are in units of ln 2, since 2**x is what the chip computes
@@ -163,7 +170,8 @@ def kind_masks(window: int, shift: int) -> np.ndarray:
         for right in (False, True):
             region = 2 * (across & low)[:, None] + (across & right)[None, :]
             region = region.reshape(-1)
-            masks.append(np.where(region[:, None] != region[None, :], np.float32(-100), 0))
+            different = region[:, None] != region[None, :]
+            masks.append(np.where(different, np.float32(MASKED_LOGIT), np.float32(0)))
     return np.stack(masks)
 
 

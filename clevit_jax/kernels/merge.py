@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels import rows
-from clevit_jax.kernels.arithmetic import EPSILON, column_sums, matmul, matmul_nt, matmul_tn
+from clevit_jax.kernels.arithmetic import (
+    LAYER_NORM_EPSILON,
+    column_sums,
+    matmul,
+    matmul_nt,
+    matmul_tn,
+)
 from clevit_jax.kernels.rows import Grid, Neighbours, Tokens, Whole
 
 PART = 512  # channels of the result at a time
@@ -24,7 +30,8 @@ def _normal(chunk, x_ref) -> tuple[list[jax.Array], jax.Array]:
     share = 1 / (4 * four[0].shape[-1])
     mean = sum(x.sum(-1, keepdims=True) for x in four) * share
     four = [x - mean for x in four]
-    inverse = jax.lax.rsqrt(sum((x * x).sum(-1, keepdims=True) for x in four) * share + EPSILON)
+    variance = sum((x * x).sum(-1, keepdims=True) for x in four) * share
+    inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
     return [x * inverse for x in four], inverse
 
 

@@ -1,6 +1,6 @@
 """Window attention: softmax(q k^T / sqrt(D) + bias + mask) v inside each window.
 
-Shapes: B images, n windows an image, N tokens a window, C channels, h heads, D = C / h.
+Shapes: B images, n windows per image, N tokens a window, C channels, h heads, D = C / h.
 Source: Liu et al., Swin Transformer, ICCV 2021, section 3.2; official `swin_transformer.py`.
 """
 
@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clevit_jax.kernels.arithmetic import MASKED_LOGIT
 from clevit_jax.model.ops import attention
-
-MASKED_LOGIT = -100.0  # what the official code adds to a forbidden pair, not -inf
 
 
 @functools.cache

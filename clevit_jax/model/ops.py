@@ -1,8 +1,9 @@
-"""Products, LayerNorm, GELU and attention whose gradients are written by hand, for speed.
+"""Matmul, LayerNorm, GELU and attention with custom VJPs, for speed.
 
 Left to itself, XLA on a CPU computes what the backward pass needs of a forward value once for each
 use, and transposes whole activations for the gradient of a kernel. All is computed in float32 but
-the products, which are in the dtype of their operands. Only first derivatives, in reverse mode.
+matmuls, which are in the dtype of their operands. Only reverse mode: JAX refuses `jax.jvp`, and so
+`jax.hessian`, of a function with a custom VJP.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-LAYER_NORM_EPSILON = 1e-5
+from clevit_jax.kernels.arithmetic import LAYER_NORM_EPSILON
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any) -> Any:
@@ -20,14 +21,14 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **optio
     Args:
         x: [..., I].
         kernel: [I, O], in the dtype of `x`.
-        dimension_numbers: of the product over I, as `nnx.Linear` says them.
+        dimension_numbers: of a matmul over I, as `nnx.Linear` gives them.
         options: of `jax.lax.dot_general`, all at their defaults (None).
 
     Returns:
         [..., O], in the dtype of `x`.
 
     Raises:
-        ValueError: on any other product or option.
+        ValueError: any other product or option.
     """
     if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or any(
         option is not None for option in options.values()
@@ -150,7 +151,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: A
     Args:
         q, k, v: [B, n, h, N, D], of one dtype; q is scaled already.
         bias: float32 [h, N, N].
-        mask: float32 [n, N, N], or None. It has no gradient.
+        mask: float32 [n, N, N], or None; has no gradient.
 
     Returns:
         [B, n, h, N, D] in the dtype of `q`; the softmax is computed in float32.
@@ -183,7 +184,7 @@ def _attention_backward(kept: Any, grad: jax.Array) -> Any:
 
 
 def _batched(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int, dtype: Any = None) -> jax.Array:
-    """The product over one of the last two axes of each, in `dtype` or theirs."""
+    """Batched matmul over one of the last two axes of each, in `dtype` or theirs."""
     over = ((a.ndim + axis_a,), (b.ndim + axis_b,))
     batch = tuple(range(a.ndim - 2))
     return jax.lax.dot_general(a, b, (over, (batch, batch)), preferred_element_type=dtype)
@@ -193,7 +194,7 @@ def _over_rows(a: jax.Array, b: jax.Array) -> jax.Array:
     """a^T b of the last two axes, [..., M, K] and [..., M, N] -> [..., K, N]."""
 
     def transposed(a: jax.Array, b: jax.Array) -> jax.Array:
-        # XLA would take the transpose back into the product, which a CPU computes slowly.
+        # XLA would fold the transpose into the matmul, which a CPU computes slowly.
         return _batched(jax.lax.optimization_barrier(a.swapaxes(-1, -2)), b, -1, -2)
 
     def direct(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -9,18 +9,32 @@ Source: Liu et al., Swin Transformer, ICCV 2021; microsoft/Swin-Transformer
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from clevit_jax.kernels.arithmetic import LAYER_NORM_EPSILON
 from clevit_jax.model import swin_tpu
 from clevit_jax.model.attention import relative_position_index, shift_mask, window_attention
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.model.init import Initializer, random_params, truncated_normal
-from clevit_jax.model.ops import LAYER_NORM_EPSILON, dot_general, gelu, layer_norm
+from clevit_jax.model.ops import dot_general, gelu, layer_norm
 from clevit_jax.model.scan import FEWEST, scan_blocks
+
+# (name of a layer, its tokens [B, H, W, C]) -> the tokens that the network goes on with.
+Tap = Callable[[str, jax.Array], jax.Array]
+
+
+def _untapped(name: str, x: jax.Array) -> jax.Array:
+    return x
+
+
+def _within(tap: Tap, prefix: str) -> Tap:
+    """The tap of a part of the network, which knows its layers by shorter names."""
+    return lambda name, x: tap(f"{prefix}.{name}", x)
 
 
 def _linear(inputs: int, outputs: int, config: SwinConfig, rngs: nnx.Rngs, *, bias: bool = True):
@@ -31,7 +45,7 @@ def _linear(inputs: int, outputs: int, config: SwinConfig, rngs: nnx.Rngs, *, bi
 
 
 class LayerNorm(nnx.LayerNorm):
-    """LayerNorm over the last axis, computed in float32, given back in `out_dtype`."""
+    """LayerNorm over the last axis, computed in float32, returned in `out_dtype`."""
 
     def __init__(self, channels: int, out_dtype: Any, rngs: nnx.Rngs):
         super().__init__(
@@ -123,14 +137,28 @@ class Block(nnx.Module):
         self.mlp = Mlp(channels, config, rngs)
 
     def __call__(
-        self, x: jax.Array, noise: jax.Array | None = None, drop: jax.Array | None = None
+        self,
+        x: jax.Array,
+        noise: jax.Array | None = None,
+        drop: jax.Array | None = None,
+        *,
+        tap: Tap = _untapped,
     ) -> jax.Array:
-        """`noise`: float32 [B, 2], uniform, for the drop path of the two branches.
+        """Runs the block.
 
-        `drop`: float32 [2], the rate and the scale of what is kept, in the place of this block's.
+        Args:
+            x: tokens [B, H, W, C].
+            noise: float32 [B, 2], uniform, for the drop path of the two branches; or None.
+            drop: float32 [2], (rate, 1 / (1 - rate)), overriding `self.rate`; for `scan_blocks`.
+            tap: called with `norm1`, `attn`, `norm2` and `mlp`, the branches before drop path.
+
+        Returns:
+            Tokens [B, H, W, C].
         """
-        x = x + self._drop_path(self.attend(self.norm1(x)), noise, 0, drop)
-        return x + self._drop_path(self.mlp(self.norm2(x)), noise, 1, drop)
+        branch = tap("attn", self.attend(tap("norm1", self.norm1(x))))
+        x = x + self._drop_path(branch, noise, 0, drop)
+        branch = tap("mlp", self.mlp(tap("norm2", self.norm2(x))))
+        return x + self._drop_path(branch, noise, 1, drop)
 
     def _drop_path(
         self, x: jax.Array, noise: jax.Array | None, branch: int, drop: jax.Array | None
@@ -192,23 +220,41 @@ class Stage(nnx.Module):
         last = stage == len(config.depths) - 1
         self.downsample = None if last else PatchMerging(config.channels(stage), config, rngs)
 
-    def __call__(self, x: jax.Array, noise: jax.Array | None, *, scan: bool = False) -> jax.Array:
-        """`noise`: float32 [B, 2 * blocks of this stage] or None; `scan`: see `Swin.__call__`."""
+    def __call__(
+        self, x: jax.Array, noise: jax.Array | None, *, scan: bool = False, tap: Tap | None = None
+    ) -> jax.Array:
+        """Tokens [B, H, W, C] -> [B, H/2, W/2, 2C], or [B, H, W, C] of the last stage.
+
+        `noise`: float32 [B, 2 * blocks of this stage] or None; `scan`, `tap`: see `Swin.__call__`.
+        """
         blocks = list(self.blocks)
-        if scan and len(blocks) >= FEWEST:
+        if scan and tap is None and len(blocks) >= FEWEST:
             with jax.named_scope("blocks"):
                 x = scan_blocks(blocks, x, noise, remat=self.remat)
             blocks = []
         for index, block in enumerate(blocks):
             pair = None if noise is None else noise[:, 2 * index : 2 * index + 2]
             with jax.named_scope("blocks"):
-                x = jax.checkpoint(block.__call__)(x, pair) if self.remat else block(x, pair)
+                if tap is not None:
+                    name = f"blocks.{index}"
+                    x = tap(name, block(x, pair, tap=_within(tap, name)))
+                elif self.remat:
+                    x = jax.checkpoint(block.__call__)(x, pair)
+                else:
+                    x = block(x, pair)
+        if self.downsample is None:
+            return x
         with jax.named_scope("downsample"):
-            return x if self.downsample is None else self.downsample(x)
+            x = self.downsample(x)
+            return x if tap is None else tap("downsample", x)
 
 
 class Swin(nnx.Module):
     """Swin with a linear head on the mean of the last tokens.
+
+    Differentiable in reverse mode only: matmul, LayerNorm, GELU and attention have custom VJPs
+    (`model.ops`), so `jax.grad`, `jax.vjp` and `jax.jacrev` work, also twice; `jax.jvp`,
+    `jax.jacfwd` and `jax.hessian` raise TypeError.
 
     Args:
         config: the architecture.
@@ -227,7 +273,12 @@ class Swin(nnx.Module):
         )  # fmt: skip
 
     def __call__(
-        self, images: jax.Array, *, drop_path_noise: jax.Array | None = None, scan: bool = False
+        self,
+        images: jax.Array,
+        *,
+        drop_path_noise: jax.Array | None = None,
+        scan: bool = False,
+        tap: Tap | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Classifies images.
 
@@ -237,29 +288,39 @@ class Swin(nnx.Module):
                 training; None when not.
             scan: whether long stages are compiled as a scan over pairs of their blocks. Results
                 are the same but for rounding. Has no effect where kernels run.
+            tap: called as `x = tap(name, x)` with the tokens [B, H, W, C] of every layer that
+                `config.layer_shapes` lists, in this order; reads them or replaces them by others
+                of their shape and dtype. With a tap neither kernels nor scan nor
+                rematerialisation are used: the layers then exist one by one.
 
         Returns:
             logits float32 [B, K] and features float32 [B, C], the mean over the tokens after
             the last LayerNorm.
+
+        Raises:
+            ValueError: images of another shape.
         """
         size = self.config.image_size
         if images.shape[1:] != (size, size, 3):
             raise ValueError(
                 f"Swin was built for images [B, {size}, {size}, 3], not {images.shape}."
             )
-        if self.config.kernels is not None:
+        if self.config.kernels is not None and tap is None:
             features = swin_tpu.features(self, images, drop_path_noise)
             return self.head(features), features
         with jax.named_scope("patch_embed"):
             x = self.patch_embed(images)  # [B, S/4, S/4, C]
+            x = x if tap is None else tap("patch_embed", x)
         used = 0
         for i, (stage, depth) in enumerate(zip(self.layers, self.config.depths, strict=True)):
             noise = drop_path_noise
             with jax.named_scope(f"layers.{i}"):
                 rows = None if noise is None else noise[:, used : used + 2 * depth]
-                x = stage(x, rows, scan=scan)
+                inner = None if tap is None else _within(tap, f"layers.{i}")
+                x = stage(x, rows, scan=scan, tap=inner)
             used += 2 * depth
-        features = self.norm(x).mean(axis=(1, 2))  # [B, C]
+        x = self.norm(x)  # [B, H, W, C]
+        features = (x if tap is None else tap("norm", x)).mean(axis=(1, 2))  # [B, C]
         return self.head(features), features
 
 

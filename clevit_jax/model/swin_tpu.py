@@ -1,7 +1,11 @@
-"""The fast way through a Swin on TPUs: tokens [H, W, B, C] and blocks of fused kernels.
+"""Forward pass of a Swin on TPUs: tokens [H, W, B, C] and fused kernels for its blocks.
 
 Parameters and results are those of `swin.Swin`, which stays the definition. Blocks that no kernel
-fits run as they are defined, on their tokens turned to [B, H, W, C] and back.
+fits run as they are defined, on their tokens transposed to [B, H, W, C] and back.
+
+This is the one other walk over the blocks: a fused block has no layers inside it that a `tap` could
+be called with, so `Swin.__call__` with a tap runs the plain blocks. A new option of a block is
+needed here as well.
 """
 
 import dataclasses
@@ -25,8 +29,8 @@ def plans(config: Any, images: int) -> list[list[block_kernels.BlockPlan | str]]
     """How each block of each stage runs, or why no kernel fits it.
 
     Args:
-        config: a `swin_config.SwinConfig` with `kernels`.
-        images: of a device.
+        config: a `model.config.SwinConfig` with `kernels`.
+        images: per device.
     """
 
     def plan(stage: int, index: int) -> block_kernels.BlockPlan | str:

@@ -5,8 +5,8 @@ import pathlib
 from typing import Any
 
 from clevit_jax.errors import WeightsError
+from clevit_jax.kernels.arithmetic import LAYER_NORM_EPSILON
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
-from clevit_jax.model.ops import LAYER_NORM_EPSILON
 from clevit_jax.weights import files
 from clevit_jax.weights.convert import Weights, to_dialect
 from clevit_jax.weights.converted import check_converted_target, replacing
