@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
+from clevit_jax.system.files import replacing
+
 # Raise it when a change of the drawing changes pixels: an older set on disk is then not reused.
 VERSION = 1
 SPLITS = ("train", "test")
@@ -258,9 +260,8 @@ def leaf_rng(seed: int, class_index: int, split: str, index: int) -> np.random.G
 
 def _write(path: pathlib.Path, content: bytes) -> None:
     """Writes a file so that no reader, and no interruption, ever meets half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(path)
+    with replacing(path) as new:
+        new.write_bytes(content)
 
 
 def _is_finished(root: pathlib.Path, wanted: dict[str, float]) -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.forward import make_forward
+from clevit_jax.system.files import replacing
 
 FORMAT = "clevit_jax export 1"
 CHECKED = (1, 3)  # batch sizes that a file is run at before it takes its place
@@ -68,30 +68,25 @@ def write_checked(
     """
     path = pathlib.Path(path)
     check_export_target(path, overwrite=overwrite)
-    new = path.with_name(f".{path.name}-{os.getpid()}")
-    new_facts = facts_path(new)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(new)
-        difference = check_export(model, run(new), path)
-        facts = {
-            "format": FORMAT,
-            "kind": kind,
-            "file": path.name,
-            "sha256": hashlib.sha256(new.read_bytes()).hexdigest(),
-            **export_facts(model),
-            **more,
-            "versions": {name: version(name) for name in ("clevit_jax", *packages)},
-        }
-        new_facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        size = new.stat().st_size
-        os.replace(new, path)
-        os.replace(new_facts, facts_path(path))
+        # The file takes its place first: what ends last is named first.
+        with replacing(facts_path(path)) as new_facts, replacing(path) as new:
+            write(new)
+            difference = check_export(model, run(new), path)
+            facts = {
+                "format": FORMAT,
+                "kind": kind,
+                "file": path.name,
+                "sha256": hashlib.sha256(new.read_bytes()).hexdigest(),
+                **export_facts(model),
+                **more,
+                "versions": {name: version(name) for name in ("clevit_jax", *packages)},
+            }
+            new_facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            size = new.stat().st_size
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        new.unlink(missing_ok=True)
-        new_facts.unlink(missing_ok=True)
     return Exported(path, size, difference, f"{checker} {version(checker)}")
 
 

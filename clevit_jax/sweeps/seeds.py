@@ -35,7 +35,7 @@ from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingE
 from clevit_jax.runs import results
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.sweeps.parallel import check_idle, count_devices, share_devices, train_in_parallel
-from clevit_jax.system.files import write_json
+from clevit_jax.system.files import write_json, write_text
 
 JSON, TEXT = "seeds.json", "seeds.txt"
 _COLUMNS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "loss": "loss"}
@@ -211,9 +211,7 @@ def _summarise(workdir: pathlib.Path, wanted: Iterable[int]) -> None:
     summary = summarise(workdir)
     write_json(workdir / JSON, summary)
     text = render(summary, wanted)
-    temporary = (workdir / TEXT).with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, workdir / TEXT)
+    write_text(workdir / TEXT, text + "\n")
     print(f"\n{text}\n  {workdir / TEXT}, {workdir / JSON}\n", flush=True)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,25 +12,53 @@ from clevit_jax.errors import ConfigError
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A name beside `path` to write to; it takes its place at the end, or goes on failure.
+def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.Path]:
+    """A file beside `path` to write to; it takes its place at the end, or goes on failure.
+
+    Its name is drawn at random, so that no two processes write to one, on whatever machines. It is
+    there and empty at the beginning. It has the permissions of any new file, whoever writes it.
+
+    Args:
+        path: the file; its folder exists.
+        durable: returns when the file and its name are on the disk, which survive a power cut.
 
     Raises:
         OSError: as writing and moving raise it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:  # safetensors leaves a file to its owner alone
+            temporary.chmod(mode)
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
+        if durable:
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def sync(path: pathlib.Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes UTF-8, whole or not at all."""
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes it whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: pathlib.Path) -> Any:

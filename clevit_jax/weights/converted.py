@@ -15,6 +15,7 @@ import numpy as np
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system.files import sync
 from clevit_jax.weights import files
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, parameter_name
 
@@ -35,7 +36,7 @@ def write_converted(
     Raises:
         WeightsError: the folder is there, or cannot be written.
     """
-    with replacing(pathlib.Path(folder), overwrite=overwrite, holds=(TENSORS, FACTS)) as new:
+    with replacing_folder(pathlib.Path(folder), overwrite=overwrite, holds=(TENSORS, FACTS)) as new:
         tensors = {name: np.asarray(leaf) for name, leaf in named_leaves(weights.params).items()}
         files.write_safetensors(new / TENSORS, tensors, {"format": FORMAT})
         facts = {
@@ -52,7 +53,7 @@ def write_converted(
 
 
 @contextlib.contextmanager
-def replacing(
+def replacing_folder(
     folder: pathlib.Path, *, overwrite: bool, holds: tuple[str, ...]
 ) -> Iterator[pathlib.Path]:
     """A new folder beside `folder`, which takes its place at the end, or goes on failure.
@@ -69,9 +70,9 @@ def replacing(
         new.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         yield new
         for path in (*new.iterdir(), new):
-            files.sync(path)
+            sync(path)
         _take_place(new, folder)
-        files.sync(folder.parent)
+        sync(folder.parent)
     except OSError as error:
         raise WeightsError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:

@@ -9,7 +9,7 @@ from clevit_jax.kernels.arithmetic import LAYER_NORM_EPSILON
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.weights import files
 from clevit_jax.weights.convert import Weights, to_dialect
-from clevit_jax.weights.converted import check_converted_target, replacing
+from clevit_jax.weights.converted import check_converted_target, replacing_folder
 
 DIALECTS = ("microsoft", "timm", "huggingface")
 PICKLED = (".pth", ".pt", ".bin")
@@ -64,7 +64,7 @@ def write_torch_weights(
         metadata = {"format": "pt"}
         files.write_safetensors(target, tensors, metadata, overwrite=overwrite)
     else:
-        with replacing(target, overwrite=overwrite, holds=HUGGING_FACE) as folder:
+        with replacing_folder(target, overwrite=overwrite, holds=HUGGING_FACE) as folder:
             files.write_safetensors(folder / HUGGING_FACE[0], tensors, {"format": "pt"})
             config = hugging_face_config(model, weights.class_names)
             text = json.dumps(config, indent=2) + "\n"

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import pathlib
-import secrets
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from clevit_jax.errors import WeightsError
+from clevit_jax.system.files import replacing
 from clevit_jax.weights import torch_pickle
 from clevit_jax.weights.torch_pickle import BF16, damaged, quoted
 
@@ -292,28 +292,10 @@ def _contiguous(
 
 @contextlib.contextmanager
 def _replacing(path: str | os.PathLike[str], overwrite: bool) -> Iterator[pathlib.Path]:
-    """A path beside `path` to write to, which takes its place at the end, or vanishes."""
+    """`files.replacing` of a durable file, with its parent folders, refusing one that is there."""
     target = pathlib.Path(path)
     if not overwrite and os.path.lexists(target):
         raise WeightsError("exists already: give another path, or allow overwriting it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    unfinished.touch(exist_ok=False)
-    mode = unfinished.stat().st_mode  # safetensors would leave the file to its owner alone
-    try:
+    with replacing(target, durable=True) as unfinished:
         yield unfinished
-        unfinished.chmod(mode)
-        sync(unfinished)
-        os.replace(unfinished, target)
-        sync(target.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def sync(path: pathlib.Path) -> None:
-    """Returns when a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

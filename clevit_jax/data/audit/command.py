@@ -28,7 +28,7 @@ from clevit_jax.data.audit.findings import Finding
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
-from clevit_jax.system.files import write_json
+from clevit_jax.system.files import write_json, write_text
 
 JSON, TEXT = "data_check.json", "data_check.txt"
 _SHOWN, _MEMBERS = 20, 6
@@ -69,9 +69,7 @@ def write_audit(config: DataConfig, workdir: pathlib.Path) -> dict[str, Any]:
     report = _printable(audit(config))
     text = render_audit(report)
     write_json(workdir / JSON, report)
-    temporary = (workdir / TEXT).with_suffix(".tmp")
-    temporary.write_text(text + "\n" + _verdict(report) + "\n", encoding="utf-8")
-    os.replace(temporary, workdir / TEXT)
+    write_text(workdir / TEXT, text + "\n" + _verdict(report) + "\n")
     return report
 
 
