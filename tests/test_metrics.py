@@ -46,7 +46,7 @@ def test_a_resumed_run_drops_later_and_torn_lines(tmp_path, torn):
         file.write(torn)
     _write(tmp_path, 4, range(5, 11))
     assert [record["step"] for record in _records(tmp_path)] == list(range(1, 11))
-    assert not (tmp_path / "metrics.tmp").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "tensorboard"}
 
 
 def test_a_last_line_without_its_end_is_whole(tmp_path):

@@ -1,16 +1,19 @@
 """Where numbers go: metrics.jsonl, TensorBoard and the terminal."""
 
 import collections
+import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 from tqdm import tqdm
+
+from clevit_jax.system.files import write_text
 
 
 class MetricWriter:
@@ -36,7 +39,7 @@ class MetricWriter:
         """One line `{"step": step, name: value, ...}`; what is not finite becomes null."""
         line = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         try:
-            self._file.write(json.dumps({"step": step, **line}) + "\n")
+            self._file.write(_line({"step": step, **line}))
             self._file.flush()
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
@@ -50,18 +53,34 @@ class MetricWriter:
 
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # the torn last line of a killed run
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    if path.exists():
+        kept = [record for record in read_records(path) if record["step"] <= step]
+        write_text(path, "".join(map(_line, kept)))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, in order; none where there is no file.
+
+    Lines that are no record are left out: of a run that was killed, the last one may be torn.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # of what is no JSON
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
+    return records
 
 
 class Progress:

@@ -1,7 +1,6 @@
 """What runs have come to, by the small JSON files in their folders: nothing else is opened."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -12,6 +11,7 @@ import numpy as np
 
 from clevit_jax.config import flatten
 from clevit_jax.errors import ConfigError
+from clevit_jax.runs.metrics import read_records
 from clevit_jax.runs.workdir import CONFIG_FILE, EVALUATION_FILE, RUN_FILE, load_config
 from clevit_jax.system.files import read_json_object
 
@@ -102,25 +102,18 @@ def _scores(folder: pathlib.Path, result: dict[str, Any], name: str) -> dict[str
 
 def _newest_record(path: pathlib.Path) -> tuple[int, dict[str, Any] | None, str]:
     """The newest step of metrics.jsonl, and its newest scores with their split."""
-    if not path.exists():
-        return 0, None, "test"
     step = 0
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        records = read_records(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-            at = int(record["step"])
-        except (ValueError, KeyError, TypeError):
-            continue  # the torn last line of a killed run
-        step = max(step, at)
+    for record in reversed(records):
+        step = max(step, record["step"])
         for split in ("test", "val"):
             if f"{split}/top1" in record:
                 scores = {name: record.get(f"{split}/{name}") for name in (*SCORES, "count")}
                 numbers = {k: math.nan if v is None else v for k, v in scores.items()}
-                return step, {"step": at, **numbers}, split
+                return step, {"step": record["step"], **numbers}, split
     return step, None, "test"
 
 

@@ -1,10 +1,9 @@
 """The curves of a run, out of its metrics.jsonl."""
 
-import json
 import pathlib
-from typing import Any
 
 from clevit_jax.analysis.report.content import Chart, Curve
+from clevit_jax.runs.metrics import read_records
 
 MOST = 600  # points of a curve; more are thinned out evenly
 # Title, unit and the names of metrics with what the legend calls them.
@@ -23,7 +22,7 @@ _CHARTS = (
 
 def charts(path: pathlib.Path) -> list[Chart]:
     """Loss, accuracy and learning rate by update; charts without a point are left out."""
-    records = _records(path)
+    records = read_records(path)
     found = []
     for title, unit, named in _CHARTS:
         scale = 100 if unit == "%" else 1
@@ -45,17 +44,3 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     step = -(-len(points) // MOST)
     kept = points[::step]
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
-
-
-def _records(path: pathlib.Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            if isinstance(record["step"], int):
-                records.append(record)
-        except (ValueError, KeyError, TypeError):
-            continue  # the torn last line of a killed run
-    return records
