@@ -9,6 +9,7 @@ from clevit_jax.performance.flops import training_flops
 from clevit_jax.performance.hlo import Cost, Memory
 from clevit_jax.performance.topologies import GIB, Target
 from clevit_jax.steps.jitted import StepConfig
+from clevit_jax.system.tables import align
 
 _STATIC = "Static figures of the compiler, not measured."
 _OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
@@ -151,28 +152,28 @@ def preflight_text(result: PreflightResult) -> str:
         "",
         *_verdict(result),
         "",
-        "a device                    training  evaluation",
     ]
+    table = [["a device", "training", "evaluation"]]
     costs = [result.train, result.evaluation]
 
-    def row(name: str, of: Any, digits: int = 2) -> str:
+    def add(name: str, of: Any, digits: int = 2) -> None:
         figures = [None if cost is None else of(cost) for cost in costs]
         cells = ["-" if figure is None else f"{figure:,.{digits}f}" for figure in figures]
-        return f"  {name:<24}{cells[0]:>10}  {cells[1]:>10}"
+        table.append([f"  {name}", *cells])
 
     for field in dataclasses.fields(Memory):
-        lines.append(row(f"{field.name}, GiB", lambda c, n=field.name: getattr(c.memory, n) / GIB))
-    lines.append(row("peak, GiB", lambda c: c.memory.peak / GIB))
-    lines.append(row("arithmetic, GFLOP", lambda c: c.flops and c.flops / 1e9, 0))
-    lines.append(row("read and written, GB", lambda c: c.bytes_accessed / 1e9, 1))
+        add(f"{field.name}, GiB", lambda c, n=field.name: getattr(c.memory, n) / GIB)
+    add("peak, GiB", lambda c: c.memory.peak / GIB)
+    add("arithmetic, GFLOP", lambda c: c.flops and c.flops / 1e9, 0)
+    add("read and written, GB", lambda c: c.bytes_accessed / 1e9, 1)
     kinds = sorted({kind for cost in costs if cost for kind in cost.traffic})
     for kind in kinds:
-        lines.append(row(f"{kind}, MB sent", lambda c, k=kind: _sent(c, k) / 1e6, 1))
+        add(f"{kind}, MB sent", lambda c, k=kind: _sent(c, k) / 1e6, 1)
     if any(cost and cost.cycles for cost in costs):
-        lines.append(row("estimate, M cycles", lambda c: (c.cycles or 0) / 1e6, 1))
+        add("estimate, M cycles", lambda c: (c.cycles or 0) / 1e6, 1)
     if any(cost and cost.kernels for cost in costs):
-        lines.append(row("kernels beside it", lambda c: len(c.kernels), 0))
-    lines += ["", *_speed(result)]
+        add("kernels beside it", lambda c: len(c.kernels), 0)
+    lines += [*align(table), "", *_speed(result)]
     if result.largest_batch is not None:
         lines += ["", f"The largest batch that fits: {result.largest_batch}."]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from clevit_jax.performance import timm_steps
+from clevit_jax.system.tables import align
 
 OURS = "clevit_jax"
 MEMORY = "out of memory: "
@@ -154,15 +155,6 @@ def throughput_text(result: Throughput) -> str:
     head = ["", "", "batch", "images/s", "ms a step", "compile s", "first s", "MiB", "",
             "GFLOP", "utilised", *(["ours / it"] if peered else [])]  # fmt: skip
     table = [head, *(_cells(result, row, peered) for row in result.rows)]
-    widths = [max(len(line[k]) for line in table if len(line) > 3 + 1) for k in range(len(head))]
-    lines = []
-    for cells in table:
-        shown = [
-            cell.ljust(width) if k in (0, 1, 8) else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(cells, widths, strict=False))
-        ]
-        # A sentence in the place of figures does not widen their columns.
-        lines.append("  ".join(shown if len(cells) > 4 else [*shown[:3], cells[3]]).rstrip())
     threads = f", {facts['threads']} threads" if facts["platform"] == "cpu" else ""
     kinds = {row.memory_kind: None for row in result.rows if row.seconds}
     notes = [
@@ -178,7 +170,7 @@ def throughput_text(result: Throughput) -> str:
             timm_steps.IN_STEP,
             "ours / it: our images a second over its in the same round; median, least and most.",
         ]
-    return "\n".join([*notes, "", *lines, *below])
+    return "\n".join([*notes, "", *align(table, left=(0, 1, 8)), *below])
 
 
 def _cells(result: Throughput, row: ThroughputRow, peered: bool) -> list[str]:

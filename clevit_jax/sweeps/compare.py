@@ -15,6 +15,7 @@ from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
 from clevit_jax.runs.results import RunResult
 from clevit_jax.runs.workdir import CONFIG_FILE
+from clevit_jax.system.tables import align
 
 WIDTH = 100
 _NAME, _LEAST = 24, 12  # characters of a run's name at most, of a column of settings at least
@@ -113,7 +114,7 @@ def render(rows: Sequence[RunRow]) -> str:
     for cells in table:
         cells[1] = _shorten(cells[1], max(room, _SHORTEST))
     lines = ["On the test images, % after the last epoch; best is chosen on the images named.", ""]
-    lines += _align(table, left=2)
+    lines += align(table, left=range(2))
     notes = _notes(rows, reference)
     return "\n".join([*lines, *([""] if notes else []), *notes, "", *_settings(rows)])
 
@@ -220,7 +221,7 @@ def _settings(rows: Sequence[RunRow]) -> list[str]:
     heads = [f"{k} {row.name}" for k, row in enumerate(rows, 1)]
     table = [["", *(_shorten(head, room) for head in heads)]]
     table += [[name, *(_shorten(text, room) for text in texts)] for name, texts in differ.items()]
-    return ["Settings that differ:", "", *_align(table, left=len(table[0]))]
+    return ["Settings that differ:", "", *align(table, left=range(len(table[0])))]
 
 
 def _by_value(differ: dict[str, list[str]]) -> list[str]:
@@ -247,15 +248,3 @@ def _shorten(text: str, width: int) -> str:
         return text
     front = (width - 3) // 2
     return f"{text[:front]}...{text[len(text) - (width - 3 - front) :]}"
-
-
-def _align(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Pads columns; the first `left` are left-aligned, the others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if k < left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]

@@ -36,6 +36,7 @@ from clevit_jax.runs import results
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.sweeps.parallel import check_idle, count_devices, share_devices, train_in_parallel
 from clevit_jax.system.files import write_json, write_text
+from clevit_jax.system.tables import align
 
 JSON, TEXT = "seeds.json", "seeds.txt"
 _COLUMNS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "loss": "loss"}
@@ -270,38 +271,39 @@ def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
     left = [seed for seed in sorted({*rows, *wanted}) if not rows.get(seed, {}).get("finished")]
     done = [row for row in rows.values() if row["finished"]]
     lines = [f"{len(done)} of {len(done) + len(left)} seeds are finished."]
+    table = []
     if done:
         lines[0] += (
             f" Scores on {summary['test_images']} test images in %; one image is "
             f"{summary['one_image']:.2f} points (split {(summary['split_hash'] or '?')[:8]})."
         )
-        lines += ["", f"{'':<12}" + "".join(f"{title:>16}" for title in _COLUMNS.values())]
-        lines += ["last epoch", *_block(summary["last"], done, "last")]
+        lines.append("")
+        table += [["", *_COLUMNS.values()], ["last epoch"], *_block(summary["last"], done, "last")]
     if summary["best"]:
         on_val = summary["best"]["chosen_on"] == "val"
         how = "validation images" if on_val else "test set, so it flatters"
-        lines += [f"best epoch, chosen on the {how}", *_block(summary["best"], done, "best")]
+        table += [[f"best epoch, chosen on the {how}"], *_block(summary["best"], done, "best")]
     for seed in left:
         row = rows.get(seed)
         of = f" of {row['total']}" if row and row["total"] else ""
         state = f"not finished, step {row['step']}{of}" if row else "not begun"
-        lines.append(f"  {f'seed {seed}':<10}{state}")
-    return "\n".join(lines)
+        table.append([f"  seed {seed}", state])
+    return "\n".join(lines + align(table))
 
 
-def _block(spreads: dict[str, Any], done: list[dict[str, Any]], which: str) -> list[str]:
-    """Lines of mean, deviation and each seed."""
-    lines = [
-        _line(kind, {name: spreads[name][kind] for name in _COLUMNS})
+def _block(spreads: dict[str, Any], done: list[dict[str, Any]], which: str) -> list[list[str]]:
+    """Rows of mean, deviation and each seed."""
+    rows = [
+        _cells(kind, {name: spreads[name][kind] for name in _COLUMNS})
         for kind in ("mean", "deviation")
     ]
-    return lines + [_line(f"seed {row['seed']}", row[which]) for row in done if row[which]]
+    return rows + [_cells(f"seed {row['seed']}", row[which]) for row in done if row[which]]
 
 
-def _line(label: str, scores: Mapping[str, float | None]) -> str:
-    cells = []
+def _cells(label: str, scores: Mapping[str, float | None]) -> list[str]:
+    cells = [f"  {label}"]
     for name in _COLUMNS:
         value = scores[name]
         digits, scale = (4, 1) if name == "loss" else (2, 100)
         cells.append("-" if value is None else f"{scale * value:.{digits}f}")
-    return f"  {label:<10}" + "".join(f"{cell:>16}" for cell in cells)
+    return cells

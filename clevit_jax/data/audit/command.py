@@ -29,6 +29,7 @@ from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system.files import write_json, write_text
+from clevit_jax.system.tables import align
 
 JSON, TEXT = "data_check.json", "data_check.txt"
 _SHOWN, _MEMBERS = 20, 6
@@ -225,16 +226,14 @@ def _wrapped(first: str, text: str) -> list[str]:
 
 
 def _splits(splits: dict[str, Any]) -> list[str]:
-    head = f"{'Split':12}{'images':>9}{'classes':>10}{'empty classes':>16}"
-    lines = [head + f"{'images a class: min':>22}{'median':>9}{'max':>9}"]
+    table = [
+        ["Split", "images", "classes", "empty classes", "images a class: min", "median", "max"]
+    ]
     for split, facts in splits.items():
-        each = facts["images_a_class"]
-        lines.append(
-            f"{split:12}{facts['images']:>9,}{facts['classes']:>10,}"
-            f"{len(facts['classes_without_image']):>16,}"
-            f"{_number(each['min']):>22}{_number(each['median']):>9}{_number(each['max']):>9}"
-        )
-    return lines
+        counts = (facts["images"], facts["classes"], len(facts["classes_without_image"]))
+        each = [_number(facts["images_a_class"][name]) for name in ("min", "median", "max")]
+        table.append([split, *(f"{count:,}" for count in counts), *each])
+    return align(table)
 
 
 def _images(images: dict[str, Any]) -> list[str]:
