@@ -5,7 +5,7 @@
 
 Nothing runs and no TPU is needed (`pip install -e '.[tpu]'`). The step is compiled for the machine
 that is named, and its operations are added up by the two rules of
-`clevit_jax/preflight/schedule.py`. One such process at a time: libtpu serves one.
+`benchmarks/tpu_schedule.py`. One such process at a time: libtpu serves one.
 """
 
 import os
@@ -25,8 +25,9 @@ import jax.numpy as jnp  # noqa: E402
 from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
+from benchmarks import tpu_schedule  # noqa: E402
 from clevit_jax.distributed import sharding  # noqa: E402
-from clevit_jax.performance import topologies, tpu_schedule  # noqa: E402
+from clevit_jax.performance import topologies  # noqa: E402
 from clevit_jax.performance.hlo import read_memory  # noqa: E402
 from clevit_jax.performance.preflight import make_steps  # noqa: E402
 

@@ -5,7 +5,7 @@
 
 The recipe's views: 448 pixels out of images of 600. Milliseconds are of one device, the median of
 seven rounds. The cycles are those of 12 images on one v5e, counted as `benchmarks/tpu_static.py`
-does, with and without the kernel of `clevit_jax/rotation.py`. One such process at a time.
+does, with and without the kernel of `clevit_jax/kernels/rotation.py`. One such process at a time.
 """
 
 import argparse
@@ -23,8 +23,9 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
+from benchmarks import tpu_schedule  # noqa: E402
 from clevit_jax.kernels.config import KernelConfig  # noqa: E402
-from clevit_jax.performance import topologies, tpu_schedule  # noqa: E402
+from clevit_jax.performance import topologies  # noqa: E402
 from clevit_jax.views import two_views  # noqa: E402
 from clevit_jax.views.config import ViewConfig  # noqa: E402
 

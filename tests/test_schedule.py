@@ -2,7 +2,7 @@
 
 import pytest
 
-from clevit_jax.performance import tpu_schedule
+from benchmarks import tpu_schedule
 
 BUNDLES = """\
 LH: loop header

@@ -14,12 +14,13 @@ COLLECTIVES = (
     "ragged-all-to-all", "collective-broadcast",
 )  # fmt: skip
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "c64": 8, "c128": 16}
-_FREE = {  # operations that move nothing by themselves
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
-    "call", "after-all",
-}  # fmt: skip
-_SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+|f8\w+)\[([\d,]*)\]")
-_OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\(")
+# Operations that only name what is there.
+NAMING = frozenset({"parameter", "constant", "tuple", "get-tuple-element", "bitcast"})
+_FREE = NAMING | {"while", "conditional", "call", "after-all"}  # move nothing by themselves
+# An array: dtype, dimensions, and where they are printed the order of the dimensions and the tiles.
+SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+|f8\w+)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
+# Name, shape and kind; the operands follow.
+OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\(")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,18 +162,18 @@ def read_bytes(text: str) -> float:
     computations, entry = computations_of(text)
     sizes: dict[str, float] = {}
     for line in text.splitlines():
-        if operation := _OPERATION.match(line):
+        if operation := OPERATION.match(line):
             sizes[operation[1]] = sum(
                 _size(*found)
-                for found in _SHAPE.findall(operation[2])
+                for found in SHAPE.findall(operation[2])
                 if operation[3] != "custom-call" or found[0] not in ("s8", "u8")
             )
     total = 0.0
     for line, times in _walk(computations, entry, loops_only=True):
-        operation = _OPERATION.match(line)
+        operation = OPERATION.match(line)
         if operation is None or operation[3] in _FREE or operation[3].endswith("-done"):
             continue
-        operands = re.findall(r"%([\w.\-]+)", line[operation.end() :].partition(")")[0])
+        operands = operands_of(line, operation)
         moved = [sizes[operation[1]], *(sizes.get(operand, 0.0) for operand in operands)]
         total += times * sum(moved)
     return total
@@ -184,7 +185,7 @@ def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
     totals: dict[str, Traffic] = {}
     seen: set[str] = set()
     for line, times in _walk(computations, entry, loops_only=False):
-        operation = _OPERATION.match(line)
+        operation = OPERATION.match(line)
         kind = operation[3].removesuffix("-start") if operation else ""
         if operation is None or kind not in COLLECTIVES:
             continue
@@ -195,15 +196,26 @@ def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
         seen |= {channel[1]} if channel else set()
         shape = operation[2]
         if operation[3] != kind and kind in ("all-gather", "collective-permute"):
-            shape = shape[shape.rindex(_SHAPE.findall(shape)[-1][0] + "[") :]  # (operand, result)
+            shape = shape[shape.rindex(SHAPE.findall(shape)[-1][0] + "[") :]  # (operand, result)
         n = _group_size(line, devices)
-        size = times * sum(_size(*found) for found in _SHAPE.findall(shape))
+        size = times * sum(_size(*found) for found in SHAPE.findall(shape))
         size *= n if kind == "reduce-scatter" else 1
         share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1, "collective-broadcast": 1}
         sent = size * share.get(kind, (n - 1) / n)
         old = totals.get(kind, Traffic(0, 0.0, 0.0))
         totals[kind] = Traffic(old.count + times, old.size + size, old.sent + sent)
     return totals
+
+
+def operands_of(line: str, operation: re.Match[str]) -> list[str]:
+    """Names of the operands in a line, of which `operation` is the match of `OPERATION`."""
+    # Shapes of operands, where they are printed, hold parentheses: `f32[8,128]{1,0:T(8,128)} %x`.
+    return re.findall(r"%([\w.\-]+)", line[operation.end() :].split("), ")[0])
+
+
+def bytes_per_element(dtype: str) -> float:
+    """0.5 for int4, 2 for bf16, and so on, of the dtypes that `SHAPE` finds."""
+    return _BYTES.get(dtype) or (1 if dtype.startswith("f8") else int(dtype[1:]) / 8)
 
 
 def computations_of(text: str) -> tuple[dict[str, list[str]], str]:
@@ -229,7 +241,7 @@ def _walk(
     """
     for line in computations.get(name, []):
         yield line, times
-        operation = _OPERATION.match(line)
+        operation = OPERATION.match(line)
         if operation is None or operation[3].endswith(("-done", "-update")):
             continue
         if operation[3] == "while":
@@ -246,9 +258,8 @@ def _walk(
                 yield from _walk(computations, other, loops_only=loops_only, times=times)
 
 
-def _size(dtype: str, dimensions: str) -> float:
-    width = _BYTES.get(dtype) or (1 if dtype.startswith("f8") else int(dtype[1:]) / 8)
-    return width * math.prod(int(d) for d in dimensions.split(",") if d)
+def _size(dtype: str, dimensions: str, *_: str) -> float:
+    return bytes_per_element(dtype) * math.prod(int(d) for d in dimensions.split(",") if d)
 
 
 def _group_size(line: str, devices: int) -> int:

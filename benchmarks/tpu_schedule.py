@@ -18,12 +18,16 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
-from clevit_jax.performance.hlo import computations_of, cycles_of
+from clevit_jax.performance.hlo import (
+    NAMING,
+    OPERATION,
+    SHAPE,
+    bytes_per_element,
+    computations_of,
+    cycles_of,
+    operands_of,
+)
 
-_WIDTH = {"pred": 1, "bf16": 2, "f16": 2}
-_SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
-_OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)")
-_FREE = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant"}
 _EXIT = re.compile(
     r"%(p\d+)\w* = scmp\.ge\.s32\.totalorder (?:\([^)]*\), )?[^,]*, (\d+) "
     r"/\* loop exit test"
@@ -78,15 +82,15 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
     schedules = _schedules(entry, dump) if dump else {}
     found = []
     for line in entry.splitlines():
-        operation = _OPERATION.match(line)
+        operation = OPERATION.match(line)
         if operation is None:
             continue
-        name, shape, kind, rest = operation.groups()
+        name, shape, kind = operation.groups()
         shapes[name] = shape
-        operands = [same.get(o, o) for o in re.findall(r"%([\w.\-]+)", rest.split("), ")[0])]
+        operands = [same.get(o, o) for o in operands_of(line, operation)]
         if kind == "bitcast" and operands:
             same[name] = operands[0]
-        if kind in _FREE or kind.endswith(("-done", "-update")):
+        if kind in NAMING or kind.endswith(("-done", "-update")):
             continue
         kernel = 'custom_call_target="tpu_custom_call"' in line
         cycles = schedules.get(name, 0.0) if kernel else cycles_of(computations, [line]) or 0.0
@@ -159,27 +163,25 @@ def count_bundles(text: str) -> tuple[float, float]:
 
 def _bytes(shape: str) -> float:
     """Of the device's memory: padded to whole tiles, and nothing for what lies on the chip."""
-    return sum(_array_bytes(*found) for found in _SHAPE.findall(shape))
+    return sum(_array_bytes(*found) for found in SHAPE.findall(shape))
 
 
 def _moved(shape: str) -> float:
     """Of what copies the second array of a tuple from the first, or a slice of it."""
-    source, (dtype, dimensions, order, layout), *_ = _SHAPE.findall(shape)
+    source, (dtype, dimensions, order, layout), *_ = SHAPE.findall(shape)
     size = _array_bytes(dtype, dimensions, order, layout.replace("S(1)", ""))
     return size * (("S(1)" not in source[3]) + ("S(1)" not in layout))
 
 
 def _array_bytes(dtype: str, dimensions: str, order: str, layout: str) -> float:
-    bits = re.fullmatch(r"[suf](\d+)", dtype)
-    width = _WIDTH.get(dtype) or (int(bits[1]) / 8 if bits else 0)
     sizes = [int(d) for d in dimensions.split(",") if d]
-    if "S(1)" in layout or not width or not sizes:
+    if "S(1)" in layout or not sizes:
         return 0.0
     minor = [int(d) for d in order.split(",") if d] or list(range(len(sizes)))[::-1]
     if tile := re.search(r"T\((\d+)(?:,(\d+))?\)", layout):
         for axis, side in zip(minor, [int(t) for t in tile.groups() if t][::-1], strict=False):
             sizes[axis] = -(-sizes[axis] // side) * side
-    return width * math.prod(sizes)
+    return bytes_per_element(dtype) * math.prod(sizes)
 
 
 def by_part(operations: list[Operation], parts: Mapping[str, str]) -> Iterator[tuple[str, list]]:
