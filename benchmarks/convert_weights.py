@@ -1,6 +1,6 @@
 """Time and memory of converting a Swin-B of 21841 classes, beside torch alone doing the least.
 
-    python benchmarks/convert_weights.py
+    python -m benchmarks.convert_weights
 
 Writes a `.pth` in the official format with random numbers, and converts it in a process of its
 own. The peer is a process that reads the same file with `torch.load` and writes a `.safetensors`

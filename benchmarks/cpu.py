@@ -1,9 +1,9 @@
 """Swin-T training on a CPU: our plain path against timm's and Hugging Face's, in the same run.
 
-    python benchmarks/cpu.py [--batch 8] [--rounds 7] [--threads 2] [--products]
+    python -m benchmarks.cpu [--batch 8] [--rounds 7] [--threads 2] [--products]
 
 Times forward and backward at 224 in float32, see `cpu_steps`; peers are eager, and those that are
-not installed are left out. Each contestant lives in a process of its own, and in every round each
+not installed are left out. Each child lives in a process of its own, and in every round each
 is timed once. Printed are the medians, and the ratio theirs / ours in seconds of the same round:
 its median, least and most; above 1, ours is faster.
 
@@ -17,44 +17,39 @@ import argparse
 import datetime
 import importlib.util
 import os
-import pathlib
 import platform
 import statistics
 import sys
 
-from cpu_steps import HUGGING_FACE, OURS, TIMM, TORCH
-
+from benchmarks.cpu_steps import HUGGING_FACE, OURS, TIMM, TORCH
 from clevit_jax.performance.timed_process import TimedProcess
-
-HERE = str(pathlib.Path(__file__).parent)
 
 
 def compare(args: argparse.Namespace) -> int:
     peers = (TORCH,) if args.products else (TIMM, HUGGING_FACE)
     installed = [name for name in peers if importlib.util.find_spec(name)]
     names = [OURS, *installed] if importlib.util.find_spec("torch") else [OURS]
-    paths = [HERE, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environ = {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
-    contestants: dict[str, TimedProcess] = {}
+    environ = {"JAX_PLATFORMS": "cpu"}
+    running: dict[str, TimedProcess] = {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     try:
         for name in names:
             keep = args.keep == "all" or (args.keep == "ours" and name == OURS)
             request = {"name": name, "products": args.products, "batch": args.batch,
                        "threads": args.threads, "keep": keep}  # fmt: skip
-            contestants[name] = TimedProcess("cpu_steps", request, environ)
-            if "ready" not in contestants[name].reply:
-                print(f"{name}: {contestants[name].reply}", file=sys.stderr)
+            running[name] = TimedProcess("benchmarks.cpu_steps", request, environ)
+            if "ready" not in running[name].reply:
+                print(f"{name}: {running[name].reply}", file=sys.stderr)
                 return 1
         for _ in range(args.rounds):
-            for name, contestant in contestants.items():
-                seconds[name].append(statistics.median(contestant.time()["seconds"]))
+            for name, child in running.items():
+                seconds[name].append(statistics.median(child.time()["seconds"]))
             latest = ", ".join(f"{name} {times[-1]:.3f} s" for name, times in seconds.items())
             print(latest, file=sys.stderr, flush=True)  # for a run that is cut short
-        show(args, seconds, {name: child.reply["ready"] for name, child in contestants.items()})
+        show(args, seconds, {name: child.reply["ready"] for name, child in running.items()})
     finally:
-        for contestant in contestants.values():
-            contestant.close()
+        for child in running.values():
+            child.close()
     return 0
 
 

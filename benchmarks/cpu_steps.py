@@ -1,4 +1,4 @@
-"""The steps that `cpu.py` times, each in a process of its own (`contestants.Contestant`).
+"""The steps that `cpu.py` times, each in a process of its own (`timed_process.TimedProcess`).
 
 A step: forward of a Swin-T at 224 in training mode without drop path, the mean cross-entropy of
 1000 classes, and the gradient of all parameters, in float32. No optimizer. Or its products with
@@ -9,9 +9,9 @@ import resource
 from collections.abc import Callable
 from typing import Any
 
-import cpu_products
 import numpy as np
 
+from benchmarks import cpu_products
 from clevit_jax.performance import timed_process
 from clevit_jax.performance.timed_process import Prepared
 from clevit_jax.system.malloc import keep_freed_memory
@@ -24,7 +24,7 @@ def prepare(request: dict[str, Any]) -> Prepared:
     """Builds and warms up a step.
 
     Args:
-        request: `name` of the contestant; `products`, whether these alone; `batch`, images;
+        request: `name` of the implementation; `products`, whether these alone; `batch`, images;
             `threads`; `keep`, whether the process keeps freed memory, see `host_allocator`.
     """
     if request["keep"]:

@@ -5,7 +5,7 @@
 The recipe of `configs/base.py` in bfloat16: two views of an image, both cross-entropies, the
 contrastive loss, clipping, AdamW. timm's `swin_base_patch4_window7_224` at an image size of 448
 takes the same step under autocast, eager and by torch.compile;
-`clevit_jax/performance/timm_steps.py` says what it is spared (making the views). Batches double
+`benchmarks/timm_steps.py` says what it is spared (making the views). Batches double
 until ours does not fit. Needs the extras `cuda` and `peer`, with the torchvision that is built for
 that torch.
 """
@@ -19,10 +19,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from benchmarks.throughput import find_peer
+from benchmarks.timm_steps import COMPILED, EAGER
 from clevit_jax.errors import ConfigError
 from clevit_jax.performance import throughput, throughput_table
 from clevit_jax.performance.throughput_table import OURS, Throughput, ThroughputRow
-from clevit_jax.performance.timm_steps import COMPILED, EAGER
 from configs import base
 
 TARGETS = {EAGER: 2.0, COMPILED: 1.3}  # our pairs a second over the peer's
@@ -47,10 +48,10 @@ def summarise(result: Throughput) -> dict[str, Any]:
     """What the targets are about.
 
     Returns:
-        `best`: for each contestant its most pairs a second over all batch sizes, with that `batch`,
-        and `bytes` of memory and `utilisation` there. `same_batch`: by peer, the ratio at the
-        largest batch that both ran, with least and most of the rounds. `ratios`: by peer, ours over
-        it, each at its own best batch. `met`: which targets are.
+        `best`: for each implementation its most pairs per second over all batch sizes, with that
+        `batch`, and `bytes` of memory and `utilisation` there. `same_batch`: by peer, the ratio at
+        the largest batch that both ran, with least and most of the rounds. `ratios`: by peer, ours
+        over it, each at its own best batch. `met`: which targets are.
     """
     best: dict[str, ThroughputRow] = {}
     for row in result.rows:
@@ -91,7 +92,7 @@ def summarise(result: Throughput) -> dict[str, Any]:
 
 
 def to_text(facts: dict[str, Any]) -> str:
-    """A line a contestant and one a target."""
+    """A line per implementation and one per target."""
     lines = ["Each at its best batch:"]
     for name, best in facts["best"].items():
         used = (
@@ -117,14 +118,6 @@ def to_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def read_sizes(text: str | None) -> list[int] | None:
-    """`8,16` as numbers. Raises ConfigError when it is not that."""
-    try:
-        return [int(size) for size in text.split(",")] if text else None
-    except ValueError:
-        raise ConfigError(f"--batch_sizes is {text}; it must be numbers, as in 8,16,32.") from None
-
-
 def versions() -> dict[str, str]:
     """Of the packages that are compared."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
@@ -137,12 +130,12 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a tiny Swin, to try the script")
     args = parser.parse_args()
     try:
-        sizes = read_sizes(args.batch_sizes)
+        sizes = throughput.read_batch_sizes(args.batch_sizes and args.batch_sizes.split(","))
         if args.out and not args.out.parent.is_dir():
             raise ConfigError(f"--out {args.out} is in a folder that is not there.")
         config = make_config(tiny=args.tiny)
         result = throughput.measure_in_process(
-            config, batch_sizes=sizes, peer="timm", works=["training"]
+            config, batch_sizes=sizes, peer=find_peer("timm"), works=["training"]
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Limits of the host side: memory, and waiting for batches.
 
-    python benchmarks/host_limits.py
+    python -m benchmarks.host_limits
 
 Batches are loaded as in training: two threads decode, two batches are put together ahead, and two
 more wait on the device, which here is the CPU, so that its copies count against us.
@@ -23,9 +23,9 @@ import tempfile
 import time
 from typing import Any
 
-import made_images
 import numpy as np
 
+from benchmarks import made_images
 from clevit_jax.data import decode, pipeline, sources
 from clevit_jax.distributed import sharding
 

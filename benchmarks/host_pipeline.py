@@ -1,6 +1,6 @@
 """Host time for each training image: this pipeline against torchvision's, on one core.
 
-    python benchmarks/host_pipeline.py [--images DIR]
+    python -m benchmarks.host_pipeline [--images DIR]
 
 DIR has class folders, DIR/<class>/*; without it, JPEGs of 600 x 600 are made. Both sides read the
 same files, shuffled, in batches, with one thread in this process (no worker, no prefetch, so that
@@ -25,10 +25,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-import made_images
 import numpy as np
-import official_loader
 
+from benchmarks import made_images, official_loader
 from clevit_jax.data import decode, pipeline, sources
 from clevit_jax.data.dataset import Example
 

@@ -1,6 +1,6 @@
 """Seconds to open a data set of 100,000 small files, layout by layout.
 
-    python benchmarks/opening.py [--layouts ufg-anno,csv]
+    python -m benchmarks.opening [--layouts ufg-anno,csv]
 
 Opening is `sources.load`: finding out the layout, listing, labels, and cutting the test split where
 there is none. Where torchvision's `ImageFolder` can list the same files, it does, in turn. Seconds
@@ -17,11 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 
-import official_loader
 import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+from benchmarks import official_loader
 from clevit_jax.data import sources, write_tfds
 
 CLASSES = 1000

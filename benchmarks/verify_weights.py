@@ -1,6 +1,6 @@
 """Full-size files of other libraries, with random numbers, verified by the conversion tool.
 
-    python benchmarks/verify_weights.py
+    python -m benchmarks.verify_weights
 
 Each installed library (timm, transformers, torchvision) builds its own Swin, every parameter is
 moved away from its initial value, its state dict is saved, and `convert_torch_weights.py --verify`

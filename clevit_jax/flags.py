@@ -84,8 +84,6 @@ FLAGS = (
          {"enum_values": ["float32", "bfloat16"]}),
     Flag("batch_sizes", "list", None, "Such as 8,16,32; else doubled while they fit.",
          ("throughput",)),
-    Flag("peer", "enum", None, "Also measure this library's Swin.", ("throughput",),
-         {"enum_values": ["timm"]}),
     Flag("compilation_cache", "string", "auto", "Folder where compiled programs are kept for the "
          "next run; auto: JAX_COMPILATION_CACHE_DIR or one in the user's cache; empty: none."),
     Flag("coordinator", "string", None, "Address of process 0, HOST:PORT, if there are several.",
@@ -97,18 +95,26 @@ FLAGS = (
 )  # fmt: skip
 
 
-def define(values: flags.FlagValues) -> None:
-    """Defines `--config`, `--mode` and `FLAGS` in `values`; they are what `--help` shows."""
+def define(values: flags.FlagValues, *, mode: str | None = None) -> None:
+    """Defines `--config`, `--mode` and `FLAGS` in `values`; they are what `--help` shows.
+
+    With a `mode`, only the flags that are for it: of a command that does nothing else.
+    """
     config_flags.DEFINE_config_file(
         "config",
         None,
         "File of the settings; --config.a.b=VALUE overrides one.",
         flag_values=values,
     )
-    what = "; ".join(f"{mode}: {does}" for mode, does in MODES.items())
-    flags.DEFINE_enum("mode", "train", list(MODES), f"{what}.", flag_values=values)
+    defined = ["config"]
+    if mode is None:
+        what = "; ".join(f"{name}: {does}" for name, does in MODES.items())
+        flags.DEFINE_enum("mode", "train", list(MODES), f"{what}.", flag_values=values)
+        defined.append("mode")
     for flag in FLAGS:
-        only = f"[{', '.join(flag.modes)}] " if flag.modes else ""
+        if mode is not None and flag.modes and mode not in flag.modes:
+            continue
+        only = f"[{', '.join(flag.modes)}] " if flag.modes and mode is None else ""
         # absl takes the choices of an enum by their place.
         choices = {k: v for k, v in flag.options.items() if k == "enum_values"}
         bounds = {k: v for k, v in flag.options.items() if k != "enum_values"}
@@ -116,7 +122,8 @@ def define(values: flags.FlagValues) -> None:
             flag.name, flag.default, *choices.values(), only + flag.help,
             flag_values=values, **bounds,
         )  # fmt: skip
-    for name in ("config", "mode", *(flag.name for flag in FLAGS)):
+        defined.append(flag.name)
+    for name in defined:
         values.register_key_flag_for_module(sys.argv[0], values[name])
 
 

@@ -96,17 +96,10 @@ def _alone(values: flags.FlagValues, mode: str, config: ConfigDict, workdir: pat
 
         more = {"as_json": values.json, "largest_batch": values.largest_batch}
         return preflight(config, values.topology, **more)
-    from clevit_jax.performance.throughput import throughput
+    from clevit_jax.performance.throughput import read_batch_sizes, throughput
 
-    try:
-        sizes = [int(size) for size in values.batch_sizes or ()]
-    except ValueError as error:
-        raise ConfigError(
-            f"--batch_sizes is {','.join(values.batch_sizes)}; it must be numbers, as in 8,16,32."
-        ) from error
-    return throughput(
-        config, batch_sizes=sizes or None, peer=values.peer or None, as_json=values.json
-    )
+    sizes = read_batch_sizes(values.batch_sizes)
+    return throughput(config, batch_sizes=sizes, as_json=values.json)
 
 
 def _analyse(

@@ -32,7 +32,7 @@ def measured():
         row(OURS, 8, 1 / 6), row(gpu.EAGER, 8, 1 / 3), row(gpu.COMPILED, 8, 0, "out of memory: 1"),
         row(OURS, 16, 0.32), row(gpu.EAGER, 16, 0, "out of memory: 2"),
         row(OURS, 32, 0, "out of memory: 3"),
-    ], "timm")  # fmt: skip
+    ], "timm's step")  # fmt: skip
 
 
 def test_the_summary():
@@ -58,7 +58,7 @@ def test_the_summary():
 
 
 def test_nothing_of_ours_could_be_timed():
-    facts = gpu.summarise(Throughput(FACTS, [row(OURS, 1, 0, "out of memory: 1")], "timm"))
+    facts = gpu.summarise(Throughput(FACTS, [row(OURS, 1, 0, "out of memory: 1")], "timm's step"))
     assert (facts["best"], facts["ratios"], facts["met"]) == ({}, {}, {})
     assert gpu.to_text(facts) == "Each at its best batch:"
 
@@ -72,12 +72,13 @@ def test_the_command(monkeypatch, tmp_path, capsys):
         return measured()
 
     monkeypatch.setattr(throughput, "measure_in_process", measure)
+    monkeypatch.setattr(gpu, "find_peer", lambda name: f"the peer {name}")
     monkeypatch.setattr(gpu, "versions", lambda: {"jax": "1"})
     out = tmp_path / "gpu.json"
     monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(out), "--batch_sizes", "4,8"])
     assert gpu.main() == 0
     config, options = asked[0]
-    assert options == {"batch_sizes": [4, 8], "peer": "timm", "works": ["training"]}
+    assert options == {"batch_sizes": [4, 8], "peer": "the peer timm", "works": ["training"]}
     assert (config.model.variant, config.image_size, config.model.dtype) == (
         "base", 448, "bfloat16",
     )  # fmt: skip
@@ -91,10 +92,10 @@ def test_the_command(monkeypatch, tmp_path, capsys):
 
 
 def test_what_cannot_be_is_a_sentence(monkeypatch, tmp_path, capsys):
-    def measure(*_, **__):
+    def find(_):
         raise ConfigError("--peer timm needs timm.")
 
-    monkeypatch.setattr(throughput, "measure_in_process", measure)
+    monkeypatch.setattr(gpu, "find_peer", find)
     for argument, said in {
         "--out=x.json": "error: --peer timm needs timm.\n",
         "--batch_sizes=a": "error: --batch_sizes is a; it must be numbers, as in 8,16,32.\n",

@@ -71,7 +71,7 @@ def test_one_that_fails_is_named_and_the_others_go_on(config, played, tmp_path, 
     last = load(tmp_path / "seeds.json")["last"]
     assert last["top1"]["mean"] == pytest.approx(0.6)
     assert last["top1"]["deviation"] == pytest.approx(math.sqrt(2 * 0.1**2))
-    assert "  seed 1    not begun" in capsys.readouterr().out
+    assert "  seed 1     not begun" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -219,27 +219,27 @@ def test_the_table(tmp_path):
         """\
 2 of 5 seeds are finished. Scores on 20 test images in %; one image is 5.00 points (split 50115011).
 
-                       top-1           top-5  mean per class            loss
+             top-1   top-5  mean per class    loss
 last epoch
-  mean                 55.00          100.00           27.50          1.3750
-  deviation             7.07            0.00            3.54          0.1768
-  seed 0               50.00          100.00           25.00          1.5000
-  seed 2               60.00          100.00           30.00          1.2500
+  mean       55.00  100.00           27.50  1.3750
+  deviation   7.07    0.00            3.54  0.1768
+  seed 0     50.00  100.00           25.00  1.5000
+  seed 2     60.00  100.00           30.00  1.2500
 best epoch, chosen on the test set, so it flatters
-  mean                 75.00          100.00           37.50          1.3750
-  deviation             0.00            0.00            0.00          0.1768
-  seed 0               75.00          100.00           37.50          1.5000
-  seed 2               75.00          100.00           37.50          1.2500
-  seed 1    not begun
-  seed 3    not finished, step 31 of 60
-  seed 4    not finished, step 0"""
+  mean       75.00  100.00           37.50  1.3750
+  deviation   0.00    0.00            0.00  0.1768
+  seed 0     75.00  100.00           37.50  1.5000
+  seed 2     75.00  100.00           37.50  1.2500
+  seed 1     not begun
+  seed 3     not finished, step 31 of 60
+  seed 4     not finished, step 0"""
     )
 
 
 def test_the_table_of_one_and_of_none(tmp_path):
     write_run(tmp_path / "seed-0", records=[record(20, 0.5)])
     assert seeds.render(seeds.summarise(tmp_path), [0, 1]) == (
-        "0 of 2 seeds are finished.\n  seed 0    not finished, step 20 of 60\n  seed 1    not begun"
+        "0 of 2 seeds are finished.\n  seed 0  not finished, step 20 of 60\n  seed 1  not begun"
     )
     write_run(tmp_path / "seed-0", last=scores(TOTAL, 0.5))
     assert "best epoch" not in seeds.render(seeds.summarise(tmp_path))
@@ -248,4 +248,4 @@ def test_the_table_of_one_and_of_none(tmp_path):
     assert summary["last"]["top1"] == {"mean": 0.5, "deviation": None}
     lines = seeds.render(summary).splitlines()
     assert "best epoch, chosen on the validation images" in lines
-    assert lines.count("  deviation " + "               -" * 4) == 2
+    assert [line.split() for line in lines].count(["deviation", "-", "-", "-", "-"]) == 2

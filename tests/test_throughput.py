@@ -3,6 +3,7 @@
 One test times the tiny config for real, and looks at no time.
 """
 
+import dataclasses
 import io
 import json
 import math
@@ -10,18 +11,12 @@ import sys
 import types
 
 import compiling
-import numpy as np
 import pytest
 import tiny
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.performance import (
-    throughput,
-    throughput_table,
-    timed_process,
-    timed_steps,
-    timm_steps,
-)
+from clevit_jax.performance import throughput, throughput_table, timed_process, timed_steps
+from clevit_jax.performance.throughput import Peer
 from clevit_jax.performance.throughput_table import Throughput, ThroughputRow
 from clevit_jax.performance.timed_process import OutOfMemory, Prepared
 from clevit_jax.system import memory as host_memory
@@ -131,6 +126,10 @@ FACTS = {
     "views": 2, "loss": {}, "model": {"image_size": 64, "dtype": "float32"},
     "flops_an_image": {"training": 6e9, "inference": 1e9},
 }  # fmt: skip
+PEER = Peer(
+    "their.steps", {"timm eager": {"compiled": False}, "timm compiled": {"compiled": True}},
+    "their step: without views.", lambda facts: None,
+)  # fmt: skip
 READY = {
     "compile_seconds": 12.0, "first_seconds": 0.75, "memory": 64 * 2**20, "memory_kind": "plan",
 }  # fmt: skip
@@ -145,7 +144,7 @@ def hand_made():
     ours = row("clevit_jax", 4, [[0.5, 0.4], [0.5], [0.8]], peak_flops=96e9)
     theirs = row("timm eager", 4, [[0.8], [1.0], [1.2]], compile_seconds=None)
     full = ThroughputRow.of("training", "clevit_jax", 8, {"out_of_memory": "9 wanted"}, [], FACTS)
-    return Throughput(FACTS, [ours, theirs, full], "timm")
+    return Throughput(FACTS, [ours, theirs, full], "their step: without views.")
 
 
 def test_arithmetic():
@@ -181,12 +180,13 @@ def test_the_table():
     ]
     text = "\n".join(lines[7:])
     assert "MiB, plan: what the compiler plans a device." in text
-    assert "without the making of views and the finite check" in text
+    assert "\ntheir step: without views.\nours / it: " in text
 
 
 def test_the_json():
     facts = json.loads(throughput_table.throughput_json(hand_made()))
     assert facts["matrix_flops_per_second"] == 96e9
+    assert facts["peer_step"] == "their step: without views."
     assert facts["platform"] == "cpu"
     ours, theirs, full = facts["rows"]
     assert (ours["images_per_second"], ours["utilisation"], ours["ours_over_it"]) == (8, 0.5, None)
@@ -200,12 +200,16 @@ def test_the_json():
 def fake(monkeypatch):
     """`fake(script)`: children that answer `script(name, work, batch)`, and what was asked."""
 
+    class Asked(list):
+        in_full: list = []  # noqa: RUF012
+
     def install(script):
-        asked = []
+        asked = Asked()
+        asked.in_full = []
 
         class Fake:
             def __init__(self, module, request, environ=None):
-                name = "ours" if module.endswith("timed_steps") else "eager"
+                name = "ours" if module == "clevit_jax.performance.timed_steps" else "eager"
                 name = "compiled" if request.get("compiled") else name
                 work, batch = request["work"], request.get("batch")
                 self.alive = True
@@ -213,6 +217,7 @@ def fake(monkeypatch):
                     self.reply = {"ready": FACTS}
                     return
                 asked.append((name, work, batch))
+                asked.in_full.append((module, request, environ and tuple(environ.items())))
                 answer = script(name, work, batch)
                 self.seconds = answer if isinstance(answer, float) else None
                 self.reply = {"ready": {**READY}} if self.seconds else answer
@@ -225,7 +230,6 @@ def fake(monkeypatch):
                 self.alive = False
 
         monkeypatch.setattr(throughput, "TimedProcess", Fake)
-        monkeypatch.setattr(throughput.importlib.util, "find_spec", lambda name: name)
         return asked
 
     return install
@@ -281,7 +285,7 @@ def test_a_peer_that_fails_leaves_and_ours_goes_on(fake, capsys):
         return 0.5
 
     asked = fake(script)
-    code, rows = rows_of(capsys, peer="timm", batch_sizes=[1, 2, 4, 8])
+    code, rows = rows_of(capsys, peer=PEER, batch_sizes=[1, 2, 4, 8])
     assert code == 0
     assert [name for name, work, batch in asked if work == "training"] == [
         "ours", "eager", "compiled", "ours", "eager", "ours", "eager", "ours"
@@ -294,7 +298,7 @@ def test_a_peer_that_would_swap_is_not_started(fake, capsys, monkeypatch):
     """READY says 64 MiB at a batch of 1, so 256 are expected at 4; 250 MiB are free."""
     asked = fake(lambda name, work, batch: 0.5)
     monkeypatch.setattr(host_memory, "available", lambda: 250 * 2**20)
-    _, rows = rows_of(capsys, peer="timm", batch_sizes=[1, 4])
+    _, rows = rows_of(capsys, peer=PEER, batch_sizes=[1, 4])
     assert ("eager", "training", 1) in asked
     assert ("eager", "training", 4) not in asked
     problems = [row[3] for row in rows if row[1] == "timm eager" and row[2] == 4]
@@ -306,24 +310,32 @@ def test_nothing_that_could_be_timed_is_a_failure(fake, capsys):
     assert rows_of(capsys)[0] == 1
 
 
-def test_mistakes_are_one_sentence(fake, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "timm", None)
-        with pytest.raises(ConfigError, match=r"^--peer timm needs .*timm; pip install .*\[peer\]"):
-            throughput.throughput(config(), peer="timm")
-    with pytest.raises(ConfigError, match=r"^--peer is 'keras'; choose of timm\.$"):
-        throughput.throughput(config(), peer="keras")
+def test_mistakes_are_one_sentence(fake):
     fake(lambda name, work, batch: 0.5)
     for sizes, said in (([2, 3], "holds 3"), ([0], "holds 0"), ([], "holds none")):
         with pytest.raises(ConfigError, match=rf"--batch_sizes {said}; .* a multiple of 2 \(1 dev"):
             throughput.throughput(config(accumulation=2, batch_size=4), batch_sizes=sizes)
-    monkeypatch.setitem(FACTS, "platform", "tpu")
-    with pytest.raises(ConfigError, match="runs on CPUs and NVIDIA GPUs, not on tpu"):
-        throughput.throughput(config(), peer="timm")
-    monkeypatch.setitem(FACTS, "platform", "gpu")
-    monkeypatch.setitem(FACTS, "devices", 2)
-    with pytest.raises(ConfigError, match="runs on one GPU, and there are 2"):
-        throughput.throughput(config(), peer="timm")
+
+    def refuse(facts):
+        raise ConfigError(f"not on {facts['platform']}")
+
+    with pytest.raises(ConfigError, match=r"^not on cpu$"):
+        throughput.throughput(config(), peer=dataclasses.replace(PEER, check=refuse))
+
+
+def test_a_peer_is_asked_for_our_step_and_shares_the_memory(fake, capsys):
+    """Alone, JAX may take a GPU for itself."""
+    asked = fake(lambda name, work, batch: 0.5)
+    rows_of(capsys, batch_sizes=[1])
+    assert {environ for *_, environ in asked.in_full} == {None}
+    asked.in_full.clear()
+    rows_of(capsys, peer=PEER, batch_sizes=[1])
+    (_, _, shared), (module, request, environ), *_ = asked.in_full
+    assert shared == environ == (("XLA_PYTHON_CLIENT_PREALLOCATE", "false"),)
+    assert module == "their.steps"
+    assert request == {"work": "training", "batch": 1, "compiled": False,
+                       **{k: FACTS[k] for k in ("platform", "threads", "model", "views", "loss")}
+                       }  # fmt: skip
 
 
 def test_a_step_that_does_not_fit_is_never_run(monkeypatch):
@@ -365,130 +377,3 @@ def test_the_tiny_config_for_real(tmp_path, capsys, monkeypatch):
         assert len(row["rounds"]) == 2
         assert row["images_per_second"] == pytest.approx(4 / row["median_seconds"])
         assert math.isfinite(row["compile_seconds"] + row["first_seconds"])
-
-
-@pytest.fixture
-def timm(monkeypatch):
-    """A stand-in for timm: a linear layer on the mean colours, which writes down what it is given.
-
-    timm itself is no part of the suite, for its torchvision does not go with every torch.
-    """
-    torch = pytest.importorskip("torch")
-
-    class SwinTransformer(torch.nn.Module):
-        made: list = []  # noqa: RUF012
-
-        def __init__(self, **options):
-            super().__init__()
-            self.options, self.seen = options, []
-            self.scale = torch.nn.Parameter(torch.ones(3))
-            self.head = torch.nn.Module()
-            self.head.fc = torch.nn.Linear(3, options["num_classes"])
-            self.head.fc.register_forward_hook(self.see)
-            self.made.append(self)
-
-        def forward_features(self, images):
-            self.images = images
-            return images.permute(0, 2, 3, 1)
-
-        def forward_head(self, tokens, pre_logits):
-            assert pre_logits
-            return tokens.mean((1, 2)) * self.scale
-
-        def see(self, layer, features, logits):
-            self.seen.append((self.images.detach().clone(), logits, self.training))
-
-    name = "timm.models.swin_transformer"
-    for part in ("timm", "timm.models", name):
-        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
-    sys.modules[name].SwinTransformer = SwinTransformer
-    return SwinTransformer.made
-
-
-LOSS = {"label_smoothing": 0.1, "contrast": 0.0, "cosine_margin": 0.4, "clip_norm": 5.0}
-
-
-def peer_request(work, dtype="float32"):
-    model = {"image_size": 8, "num_classes": 5, "embed_dim": 8, "depths": [1], "num_heads": [1],
-             "window": 2, "drop_path": 0.25, "dtype": dtype}  # fmt: skip
-    return {"work": work, "batch": 3, "compiled": False, "platform": "cpu", "threads": 1,
-            "views": 2, "loss": LOSS, "model": model}  # fmt: skip
-
-
-def test_the_peers_training_step(timm):
-    """Two views' images in one forward pass, and the gradient of two cross-entropies."""
-    import torch
-
-    prepared = timm_steps.prepare_timm_steps(peer_request("training"))
-    (module,) = timm
-    assert module.options == {
-        "img_size": 8, "num_classes": 5, "embed_dim": 8, "depths": [1], "num_heads": [1],
-        "window_size": 2, "drop_path_rate": 0.25,
-    }  # fmt: skip
-    assert prepared.facts["compile_seconds"] is None
-    assert prepared.facts["memory_kind"] == "resident"
-    before = module.head.fc.weight.detach().clone()
-    prepared.run(1)
-    images, logits, training = module.seen[-1]
-    assert images.shape == (6, 3, 8, 8)
-    assert (training, logits.dtype) == (True, torch.float32)
-    assert not torch.equal(module.head.fc.weight, before)
-    # d(mean cross-entropy)/d(bias) is the mean of softmax less target, and each target sums to 1.
-    sums = logits.softmax(-1).sum(0) / 3
-    targets = sums - module.head.fc.bias.grad
-    assert targets.sum().item() == pytest.approx(2.0, abs=1e-5)  # of two cross-entropies
-
-
-def test_the_peers_contrastive_loss(timm):
-    """It is ours, and reaches what the features come from."""
-    import torch
-
-    from clevit_jax.steps.losses import supervised_cosine
-
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((6, 4)).astype(np.float32)
-    labels = np.array([0, 1, 0, 1, 1, 2])
-    found = timm_steps.contrast(torch, torch.tensor(features), torch.tensor(labels), 0.3)
-    ours = supervised_cosine(features, labels.astype(np.int32), margin=0.3)
-    assert found.item() == pytest.approx(float(ours), rel=1e-6)
-    gradients = []
-    for weight in (0.0, 1.0):
-        request = peer_request("training")
-        prepared = timm_steps.prepare_timm_steps({**request, "loss": {**LOSS, "contrast": weight}})
-        prepared.run(1)
-        gradients.append(timm[-1].scale.grad)
-    assert not torch.allclose(*gradients, atol=1e-6)
-
-
-def test_the_peers_gradient_is_clipped(timm):
-    import torch
-
-    request = peer_request("training")
-    timm_steps.prepare_timm_steps({**request, "loss": {**LOSS, "clip_norm": 1e-3}}).run(1)
-    gradients = [parameter.grad for parameter in timm[0].parameters()]
-    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-2)
-
-
-def test_the_peers_inference(timm):
-    """From uint8, normalised as ours is; in bfloat16 where ours is."""
-    import torch
-
-    from clevit_jax.views.transforms import normalize
-
-    prepared = timm_steps.prepare_timm_steps(peer_request("inference", "bfloat16"))
-    prepared.run(2)
-    images, logits, training = timm[0].seen[-1]
-    assert (images.shape, training, logits.dtype) == ((3, 3, 8, 8), False, torch.bfloat16)
-    assert len(timm[0].seen) == 4  # two of the warm-up
-    pixels = images.permute(0, 2, 3, 1).numpy()
-    bounds = np.asarray(normalize(np.array([[0, 0, 0], [1, 1, 1]], np.float32)))
-    assert (pixels >= bounds[0] - 1e-6).all()
-    assert (pixels <= bounds[1] + 1e-6).all()
-
-
-def test_a_peer_that_cannot_be(timm, monkeypatch):
-    with pytest.raises(ValueError, match="this torch sees no GPU"):
-        timm_steps.prepare_timm_steps({**peer_request("training"), "platform": "gpu"})
-    monkeypatch.setitem(sys.modules, "timm.models.swin_transformer", None)
-    with pytest.raises(ValueError, match=r"^timm cannot be imported: "):
-        timm_steps.prepare_timm_steps(peer_request("training"))

@@ -1,36 +1,92 @@
-"""Images a second of training and of inference, by batch size, beside timm's in the same run."""
+"""Images per second of training and of inference, by batch size, alone or beside a peer's."""
 
-import importlib.util
+import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.performance import throughput_table, timm_steps
+from clevit_jax.performance import throughput_table
 from clevit_jax.performance.throughput_table import OURS, Throughput, ThroughputRow
 from clevit_jax.performance.timed_process import TimedProcess
 from clevit_jax.system import memory
 
 WORKS = ("training", "inference")
-PEERS = ("timm",)
-ROUNDS = 3  # in each of which every contestant is timed once, so that a busy machine is fair
+ROUNDS = 3  # in each of which everything is timed once, so that a busy machine is fair to all
 LONGEST = 60.0  # seconds of a step; a series that is not asked for by its sizes ends there
-_MODULES = {
-    OURS: "clevit_jax.performance.timed_steps",
-    timm_steps.EAGER: "clevit_jax.performance.timm_steps",
-    timm_steps.COMPILED: "clevit_jax.performance.timm_steps",
-}
+_OUR_STEPS = "clevit_jax.performance.timed_steps"
 # Else JAX takes three quarters of a GPU at its start, and leaves the peer the rest.
 _SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Another implementation of the same steps, to be timed in turn with ours.
+
+    Attributes:
+        module: run by `python -m`; calls `timed_process.serve_process`. Its request holds `work`,
+            `batch`, and `platform`, `threads`, `model`, `views` and `loss` of
+            `timed_steps.describe_device`.
+        variants: name in the table -> what the request holds beside these.
+        step: what is in its training step and what is not, in one sentence.
+        check: called with `timed_steps.describe_device`; raises ConfigError where it cannot run.
+    """
+
+    module: str
+    variants: Mapping[str, Mapping[str, Any]]
+    step: str
+    check: Callable[[dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """What is timed, and where.
+
+    Attributes:
+        request: config and number of classes, for the processes of our steps.
+        facts: of the machine and the model, see `timed_steps.describe_device`.
+        peer: beside ours, or None.
+    """
+
+    request: dict[str, Any]
+    facts: dict[str, Any]
+    peer: Peer | None
+
+    @property
+    def names(self) -> list[str]:
+        """Ours, and the peer's variants."""
+        return [OURS, *(self.peer.variants if self.peer else ())]
+
+    def start(self, name: str, work: str, size: int, *, alone: bool) -> TimedProcess:
+        """A process with a step that is compiled and warm, or the reason why not."""
+        asked = {"work": work, "batch": size}
+        environ = None if alone else _SHARED
+        if name == OURS:
+            return TimedProcess(_OUR_STEPS, {**self.request, **asked}, environ)
+        assert self.peer is not None
+        shared = {key: self.facts[key] for key in ("platform", "threads", "model", "views", "loss")}
+        return TimedProcess(
+            self.peer.module, {**asked, **self.peer.variants[name], **shared}, environ
+        )
+
+
+def read_batch_sizes(texts: Sequence[str] | None) -> list[int] | None:
+    """The numbers of `--batch_sizes`, None where there are none. Raises ConfigError."""
+    try:
+        return [int(size) for size in texts or ()] or None
+    except ValueError:
+        raise ConfigError(
+            f"--batch_sizes is {','.join(texts or ())}; it must be numbers, as in 8,16,32."
+        ) from None
 
 
 def throughput(
     config: ConfigDict,
     *,
     batch_sizes: Sequence[int] | None = None,
-    peer: str | None = None,
+    peer: Peer | None = None,
     as_json: bool = False,
 ) -> int:
     """Prints what `measure_in_process` found, as JSON (bytes, seconds, FLOPs) or as a table.
@@ -54,7 +110,7 @@ def measure_in_process(
     config: ConfigDict,
     *,
     batch_sizes: Sequence[int] | None = None,
-    peer: str | None = None,
+    peer: Peer | None = None,
     works: Sequence[str] = WORKS,
 ) -> Throughput:
     """Times the very update of training and the forward pass as served.
@@ -62,25 +118,25 @@ def measure_in_process(
     No image is read and no file written: the images are random and lie on the device, so what the
     host does (`benchmarks/host_pipeline.py`) is not in the figures. Each step is timed in a process
     of its own. Compilation and the first steps are timed apart; what follows is the median of
-    `ROUNDS` rounds of samples, the contestants taking turns.
+    `ROUNDS` rounds of samples, ours and the peer's taking turns.
 
     Args:
         config: in the form of `configs/base.py`; `model.num_classes` or else 1000 classes.
-        batch_sizes: images over all devices. By default they double, from one image a device (and
-            a part, with `accumulation`), until memory does not suffice or a step would last over
+        batch_sizes: images over all devices. By default they double, from one image per device (and
+            part, with `accumulation`), until memory does not suffice or a step would last over
             `LONGEST` seconds. A size that does not fit ends the series in any case.
-        peer: "timm" times timm's Swin beside ours, eager and by torch.compile; see `timm_peer` for
-            what is in its step.
+        peer: what is timed beside ours.
         works: of `WORKS`.
 
     Raises:
-        ConfigError: a setting that cannot be used, or a peer that is not installed or cannot run
-            here.
+        ConfigError: a setting that cannot be used, or a peer that cannot run here.
     """
-    names = [OURS, *_peers(peer)]
     num_classes = config.model.num_classes or config.data.leaves.classes or 1000
     request = {"config": config.to_dict(), "num_classes": num_classes}
-    facts = _facts(request, peer)
+    facts = _describe(request)
+    if peer:
+        peer.check(facts)
+    setup = _Setup(request, facts, peer)
     unit = facts["devices"] * config.accumulation
     _check_sizes(batch_sizes, unit, facts["devices"], config.accumulation)
     contrast = config.loss.contrast and config.loss.contrast_kind == "instance_triplet"
@@ -88,40 +144,17 @@ def measure_in_process(
     for work in works:
         first = unit * (2 if contrast and work == "training" else 1)
         sizes = _doubling(first) if batch_sizes is None else iter(batch_sizes)
-        rows += _series(work, sizes, names, request, facts, endless=batch_sizes is None)
-    return Throughput(facts, rows, peer)
+        rows += _time_series(work, sizes, setup, endless=batch_sizes is None)
+    return Throughput(facts, rows, peer.step if peer else "")
 
 
-def _peers(peer: str | None) -> list[str]:
-    if peer is None:
-        return []
-    if peer not in PEERS:
-        raise ConfigError(f"--peer is {peer!r}; choose of {', '.join(PEERS)}.")
-    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"--peer timm needs {' and '.join(missing)}; pip install -e '.[peer]', with the "
-            "torchvision that is built for that torch."
-        )
-    return [timm_steps.EAGER, timm_steps.COMPILED]
-
-
-def _facts(request: dict[str, Any], peer: str | None) -> dict[str, Any]:
+def _describe(request: dict[str, Any]) -> dict[str, Any]:
     """What a child says of the machine, which this process must not take itself."""
-    child = TimedProcess(_MODULES[OURS], {**request, "work": "describe"})
+    child = TimedProcess(_OUR_STEPS, {**request, "work": "describe"})
     child.close()
     if "ready" not in child.reply:
         raise ConfigError(str(child.reply.get("error") or child.reply))
     facts: dict[str, Any] = child.reply["ready"]
-    if peer and facts["platform"] not in ("cpu", "gpu"):
-        raise ConfigError(
-            f"--peer timm runs on CPUs and NVIDIA GPUs, not on {facts['platform']}; leave it out."
-        )
-    if peer and facts["platform"] == "gpu" and facts["devices"] > 1:
-        raise ConfigError(
-            f"--peer timm runs on one GPU, and there are {facts['devices']}; show one alone: "
-            "CUDA_VISIBLE_DEVICES=0."
-        )
     return facts
 
 
@@ -142,13 +175,12 @@ def _doubling(size: int) -> Iterator[int]:
         size *= 2
 
 
-def _series(
-    work: str, sizes: Iterator[int], names: list[str], request: dict[str, Any],
-    facts: dict[str, Any], *, endless: bool,
-) -> list[ThroughputRow]:  # fmt: skip
-    """Rows of one kind of work; a contestant that fails leaves it, and ours ends it."""
+def _time_series(
+    work: str, sizes: Iterator[int], setup: _Setup, *, endless: bool
+) -> list[ThroughputRow]:
+    """Rows of one kind of work; what fails leaves the series, and where ours fails it ends."""
     rows: list[ThroughputRow] = []
-    racing = list(names)
+    active = setup.names
     for size in sizes:
         last = {row.name: row for row in rows}
         ours = last.get(OURS)
@@ -156,47 +188,42 @@ def _series(
             text = f"not tried: a step may last {expected:.0f} s; ask for it by --batch_sizes"
             return [*rows, ThroughputRow(work, OURS, size, problem=text)]
         print(f"Timing {work} at a batch of {size}.", file=sys.stderr, flush=True)
-        found = _time_all(work, size, racing, request, facts, last)
-        for row in found:
-            said = row.problem or f"{row.images_per_second:,.2f} images a second"
+        timed = _time_all(work, size, active, setup, last)
+        for row in timed:
+            said = row.problem or f"{row.images_per_second:,.2f} images per second"
             print(f"  {row.name}: {said}", file=sys.stderr, flush=True)
-        rows += found
-        racing = [row.name for row in found if row.seconds]
-        if OURS not in racing:
+        rows += timed
+        active = [row.name for row in timed if row.seconds]
+        if OURS not in active:
             break
     return rows
 
 
 def _time_all(
-    work: str, size: int, names: list[str], request: dict[str, Any], facts: dict[str, Any],
-    last: dict[str, ThroughputRow],
-) -> list[ThroughputRow]:  # fmt: skip
-    """All contestants at one batch size, taking turns."""
-    rows = _time_alternating(work, size, names, request, facts, last)
+    work: str, size: int, names: list[str], setup: _Setup, last: dict[str, ThroughputRow]
+) -> list[ThroughputRow]:
+    """All of `names` at one batch size, taking turns."""
+    rows = _time_alternating(work, size, names, setup, last)
     # Beside the others there may have been too little room.
     short = [row.name for row in rows if row.problem.startswith(throughput_table.MEMORY)]
-    if short and len(names) > 1 and facts["platform"] != "cpu":
-        again = {
-            name: _time_alternating(work, size, [name], request, facts, last)[0] for name in short
-        }
+    if short and len(names) > 1 and setup.facts["platform"] != "cpu":
+        again = {name: _time_alternating(work, size, [name], setup, last)[0] for name in short}
         rows = [again.get(row.name, row) for row in rows]
     return rows
 
 
 def _time_alternating(
-    work: str, size: int, names: list[str], request: dict[str, Any], facts: dict[str, Any],
-    last: dict[str, ThroughputRow],
-) -> list[ThroughputRow]:  # fmt: skip
+    work: str, size: int, names: list[str], setup: _Setup, last: dict[str, ThroughputRow]
+) -> list[ThroughputRow]:
     running: dict[str, TimedProcess] = {}
     replies: dict[str, dict[str, Any]] = {}
     rounds: dict[str, list[list[float]]] = {name: [] for name in names}
     try:
         for name in names:  # one after the other, for they compile
-            if problem := _too_large(name, size, facts, last, replies.get(OURS)):
+            if problem := _too_large(name, size, setup.facts, last, replies.get(OURS)):
                 replies[name] = {"out_of_memory": problem}
                 continue
-            asked = _request(name, work, size, request, facts)
-            child = TimedProcess(_MODULES[name], asked, _SHARED if len(names) > 1 else None)
+            child = setup.start(name, work, size, alone=len(names) == 1)
             running[name], replies[name] = child, child.reply
         for _ in range(ROUNDS):
             for name, child in running.items():
@@ -211,19 +238,9 @@ def _time_alternating(
         for child in running.values():
             child.close()
     return [
-        ThroughputRow.of(work, name, size, replies[name], rounds[name], facts) for name in names
+        ThroughputRow.of(work, name, size, replies[name], rounds[name], setup.facts)
+        for name in names
     ]
-
-
-def _request(
-    name: str, work: str, size: int, request: dict[str, Any], facts: dict[str, Any]
-) -> dict[str, Any]:
-    asked = {"work": work, "batch": size}
-    if name == OURS:
-        return {**request, **asked}
-    shared = ("platform", "threads", "model", "views", "loss")
-    compiled = name == timm_steps.COMPILED
-    return {**asked, "compiled": compiled, **{key: facts[key] for key in shared}}
 
 
 def _too_large(
@@ -240,6 +257,3 @@ def _too_large(
     if expected <= memory.SHARE * free:
         return ""
     return f"{expected / 2**30:.2f} GiB are expected, and {free / 2**30:.2f} are free"
-
-
-__all__ = ["measure_in_process", "throughput"]

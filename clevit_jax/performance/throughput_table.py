@@ -5,7 +5,6 @@ import json
 import statistics
 from typing import Any
 
-from clevit_jax.performance import timm_steps
 from clevit_jax.system.tables import align
 
 OURS = "clevit_jax"
@@ -20,11 +19,11 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class ThroughputRow:
-    """A contestant at a batch size.
+    """An implementation at a batch size.
 
     Attributes:
         work: "training" or "inference".
-        name: of the contestant.
+        name: "clevit_jax", or of a peer's variant.
         batch: images of a step, over all devices.
         problem: why there are no times; empty where there are.
         rounds: seconds a step, of the samples of each round.
@@ -32,7 +31,7 @@ class ThroughputRow:
         first_seconds: of the first step after compiling.
         memory: bytes, or None.
         memory_kind: "peak", "plan" or "resident".
-        flops: of a step, counted by hand (`preflight.arithmetic`).
+        flops: of a step, counted by hand (`performance.flops`).
         peak_flops: a second, of the matrix product beside it; 0 where none was timed.
     """
 
@@ -53,7 +52,7 @@ class ThroughputRow:
         cls, work: str, name: str, batch: int, reply: dict[str, Any], rounds: list[list[float]],
         facts: dict[str, Any],
     ) -> "ThroughputRow":  # fmt: skip
-        """From what the child said, and `our_steps.describe` at another batch size."""
+        """From what the child said, and `timed_steps.describe_device`."""
         if "ready" not in reply:
             problem = reply.get("error", "")
             if "out_of_memory" in reply:
@@ -91,14 +90,14 @@ class Throughput:
     """All that was timed.
 
     Attributes:
-        facts: of the machine and the model, see `our_steps.describe`.
+        facts: of the machine and the model, see `timed_steps.describe_device`.
         rows: in the order in which they were timed.
-        peer: as it was asked for.
+        peer_step: what is in the training step of the peer, "" where there is none.
     """
 
     facts: dict[str, Any]
     rows: list[ThroughputRow]
-    peer: str | None = None
+    peer_step: str = ""
 
     @property
     def peak_flops(self) -> float:
@@ -141,7 +140,7 @@ def throughput_json(result: Throughput) -> str:
                 ),
             }  # fmt: skip
         rows.append(facts)
-    more = {"peer_step": timm_steps.IN_STEP} if result.peer else {}
+    more = {"peer_step": result.peer_step} if result.peer_step else {}
     return json.dumps(
         {**result.facts, "matrix_flops_per_second": result.peak_flops, **more, "rows": rows},
         indent=2,
@@ -151,7 +150,7 @@ def throughput_json(result: Throughput) -> str:
 def throughput_text(result: Throughput) -> str:
     """An aligned table, and what its columns are."""
     facts = result.facts
-    peered = result.peer is not None
+    peered = bool(result.peer_step)
     head = ["", "", "batch", "images/s", "ms a step", "compile s", "first s", "MiB", "",
             "GFLOP", "utilised", *(["ours / it"] if peered else [])]  # fmt: skip
     table = [head, *(_cells(result, row, peered) for row in result.rows)]
@@ -167,7 +166,7 @@ def throughput_text(result: Throughput) -> str:
     below = ["", *(f"MiB, {kind}: {_KINDS[kind]}." for kind in kinds)]
     if peered:
         below += [
-            timm_steps.IN_STEP,
+            result.peer_step,
             "ours / it: our images a second over its in the same round; median, least and most.",
         ]
     return "\n".join([*notes, "", *align(table, left=(0, 1, 8)), *below])

@@ -288,7 +288,7 @@ def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
         of = f" of {row['total']}" if row and row["total"] else ""
         state = f"not finished, step {row['step']}{of}" if row else "not begun"
         table.append([f"  seed {seed}", state])
-    return "\n".join(lines + align(table))
+    return "\n".join(lines + align(table, left=(0,) if done else (0, 1)))
 
 
 def _block(spreads: dict[str, Any], done: list[dict[str, Any]], which: str) -> list[list[str]]:

@@ -1,6 +1,6 @@
 """timm's Swin of the same shape, to be timed beside ours.
 
-`python -m clevit_jax.performance.timm_steps` is the child of `timed_process.TimedProcess`.
+`python -m benchmarks.timm_steps` is the child of `timed_process.TimedProcess`.
 
 The peer's forward pass is that of ours: from uint8 [B, S, S, 3] on the device, normalised there.
 Its training step is that of ours but for the views. In it: the forward pass of both views' images
@@ -23,7 +23,7 @@ IN_STEP = (
     "timm's step: forward of both views' images, two cross-entropies, contrastive loss, backward, "
     "clipping, AdamW; without the making of views and the finite check of ours."
 )
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in `views`
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in `views.transforms`
 
 
 def prepare_timm_steps(request: dict[str, Any]) -> Prepared:
@@ -31,7 +31,7 @@ def prepare_timm_steps(request: dict[str, Any]) -> Prepared:
 
     Args:
         request: `work`, "training" or "inference"; `batch`; `compiled`; `platform`, "cpu" or
-            "gpu"; and of `our_steps.describe`: `model`, `views`, `loss`, `threads`.
+            "gpu"; and of `timed_steps.describe_device`: `model`, `views`, `loss`, `threads`.
 
     Raises:
         OutOfMemory: it does not fit.
@@ -123,7 +123,7 @@ def _training(
 
 
 def contrast(torch: Any, features: Any, labels: Any, margin: float) -> Any:
-    """`losses.supervised_cosine` in torch.
+    """`steps.losses.supervised_cosine` in torch.
 
     Args:
         torch: the module.
