@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from clevit_jax.errors import first_line
 from clevit_jax.performance import timed_process
 from clevit_jax.performance.timed_process import OutOfMemory, Prepared
 
@@ -41,7 +42,7 @@ def prepare_timm_steps(request: dict[str, Any]) -> Prepared:
         import torch
         from timm.models.swin_transformer import SwinTransformer
     except Exception as error:  # torchvision raises what it likes beside another torch
-        raise ValueError(f"timm cannot be imported: {_first_line(error)}") from error
+        raise ValueError(f"timm cannot be imported: {first_line(error)}") from error
     model, platform = request["model"], request["platform"]
     device = torch.device("cuda" if platform == "gpu" else "cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -79,7 +80,7 @@ def prepare_timm_steps(request: dict[str, Any]) -> Prepared:
             facts["compile_seconds"] = time.perf_counter() - started
         facts["first_seconds"], second = timed_process.warm_up(run)
     except Exception as error:  # of torch: RuntimeError and its kinds; of the compiler, anything
-        text = _first_line(error)
+        text = first_line(error)
         if "out of memory" in text.lower() or "can't allocate memory" in text:
             raise OutOfMemory(text[:200]) from error
         what = "torch.compile fails" if request["compiled"] else "timm fails"
@@ -167,10 +168,6 @@ def resident_peak() -> int:
 
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found if sys.platform == "darwin" else found * 1024
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

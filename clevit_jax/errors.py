@@ -54,3 +54,8 @@ class TrainingError(ClevitError):
 
 class ProcessError(ClevitError):
     """Processes do not come together, or cannot go on together."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

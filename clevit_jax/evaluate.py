@@ -15,6 +15,7 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.results import how_chosen
 from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir
 from clevit_jax.steps.eval_step import Evaluation, evaluate
@@ -163,8 +164,7 @@ def write_scores(
     print(f"Test, last (step {last.step}{label}): {last.test}.")
     result: dict[str, Any] = {"last": last.to_json()}
     if best is not None:
-        how = "validation images" if chosen_on == "val" else "test set, so it flatters"
-        print(f"Test, best (step {best.step}, chosen on the {how}): {best.test}.")
+        print(f"Test, best (step {best.step}, {how_chosen(chosen_on)}): {best.test}.")
         result["best"] = {"chosen_on": chosen_on, **best.to_json()}
     for name, scores in (("last", last), ("best", best)):
         if scores is not None and scores.val is not None:

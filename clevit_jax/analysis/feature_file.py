@@ -12,7 +12,7 @@ import zipfile
 
 import numpy as np
 
-from clevit_jax.errors import ConfigError
+from clevit_jax.errors import ConfigError, first_line
 from clevit_jax.system.files import replacing
 
 ENDINGS = (".npz", ".parquet")
@@ -121,9 +121,9 @@ def read_features(path: pathlib.Path) -> Features:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"{path} is no file of features ({reason}); write one: --mode features --output {path}."
+            f"{path} is no file of features ({first_line(error)}); write one: --mode features "
+            f"--output {path}."
         ) from error
     return Features(
         files=tuple(arrays["name"].tolist()),

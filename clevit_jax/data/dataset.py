@@ -75,4 +75,33 @@ class Dataset:
         return digest.hexdigest()
 
 
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+class SplitWords(NamedTuple):
+    """How a split is called.
+
+    Attributes:
+      adjective: before "images".
+      purpose: after "for".
+      spellings: of folders, tables and entries of a column, in lower case.
+      tfds: names in TFDS; the first is the one to write.
+    """
+
+    adjective: str
+    purpose: str
+    spellings: tuple[str, ...]
+    tfds: tuple[str, ...]
+
+
+SPLIT_WORDS = {
+    "train": SplitWords("training", "training", ("train", "training"), ("train",)),
+    "val": SplitWords(
+        "validation", "validation", ("val", "valid", "validation"), ("validation", "valid", "val")
+    ),
+    "test": SplitWords("test", "testing", ("test", "testing"), ("test",)),
+}
+SPLIT_NAMES = {split: words.adjective for split, words in SPLIT_WORDS.items()}
+
+
+def split_called(name: str) -> str | None:
+    """'train', 'val' or 'test', as which a name is meant; None if it is none of them."""
+    plain = name.lower()
+    return next((split for split, words in SPLIT_WORDS.items() if plain in words.spellings), None)

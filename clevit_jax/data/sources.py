@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data import splits
-from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts import csv_table, cub, folders, parquet, tfds_records, ufg
 from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
 from clevit_jax.errors import DataError
@@ -65,7 +65,6 @@ _LAYOUTS = {
     "tfds": _Layout(tfds_records.LOOKS_FOR, tfds_records.fits, tfds_records.read),
 }
 _REQUEST, _SPLIT = Request(), SplitConfig()
-_USES = {"train": "training", "val": "validation", "test": "testing"}
 _EXPECTED = "; ".join(f"{name}: {layout.looks_for}" for name, layout in _LAYOUTS.items())
 
 
@@ -175,16 +174,16 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
         again = [name for name, count in collections.Counter(listed).items() if count > 1]
         if again:
             yield (
-                f"{root}: {len(again)} file(s) are listed more than once for {_USES[split]} and "
-                f"count each time ({sample(again)})."
+                f"{root}: {len(again)} file(s) are listed more than once for "
+                f"{SPLIT_WORDS[split].purpose} and count each time ({sample(again)})."
             )
     for first, second in itertools.combinations(names, 2):
         known = set(names[first])
         shared = list(dict.fromkeys(name for name in names[second] if name in known))
         if shared:
             yield (
-                f"{root}: {len(shared)} file(s) are listed both for {_USES[first]} and for "
-                f"{_USES[second]} ({sample(shared)})."
+                f"{root}: {len(shared)} file(s) are listed both for {SPLIT_WORDS[first].purpose} "
+                f"and for {SPLIT_WORDS[second].purpose} ({sample(shared)})."
             )
 
 

@@ -10,12 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts import tfds_records
 from clevit_jax.errors import DataError, DecodeError
 
 _VERSION = "1.0.0"
-_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _SHARD_BYTES = 256 << 20  # what a shard holds at most where their number is not given
 
 
@@ -185,7 +184,7 @@ def _write(
     )
     infos = []
     for split, examples in dataset.splits.items():
-        own = template.replace(split=_SPLITS[split])
+        own = template.replace(split=SPLIT_WORDS[split].tfds[0])
         shards = lengths[split]
         rest = iter(examples)
         size = 0
@@ -200,7 +199,10 @@ def _write(
             size += os.path.getsize(path)
         infos.append(
             tfds.core.SplitInfo(
-                name=_SPLITS[split], shard_lengths=shards, num_bytes=size, filename_template=own
+                name=SPLIT_WORDS[split].tfds[0],
+                shard_lengths=shards,
+                num_bytes=size,
+                filename_template=own,
             )
         )
     tfds.folder_dataset.write_metadata(

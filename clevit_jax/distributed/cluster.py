@@ -18,7 +18,7 @@ import jax
 import psutil
 from jax._src import clusters
 
-from clevit_jax.errors import ProcessError
+from clevit_jax.errors import ProcessError, first_line
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is given up
 _LOOKING = 1.0  # seconds between two looks at who has come
@@ -148,9 +148,8 @@ def connect(group: Group, *, wait: int) -> None:
             heartbeat_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ProcessError(
-            f"Process {group.process} of {group.processes} cannot join: {reason}"
+            f"Process {group.process} of {group.processes} cannot join: {first_line(error)}"
         ) from error
     finally:
         everyone.set()

@@ -19,7 +19,7 @@ import jax
 from jax._src import distributed
 
 from clevit_jax.distributed import cluster
-from clevit_jax.errors import ClevitError, ProcessError
+from clevit_jax.errors import ClevitError, ProcessError, first_line
 
 LOST = 76  # exit code when another process was lost: run all again to go on (sysexits' EX_PROTOCOL)
 _FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a lost process ends the wait long before
@@ -163,7 +163,7 @@ def _fail(error: BaseException) -> None:
         code, says = (
             LOST,
             (
-                f"{me} cannot go on: {str(error).strip().splitlines()[0]}. If another process was "
+                f"{me} cannot go on: {first_line(error)}. If another process was "
                 "killed, start all of them again: the run goes on from its newest checkpoint."
             ),
         )

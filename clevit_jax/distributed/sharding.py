@@ -1,6 +1,6 @@
 """Mesh, where parameters live, and batches that span processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +49,31 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """A whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def on_each_device(
+    function: Callable[..., Any], mesh: Mesh | None, *, whole: int = 0
+) -> Callable[..., Any]:
+    """A function of a batch, run by each device on its own rows.
+
+    Else the partitioner would divide what is inside, and it cannot divide a Pallas kernel.
+
+    Args:
+        function: takes and returns trees of arrays [B, ...], each row by itself.
+        mesh: whose devices the batch is divided over; None for one device.
+        whole: number of the first arguments that every device takes whole, as parameters.
+    """
+    if mesh is None or mesh.size == 1:
+        return function
+    rows = PartitionSpec(mesh.axis_names)
+
+    def run(*arguments: Any) -> Any:
+        specs = [PartitionSpec()] * whole + [rows] * (len(arguments) - whole)
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=tuple(specs), out_specs=rows, check_vma=False
+        )(*arguments)
+
+    return run
 
 
 def state_sharding(mesh: Mesh, tree: Any) -> Any:

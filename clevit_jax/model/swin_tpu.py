@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
 
+from clevit_jax.distributed.sharding import on_each_device
 from clevit_jax.kernels import block as block_kernels
 from clevit_jax.kernels import merge as merge_kernels
 from clevit_jax.kernels import norm as norm_kernels
@@ -73,19 +73,13 @@ def features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Arra
         float32 [B, C], the mean over the last tokens.
     """
     graphdef, params = nnx.split(model)
-    mesh = model.config.kernels.mesh
 
     def local(params: Any, images: jax.Array, *noise: jax.Array) -> jax.Array:
         return _features(nnx.merge(graphdef, params), images, noise[0] if noise else None)
 
     operands = (images,) if noise is None else (images, noise)
-    if mesh is None or mesh.size == 1:
-        return local(params, *operands)
-    divided = PartitionSpec(mesh.axis_names)
-    return jax.shard_map(
-        local, mesh=mesh, in_specs=(PartitionSpec(), *(divided for _ in operands)),
-        out_specs=divided, check_vma=False,
-    )(params, *operands)  # fmt: skip
+    run = on_each_device(local, model.config.kernels.mesh, whole=1)
+    return run(params, *operands)
 
 
 def _features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Array:

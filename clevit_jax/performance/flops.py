@@ -1,4 +1,4 @@
-"""How much arithmetic a Swin is, counted by hand: the numerator of utilisation."""
+"""FLOPs of a Swin, counted by hand: the numerator of utilisation."""
 
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 

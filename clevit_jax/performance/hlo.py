@@ -1,4 +1,4 @@
-"""What a compiled program says of itself: memory, arithmetic, cycles, and what its devices send.
+"""Memory, arithmetic, cycles and traffic of a compiled program, read from it and its HLO.
 
 All figures are of one device. They are the compiler's, made without running anything.
 """
@@ -25,7 +25,7 @@ OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.+?) ([a-z][\w-]*)\(")
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes a device, as the compiler plans them.
+    """Bytes per device, as the compiler plans them.
 
     Attributes:
         arguments: state and batch.
@@ -41,13 +41,13 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """All of it."""
+        """Sum of all."""
         return self.arguments + self.temporaries + self.outputs + self.code
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """What a device sends by one kind of collective in a step.
+    """Bytes that a device sends by one kind of collective in a step.
 
     Attributes:
         count: operations.
@@ -76,7 +76,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a compiled program costs a device.
+    """Cost of a compiled program, per device.
 
     Attributes:
         memory: see there.
@@ -86,7 +86,7 @@ class Cost:
         cycles: the compiler's estimate for all but collectives and kernels, or None where it gives
             none.
         traffic: by kind of collective.
-        kernels: what Pallas kernels, of which the compiler estimates nothing, say of themselves.
+        kernels: Pallas kernels as they describe themselves; the compiler estimates nothing of them.
     """
 
     memory: Memory
@@ -94,11 +94,11 @@ class Cost:
     bytes_accessed: float
     cycles: float | None
     traffic: dict[str, Traffic]
-    kernels: tuple["Kernel", ...] = ()
+    kernels: tuple[Kernel, ...] = ()
 
 
 def read_memory(compiled: Any) -> Memory:
-    """What a `jax.stages.Compiled` plans for a device."""
+    """Memory that a `jax.stages.Compiled` plans on a device."""
     plan = compiled.memory_analysis()
     return Memory(
         arguments=plan.argument_size_in_bytes,
@@ -109,7 +109,7 @@ def read_memory(compiled: Any) -> Memory:
 
 
 def read_cost(compiled: Any, *, devices: int) -> Cost:
-    """Of a `jax.stages.Compiled` that runs on so many devices."""
+    """Cost of a `jax.stages.Compiled` that runs on so many devices."""
     costs = compiled.cost_analysis() or {}
     text = compiled.as_text()
     return Cost(

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from clevit_jax.config import check, resolve, resolve_data
 from clevit_jax.data.open import open_data
 from clevit_jax.distributed import sharding
-from clevit_jax.errors import ConfigError
+from clevit_jax.errors import ConfigError, first_line
 from clevit_jax.performance import hlo, preflight_report
 from clevit_jax.performance.hlo import Cost
-from clevit_jax.performance.topologies import Target, find_target, first_line
+from clevit_jax.performance.topologies import Target, find_target
 from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
 
 
@@ -29,7 +29,7 @@ def preflight(
 
     Args:
         config: in the form of `configs/base.py`.
-        topology: the machine, see `targets.find_target`.
+        topology: the machine, see `topologies.find_target`.
         as_json: whether to print JSON, in bytes, seconds and FLOPs, instead of text.
         largest_batch: whether to look for the largest batch that fits, by compiling again.
 

@@ -1,4 +1,4 @@
-"""What preflight says: whether it fits, what it costs, and what to change."""
+"""Preflight in text and JSON: whether a step fits, what it costs, and what to change."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ _OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
 
 @dataclasses.dataclass(frozen=True)
 class PreflightResult:
-    """What came of compiling.
+    """Costs of the compiled steps on a machine.
 
     Attributes:
         target: the machine.

@@ -1,4 +1,4 @@
-"""What was timed, and how it is said."""
+"""Timed steps as rows, and the table and JSON of them."""
 
 import dataclasses
 import json
@@ -26,13 +26,13 @@ class ThroughputRow:
         name: "clevit_jax", or of a peer's variant.
         batch: images of a step, over all devices.
         problem: why there are no times; empty where there are.
-        rounds: seconds a step, of the samples of each round.
+        rounds: seconds per step, of the samples of each round.
         compile_seconds: None where nothing is compiled.
         first_seconds: of the first step after compiling.
         memory: bytes, or None.
         memory_kind: "peak", "plan" or "resident".
         flops: of a step, counted by hand (`performance.flops`).
-        peak_flops: a second, of the matrix product beside it; 0 where none was timed.
+        peak_flops: per second, of the matrix product beside it; 0 where none was timed.
     """
 
     work: str
@@ -52,7 +52,7 @@ class ThroughputRow:
         cls, work: str, name: str, batch: int, reply: dict[str, Any], rounds: list[list[float]],
         facts: dict[str, Any],
     ) -> "ThroughputRow":  # fmt: skip
-        """From what the child said, and `timed_steps.describe_device`."""
+        """A row of what the child said and of `timed_steps.describe_device`."""
         if "ready" not in reply:
             problem = reply.get("error", "")
             if "out_of_memory" in reply:
@@ -72,12 +72,12 @@ class ThroughputRow:
 
     @property
     def seconds(self) -> list[float]:
-        """Of a step, by sample."""
+        """Seconds of a step, by sample."""
         return [second for samples in self.rounds for second in samples]
 
     @property
     def median(self) -> float:
-        """Seconds of a step."""
+        """Median seconds of a step."""
         return statistics.median(self.seconds)
 
     @property
@@ -101,15 +101,15 @@ class Throughput:
 
     @property
     def peak_flops(self) -> float:
-        """A second, the most that any of the matrix products of this run reached."""
+        """FLOP/s, the most that any of the matrix products of this run reached."""
         return max((row.peak_flops for row in self.rows), default=0.0)
 
     def utilisation(self, row: ThroughputRow) -> float | None:
-        """FLOP a second of a step over that of a matrix product, or None."""
+        """FLOP/s of a step over that of a matrix product, or None."""
         return row.flops / row.median / self.peak_flops if self.peak_flops else None
 
     def ratio(self, row: ThroughputRow) -> tuple[float, float, float] | None:
-        """Our images a second over those of a peer: the median, least and most of the rounds.
+        """Our images per second over those of a peer: the median, least and most of the rounds.
 
         By round, so that work of others on the machine falls to both.
         """
@@ -125,7 +125,7 @@ class Throughput:
 
 
 def throughput_json(result: Throughput) -> str:
-    """Everything, in bytes, seconds and FLOPs; images a second are over all devices."""
+    """Everything, in bytes, seconds and FLOPs; images per second are over all devices."""
     rows = []
     for row in result.rows:
         facts = dataclasses.asdict(row)

@@ -54,7 +54,7 @@ def warm_up(
 
 
 def sample(prepared: Prepared, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Seconds a step, of a few samples; a sample is one step, or as many as last `LONG_ENOUGH`.
+    """Seconds per step, of a few samples; a sample is one step, or as many as last `LONG_ENOUGH`.
 
     Within a sample the host does not wait for each step, as it does not in training.
     """

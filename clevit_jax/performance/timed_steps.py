@@ -1,4 +1,4 @@
-"""Our steps, to be timed: an update of `jitted.make_jitted_steps`, and the forward pass as served.
+"""Our steps as they are timed: `jitted.make_jitted_steps`, and the forward pass as served.
 
 `python -m clevit_jax.performance.timed_steps` is the child of `timed_process.TimedProcess`.
 """
@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clevit_jax.config import resolve, restore_config
 from clevit_jax.distributed import sharding
+from clevit_jax.errors import first_line
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.model import swin
 from clevit_jax.performance import timed_process
@@ -69,8 +70,8 @@ def prepare_our_steps(request: dict[str, Any]) -> Prepared:
         facts["peak_flops"] = measure_peak(step.model.dtype, mesh)
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(str(error)):
-            raise ValueError(str(error).splitlines()[0]) from error
-        raise OutOfMemory(str(error).splitlines()[0][:200]) from error
+            raise ValueError(first_line(error)) from error
+        raise OutOfMemory(first_line(error)[:200]) from error
     return Prepared(run, second, facts)
 
 
@@ -188,7 +189,7 @@ def _memory(planned: float) -> tuple[float, str]:
 
 
 def measure_peak(dtype: Any, mesh: Mesh) -> float:
-    """FLOP a second of all devices in a large matrix product, the best of several.
+    """FLOP/s of all devices in a large matrix product, the best of several.
 
     0 where the step that is to be timed leaves no room for the matrices.
     """

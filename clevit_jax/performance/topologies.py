@@ -1,8 +1,8 @@
 """The machines that a step can be compiled for without having them.
 
-Figures a device, as JAX counts devices. Peaks, bandwidths and interconnects are those of Google's
-pages on each TPU version (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x) and of NVIDIA's
-data sheets; the memory of a TPU is what its compiler says that it has.
+Figures are per device, as JAX counts devices. Peaks, bandwidths and interconnects are those of
+Google's pages on each TPU version (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x) and of
+NVIDIA's data sheets; the memory of a TPU is what its compiler says that it has.
 
 Clocks of TPUs are derived: the peak divided by the FLOPs a cycle of the matrix units, which is the
 power of two above what the compiler's own estimate gives for a product of 8192 x 8192 bfloat16
@@ -23,7 +23,7 @@ import jax
 import psutil
 from jax.experimental import topologies
 
-from clevit_jax.errors import ConfigError
+from clevit_jax.errors import ConfigError, first_line
 
 GIB = 2**30
 GPU_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION is set
@@ -35,11 +35,11 @@ class Chip:
     """What one device of a kind can do.
 
     Attributes:
-        peak: dense bfloat16 FLOP a second.
+        peak: dense bfloat16 FLOP per second.
         memory: bytes that a program may use.
-        bandwidth: of the memory, bytes a second.
-        interconnect: bytes a second that a device sends over all its links, or None.
-        clock: cycles a second of the compiler's estimates, or None where it gives none.
+        bandwidth: of the memory, bytes per second.
+        interconnect: bytes per second that a device sends over all its links, or None.
+        clock: cycles per second of the compiler's estimates, or None where it gives none.
     """
 
     peak: float
@@ -89,7 +89,7 @@ class Target:
         lowering: the same in the compiler's words: "tpu", "cuda", "cpu".
         devices: JAX's devices, which need not be here.
         chip: figures of one; None where they are not known (`local` CPUs and unknown chips).
-        memory: bytes a device that a program may use.
+        memory: bytes per device that a program may use.
         options: of the compiler.
         software: names and versions of what compiles.
     """
@@ -201,11 +201,6 @@ def _gpu(name: str, kind: str, count: int) -> Target:
         options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
         software=f"jax {jax.__version__}, jax-cuda13-plugin {version}",
     )  # fmt: skip
-
-
-def first_line(error: Exception) -> str:
-    """What a compiler says first; pages follow."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _need(package: str, extra: str) -> None:

@@ -13,7 +13,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, NoRoomError
+from clevit_jax.errors import CheckpointError, NoRoomError, first_line
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system.logging import _verbosity
 
@@ -244,11 +244,13 @@ class Checkpoints:
         return f"The last good checkpoint is step {steps[-1]}." if steps else "None is saved yet."
 
     def _failed(self, what: str, error: Exception) -> CheckpointError:
-        return CheckpointError(f"{what} in {self.folder}: {_reason(error)}. {self._kept()}")
+        return CheckpointError(
+            f"{what} in {self.folder}: {first_line(error)[:300]}. {self._kept()}"
+        )
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"Checkpoint {step} cannot be read in {self.folder}: {_reason(error)}."
+            f"Checkpoint {step} cannot be read in {self.folder}: {first_line(error)[:300]}."
         )
 
 
@@ -299,11 +301,6 @@ def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
 def _aside(folder: pathlib.Path) -> pathlib.Path:
     """Where what is damaged is moved to."""
     return folder.with_name(folder.name + "-damaged")
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error of the libraries below, which write pages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _top1(metrics: dict[str, float]) -> float:

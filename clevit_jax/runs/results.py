@@ -117,6 +117,12 @@ def _newest_record(path: pathlib.Path) -> tuple[int, dict[str, Any] | None, str]
     return step, None, "test"
 
 
+def how_chosen(chosen_on: str | None) -> str:
+    """How the best step was chosen, in words: on the split "val", or else on "test"."""
+    images = "validation images" if chosen_on == "val" else "test set, so it flatters"
+    return f"chosen on the {images}"
+
+
 def seed_folders(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     """The runs `seed-N` in the folder of `--mode seeds`, by their seeds, in order."""
     found = {

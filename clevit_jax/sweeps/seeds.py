@@ -280,9 +280,8 @@ def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
         lines.append("")
         table += [["", *_COLUMNS.values()], ["last epoch"], *_block(summary["last"], done, "last")]
     if summary["best"]:
-        on_val = summary["best"]["chosen_on"] == "val"
-        how = "validation images" if on_val else "test set, so it flatters"
-        table += [[f"best epoch, chosen on the {how}"], *_block(summary["best"], done, "best")]
+        how = results.how_chosen(summary["best"]["chosen_on"])
+        table += [[f"best epoch, {how}"], *_block(summary["best"], done, "best")]
     for seed in left:
         row = rows.get(seed)
         of = f" of {row['total']}" if row and row["total"] else ""

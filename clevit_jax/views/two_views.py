@@ -13,8 +13,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
+from clevit_jax.distributed.sharding import on_each_device
 from clevit_jax.views import rotation
 from clevit_jax.views.config import ERASING_KINDS, SHUFFLING_KINDS, ViewConfig
 from clevit_jax.views.transforms import (
@@ -115,10 +115,4 @@ def make_views(
     if config.kernel is None:
         return jax.vmap(functools.partial(_example_views, config=config))(keys, images)
     local = functools.partial(views_by_kernel, config=config)
-    mesh = config.kernel.mesh
-    if mesh is None or mesh.size == 1:
-        return local(keys, images)
-    divided = PartitionSpec(mesh.axis_names)
-    return jax.shard_map(local, mesh=mesh, in_specs=divided, out_specs=divided, check_vma=False)(
-        keys, images
-    )
+    return on_each_device(local, config.kernel.mesh)(keys, images)

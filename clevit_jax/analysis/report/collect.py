@@ -116,9 +116,7 @@ def _scores(
         line = found.get(name)
         if line is None:
             continue
-        on_val = line.get("chosen_on") == "val"
-        chosen = "validation images" if on_val else "test set, so it flatters"
-        how = f", chosen on the {chosen}" if name == "best" else ""
+        how = f", {results.how_chosen(line.get('chosen_on'))}" if name == "best" else ""
         scores.append(Score(f"Test, {name} (step {line['step']}{how})", _evaluation(line)))
         if "val" in line:
             label = f"Validation, {name} (step {line['step']})"

@@ -10,9 +10,8 @@ import numpy as np
 
 from clevit_jax.data.audit import duplicates, filenames
 from clevit_jax.data.audit.read import Entry, Reading, has_wrong_ending
-from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
 
-_USES = {"train": "training", "val": "validation", "test": "test"}
 _UNEVEN = 10
 
 
@@ -159,12 +158,12 @@ def _across_and_within(
     splits = list(dataset.splits)
     for first, second in itertools.combinations(splits, 2):
         number, concerned = _in_groups(groups, first, second, key)
-        to = _USES[second]
+        to = SPLIT_NAMES[second]
         if number:
             yield Finding(
                 f"{kind}_in_{first}_and_{second}",
                 f"Possible leak: {_of(number, f'{to} image {one}', f'{to} images {several}')} a "
-                f"{_USES[first]} image.",
+                f"{SPLIT_NAMES[first]} image.",
                 number,
                 [_group(dataset, group) for group in concerned],
             )
@@ -174,7 +173,7 @@ def _across_and_within(
             inside = [[entry for entry in group if entry.split == split] for group in concerned]
             yield Finding(
                 f"{kind}_in_{split}",
-                f"{number:,} {_USES[split]} images {several} another one of them.",
+                f"{number:,} {SPLIT_NAMES[split]} images {several} another one of them.",
                 number,
                 [_group(dataset, group) for group in inside],
             )
@@ -230,9 +229,9 @@ def _shared_stems(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Findin
         pair = f"{train[named[first][0]].example.name} and {others[first].example.name}"
         yield Finding(
             f"shared_stems_in_train_and_{split}",
-            f"Possible leak: {number:,} of {len(others):,} {_USES[split]} images ({share:.0f} %) "
-            f"{'has' if number == 1 else 'have'} class and stem of a training image, as {pair}: "
-            "either both show one plant, or each split counts its files anew"
+            f"Possible leak: {number:,} of {len(others):,} {SPLIT_NAMES[split]} images "
+            f"({share:.0f} %) {'has' if number == 1 else 'have'} class and stem of a training "
+            f"image, as {pair}: either both show one plant, or each split counts its files anew"
             f"{_evidence(train, others, named)}.",
             number,
             [_group(dataset, [*(train[j] for j in named[i]), others[i]]) for i in named],
@@ -278,7 +277,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
             number = len(lacking)
             yield Finding(
                 f"no_image_in_{split}",
-                f"{_of(number, 'class has', 'classes have')} no {_USES[split]} image "
+                f"{_of(number, 'class has', 'classes have')} no {SPLIT_NAMES[split]} image "
                 f"{_some(lacking)}.",
                 number,
                 lacking,

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import (
     BLANKS,
@@ -113,7 +114,7 @@ def _tables(root: pathlib.Path, request: Request) -> tuple[bool, dict[str, list[
     """Whether the layout fits, and the tables by split; "" is that of a single table."""
     there = [root / name for name in table_files(root)]
     splits: dict[str, list[pathlib.Path]] = {}
-    for split in table.SPLIT_NAMES:
+    for split in SPLIT_WORDS:
         if paths := [path for path in there if table.split_of(path.stem) == split]:
             splits[split] = paths
     train = splits.get("train", [])

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from clevit_jax.data.dataset import Example
+from clevit_jax.data.dataset import SPLIT_WORDS, Example, split_called
 from clevit_jax.data.layouts.listing import (
     EXTENSIONS,
     Found,
@@ -15,11 +15,6 @@ from clevit_jax.data.layouts.listing import (
 )
 
 LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"
-_SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 _ENDINGS = " ".join(EXTENSIONS)
 
 
@@ -33,15 +28,15 @@ def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
     """Split -> name of its folder."""
     found: dict[str, str] = {}
     for name in _folders(root):
-        for split, names in _SPLITS.items():
-            if name.lower() not in names:
-                continue
-            if split in found:
-                notes.problems.append(
-                    f"{root / found[split]} and {root / name} both are folders of the {split} "
-                    "split; rename one."
-                )
-            found[split] = name
+        split = split_called(name)
+        if split is None:
+            continue
+        if split in found:
+            notes.problems.append(
+                f"{root / found[split]} and {root / name} both are folders of the {split} "
+                "split; rename one."
+            )
+        found[split] = name
     return found
 
 
@@ -54,7 +49,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     splits = _split_folders(root, Notes([], []))
     if "train" not in splits or not _folders(root / splits["train"]):
         return None
-    return " and ".join(f"{splits[split]}/<class>/" for split in _SPLITS if split in splits)
+    return " and ".join(f"{splits[split]}/<class>/" for split in SPLIT_WORDS if split in splits)
 
 
 def fits_unsplit(root: pathlib.Path) -> str | None:

@@ -118,12 +118,6 @@ def sample(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, without its trace."""
-    text = str(error).strip().split("\n")[0].removesuffix(".")
-    return text or type(error).__name__
-
-
 def label_problem(name: str, text: str, num_classes: int | None) -> str | None:
     """What is wrong with a label that must be an integer from 1."""
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import parquet_schema, table
-from clevit_jax.data.layouts.listing import BLANKS, Found, Notes, Request, first_line
+from clevit_jax.data.layouts.listing import BLANKS, Found, Notes, Request
 from clevit_jax.data.layouts.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.parquet_schema import Schema
+from clevit_jax.errors import first_line
 
 LOOKS_FOR = "*.parquet or data/*.parquet with images and labels"
 _LARGE = 256 << 20  # bytes of a row group whose images take long to read in a random order
@@ -122,9 +123,8 @@ def _open(path: pathlib.Path, notes: Notes) -> Iterator[Any]:
         source = pyarrow.parquet.ParquetFile(path)
         _ = source.schema_arrow
     except Exception as error:  # whatever its parsers raise on damaged files
-        notes.problems.append(
-            f"{path} is no whole Parquet file ({first_line(error)}); copy it again."
-        )
+        reason = first_line(error).removesuffix(".")
+        notes.problems.append(f"{path} is no whole Parquet file ({reason}); copy it again.")
         yield None
         return
     with source:
@@ -174,7 +174,9 @@ class _Reader:
                 if sum(sizes) != len(columns[0]):
                     raise ValueError(f"{len(columns[0])} rows instead of {sum(sizes)}")
             except Exception as error:  # whatever pyarrow raises on damaged files
-                problems.append(f"{path} is damaged ({first_line(error)}); copy it again.")
+                problems.append(
+                    f"{path} is damaged ({first_line(error).removesuffix('.')}); copy it again."
+                )
                 return
             self._warn_of_large(path, max((group.total_byte_size for group in groups), default=0))
             number = self._images.add(path, schema.image, nested=schema.nested)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts.listing import first_line
+from clevit_jax.errors import first_line
 
 _BLOCK = 64  # rows that are read at a time
 _WHOLE = 32 << 20  # a row group of at most so many bytes is read from end to end
@@ -66,7 +66,8 @@ class ParquetImages:
                     self._load(key)
                 except Exception as error:  # whatever pyarrow raises on damaged files
                     self._cursor = None
-                    raise OSError(f"the file is damaged ({first_line(error)})") from error
+                    reason = first_line(error).removesuffix(".")
+                    raise OSError(f"the file is damaged ({reason})") from error
             self._kept.move_to_end(key)
             block = self._kept[key]
         data = block[row % _BLOCK].as_py()

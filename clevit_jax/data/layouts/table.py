@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.dataset import Example, Stored
+from clevit_jax.data.dataset import Example, Stored, split_called
 from clevit_jax.data.layouts.listing import Found, Notes, Request, in_order
 
 # Names of columns without capitals, blanks, `_` and `-`; the earlier group is the better fit.
@@ -31,11 +31,6 @@ _LABELS = (
 )
 _CLASS_NAMES = (("classname",), ("labelname",), ("categoryname",), ("speciesname",))
 _SPLITS = (("split", "subset", "set"),)
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
 
 
@@ -76,8 +71,7 @@ class TableRow(NamedTuple):
 
 def split_of(text: str) -> str | None:
     """'train', 'val' or 'test', as which `text` is meant; None if it is none of them."""
-    plain = text.strip().lower()
-    return next((split for split, names in SPLIT_NAMES.items() if plain in names), None)
+    return split_called(text.strip())
 
 
 def listed(names: Iterable[str]) -> str:

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from clevit_jax.data.dataset import Example
-from clevit_jax.data.layouts.listing import Found, Notes, Request, first_line, sample
-from clevit_jax.errors import DataError
+from clevit_jax.data.dataset import SPLIT_WORDS, Example
+from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
+from clevit_jax.errors import DataError, first_line
 
 LOOKS_FOR = "dataset_info.json and features.json of TFDS, or a folder <version>/ with them"
 NAME_FEATURE = "file_name"  # what `data.prepare` writes names to
 _NAMED_BY = (NAME_FEATURE, "filename", "image/filename", "name")
-_SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
+_SPLITS = {name: split for split, words in SPLIT_WORDS.items() for name in words.tfds}
 _FILES = ("dataset_info.json", "features.json")
 _WANTED = re.compile(r"(\w+)(?:/(\w[\w.+=,-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 _BLOCK, _BLOCK_BYTES = 64, 4 << 20  # records read at a time: so many, of about so many bytes
@@ -137,7 +137,7 @@ def _open(folder: pathlib.Path) -> Any:
         builder = tfds.builder_from_directory(os.fspath(folder))
         formats = {form.value for form in builder.info.available_file_formats()}
     except Exception as error:  # whatever its parsers raise on damaged files
-        why = f"cannot be opened as a data set of TFDS: {first_line(error)}"
+        why = f"cannot be opened as a data set of TFDS: {first_line(error).removesuffix('.')}"
         raise DataError([f"{folder} {why}; prepare it again."]) from error
     if "array_record" not in formats:
         raise DataError(
