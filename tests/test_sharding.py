@@ -3,11 +3,18 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from clevit_jax.distributed.sharding import check_batch_size, make_mesh, state_sharding, to_global
+from clevit_jax.distributed.sharding import (
+    check_batch_size,
+    make_mesh,
+    on_each_device,
+    state_sharding,
+    to_global,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +93,20 @@ def test_batch_size():
         check_batch_size("eval.batch_size", 3, 4)
     with pytest.raises(ValueError, match=r" is 4\.$"):
         check_batch_size("batch_size", 0, 4)
+
+
+def test_each_device_runs_on_its_rows_with_whole_parameters():
+    seen = []
+
+    def scaled(weights, rows):
+        seen.append((weights.shape, rows.shape))
+        return {"rows": rows * weights.sum()}
+
+    weights, rows = jnp.arange(3.0), jnp.arange(16.0).reshape(8, 2)
+    found = on_each_device(scaled, make_mesh(2, 2), whole=1)(weights, rows)
+    assert seen == [((3,), (2, 2))]
+    np.testing.assert_array_equal(found["rows"], 3 * rows)
+    assert len(found["rows"].sharding.device_set) == 4
+    assert on_each_device(scaled, None) is scaled
+    one = make_mesh(1, 1, devices=jax.devices()[:1])
+    assert on_each_device(scaled, one, whole=1) is scaled
