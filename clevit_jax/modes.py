@@ -31,9 +31,9 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     from clevit_jax.runs.workdir import load_config
     from clevit_jax.sweeps.compare import compare_runs
     from clevit_jax.system import compilation_cache
-    from clevit_jax.system.logging import quiet
+    from clevit_jax.system.logging import quiet_command
 
-    quiet()
+    quiet_command()
     mode: str = values.mode
     check_mode(values)
     if mode == "compare":

@@ -3,10 +3,7 @@
 import errno
 import pathlib
 import shutil
-import sys
 import time
-import types
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +18,6 @@ from clevit_jax.distributed.sharding import make_mesh, state_sharding
 from clevit_jax.errors import CheckpointError
 from clevit_jax.runs.checkpoint import Checkpoints, check_room
 from clevit_jax.steps.state import TrainState
-from clevit_jax.system import logging
 
 # Futures of a restore that fails are collected by the interpreter, which warns.
 pytestmark = [
@@ -241,21 +237,6 @@ def test_none_can_be_read(opened, copy, mesh, said):
             checkpoints.restore_newest(on(mesh, 0))
     assert sorted(path.name for path in copy.iterdir()) == ["1", "2", "3"]
     assert len(said) == 6
-
-
-def test_reads_that_orbax_gave_up_are_not_told(monkeypatch):
-    """Of what goes wrong where nobody can catch it, only what is not orbax's is printed."""
-    told: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
-    monkeypatch.setattr(absl_logging, "set_verbosity", lambda _: None)
-    monkeypatch.setattr(logging, "getLogger", mock.Mock())
-    logging.quiet()
-    for path in ("site-packages/orbax/serialization.py", "site-packages/grain/reader.py"):
-        code = types.SimpleNamespace(co_filename=path)
-        sys.unraisablehook(types.SimpleNamespace(object=types.SimpleNamespace(cr_code=code)))
-    sys.unraisablehook(types.SimpleNamespace(object=None))
-    assert len(told) == 2
 
 
 def test_all_go_by_what_process_0_sees(opened, copy, mesh, monkeypatch):

@@ -145,8 +145,8 @@ def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch, sees):
     assert [path.name for path in pathlib.Path(tmp_path / "run").iterdir()] == ["config.json"]
 
 
-def test_only_cluster_and_processes_know_the_runtime():
-    """What is private to JAX is used in these rooms alone."""
+def test_only_cluster_knows_the_runtime():
+    """What is private to JAX is used in this room alone."""
     package = pathlib.Path(cluster.__file__).parents[1]
     users = {p.name for p in package.rglob("*.py") if "jax._src" in p.read_text()}
-    assert users == {"cluster.py", "processes.py"}
+    assert users == {"cluster.py"}

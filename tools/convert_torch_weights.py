@@ -19,7 +19,7 @@ import jax
 from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
 from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
 from clevit_jax.runs.workdir import load_config
-from clevit_jax.system.logging import quiet
+from clevit_jax.system.logging import quiet_command
 from clevit_jax.weights import export, verify
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.converted import check_converted_target, write_converted
@@ -28,7 +28,7 @@ from clevit_jax.weights.fit import fit_weights, read_class_map
 
 def main(argv: list[str] | None = None) -> int:
     """Converts; prints a failure as one sentence and returns 2."""
-    quiet()
+    quiet_command()
     jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to those who train on it
     options = _parser().parse_args(argv)
     try:

@@ -1,8 +1,11 @@
-"""How the processes of one run find each other, or say who did not come.
+"""The group of processes of one run: how they find each other, or say who did not come.
 
 JAX's own runtime does it (`jax.distributed`): from what a TPU pod, Slurm, Open MPI or an indexed
 Kubernetes Job tell each process, or from the command line. JAX ends a process that waited in vain
 by aborting it; here it is told before what is missing.
+
+Alone uses what is private to JAX (`jax._src`): its detection of clusters, and the state of its
+runtime, since `jax.process_count()` and `jax.process_index()` take the devices first.
 """
 
 import dataclasses
@@ -13,10 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import psutil
 from jax._src import clusters
+from jax._src.distributed import global_state
 
 from clevit_jax.errors import ProcessError, first_line
 
@@ -175,7 +180,7 @@ def absent(group: Group, wait: int, came: list[str]) -> str:
         wait: seconds.
         came: where others called process 0 from.
     """
-    address = group.coordinator or _coordinator()
+    address = group.coordinator or global_state.coordinator_address
     start = (
         f"start the same command on each, with --processes {group.processes} and --process 0 to "
         f"{group.processes - 1}"
@@ -202,14 +207,23 @@ def absent(group: Group, wait: int, came: list[str]) -> str:
     )
 
 
-def _coordinator() -> str | None:
-    from jax._src import distributed
+def process_count() -> int:
+    """How many processes are connected; 1 before `connect`. No device is taken."""
+    return global_state.num_processes if jax.distributed.is_initialized() else 1
 
-    return distributed.global_state.coordinator_address
+
+def process_index() -> int:
+    """Which of them this is, from 0. No device is taken."""
+    return global_state.process_id if jax.distributed.is_initialized() else 0
+
+
+def key_value_store() -> Any:
+    """The client of the store that process 0 holds; None before `connect`."""
+    return global_state.client
 
 
 def _port(group: Group) -> int:
-    return int((group.coordinator or _coordinator() or ":0").rpartition(":")[2])
+    return int((group.coordinator or global_state.coordinator_address or ":0").rpartition(":")[2])
 
 
 def _callers(port: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Several processes as one run: what they tell each other, and how they end together.
 
 They talk through the key-value store of JAX's coordination service, which process 0 holds; arrays
-go through JAX's collectives alone. In a run of one process everything here is a matter of course.
+go through JAX's collectives alone. With one process each function is a no-op.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax._src import distributed
 
 from clevit_jax.distributed import cluster
 from clevit_jax.errors import ClevitError, ProcessError, first_line
@@ -32,16 +31,12 @@ _uses: dict[str, int] = {}  # how often each name was used: a key is written onc
 
 def count() -> int:
     """How many processes this run has."""
-    return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
+    return cluster.process_count()
 
 
 def index() -> int:
     """Which process this is, from 0."""
-    return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
-
-
-def _client() -> Any:
-    return distributed.global_state.client
+    return cluster.process_index()
 
 
 def _key(name: str) -> str:
@@ -52,7 +47,7 @@ def _key(name: str) -> str:
 def barrier(name: str) -> None:
     """Waits until all processes are here. All must call it in the same order."""
     if count() > 1:
-        _client().wait_at_barrier(_key(name), _FOREVER)
+        cluster.key_value_store().wait_at_barrier(_key(name), _FOREVER)
 
 
 def gather(name: str, value: Any) -> list[Any]:
@@ -60,9 +55,10 @@ def gather(name: str, value: Any) -> list[Any]:
     if count() == 1:
         return [value]
     key = _key(name)
-    _client().key_value_set(f"{key}/{index()}", json.dumps(value))
-    _client().wait_at_barrier(f"{key}/all", _FOREVER)
-    found = {int(k.rpartition("/")[2]): v for k, v in _client().key_value_dir_get(f"{key}/")}
+    store = cluster.key_value_store()
+    store.key_value_set(f"{key}/{index()}", json.dumps(value))
+    store.wait_at_barrier(f"{key}/all", _FOREVER)
+    found = {int(k.rpartition("/")[2]): v for k, v in store.key_value_dir_get(f"{key}/")}
     return [json.loads(found[process]) for process in range(count())]
 
 
@@ -72,9 +68,9 @@ def broadcast(name: str, value: Any) -> Any:
         return value
     key = _key(name)
     if index() == 0:
-        _client().key_value_set(key, json.dumps(value))
+        cluster.key_value_store().key_value_set(key, json.dumps(value))
         return value
-    return json.loads(_client().blocking_key_value_get(key, _FOREVER))
+    return json.loads(cluster.key_value_store().blocking_key_value_get(key, _FOREVER))
 
 
 def check_alone(what: str, processes: int | None) -> None:
@@ -112,7 +108,7 @@ def joined(
     same exit code. Process 0 alone prints to standard output.
 
     Args:
-        coordinator, processes, process: see `joining.find_group`.
+        coordinator, processes, process: see `cluster.find_group`.
         wait: seconds for all to come.
 
     Raises:
@@ -144,7 +140,7 @@ def _listen(left: threading.Event) -> None:
     """Ends this process when another one says that it failed."""
     while not left.wait(_POLL_SECONDS):
         with contextlib.suppress(Exception):  # not there, or the service is ending
-            failure = json.loads(_client().key_value_try_get(_FAILURE))
+            failure = json.loads(cluster.key_value_store().key_value_try_get(_FAILURE))
             if failure["process"] != index():
                 _say(failure["says"])
                 _end(failure["code"])
@@ -173,7 +169,7 @@ def _fail(error: BaseException) -> None:
     _say(says)
     failure = {"process": index(), "says": says, "code": code}
     with contextlib.suppress(Exception):  # another was first, or the service has ended
-        _client().key_value_set(_FAILURE, json.dumps(failure))
+        cluster.key_value_store().key_value_set(_FAILURE, json.dumps(failure))
     _end(code)
 
 
@@ -187,10 +183,11 @@ def _end(code: int) -> None:
     Process 0 holds what the others have to hear, so it ends last.
     """
     with contextlib.suppress(Exception):
-        _client().key_value_set(f"{_ACK_KEY}/{index()}", "")
+        store = cluster.key_value_store()
+        store.key_value_set(f"{_ACK_KEY}/{index()}", "")
         until = time.monotonic() + _ACK_TIMEOUT
         while index() == 0 and time.monotonic() < until:
-            if len(_client().key_value_dir_get(f"{_ACK_KEY}/")) == count():
+            if len(store.key_value_dir_get(f"{_ACK_KEY}/")) == count():
                 break
             time.sleep(_POLL_SECONDS / 5)
     os._exit(code)

@@ -22,7 +22,7 @@ from clevit_jax.inference.exported import (
     write_checked,
 )
 from clevit_jax.inference.forward import make_forward
-from clevit_jax.weights.verify import quiet
+from clevit_jax.system.logging import quiet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 21  # of ONNX; the first with all that a Swin needs as single operations is 20 (Gelu)

@@ -10,20 +10,19 @@ matrices (libtpu 0.0.42.1: v4 117,756 of 131,072; v5e 115,044 of 131,072; v5p 23
 v6e 369,231 of 524,288; TPU7x 422,142 of 524,288).
 """
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import math
 import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import psutil
 from jax.experimental import topologies
 
 from clevit_jax.errors import ConfigError, first_line
+from clevit_jax.system.logging import quiet
 
 GIB = 2**30
 GPU_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION is set
@@ -157,7 +156,7 @@ def _tpu(name: str, kind: str, shape: str) -> Target:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is touched
     jax.config.update("jax_platforms", "cpu")
     try:
-        with _quiet():
+        with quiet(stderr=True):
             topology = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{shape}")
     except Exception as error:  # of the plugin: several kinds, by version
         said = first_line(error)
@@ -184,7 +183,7 @@ def _gpu(name: str, kind: str, count: int) -> Target:
         bandwidth=round(chip.bandwidth), memory=round(chip.memory), name=f"NVIDIA {kind.upper()}"
     )
     try:
-        with _quiet():
+        with quiet(stderr=True):
             topology = topologies.get_topology_desc(
                 platform="cuda", topology_name="", topology=f"1x{hosts}x{count // hosts}",
                 target_config=described,
@@ -211,17 +210,3 @@ def _need(package: str, extra: str) -> None:
             f"{package} is not installed, which compiles for this --topology; "
             f"pip install -e '.[{extra}]' -c constraints.txt."
         ) from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what libraries write to the terminal by themselves (that no machine is here) away."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as silence:
-        os.dup2(silence.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

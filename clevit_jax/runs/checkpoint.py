@@ -1,9 +1,11 @@
 """Checkpoints of a run: asynchronous, atomic, the last few and the best. Alone imports orbax."""
 
+import contextlib
 import json
 import pathlib
 import shutil
 from collections.abc import Callable
+from logging import WARNING
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from clevit_jax.distributed import processes
 from clevit_jax.errors import CheckpointError, NoRoomError, first_line
 from clevit_jax.steps.state import TrainState
-from clevit_jax.system.logging import _verbosity
+from clevit_jax.system.logging import quiet
 
 
 class Checkpoints:
@@ -41,7 +43,7 @@ class Checkpoints:
             get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
         )
         # A folder that is only read is worth no warnings.
-        with _verbosity(logging.ERROR if read_only else logging.get_verbosity()):
+        with quiet(WARNING) if read_only else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(

@@ -1,29 +1,53 @@
 """What other libraries log, kept quiet."""
 
 import contextlib
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Iterator
-from logging import getLogger
 from typing import Any
 
-from absl import logging
+from absl import logging as absl_logging
 
 
 @contextlib.contextmanager
-def _verbosity(level: int) -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity(level)
+def quiet(level: int = logging.ERROR, *, stderr: bool = False) -> Iterator[None]:
+    """Keeps back the warnings and log messages of libraries inside the block.
+
+    Args:
+        level: of Python's logging; what is more severe is still told.
+        stderr: keeps back all that is written to file descriptor 2, too, which is how compiled
+            code speaks.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        with warnings.catch_warnings(), _no_stderr() if stderr else contextlib.nullcontext():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as silence:
+        os.dup2(silence.fileno(), 2)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
-def quiet() -> None:
-    """For commands: leaves out what orbax says beside the errors that are passed on."""
-    logging.set_verbosity(logging.ERROR)  # it warns of every checkpoint without a score
+def quiet_command() -> None:
+    """For the rest of a command: leaves out what orbax says beside the errors passed on."""
+    absl_logging.set_verbosity(absl_logging.ERROR)  # warns of every checkpoint without a score
     # The reads that it gave up at the first damaged file end in tracebacks of their own.
-    getLogger("asyncio").setLevel("CRITICAL")
+    logging.getLogger("asyncio").setLevel("CRITICAL")
 
     def unraisable(what: Any) -> None:
         code = getattr(what.object, "cr_code", None)

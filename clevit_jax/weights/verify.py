@@ -4,13 +4,10 @@ timm, transformers or torchvision build the network and read the weights; whiche
 installed will do. Nothing is downloaded.
 """
 
-import contextlib
 import dataclasses
-import logging
 import os
 import pathlib
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +18,7 @@ from flax import nnx
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system.logging import quiet
 from clevit_jax.weights import dialects, files
 from clevit_jax.weights.convert import Weights, to_official
 from clevit_jax.weights.export import hugging_face_config
@@ -201,19 +199,6 @@ def _by_our_table(
         "--verify needs PyTorch and a library whose Swin can hold these weights; install "
         f"them: pip install 'clevit_jax[convert]' timm (or transformers). {' '.join(refusals)}"
     )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps back the warnings and notices of the libraries."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _import_error(library: str) -> str:
