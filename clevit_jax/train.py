@@ -20,7 +20,7 @@ from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes, sharding
-from clevit_jax.distributed.preemption import Stop
+from clevit_jax.distributed.preemption import STOPPED, Stop
 from clevit_jax.errors import CheckpointError, NoRoomError
 from clevit_jax.evaluate import (
     CheckpointScores,
@@ -51,7 +51,6 @@ from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system.files import read_json, write_json
 
-STOPPED = 75  # exit code after SIGTERM or Ctrl-C: saved, run again to go on (sysexits' EX_TEMPFAIL)
 _CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
 
 

@@ -1,4 +1,4 @@
-"""Children that train beside each other. Most are played by a script that only does as told."""
+"""Children that train a seed each. Most are played by a script that only does as told."""
 
 import fcntl
 import io
@@ -8,11 +8,13 @@ import signal
 import sys
 import types
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
+from clevit_jax import train as training
 from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
-from clevit_jax.sweeps import parallel
+from clevit_jax.sweeps import devices, parallel
 
 PLAYER = """#!{python} -IS
 import json, os, pathlib, signal, sys, time
@@ -55,7 +57,7 @@ def play(made, shares=2):
     """Plays all; returns which finished, in this order, and the failures."""
     finished: list[int] = []
     variables = [{"SHARE": str(k)} for k in range(shares)]
-    return finished, parallel.train_in_parallel(*made, variables, finished.append)
+    return finished, parallel.train_in_children(*made, variables, finished.append)
 
 
 def events(made):
@@ -92,7 +94,7 @@ CHIPS = {
 )
 def test_shares_of_the_devices(platform, count, wanted, environ, visible):
     name = {"gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}[platform]
-    shares = parallel.share_devices(platform, count, wanted, environ)
+    shares = devices.share_devices(platform, count, wanted, environ)
     assert [share[name] for share in shares] == visible
     if platform == "gpu":
         assert all(share.keys() == {name} for share in shares)
@@ -109,22 +111,22 @@ def test_shares_of_the_devices(platform, count, wanted, environ, visible):
 
 
 def test_cpus_are_shared_by_all():
-    assert parallel.share_devices("cpu", 1, 3, {"CUDA_VISIBLE_DEVICES": "0"}) == [{}, {}, {}]
+    assert devices.share_devices("cpu", 1, 3, {"CUDA_VISIBLE_DEVICES": "0"}) == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_too_few_devices(platform):
     with pytest.raises(ConfigError, match=rf"3 needs .* only 2 \({platform}\); ask for 2 at most"):
-        parallel.share_devices(platform, 2, 3, {})
+        devices.share_devices(platform, 2, 3, {})
     with pytest.raises(ConfigError, match="not METAL; leave it out"):
-        parallel.share_devices("METAL", 2, 2, {})
+        devices.share_devices("METAL", 2, 2, {})
 
 
 def test_devices_are_counted_by_another_process(monkeypatch):
-    assert parallel.count_devices() == ("cpu", 4)  # as conftest.py asks for
+    assert devices.count_devices() == ("cpu", 4)  # as conftest.py asks for
     monkeypatch.setenv("JAX_PLATFORMS", "nosuch")
     with pytest.raises(ConfigError, match=r"cannot be counted: .*nosuch"):
-        parallel.count_devices()
+        devices.count_devices()
 
 
 def test_as_many_at_a_time_as_there_are_shares(players, capsys):
@@ -159,6 +161,88 @@ def test_a_child_is_told_all_and_signals_leave_it_to_the_parent(players, monkeyp
     assert (order["folder"], order["command"]) == (str(folders[0]), ["main", "--seeds=1"])
     assert kept == "kept"
     assert alone
+
+
+@pytest.mark.parametrize("folder", ["/told", None])
+def test_a_child_keeps_to_the_compilation_cache(players, monkeypatch, folder):
+    """Also where it was told to JAX alone, and not by the environment."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/another")
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_enable_compilation_cache": True,
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    made = players("print(json.dumps(dict(os.environ)))")
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        assert play(made) == ([0], {})
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    environ = json.loads((made[1][0] / "log.txt").read_text())
+    assert environ["JAX_COMPILATION_CACHE_DIR"] == (folder or "")
+    assert environ["JAX_ENABLE_COMPILATION_CACHE"] == "True"
+    assert environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0.5"
+
+
+def test_one_at_a_time_is_repeated(players, capsys):
+    """What it prints, without what an earlier process printed and without a bar."""
+    bar = "sys.stderr.write('\\r 50 %'); sys.stderr.flush()"
+    made = players(
+        f"{bar}; print('\\r      \\rEpoch 1', flush=True); {bar}; print('\\rübrig', end='')", ""
+    )
+    made[1][0].mkdir(parents=True)
+    (made[1][0] / "log.txt").write_text("Long ago.\n")
+    assert play(made, shares=1) == ([0, 1], {})
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("Seed 0 started, process ")
+    assert lines[:2] == ["Epoch 1", "übrig"]
+    assert lines[2].startswith("Seed 1 started")
+    assert len(lines) == 3
+    play(made, shares=2)
+    assert "Epoch 1" not in capsys.readouterr().out  # of several the lines would be mixed
+
+
+def test_what_a_terminal_shows(tmp_path, monkeypatch, capsys):
+    """The newest bar, cut to the width, below the lines; it is wiped out before the next line."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "8")
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"old")
+    echo = parallel._Echo(log, 3)
+
+    def shown(text, **more):
+        with log.open("ab") as file:
+            file.write(text)
+        echo.repeat(**more)
+        return capsys.readouterr().out
+
+    gone = "\r       \r"
+    assert shown(b"One\n") == "One\n"
+    assert shown(b"\r 10 %|\xe2") == " 10 %|\ufffd"[:6]  # half a character is not shown yet
+    assert shown(b"\x96\x88| 123456\r 20 %") == f"{gone} 20 %"
+    assert shown(b"") == ""
+    assert shown(b"\r     \rTwo\n\r 30 %") == f"{gone}Two\n 30 %"
+    assert shown(b"\r 40 %| 1234567\r   ") == f"{gone} 40 %| "
+    echo.wipe()
+    assert capsys.readouterr().out == gone
+    assert shown(b"") == " 40 %| "
+    assert shown(b"\r100 %", last=True) == f"{gone}100 %\n"
+
+
+def test_a_system_without_locks(players, monkeypatch):
+    """One at a time is trained there, and nothing keeps a second process out."""
+    monkeypatch.setattr(parallel, "fcntl", None)
+    made = players("note('trained')", "note('trained')")
+    made[1][0].mkdir(parents=True)
+    with (made[1][0] / "log.txt").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        parallel.check_idle(made[1][0])
+        assert play(made, shares=1) == ([0, 1], {})
+    with pytest.raises(ConfigError, match=r"^--parallel needs file locks .*; leave it out, and"):
+        parallel.check_locks()
 
 
 SAYS = "print({!r}, file=sys.stderr); sys.exit({})"
@@ -218,7 +302,7 @@ def test_after_any_other_failure_none_is_begun(players, end):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "_say", say)
-        failed = parallel.train_in_parallel(*made, [{}, {}], finished.append)
+        failed = parallel.train_in_children(*made, [{}, {}], finished.append)
     assert (finished, failed.keys()) == ([1], {0})
     assert not made[1][2].exists()
     assert events(made) == []
@@ -342,8 +426,8 @@ def test_what_a_child_says(tmp_path, monkeypatch, capsys, outcome, code):
     monkeypatch.setattr(sys, "stdin", stdin)
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(parallel, "_follow_parent", lambda: None)
-    monkeypatch.setattr(parallel, "quiet", lambda: None)
-    monkeypatch.setattr(parallel.train, "train", train)
+    monkeypatch.setattr(parallel, "quiet_command", lambda: None)
+    monkeypatch.setattr(training, "train", train)
     assert parallel._child() == code
     assert seen == [((1, 2), tmp_path, ["main", "--mode=seeds"])]
     said = f"error: {outcome}\n" if isinstance(outcome, Exception) else ""

@@ -9,6 +9,8 @@ from jax.experimental import multihost_utils
 
 from clevit_jax.distributed import processes
 
+STOPPED = 75  # exit code after SIGTERM or Ctrl-C: saved, run again to go on (sysexits' EX_TEMPFAIL)
+
 
 class Stop:
     """While entered, SIGTERM and Ctrl-C ask for an end instead of making one.

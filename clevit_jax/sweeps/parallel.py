@@ -1,17 +1,20 @@
-"""Several seeds at a time, each a process with devices of its own.
+"""Child processes that train one seed each, one or several at a time.
 
-The parent never touches a device: a short process of its own counts them. A child reads what to
-train from its standard input, which the parent then leaves open. When the parent is gone, however
-it ended, that input ends too, and the child stops itself as by SIGTERM: it saves and exits. While
-a child lives it holds a lock on its log.txt, so that no second process trains into its folder.
+A child reads what to train from its standard input, which the parent then leaves open. When the
+parent is gone, however it ended, that input ends too, and the child stops itself as by SIGTERM: it
+saves and exits. While a child lives it holds a lock on its log.txt, so that no second process
+trains into its folder; on a system without such locks (`fcntl`: Windows) nothing keeps a second
+command out.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,87 +25,28 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from clevit_jax import train
 from clevit_jax.config import restore_config
-from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
-from clevit_jax.system.logging import quiet
+from clevit_jax.distributed.preemption import STOPPED
+from clevit_jax.errors import ClevitError, ConfigError, TrainingError
+from clevit_jax.system import compilation_cache
+from clevit_jax.system.logging import quiet_command
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOG = "log.txt"
-REFUSED, DIVERGED = 2, 3  # exit codes of a child beside those of `train.train`
-_COUNT = """
-import jax, json
-devices = jax.local_devices()
-platform = devices[0].platform
-# Some TPU chips are two devices each; chips are what a process can have.
-chips = {tuple(d.coords) for d in devices} if platform == "tpu" else devices
-print(json.dumps([platform, len(chips)]))
-"""
-# How so many chips lie, as libtpu wants it said; no other number of them can be had.
-_TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
-_TPU_PORT = 8476
+REFUSED, DIVERGED = 2, 3  # exit codes of a child besides 0 and `STOPPED`
 
 
-def count_devices() -> tuple[str, int]:
-    """Platform ("cpu", "gpu", "tpu") and number of devices (TPU: chips) of this machine.
-
-    Raises:
-        ConfigError: JAX finds none.
-    """
-    done = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ConfigError(f"The devices cannot be counted: {said[-1]}")
-    platform, count = json.loads(done.stdout.strip().splitlines()[-1])
-    return platform, count
-
-
-def share_devices(
-    platform: str, count: int, parallel: int, environ: Mapping[str, str]
-) -> list[dict[str, str]]:
-    """Splits the devices of a machine into equal shares.
-
-    Args:
-        platform: "cpu", "gpu" or "tpu".
-        count: devices, or chips of a TPU.
-        parallel: shares that are wanted.
-        environ: the environment; a choice of devices in it is what is split.
-
-    Returns:
-        For each share the variables that show a process these devices alone: CUDA's for GPUs, and
-        libtpu's, as JAX's own tests of several processes set them, for TPU chips. Nothing for
-        CPUs, which the processes share.
-
-    Raises:
-        ConfigError: there are fewer devices than shares.
-    """
-    if platform == "cpu":
-        return [{} for _ in range(parallel)]
-    if parallel > count:
+def check_locks() -> None:
+    """Raises ConfigError on a system without file locks, where seeds are trained one by one."""
+    if fcntl is None:
         raise ConfigError(
-            f"--parallel {parallel} needs a device for each seed, but there are only {count} "
-            f"({platform}); ask for {count} at most."
+            "--parallel needs file locks (Python's fcntl), which this system lacks; leave it out, "
+            "and the seeds are trained one at a time."
         )
-    if platform not in ("gpu", "tpu"):
-        raise ConfigError(f"--parallel can share CPU, GPU and TPU, not {platform}; leave it out.")
-    size = count // parallel
-    name = "CUDA_VISIBLE_DEVICES" if platform == "gpu" else "TPU_VISIBLE_CHIPS"
-    given = environ.get(name, "")
-    visible = [part.strip() for part in given.split(",")] if given else map(str, range(count))
-    devices = list(visible)
-    if platform == "tpu":
-        size = max(chips for chips in _TPU_BOUNDS if chips <= size)
-    shares = [{name: ",".join(devices[k * size : (k + 1) * size])} for k in range(parallel)]
-    if platform == "tpu":
-        for k, share in enumerate(shares):
-            share |= {
-                "TPU_CHIPS_PER_PROCESS_BOUNDS": _TPU_BOUNDS[size],
-                "TPU_PROCESS_BOUNDS": "1,1,1",  # each is a machine of one process to itself
-                "TPU_PROCESS_ADDRESSES": f"localhost:{_TPU_PORT + k}",
-                "TPU_PROCESS_PORT": str(_TPU_PORT + k),
-                "CLOUD_TPU_TASK_ID": "0",
-                "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            }
-    return shares
 
 
 def check_idle(folder: pathlib.Path) -> None:
@@ -114,14 +58,61 @@ def check_idle(folder: pathlib.Path) -> None:
 
 def _lock(file: Any, folder: pathlib.Path) -> None:
     """Locks an open log, until it and all that inherited it are closed."""
-    import fcntl  # not on every system that can train one seed after the other
-
+    if fcntl is None:
+        return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(
             f"Another process is training in {folder}; wait until it has ended, or stop it."
         ) from None
+
+
+class _Echo:
+    """Repeats on standard output what a child appends to its log.
+
+    Args:
+        log: the log.
+        start: bytes to leave out.
+    """
+
+    def __init__(self, log: pathlib.Path, start: int):
+        self._file = log.open("rb")
+        self._file.seek(start)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = ""  # a line that is not ended
+        self._bar = ""  # what a terminal shows of it
+
+    def repeat(self, *, last: bool = False) -> None:
+        """Prints what is new: whole lines, and on a terminal the bar below them.
+
+        Args:
+            last: nothing will follow; closes the log.
+        """
+        text = self._begun + self._decoder.decode(self._file.read(), final=last)
+        *lines, self._begun = text.split("\n")
+        if last:
+            self._file.close()
+            lines, self._begun = [*lines, *([self._begun] if self._begun else [])], ""
+        # A bar is written over itself, with a carriage return before it.
+        text = "".join(f"{line.rstrip(chr(13)).rpartition(chr(13))[2]}\n" for line in lines)
+        bar = next((part for part in reversed(self._begun.split("\r")) if part.strip()), "")
+        if sys.stdout.isatty() and (text or bar != self._bar):
+            self.wipe()
+            text, self._bar = text + bar[: _columns()], bar
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+
+    def wipe(self) -> None:
+        """Takes the bar away, so that a line may be printed in its place."""
+        if self._bar:
+            print(f"\r{'':{_columns()}}\r", end="", flush=True)
+            self._bar = ""
+
+
+def _columns() -> int:
+    """Characters that fit on a line of the terminal without a new one being begun."""
+    return shutil.get_terminal_size().columns - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +124,7 @@ class _Child:
     folder: pathlib.Path
     process: subprocess.Popen[bytes]
     log_start: int  # bytes that earlier processes wrote
+    echo: _Echo | None
 
     def last_words(self) -> str:
         """Why it failed, in a sentence where it said one."""
@@ -156,6 +148,11 @@ class _Child:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
 
+    def repeat(self, *, last: bool = False) -> None:
+        """Prints what it wrote to its log since, where that is wanted."""
+        if self.echo:
+            self.echo.repeat(last=last)
+
     def forget(self) -> None:
         """Removes the folder if it holds nothing but the log of a refusal, which is passed on."""
         if self.process.returncode == REFUSED and os.listdir(self.folder) == [LOG]:
@@ -166,7 +163,13 @@ class _Child:
 
 
 def _spawn(
-    seed: int, config: ConfigDict, folder: pathlib.Path, share: int, variables: dict[str, str]
+    seed: int,
+    config: ConfigDict,
+    folder: pathlib.Path,
+    share: int,
+    variables: dict[str, str],
+    *,
+    echo: bool = False,
 ) -> _Child:
     """Starts a child. Raises ConfigError when another trains in its folder, or none can."""
     try:
@@ -180,7 +183,7 @@ def _spawn(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **variables},
+            env={**os.environ, **compilation_cache.child_environment(), **variables},
             # Ctrl-C reaches the parent alone, or a child would get two signals and not save.
             start_new_session=True,
         )
@@ -190,10 +193,11 @@ def _spawn(
     with contextlib.suppress(BrokenPipeError):  # it ended at once; its exit code tells
         process.stdin.write(json.dumps(order).encode() + b"\n")
         process.stdin.flush()
-    return _Child(seed, share, folder, process, start)
+    repeated = _Echo(folder / LOG, start) if echo else None
+    return _Child(seed, share, folder, process, start, repeated)
 
 
-def train_in_parallel(
+def train_in_children(
     configs: Mapping[int, ConfigDict],
     folders: Mapping[int, pathlib.Path],
     shares: list[dict[str, str]],
@@ -201,18 +205,23 @@ def train_in_parallel(
 ) -> dict[int, str]:
     """Trains seeds, as many at a time as there are shares; prints a line for each event.
 
-    SIGTERM and Ctrl-C are passed on to the children, which save, and are waited for. A seed whose
-    gradients stay non-finite fails by itself; after any other failure no seed is begun any more.
+    Where there is one share, what the child prints is repeated here. SIGTERM and Ctrl-C are passed
+    on to the children, which save, and are waited for. A seed whose gradients stay non-finite
+    fails by itself; after any other failure no seed is begun any more.
 
     Args:
-        configs: of each seed.
-        folders: of each seed.
-        shares: of `share_devices`.
+        configs: by seed.
+        folders: by seed.
+        shares: environment variables of each, see `share_devices`.
         finished: called with each seed that is finished.
 
     Returns:
         For each seed that failed its sentence. Those that are neither finished nor failed were
         stopped or not begun.
+
+    Raises:
+        ConfigError: a folder cannot be written, or another process trains in it. Children that
+            run are stopped, and waited for.
     """
     waiting, free = list(configs), list(range(len(shares)))
     running: list[_Child] = []
@@ -223,34 +232,56 @@ def train_in_parallel(
             while running or (waiting and not received and not hopeless):
                 while waiting and free and not received and not hopeless:
                     seed, share = waiting.pop(0), free.pop(0)
-                    child = _spawn(seed, configs[seed], folders[seed], share, shares[share])
+                    child = _spawn(
+                        seed, configs[seed], folders[seed], share, shares[share],
+                        echo=len(shares) == 1,
+                    )  # fmt: skip
                     running.append(child)
                     _say(seed, f"started, process {child.process.pid}", child.folder / LOG)
                 for child in [c for c in running if c.process.poll() is not None]:
                     running.remove(child)
-                    child.close()
                     free.append(child.share)
-                    code = child.process.returncode
-                    if code == 0:
-                        finished(child.seed)
-                    elif code == train.STOPPED or (received and code == -signal.SIGTERM):
-                        _say(child.seed, "stopped", child.folder / LOG)
-                    else:
-                        failed[child.seed] = child.last_words()
-                        hopeless |= code != DIVERGED
-                        child.forget()
-                        _say(child.seed, f"failed: {failed[child.seed]}")
+                    hopeless |= _end(child, failed, finished, signalled=bool(received))
+                for child in running:
+                    child.repeat()
                 if len(received) > passed:
                     passed = len(received)
-                    print(f"Stopping {len(running)} seed(s), which save first.", flush=True)
-                    for child in running:
-                        child.process.terminate()
+                    _stop(running)
                 time.sleep(0.1)
         finally:  # with an error of the parent's own, too
             for child in running:
                 child.close()
                 child.process.wait()
     return failed
+
+
+def _end(
+    child: _Child, failed: dict[int, str], finished: Callable[[int], None], *, signalled: bool
+) -> bool:
+    """Says how a child ended; adds it to `failed`. Returns whether the others would fail, too."""
+    child.close()
+    child.repeat(last=True)
+    code = child.process.returncode
+    if code == 0:
+        finished(child.seed)
+    elif code == STOPPED or (signalled and code == -signal.SIGTERM):
+        _say(child.seed, "stopped", child.folder / LOG)
+    else:
+        failed[child.seed] = child.last_words()
+        child.forget()
+        _say(child.seed, f"failed: {failed[child.seed]}")
+        return code != DIVERGED
+    return False
+
+
+def _stop(running: list[_Child]) -> None:
+    """Asks the children to save and to end."""
+    for child in running:
+        if child.echo:
+            child.echo.wipe()
+    print(f"Stopping {len(running)} seed(s), which save first.", flush=True)
+    for child in running:
+        child.process.terminate()
 
 
 def _say(seed: int, event: str, log: pathlib.Path | None = None) -> None:
@@ -277,13 +308,15 @@ def _child() -> int:
     order = json.loads(sys.stdin.buffer.readline())
     sys.argv = order["command"]  # for run.json
     threading.Thread(target=_follow_parent, daemon=True).start()
-    quiet()
+    from clevit_jax.train import train  # not in the parent, which needs none of it
+
+    quiet_command()
     try:
-        return train.train(restore_config(order["config"]), pathlib.Path(order["folder"]))
+        return train(restore_config(order["config"]), pathlib.Path(order["folder"]))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED
-    except (ConfigError, DataError, CheckpointError, OSError) as error:
+    except (ClevitError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
 

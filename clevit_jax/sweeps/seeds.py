@@ -1,4 +1,4 @@
-"""The mode `seeds`: the same config with several seeds, and what they come to together.
+"""The mode `seeds`: the same config with several seeds, and their mean and deviation.
 
 Each seed is a run of its own in `seed-N` of the workdir. Beside them, `seeds.json` holds
 
@@ -14,27 +14,24 @@ Each seed is a run of its own in `seed-N` of the workdir. Beside them, `seeds.js
 and `seeds.txt` the table that is printed. Shares are in [0, 1], loss is in nats.
 """
 
-import contextlib
-import gc
 import os
 import pathlib
-import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from clevit_jax import train
 from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import open_data
-from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from clevit_jax.distributed.preemption import STOPPED
+from clevit_jax.errors import ConfigError, DataError, TrainingError
 from clevit_jax.runs import results
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
-from clevit_jax.sweeps.parallel import check_idle, count_devices, share_devices, train_in_parallel
+from clevit_jax.sweeps.devices import count_devices, share_devices
+from clevit_jax.sweeps.parallel import check_idle, check_locks, train_in_children
 from clevit_jax.system.files import write_json, write_text
 from clevit_jax.system.tables import align
 
@@ -55,10 +52,10 @@ def train_seeds(
         config: in the form of `configs/base.py`.
         workdir: folder of the seeds; new, or begun with the same config.
         seeds: how many.
-        parallel: how many at a time, in processes that share the devices; one is trained here.
+        parallel: how many at a time, each in a process with its share of the devices.
 
     Returns:
-        The exit code: 0 when all are finished, `train.STOPPED` when a signal ended it early.
+        The exit code: 0 when all are finished, `STOPPED` when a signal ended it early.
 
     Raises:
         ConfigError, DataError: before anything is written.
@@ -67,10 +64,7 @@ def train_seeds(
     configs = {seed: _with_seed(config, seed) for seed in range(config.seed, config.seed + seeds)}
     folders = {seed: workdir / f"seed-{seed}" for seed in configs}
     _check(config, configs, folders, workdir)
-    if parallel > 1:
-        failed = _train_beside(configs, folders, workdir, parallel)
-    else:
-        failed = _train_in_turn(configs, folders, workdir)
+    failed = _train(configs, folders, workdir, parallel)
     done = [seed for seed, folder in folders.items() if _finished(folder)]
     count = f"{len(done)} of {len(folders)} seeds are finished"
     if results.seed_folders(workdir):
@@ -82,7 +76,7 @@ def train_seeds(
         raise TrainingError(f"{sentences}\n{count}.")
     if len(done) < len(folders):
         print(f"Stopped: {count}; run the same command to go on.", flush=True)
-        return train.STOPPED
+        return STOPPED
     return 0
 
 
@@ -108,11 +102,10 @@ def _check(
     begun = results.seed_folders(workdir)
     for folder in {**folders, **begun}.values():  # a child that still reads images has no config
         check_idle(folder)
-    known = results.common_split(results.read_result(folder) for folder in begun.values())
+    begun_on = results.common_split(results.read_result(folder) for folder in begun.values())
     for seed, folder in begun.items():
         check_workdir(folder, _with_seed(config, seed))
-    found = _split_hash(config)
-    if known is not None and known != found:
+    if begun_on not in (None, _split_hash(config)):
         raise ConfigError(
             f"{config.data.root or config.data.tfds} no longer lists the files and labels that the "
             f"seeds in {workdir} were trained on; point --config.data.root at the same data set, "
@@ -142,51 +135,13 @@ def _finished(folder: pathlib.Path) -> bool:
     return (folder / CONFIG_FILE).is_file() and results.read_result(folder).finished
 
 
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block, where no run is there to take them and to save."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _train_in_turn(
+def _train(
     configs: Mapping[int, ConfigDict],
     folders: Mapping[int, pathlib.Path],
     workdir: pathlib.Path,
+    parallel: int,
 ) -> dict[int, str]:
-    """Trains one after the other in this process; returns the sentences of those that failed."""
-    failed: dict[int, str] = {}
-    with _stoppable():
-        for count, (seed, config) in enumerate(configs.items(), 1):
-            before = _finished(folders[seed])
-            print(f"Seed {seed} ({count} of {len(configs)}):", flush=True)
-            try:
-                code = train.train(config, folders[seed])
-            except (TrainingError, ConfigError, DataError, CheckpointError, OSError) as error:
-                failed[seed] = str(error)
-                if not isinstance(error, TrainingError):
-                    break  # the others would fail like it
-            else:
-                if code:
-                    break
-                if not before and count < len(configs):
-                    _summarise(workdir, configs)
-            gc.collect()  # what is left on the devices, before the next takes as much
-            jax.clear_caches()
-    return failed
-
-
-def _train_beside(
-    configs: Mapping[int, ConfigDict],
-    folders: Mapping[int, pathlib.Path],
-    workdir: pathlib.Path,
-    wanted: int,
-) -> dict[int, str]:
-    """Trains several at a time in processes; returns the sentences of those that failed."""
+    """Trains what is not finished, in processes; returns the sentences of those that failed."""
     left = {seed: config for seed, config in configs.items() if not _finished(folders[seed])}
     for seed in configs.keys() - left.keys():
         print(f"Seed {seed} is finished ({folders[seed]}).", flush=True)
@@ -200,11 +155,12 @@ def _train_beside(
         if sum(map(_finished, folders.values())) < len(folders):
             _summarise(workdir, configs)
 
-    with _stoppable():
+    shares: list[dict[str, str]] = [{}]  # one at a time has all devices
+    if parallel > 1:
+        check_locks()
         platform, count = count_devices()
-        shares = share_devices(platform, count, wanted, os.environ)[: len(left)]
-        return train_in_parallel(left, folders, shares, finished)
-    return {}
+        shares = share_devices(platform, count, parallel, os.environ)[: len(left)]
+    return train_in_children(left, folders, shares, finished)
 
 
 def _summarise(workdir: pathlib.Path, wanted: Iterable[int]) -> None:
@@ -217,7 +173,7 @@ def _summarise(workdir: pathlib.Path, wanted: Iterable[int]) -> None:
 
 
 def summarise(workdir: pathlib.Path) -> dict[str, Any]:
-    """What the seeds in a folder come to, in the form of `seeds.json`.
+    """Scores of the seeds in a folder, in the form of `seeds.json`.
 
     Raises:
         ConfigError: they are not of the same images, or a file of a run cannot be read.
@@ -261,7 +217,7 @@ def _spreads(scores: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
-    """A table of `summarise`, the last epoch first.
+    """The table of a summary: scores after the last epoch, of the best, and what is not finished.
 
     Args:
         summary: in the form of `seeds.json`.

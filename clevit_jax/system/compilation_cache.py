@@ -13,6 +13,12 @@ import jax
 AUTO = "auto"
 MAX_BYTES = 4 << 30  # of the folder that `auto` names; what was used longest ago goes first
 _SETTING = "jax_compilation_cache_dir"
+_SETTINGS = (
+    "jax_enable_compilation_cache",
+    _SETTING,
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
 
 
 def enable(folder: str, *, alone: bool = True) -> None:
@@ -47,6 +53,15 @@ def enable(folder: str, *, alone: bool = True) -> None:
             _use(folder)
     elif not folder or "://" in folder or _can_write(folder):
         _use(folder or None)
+
+
+def child_environment() -> dict[str, str]:
+    """Environment variables by which a child process keeps to the cache of this one.
+
+    `enable` sets the folder's; here is also what was set by `jax.config.update` alone.
+    """
+    values = {name: jax.config.values[name] for name in _SETTINGS}
+    return {name.upper(): "" if value is None else str(value) for name, value in values.items()}
 
 
 def users_folder() -> pathlib.Path:
