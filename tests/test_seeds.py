@@ -7,16 +7,14 @@ import pathlib
 import subprocess
 import sys
 
-import jax
 import made_runs
 import pytest
 from made_runs import OTHER_SPLIT, TOTAL, record, scores, write_finished, write_run
 
-from clevit_jax import train as training
 from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import open_data
-from clevit_jax.errors import CheckpointError, ConfigError, DataError, TrainingError
+from clevit_jax.errors import ConfigError, DataError, TrainingError
 from clevit_jax.sweeps import parallel, seeds
 from clevit_jax.sweeps.seeds import train_seeds
 
@@ -39,80 +37,105 @@ def load(path):
     return json.loads(path.read_text())
 
 
+PLAYER = """#!{python} -IS
+import json, pathlib, shutil, sys
+order = json.loads(sys.stdin.buffer.readline())
+folder, played = pathlib.Path(order["folder"]), pathlib.Path({played!r})
+with (played / "asked").open("a") as file:
+    print(order["config"]["seed"], file=file)
+made = played / folder.name
+if made.is_dir():
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+else:
+    code, sentence = json.loads(made.read_text())
+    print("error: " + sentence, file=sys.stderr)
+    sys.exit(code)
+"""
+
+
 @pytest.fixture
-def played(config, monkeypatch):
-    """`played({seed: top-1 or an exception})` -> seeds in the order they were asked to train."""
+def played(config, tmp_path, monkeypatch):
+    """`played({seed: top-1 or (exit code, sentence)})`: what the children will do.
+
+    Returns a function that gives the seeds in the order in which they were asked to train.
+    """
     split_hash = open_data(resolve_data(config)).split_hash()
-    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    folder = tmp_path / "played"
+    folder.mkdir()
+    script = folder / "player"
+    script.write_text(PLAYER.format(python=sys.executable, played=str(folder)))
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
 
     def play(outcomes):
-        asked: list[int] = []
-
-        def train(config, folder):
-            asked.append(config.seed)
-            outcome = outcomes[config.seed]
-            if isinstance(outcome, Exception):
-                raise outcome
-            write_finished(folder, outcome, split_hash=split_hash, seed=config.seed)
-            return 0
-
-        monkeypatch.setattr(training, "train", train)
-        return asked
+        (folder / "asked").write_text("")
+        for seed, outcome in outcomes.items():
+            path = folder / f"seed-{seed}"
+            if isinstance(outcome, float):
+                write_finished(path, outcome, split_hash=split_hash, seed=seed)
+            else:
+                path.write_text(json.dumps(outcome))
+        return lambda: [int(line) for line in (folder / "asked").read_text().split()]
 
     return play
 
 
-def test_one_that_fails_is_named_and_the_others_go_on(config, played, tmp_path, capsys):
-    asked = played({0: 0.5, 1: TrainingError("Too steep."), 2: 0.7})
+def test_one_that_diverges_is_named_and_the_others_go_on(config, played, tmp_path, capsys):
+    asked = played({0: 0.5, 1: (parallel.DIVERGED, "Too steep."), 2: 0.7})
     with pytest.raises(TrainingError) as error:
-        train_seeds(config, tmp_path, seeds=3)
+        train_seeds(config, tmp_path / "run", seeds=3)
     assert str(error.value) == "Seed 1: Too steep.\n2 of 3 seeds are finished."
-    assert asked == [0, 1, 2]
-    last = load(tmp_path / "seeds.json")["last"]
+    assert asked() == [0, 1, 2]
+    last = load(tmp_path / "run" / "seeds.json")["last"]
     assert last["top1"]["mean"] == pytest.approx(0.6)
     assert last["top1"]["deviation"] == pytest.approx(math.sqrt(2 * 0.1**2))
-    assert "  seed 1     not begun" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Seed 0 finished: test top-1 50.00 %." in out
+    assert out.count(" of 3 seeds are finished. ") == 3  # after each that is finished, and at last
+    assert "  seed 1     not begun" in out
+    assert "error: Too steep.\nSeed 1 failed: Too steep.\n" in out
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ConfigError("No."), DataError(["No."]), CheckpointError("No."), OSError("No.")],
-    ids=lambda error: type(error).__name__,
-)
-def test_any_other_failure_would_be_that_of_all(config, played, tmp_path, error):
-    asked = played({0: 0.5, 1: error, 2: 0.7})
+def test_any_other_failure_would_be_that_of_all(config, played, tmp_path):
+    asked = played({0: 0.5, 1: (parallel.REFUSED, "No."), 2: 0.7})
     with pytest.raises(TrainingError, match=r"^Seed 1: No\.\n1 of 3 seeds are finished\.$"):
         train_seeds(config, tmp_path / "a", seeds=3)
-    assert asked == [0, 1]
-    played({0: error})
+    assert asked() == [0, 1]
+    assert not (tmp_path / "a" / "seed-1").exists()
+
+
+def test_the_first_that_is_refused_leaves_no_folder(config, played, tmp_path):
+    played({0: (parallel.REFUSED, "No.")})
     with pytest.raises(TrainingError, match=r"^Seed 0: No\.\n0 of 3 seeds are finished\.$"):
         train_seeds(config, tmp_path / "b", seeds=3)
     assert not (tmp_path / "b").exists()
 
 
-def test_more_seeds_of_a_finished_folder(config, played, tmp_path):
-    """Fewer leave the others in the table."""
-    played({0: 0.5, 1: 0.7, 2: 0.6})
+def test_more_seeds_of_a_finished_folder(config, played, tmp_path, capsys):
+    """Finished ones are not asked again; fewer leave the others in the table."""
+    asked = played({0: 0.5, 1: 0.7, 2: 0.6})
     for count in (1, 3, 2):
-        assert train_seeds(config, tmp_path, seeds=count) == 0
-    assert [row["seed"] for row in load(tmp_path / "seeds.json")["seeds"]] == [0, 1, 2]
-    assert (tmp_path / "seeds.txt").read_text().startswith("3 of 3 seeds are finished.")
+        assert train_seeds(config, tmp_path / "run", seeds=count) == 0
+    assert asked() == [0, 1, 2]
+    assert [row["seed"] for row in load(tmp_path / "run" / "seeds.json")["seeds"]] == [0, 1, 2]
+    assert (tmp_path / "run" / "seeds.txt").read_text().startswith("3 of 3 seeds are finished.")
+    assert capsys.readouterr().out.count(" is finished (") == 3
 
 
-def test_seeds_beside_each_other(config, played, tmp_path, monkeypatch, capsys):
+def test_several_at_a_time(config, played, tmp_path, monkeypatch, capsys):
     """What is left of them, the shares of the machine, and the failures in order."""
     given = []
     hashed = open_data(resolve_data(config)).split_hash()
     write_finished(tmp_path / "seed-1", 0.5, seed=1, split_hash=hashed)
 
-    def train_in_parallel(configs, folders, shares, finished):
+    def train_in_children(configs, folders, shares, finished):
         given.append(({seed: config.seed for seed, config in configs.items()}, shares))
         write_finished(folders[0], 0.25, split_hash=hashed)
         finished(0)
         return {3: "Too steep.", 2: "Also."}
 
-    monkeypatch.setattr(parallel, "count_devices", lambda: ("gpu", 8))
-    monkeypatch.setattr(parallel, "train_in_parallel", train_in_parallel)
+    monkeypatch.setattr(seeds, "count_devices", lambda: ("gpu", 8))
+    monkeypatch.setattr(seeds, "train_in_children", train_in_children)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(TrainingError) as error:
         train_seeds(config, tmp_path, seeds=4, parallel=4)
@@ -123,26 +146,29 @@ def test_seeds_beside_each_other(config, played, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert f"Seed 1 is finished ({tmp_path / 'seed-1'})." in out
     assert "Seed 0 finished: test top-1 25.00 %." in out
-    monkeypatch.setattr(parallel, "train_in_parallel", lambda *_: {})
+    monkeypatch.setattr(seeds, "train_in_children", lambda *_: {})
     assert train_seeds(config, tmp_path, seeds=4, parallel=4) == 75
 
 
 def test_a_parent_of_children_touches_no_device(root, tmp_path):
-    """It would keep the memory of a GPU from them; here it would find no platform."""
+    """It would keep a GPU's memory from them; here it would find no platform."""
     code = (
-        "import pathlib, sys; import made_runs; from clevit_jax import parallel, seeds\n"
-        "parallel.count_devices = lambda: ('cpu', 1)\n"
-        "parallel.train_in_parallel = lambda *_: {}\n"
+        "import pathlib, sys; import made_runs; from clevit_jax.sweeps import seeds\n"
+        "seeds.count_devices = lambda: ('cpu', 1)\n"
+        "seeds.train_in_children = lambda *_: {}\n"
         "config = made_runs.make_config(data__root=sys.argv[1], data__leaves__classes=2,\n"
         "    data__leaves__train_per_class=1, data__leaves__test_per_class=1,\n"
         "    data__leaves__size=16)\n"
-        "sys.exit(seeds.train_seeds(config, pathlib.Path(sys.argv[2]), seeds=2, parallel=2))\n"
+        "code = seeds.train_seeds(config, pathlib.Path(sys.argv[2]), seeds=2, parallel=2)\n"
+        "print(sorted({'clevit_jax.train', 'clevit_jax.runs.checkpoint', 'flax'} & {*sys.modules}))"
+        "\nsys.exit(code)\n"
     )
     folder = pathlib.Path(__file__).parent
     environ = {**os.environ, "JAX_PLATFORMS": "nosuch", "PYTHONPATH": f"{folder}:{folder.parent}"}
     command = [sys.executable, "-c", code, str(root), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
     assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout.splitlines()[-1] == "[]"  # it is light: what trains is the children's
 
 
 def _a_run(folder, config):
@@ -196,15 +222,13 @@ def _leaves_over_files(folder, config):
     [_a_run, _checkpoints, _another_config, _other_images, _two_kinds_of_images, _a_torn_file,
      _a_number, _no_data, _leaves_over_files],
 )  # fmt: skip
-@pytest.mark.parametrize("beside", [1, 2])
-def test_what_is_refused(config, tmp_path, monkeypatch, change, beside):
-    """Before a seed is asked to train, and before anything is written."""
-    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained"))
-    monkeypatch.setattr(parallel, "count_devices", lambda: pytest.fail("started a process"))
+def test_what_is_refused(config, tmp_path, monkeypatch, change):
+    """Before a process is started, and before anything is written."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started a process"))
     config, sentence = change(tmp_path / "run", config)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises((ConfigError, DataError), match=sentence):
-        train_seeds(config, tmp_path / "run", seeds=2, parallel=beside)
+        train_seeds(config, tmp_path / "run", seeds=2, parallel=2)
     assert sorted(tmp_path.rglob("*")) == before
 
 
