@@ -205,9 +205,9 @@ def test_ranges(numbers, text):
 def test_what_is_no_run(tmp_path):
     run = write_finished(tmp_path / "run", 0.5)
     for paths, sentence in (
-        ([tmp_path / "nowhere"], f"{tmp_path}/nowhere is no run: there is neither config.json"),
-        ([run, tmp_path, tmp_path / "x"], f"{tmp_path}, {tmp_path}/x are no runs: there is"),
-        ([run / "config.json"], "config.json is no run"),
+        ([tmp_path / "nowhere"], f"{tmp_path}/nowhere is not a run: there is neither config.json"),
+        ([run, tmp_path, tmp_path / "x"], f"{tmp_path}, {tmp_path}/x are not runs: there is"),
+        ([run / "config.json"], "config.json is not a run"),
         ([], "Name the runs to compare: --mode compare RUN RUN ..."),
     ):
         with pytest.raises(ConfigError) as error:

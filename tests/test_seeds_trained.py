@@ -1,4 +1,4 @@
-"""Several seeds, trained for real: what they leave, and that they may be stopped and killed.
+"""Several seeds, trained for real: what they leave, and that they may be killed and stopped.
 
 Two of them are trained once and looked at by all tests; `test_seeds.py` has those without training.
 """
@@ -6,8 +6,6 @@ Two of them are trained once and looked at by all tests; `test_seeds.py` has tho
 import functools
 import json
 import pathlib
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -20,12 +18,12 @@ import numpy as np
 import pytest
 from made_runs import record, write_finished
 
-from clevit_jax import train as training
 from clevit_jax.data import procedural_leaves
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.setup import prepare_run
+from clevit_jax.runs.workdir import load_config
 from clevit_jax.sweeps import parallel, seeds
 from clevit_jax.sweeps.seeds import train_seeds
 
@@ -82,9 +80,9 @@ def load(path):
 
 def state(folder):
     """The last one, as arrays."""
-    run = prepare_run(results.rundir.load_config(folder), folder)
+    run = prepare_run(load_config(folder), folder)
     checkpoints = Checkpoints(run.checkpoints, keep=100, read_only=True)
-    found, _ = checkpoints.restore(UPDATES, run.steps.initial_state())
+    found, _ = checkpoints.restore(UPDATES, run.steps.abstract_state)
     checkpoints.close()
     return jax.device_get(found)
 
@@ -154,57 +152,17 @@ def test_runs_by_hand_are_like_a_real_one(whole, tmp_path):
         (tmp_path / "kept").rename(real / "evaluation.json")
 
 
-@pytest.mark.parametrize("beside", [1, 2])
-def test_finished_seeds_are_left_alone(whole, config, monkeypatch, capsys, beside):
-    monkeypatch.setattr(training, "decode_all", lambda _: pytest.fail("read images"))
-    monkeypatch.setattr(parallel, "count_devices", lambda: pytest.fail("started a process"))
+def test_finished_seeds_are_left_alone(whole, config, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started a process"))
     files = [path for path in whole.rglob("*") if path.is_file() and path.parent != whole]
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
     config.seed = 3
-    assert train_seeds(config, whole, seeds=2, parallel=beside) == 0
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
-    out = capsys.readouterr().out
-    assert out.count("is finished") == 2
-    assert "2 of 2 seeds are finished. Scores on 8 test images in %; one image is 12.50" in out
-
-
-def test_stopped_in_a_second_seed_and_gone_on(
-    whole, config, tmp_path, monkeypatch, capsys, request
-):
-    """First while its images are read, then while it is trained; and every bit as without."""
-    config.seed = 3
-    shutil.copytree(whole / "seed-3", tmp_path / "seed-3")
-    follow = training.Follower.follow
-    before = signal.getsignal(signal.SIGTERM)
-    # Where the suite runs in the background, Ctrl-C is ignored.
-    request.addfinalizer(
-        functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
-    )
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with monkeypatch.context() as patch:
-            patch.setattr(training, "decode_all", lambda _, n=number: signal.raise_signal(n))
-            assert train_seeds(config, tmp_path, seeds=3) == 75
+    for parallel_seeds in (1, 2):
+        assert train_seeds(config, whole, seeds=2, parallel=parallel_seeds) == 0
         out = capsys.readouterr().out
-        assert "  seed 4    not begun\n  seed 5    not begun\n" in out
-        assert out.endswith("Stopped: 1 of 3 seeds are finished; run the same command to go on.\n")
-    assert signal.getsignal(signal.SIGTERM) == before
-
-    def signalled(self, step, *more):
-        if step == 10:  # that is, while update 10 is made
-            signal.raise_signal(signal.SIGTERM)
-        follow(self, step, *more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Follower, "follow", signalled)
-        assert train_seeds(config, tmp_path, seeds=2) == 75
-    out = capsys.readouterr().out
-    assert "Stopped and saved at step 10; run the same command to go on." in out
-    assert "  seed 4    not finished, step 10 of 48\n" in out
-    assert [row["finished"] for row in load(tmp_path / "seeds.json")["seeds"]] == [True, False]
-    assert train_seeds(config, tmp_path, seeds=2) == 0
-    assert "Going on from step 10 of 48." in capsys.readouterr().out
-    same(tmp_path, whole, "split_hash", "test_images", "last", "best", "seeds")
+        assert out.count("is finished (") == 2
+        assert "2 of 2 seeds are finished. Scores on 8 test images in %; one image is 12.50" in out
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
 
 
 def text(value):
@@ -219,28 +177,31 @@ def until(condition, process=None):
         time.sleep(0.005)
 
 
-def test_killed_while_two_train_beside_each_other(whole, config, root, tmp_path, capsys):
-    """Its children save and stop; meanwhile a second command is refused; then it goes on."""
+def test_killed_then_stopped_and_gone_on(whole, config, root, tmp_path, capsys):
+    """Two at a time, whose parent is killed; one at a time, stopped; then on, bit by bit the same.
+
+    Children of the killed parent save and stop; meanwhile a second command is refused.
+    """
     here = pathlib.Path(__file__).parent
     values = {**CHANGES, "seed": 3, "data__root": root}
     overrides = [
         f"--config.{name.replace('__', '.')}={text(value)}" for name, value in values.items()
     ]
     command = [sys.executable, "-m", "clevit_jax.main", f"--config={here / 'tiny.py'}", *overrides,
-               f"--workdir={tmp_path / 'run'}", "--mode=seeds", "--seeds=2",
-               "--parallel=2"]  # fmt: skip
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+               f"--workdir={tmp_path / 'run'}", "--mode=seeds", "--seeds=2"]  # fmt: skip
+    start = functools.partial(
+        subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     folders = [tmp_path / "run" / f"seed-{seed}" for seed in (3, 4)]
     config.seed = 3
+    parent = start([*command, "--parallel=2"])
     try:
         # Before it reads the first image, a child has no config.json, but a lock.
         until(lambda: all((folder / "log.txt").exists() for folder in folders), parent)
         assert not any((folder / "config.json").exists() for folder in folders)
         with pytest.raises(ConfigError, match=r"Another process is training in .*seed-3"):
             train_seeds(config, tmp_path / "run", seeds=2)
-        until(
-            lambda: any(results.read_result(folder).step > 8 for folder in begun(folders)), parent
-        )
+        until(lambda: any(step(folder) > 8 for folder in folders), parent)
     finally:
         parent.kill()
         parent.communicate()
@@ -257,6 +218,20 @@ def test_killed_while_two_train_beside_each_other(whole, config, root, tmp_path,
     logs = [(folder / "log.txt").read_text() for folder in folders]
     assert any("Stopped and saved at step" in log for log in logs), logs
     assert not any(results.read_result(folder).finished for folder in begun(folders))
+
+    before = step(folders[0])
+    parent = start(command)
+    until(lambda: step(folders[0]) > before, parent)
+    parent.terminate()
+    out = parent.communicate()[0]
+    assert parent.returncode == 75
+    assert "Stopping 1 seed(s), which save first.\n" in out
+    assert "of 2 seeds are finished; run the same command to go on.\n" in out
+    # What the child says is repeated.
+    assert (
+        f"Going on from step {before} of 48.\n" in out if before else "The first step comp" in out
+    )
+
     assert train_seeds(config, tmp_path / "run", seeds=2) == 0
     assert "Going on from step" in capsys.readouterr().out
     # The best may have been forgotten, where a signal met its evaluation.
@@ -265,3 +240,8 @@ def test_killed_while_two_train_beside_each_other(whole, config, root, tmp_path,
 
 def begun(folders):
     return [folder for folder in folders if (folder / "run.json").exists()]
+
+
+def step(folder):
+    """The newest update in its metrics."""
+    return results.read_result(folder).step if begun([folder]) else 0

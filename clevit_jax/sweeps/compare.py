@@ -76,7 +76,7 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[RunRow]:
     ]
     if wrong:
         raise ConfigError(
-            f"{', '.join(wrong)} {'is no run' if len(wrong) == 1 else 'are no runs'}: there is "
+            f"{', '.join(wrong)} {'is not a run' if len(wrong) == 1 else 'are not runs'}: there is "
             f"neither {CONFIG_FILE} nor a run seed-N inside; name the --workdir of a run."
         )
     rows = []
@@ -205,7 +205,7 @@ def _notes(rows: Sequence[RunRow], reference: str | None) -> list[str]:
 
 
 def _settings(rows: Sequence[RunRow]) -> list[str]:
-    """A row a setting that differs and a column a run, or where that is too wide, by value."""
+    """One row per setting that differs, one column per run; where that is too wide, by value."""
     configs = [row.runs[0].config for row in rows]
     names = sorted({name for config in configs for name in config} - {"seed"})
     values = {name: [_text(config, name) for config in configs] for name in names}

@@ -226,16 +226,14 @@ def train_in_children(
     waiting, free = list(configs), list(range(len(shares)))
     running: list[_Child] = []
     failed: dict[int, str] = {}
-    hopeless, passed = False, 0
+    single, hopeless, passed = len(shares) == 1, False, 0
     with _signals() as received:
         try:
             while running or (waiting and not received and not hopeless):
                 while waiting and free and not received and not hopeless:
                     seed, share = waiting.pop(0), free.pop(0)
-                    child = _spawn(
-                        seed, configs[seed], folders[seed], share, shares[share],
-                        echo=len(shares) == 1,
-                    )  # fmt: skip
+                    config, folder = configs[seed], folders[seed]
+                    child = _spawn(seed, config, folder, share, shares[share], echo=single)
                     running.append(child)
                     _say(seed, f"started, process {child.process.pid}", child.folder / LOG)
                 for child in [c for c in running if c.process.poll() is not None]:
