@@ -1,4 +1,7 @@
-"""Checkpoints of a run: asynchronous, atomic, the last few and the best. Alone imports orbax."""
+"""Checkpoints of a run: asynchronous, atomic, the last few and the best.
+
+Alone imports orbax, and of it the v0 API; docs/decisions.md says which piece v1 lacks.
+"""
 
 import contextlib
 import json
