@@ -170,7 +170,7 @@ def text(value):
 
 
 def until(condition, process=None):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1800  # as long as CI: a busy machine is not a failure
     while not condition():
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None, process.communicate()[0]
