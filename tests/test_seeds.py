@@ -1,5 +1,6 @@
 """Several seeds, their runs written by hand: what they come to, what fails and what is refused."""
 
+import fcntl
 import json
 import math
 import os
@@ -230,6 +231,19 @@ def test_what_is_refused(config, tmp_path, monkeypatch, change):
     with pytest.raises((ConfigError, DataError), match=sentence):
         train_seeds(config, tmp_path / "run", seeds=2, parallel=2)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_a_folder_in_which_a_process_trains_is_refused(config, tmp_path, monkeypatch, seed):
+    """Before a process is started; also one of a seed that is not asked for now."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started a process"))
+    folder = tmp_path / f"seed-{seed}"
+    hashed = open_data(config).split_hash()
+    write_run(folder, split_hash=hashed, seed=seed)
+    with (folder / parallel.LOG).open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=rf"Another process is training in .*seed-{seed};"):
+            train_seeds(config, tmp_path, seeds=2)
 
 
 def test_the_table(tmp_path):
