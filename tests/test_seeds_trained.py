@@ -47,7 +47,7 @@ def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     with compiling.shared(folder, jax_disable_most_optimizations=True):
         jax.clear_caches()
-        yield
+        yield folder
     jax.clear_caches()
 
 
@@ -127,6 +127,19 @@ def test_all_see_the_same_images_and_differ_in_their_seed_alone(whole):
     assert hashes == {load(whole / "seeds.json")["split_hash"]}
     a, b = (state(whole / name).params["head"]["kernel"] for name in ("seed-3", "seed-4"))
     assert np.any(a != b)
+
+
+def test_the_second_seed_compiles_nothing(whole, compiled):
+    """Its process finds the programs of the first one in the parent's compilation cache."""
+
+    def made(name):
+        folder = whole / name
+        begin, end = ((folder / n).stat().st_mtime for n in ("config.json", "evaluation.json"))
+        files = compiled.rglob("*-cache")
+        return [file.name for file in files if begin <= file.stat().st_mtime <= end]
+
+    assert any(name.startswith("jit_train_step") for name in made("seed-3")), made("seed-3")
+    assert made("seed-4") == []
 
 
 def test_runs_by_hand_are_like_a_real_one(whole, tmp_path):
