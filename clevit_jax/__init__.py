@@ -2,6 +2,7 @@
 
 The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 
+* `get_config`: the config of a recipe or a file, as the command reads it.
 * `load`: a trained model, a `Classifier`, with `.predict`, `.features` and `.explain` of images as
   they are, and `logits, features = load(path)(images)` of prepared ones.
 * `Swin`, `SwinConfig`: the network.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clevit_jax.inference.prediction import Prediction
     from clevit_jax.model.config import SwinConfig
     from clevit_jax.model.swin import Swin
+    from clevit_jax.recipes import get_config
     from clevit_jax.runs.load import read_weights
     from clevit_jax.steps.losses import (
         LossConfig,
@@ -42,6 +44,7 @@ _HOMES = {
     "Prediction": "inference.prediction",
     "SwinConfig": "model.config",
     "Swin": "model.swin",
+    "get_config": "recipes",
     "read_weights": "runs.load",
     "LossConfig": "steps.losses",
     "cross_entropy": "steps.losses",
@@ -65,6 +68,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "example_keys",
+    "get_config",
     "inference",
     "instance_triplet",
     "load",

@@ -4,13 +4,13 @@ A mistake ends in one sentence and exit code 2.
 """
 
 import dataclasses
-import difflib
-import pathlib
 import sys
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+
+from clevit_jax import recipes
 
 # What `--mode` may be.
 MODES = {
@@ -95,6 +95,16 @@ FLAGS = (
 )  # fmt: skip
 
 
+class _ConfigParser(flags.ArgumentParser[Any]):
+    """Reads `--config` as `clevit_jax.get_config` does."""
+
+    def parse(self, argument: str) -> Any:
+        return recipes.load(argument)
+
+    def flag_type(self) -> str:
+        return "config"
+
+
 def define(values: flags.FlagValues, *, mode: str | None = None) -> None:
     """Defines `--config`, `--mode` and `FLAGS` in `values`; they are what `--help` shows.
 
@@ -103,9 +113,11 @@ def define(values: flags.FlagValues, *, mode: str | None = None) -> None:
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "File of the settings; --config.a.b=VALUE overrides one.",
+        f"A recipe ({', '.join(recipes.names())}) or a file of settings, NAME or NAME:ARGUMENT; "
+        "--config.a.b=VALUE overrides one.",
         flag_values=values,
     )
+    values["config"].parser = _ConfigParser()
     defined = ["config"]
     if mode is None:
         what = "; ".join(f"{name}: {does}" for name, does in MODES.items())
@@ -139,7 +151,7 @@ def check_mode(values: flags.FlagValues) -> None:
 
 
 def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """absl's parsing, with config files found from anywhere; exits 2 with one sentence.
+    """absl's parsing; exits 2 with one sentence.
 
     Args:
         values: the flags, among them `config`.
@@ -148,46 +160,31 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
     Returns:
         The program and what is no flag.
     """
-    # Config files import `configs.base`; let them, wherever the command is run from.
-    sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
     try:
-        rest = values(argv)
-        if values["config"].present:
-            _ = values.config.to_dict()  # a file that is missing shows at the first use only
-        return rest
-    except Exception as error:  # a config file may raise anything
-        print(f"error: {_explain(values, argv, error)}", file=sys.stderr)
+        return values(argv)
+    except Exception as error:  # a setting's own type may refuse a value in many ways
+        print(f"error: {_explain(argv, error)}", file=sys.stderr)
         sys.exit(2)
 
 
-def _explain(values: flags.FlagValues, argv: list[str], error: Exception) -> str:
+def _explain(argv: list[str], error: Exception) -> str:
     """The sentence for a command line that cannot be parsed."""
     from clevit_jax.config import flatten
+    from clevit_jax.errors import ConfigError
 
-    path = ""
+    name = ""
     for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, value = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and name == "config":
-            path = value if equals else following
+        flag, equals, value = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and flag == "config":
+            name = value if equals else following
     given = [arg.lstrip("-").partition("=")[0] for arg in argv[1:] if arg.startswith("--config.")]
-    if not path:
+    if not name:
         return f"--{given[0]} needs --config FILE before it." if given else str(error)
-    file = pathlib.Path(path.partition(":")[0])
-    if not file.is_file():
-        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob("*.py")])
-        mend = f"did you mean {file.with_name(near[0])}?" if near else "give the path of one."
-        return f"There is no config file {file}; {mend}"
-    try:  # the file by itself, without what the command line overrides
-        config = values["config"].parser.parse(path)
-        known = [f"config.{name}" for name in flatten(config)]
-    except Exception as failure:
-        # ml_collections packs a traceback into the message of a ValueError or TypeError.
-        cause = failure.__context__ or failure
-        text = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
-        return f"The config {path} cannot be loaded: {text.removesuffix('.')}."
-    for name in given:
-        if name not in known:
-            same_end = [k for k in known if k.rsplit(".", 1)[1] == name.rsplit(".", 1)[1]]
-            near = same_end or difflib.get_close_matches(name, known, n=1, cutoff=0)
-            return f"There is no setting --{name}; the nearest is --{near[0]}."
+    try:  # the config by itself, without what the command line overrides
+        known = list(flatten(recipes.load(name)))
+    except ConfigError as failure:
+        return str(failure)
+    for setting in (flag.removeprefix("config.") for flag in given):
+        if setting not in known:
+            return recipes.no_such_setting(setting, known, flag="--config.")
     return str(error).strip() or type(error).__name__

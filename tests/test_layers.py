@@ -20,6 +20,7 @@ FLOORS = [
     ["data"],
     ["steps"],
     ["config"],
+    ["recipes"],
     ["runs"],
     ["evaluate", "inference"],
     ["analysis", "performance"],

@@ -15,9 +15,6 @@ from clevit_jax import flags as command_line
 from clevit_jax import main, train
 from clevit_jax.data import decode
 
-# ml_collections loads config files by `load_module`.
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
-
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 
@@ -50,8 +47,6 @@ def command(monkeypatch, capfd):
         argv = ["main", *map(str, args)]
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", argv)
-            sys.modules.pop("config_config", None)  # the file of the test before
-            patch.setattr(sys, "path", list(sys.path))
             command_line.define(values)
             verbosity = logging.get_verbosity()
             capfd.readouterr()
@@ -87,6 +82,12 @@ MISTAKES = {
     "no config": (["--workdir=run"], ["run holds no run", "--config FILE"]),
     "misspelt file": (["--config=tinny.py", "--workdir=run"], ["tinny.py", "mean tiny.py?"]),
     "misspelt file, apart": (["--config", "tinny.py", "--workdir=run"], ["mean tiny.py?"]),
+    "misspelt recipe": (["--config=coton80:x", "--workdir=run"],
+                        ["There is no recipe coton80; there are cotton80, "]),
+    "recipe as a file": (["--config=configs/cub.py", "--workdir=run"],
+                         ["no config file configs/cub.py", "mean the recipe, --config cub?"]),
+    "file as a recipe": (["--config=tiny", "--workdir=run"],
+                         ["no recipe tiny", "mean the file tiny.py?"]),
     "no such file": (["--config=zzz/none.py", "--workdir=run"], ["no config file zzz/none.py"]),
     "misspelt setting": (
         [*OK, "--config.model.windw=7"],
@@ -273,7 +274,9 @@ def test_as_a_process():
     command = [sys.executable, "-m", "clevit_jax.main", "--config=none.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: There is no config file none.py; give the path of one.\n"
+    assert done.stderr == (
+        "error: There is no config file none.py; give the path of one, or the name of a recipe.\n"
+    )
 
 
 @pytest.mark.usefixtures("compile_once")
