@@ -4,9 +4,9 @@ So no package with a name as common as `configs` lies beside those of other proj
 also an installed one (`pip install --editable .`), they are read where they are.
 """
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 setup(
-    packages=[*find_packages(include=["clevit_jax", "clevit_jax.*"]), "clevit_jax.configs"],
+    packages=[*find_namespace_packages(include=["clevit_jax*"]), "clevit_jax.configs"],
     package_dir={"clevit_jax.configs": "configs"},
 )

@@ -16,6 +16,7 @@ import safetensors.numpy
 import torch
 
 import clevit_jax
+import clevit_jax.convert
 from clevit_jax.distributed import sharding
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
@@ -23,7 +24,7 @@ from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.workdir import RUN_FILE, claim_workdir
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system.files import write_json
-from clevit_jax.weights import converted
+from clevit_jax.weights import files
 from clevit_jax.weights.convert import Weights, read_torch_weights
 from clevit_jax.weights.converted import read_converted, write_converted
 from configs import base
@@ -297,11 +298,11 @@ def test_a_backbone_alone_gets_a_head_at_zero(convert, nano, tmp_path):
     assert not read_converted(tmp_path / "bare").params["head"]["kernel"].any()
 
 
-def test_ctrl_c_is_no_traceback(convert, nano, tmp_path, tool, monkeypatch):
+def test_ctrl_c_is_no_traceback(convert, nano, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(converted.files, "write_safetensors", stop)
+    monkeypatch.setattr(files, "write_safetensors", stop)
     code, _, error = convert(nano, tmp_path / "x")
     assert (code, error) == (130, "Stopped; nothing was written.\n")
     assert list(tmp_path.iterdir()) == []
@@ -333,11 +334,11 @@ def test_safetensors_need_no_torch(nano, tmp_path, convert):
     assert done.stderr.count("\n") == 1
 
 
-def test_verify(convert, tool, nano, monkeypatch):
+def test_verify(convert, nano, monkeypatch):
     code, out, _ = convert(nano, "--verify")
     assert code == 0
     assert "Verified with" in out
-    read = tool.read_weights
+    read = clevit_jax.convert.read_weights
 
     def wrong(path):
         found = read(path)
@@ -345,7 +346,7 @@ def test_verify(convert, tool, nano, monkeypatch):
         params["layers"][1]["blocks"][1]["mlp"]["fc1"]["bias"] += 1
         return dataclasses.replace(found, params=params)
 
-    monkeypatch.setattr(tool, "read_weights", wrong)
+    monkeypatch.setattr(clevit_jax.convert, "read_weights", wrong)
     code, out, _ = convert(nano, "--verify")
     assert code == 1
     assert "DIFFERENT" in out

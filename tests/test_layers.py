@@ -22,7 +22,7 @@ FLOORS = [
     ["config"],
     ["recipes"],
     ["runs"],
-    ["evaluate", "inference"],
+    ["convert", "evaluate", "inference"],
     ["analysis", "performance"],
     ["train"],
     ["sweeps"],

@@ -1,128 +1,14 @@
-"""Weights of other libraries into clevit_jax, and back.
+"""Weights of other libraries into clevit_jax, and back: `clevit_jax_convert`, in a clone.
 
     python tools/convert_torch_weights.py swin_base_patch4_window7_224_22k.pth weights/swin_base_22k
     python tools/convert_torch_weights.py runs/mine mine.safetensors --to timm
 
-Reads a `.pth` or `.safetensors` file of Microsoft's code (official CLE-ViT), timm, Hugging Face or
-torchvision, a converted checkpoint, or the workdir of a run. Which library, container and
-architecture it is, is found out. docs/weights.md says more.
+clevit_jax/convert.py is the command; docs/weights.md says more.
 """
 
-import argparse
-import dataclasses
-import pathlib
-import shlex
-import sys
+from clevit_jax.convert import main, run
 
-import jax
-
-from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
-from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
-from clevit_jax.runs.workdir import load_config
-from clevit_jax.system.logging import quiet_command
-from clevit_jax.weights import export, verify
-from clevit_jax.weights.convert import Weights
-from clevit_jax.weights.converted import check_converted_target, write_converted
-from clevit_jax.weights.fit import fit_weights, read_class_map
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Converts; prints a failure as one sentence and returns 2."""
-    quiet_command()
-    jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to those who train on it
-    options = _parser().parse_args(argv)
-    try:
-        _check(options)
-        weights = _read(options)
-        print(weights, flush=True)
-        if options.verify:
-            verification = verify.verify(weights, options.source)
-            print(verification, flush=True)
-            if not verification.ok:
-                return 1
-        if options.target:
-            _write(weights, options)
-    except (WeightsError, CheckpointError, ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=pathlib.Path, help="file, converted checkpoint or run")
-    parser.add_argument(
-        "target", type=pathlib.Path, nargs="?",
-        help="folder of the converted checkpoint, or file for --to; without it nothing is written",
-    )  # fmt: skip
-    parser.add_argument(
-        "--to", choices=export.DIALECTS,
-        help="write for this library: .safetensors, .pth, or for huggingface also a folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--class-map", type=pathlib.Path, metavar="FILE",
-        help="take the head's columns by this map: on line i, from 0, the class that class i is",
-    )  # fmt: skip
-    parser.add_argument("--checkpoint", choices=("last", "best"), help="of a run (default: last)")
-    parser.add_argument("--ema", action="store_true", help="of a run: its average of parameters")
-    parser.add_argument("--overwrite", action="store_true", help="replace the target")
-    parser.add_argument(
-        "--verify", action="store_true",
-        help="run a random image through the original in PyTorch and through ours, and compare",
-    )  # fmt: skip
-    return parser
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Raises WeightsError on options that do nothing here, and on a target that is there."""
-    is_run = holds_run(options.source)
-    if not is_run and (options.ema or options.checkpoint):
-        raise WeightsError(f"--ema and --checkpoint are for a run, and {options.source} is none.")
-    if not options.target and (options.to or options.overwrite):
-        raise WeightsError("--to and --overwrite need a target to write to.")
-    if options.target and options.target.resolve() == options.source.resolve():
-        raise WeightsError(f"{options.target} is the source itself; name another target.")
-    if options.target and options.to:
-        export.check_torch_target(options.target, options.to, overwrite=options.overwrite)
-    elif options.target:
-        if options.target.suffix.lower() in export.FILES:
-            raise WeightsError(
-                f"{options.target} is the name of a file, and a converted checkpoint is a folder; "
-                f"name one, or a library to write for: --to {'|'.join(export.DIALECTS)}."
-            )
-        check_converted_target(options.target, overwrite=options.overwrite)
-
-
-def _read(options: argparse.Namespace) -> Weights:
-    if holds_run(options.source):
-        which: Which = options.checkpoint or "last"
-        weights = read_run(options.source, checkpoint=which, average=options.ema)
-        if not options.ema and load_config(options.source).optim.ema:
-            print("The run keeps an average, which its evaluations score; --ema takes that.")
-    else:
-        weights = read_weights(options.source)
-    if not options.class_map:
-        return weights
-    class_map = read_class_map(options.class_map)
-    model = dataclasses.replace(weights.model, num_classes=len(class_map))
-    params, report = fit_weights(weights, model, class_map=class_map)
-    return dataclasses.replace(weights, model=model, params=params, report=report, class_names=())
-
-
-def _write(weights: Weights, options: argparse.Namespace) -> None:
-    if options.to:
-        export.write_torch_weights(weights, options.target, options.to, overwrite=options.overwrite)
-        print(f"Wrote {options.target}, for {options.to}.")
-    else:
-        write_converted(weights, options.target, overwrite=options.overwrite)
-        path = shlex.quote(str(options.target))
-        print(f"Wrote {options.target}; train from it: --config.model.pretrained={path}")
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
