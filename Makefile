@@ -1,9 +1,11 @@
 # `make demo` and `make test` need nothing but Python 3.11 or newer with pip.
 PYTHON ?= python3
+# Those that `make versions` tries.
+PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format versions clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m clevit_jax.main --config configs/demo.py --workdir runs/demo
@@ -20,6 +22,10 @@ lint: .venv/test.stamp
 format: .venv/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Both ends of every dependency range in fresh environments; see docs/versions.md.
+versions:
+	$(PYTHON) tools/try_versions.py $(PYTHONS)
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

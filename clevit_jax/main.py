@@ -1,4 +1,11 @@
-"""The command: `python -m clevit_jax.main --config FILE --workdir DIR [--mode MODE]`."""
+"""Tells apart what differs very little, from a handful of images per class.
+
+    clevit_jax --config demo --workdir runs/demo
+    clevit_jax --config folder --config.data.root=DIR --workdir runs/mine
+    clevit_jax --mode predict --workdir runs/mine --input DIR --output classes.csv
+
+`python -m clevit_jax.main` is the same command.
+"""
 
 import sys
 
@@ -24,6 +31,7 @@ def main(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> i
 def run() -> None:
     """The entry point."""
     values = absl_flags.FLAGS
+    sys.modules["__main__"].__doc__ = __doc__  # what --help begins with
     flags.define(values)
     app.run(main, flags_parser=lambda argv: flags.parse(values, argv))
 

@@ -1,0 +1,289 @@
+"""Both ends of every dependency range in fresh environments, on each Python: `make versions`.
+
+    python tools/try_versions.py python3.11 python3.12 python3.13
+    python tools/try_versions.py python3.11 --ends lowest --extras onnx convert
+
+For each Python and each end it installs the wheel, with the lowest or the newest versions that
+pyproject.toml allows and that have wheels for this Python, and lets the installed commands do a
+little of everything in an empty folder. Prints a table for docs/versions.md; exits 1 when a step
+fails. Needs pip, a package index and about 2 GB of temporary space; takes minutes an environment.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ENDS = {"lowest": "lowest-direct", "newest": "highest"}
+# Packages that come as source alone; anything else must have a wheel, or a range promises more
+# than a user without a compiler can install.
+SOURCE_ALONE = ("promise",)
+TIMEOUT = 3600  # seconds of one step; a limit for what hangs, not for what is slow
+# The demo, as small as a network of two stages can be.
+TINY = {
+    "data.leaves.classes": 3, "data.leaves.train_per_class": 4, "data.leaves.test_per_class": 2,
+    "data.leaves.size": 48, "data.resize": 40, "image_size": 32, "eval.resize": 36,
+    "eval.batch_size": 6, "eval.every_epochs": 1, "epochs": 2, "batch_size": 4,
+    "model.embed_dim": 8, "model.depths": "(1,1)", "model.num_heads": "(1,2)",
+    "optim.warmup_epochs": 1, "checkpoint.every_steps": 2,
+}  # fmt: skip
+LEAVES = "runs/demo-leaves"  # where the demo writes its images
+IMPORT_ALL = """
+import importlib, pkgutil, clevit_jax
+for module in pkgutil.walk_packages(clevit_jax.__path__, "clevit_jax."):
+    importlib.import_module(module.name)
+for name in clevit_jax.__all__:
+    getattr(clevit_jax, name)
+"""
+
+
+class StepError(Exception):
+    """A step did not do what it should; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A fresh environment with the wheel installed.
+
+    Attributes:
+        bin: its programs.
+        folder: an empty folder to work in.
+        extras: of pyproject.toml that are installed.
+    """
+
+    bin: pathlib.Path
+    folder: pathlib.Path
+    extras: tuple[str, ...]
+
+    def run(self, program: str, *arguments: str | pathlib.Path) -> str:
+        """Runs one of its programs in the folder; returns what it printed, or raises StepError."""
+        return run([self.bin / program, *arguments], self.folder)
+
+    def train(self, *arguments: str) -> str:
+        """The command with the tiny demo's settings."""
+        settings = [f"--config.{name}={value}" for name, value in TINY.items()]
+        return self.run("clevit_jax", "--config=demo", *settings, *arguments)
+
+    def has(self, name: str) -> pathlib.Path:
+        """A file of the folder that must be there and hold something."""
+        path = self.folder / name
+        if not path.is_file() or not path.stat().st_size:
+            raise StepError(f"{name} was not written")
+        return path
+
+
+def run(command: list[str | pathlib.Path], folder: pathlib.Path) -> str:
+    """Runs a program; returns its output, or raises StepError with the last line of it."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words, cwd=folder, timeout=TIMEOUT, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"},  # those that are here
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise StepError(f"{words[0]} hangs") from None
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)
+        raise StepError((done.stdout.strip() or "no output").splitlines()[-1])
+    return done.stdout
+
+
+def import_all(env: Environment) -> None:
+    """Every module, and every public name."""
+    env.run("python", "-c", IMPORT_ALL)
+
+
+def train(env: Environment) -> None:
+    """A run with its evaluations, pictures and report."""
+    env.train("--workdir=run")
+    for name in ("run/evaluation.json", "run/report.html", "run/views.png", "run/run.json"):
+        env.has(name)
+
+
+def resume(env: Environment) -> None:
+    """The run without its last checkpoint goes on, and ends with the same scores."""
+    before = json.loads(env.has("run/evaluation.json").read_text())
+    steps = sorted(
+        (path for path in (env.folder / "run/checkpoints").iterdir() if path.name.isdigit()),
+        key=lambda path: int(path.name),
+    )
+    if len(steps) < 2:
+        raise StepError("there is no checkpoint to go back to")
+    shutil.rmtree(steps[-1])
+    (env.folder / "run/evaluation.json").unlink()
+    env.train("--workdir=run")
+    if json.loads(env.has("run/evaluation.json").read_text()) != before:
+        raise StepError("the resumed run has other scores")
+
+
+def predict(env: Environment) -> None:
+    """The classes of the test images, as a table."""
+    images = f"--input={LEAVES}/test"
+    env.run("clevit_jax", "--mode=predict", "--workdir=run", images, "--output=classes.csv")
+    rows = env.has("classes.csv").read_text().splitlines()
+    if len(rows) != 1 + 3 * 2:
+        raise StepError(f"classes.csv has {len(rows)} lines, not 7")
+
+
+def features(env: Environment) -> None:
+    """Features with the neighbours and the linear probe, in both formats."""
+    for output in ("features.npz", "features.parquet"):
+        env.run("clevit_jax", "--mode=features", "--workdir=run", f"--output={output}")
+        env.has(output)
+
+
+def explain(env: Environment) -> None:
+    """Pictures of where the model looks."""
+    given = (f"--input={LEAVES}/test", "--output=looks")
+    env.run("clevit_jax", "--mode=explain", "--workdir=run", *given)
+    if not any((env.folder / "looks").rglob("*.png")):
+        raise StepError("looks holds no picture")
+
+
+def data(env: Environment) -> None:
+    """The check of a data set, as folders and as what TFDS reads."""
+    env.train("--mode=check_data", "--workdir=checked")
+    tool = ROOT / "tools" / "prepare_tfds.py"
+    env.run("python", tool, LEAVES, "prepared", "--name", "leaves")
+    root = ("--config.data.root=prepared/leaves", "--config.data.leaves.classes=0")
+    env.train("--mode=check_data", "--workdir=checked-tfds", *root)
+
+
+def convert(env: Environment) -> None:
+    """Weights of timm in, the run out; with torch a .pth, compared with PyTorch."""
+    golden = ROOT / "tests" / "golden"
+    env.run("clevit_jax_convert", golden / "dialect_timm.safetensors", "weights")
+    env.run("clevit_jax_convert", "run", "mine.safetensors", "--to", "timm")
+    env.has("mine.safetensors")
+    if "convert" in env.extras:
+        env.run("clevit_jax_convert", golden / "swin_nano_224.pth", "weights-pth", "--verify")
+
+
+def export(env: Environment) -> None:
+    """StableHLO and, with its extra, ONNX; the export itself compares their answers."""
+    for output in ("model.stablehlo", *(["model.onnx"] if "onnx" in env.extras else [])):
+        env.run("clevit_jax", "--mode=export", "--workdir=run", f"--output={output}")
+        env.has(output)
+
+
+STEPS: tuple[Callable[[Environment], None], ...] = (
+    import_all, train, resume, predict, features, explain, data, convert, export,
+)  # fmt: skip
+
+
+def make(
+    uv: pathlib.Path, python: str, end: str, extras: tuple[str, ...], wheel: pathlib.Path
+) -> tuple[Environment, dict[str, str]]:
+    """A fresh environment beside the wheel; raises StepError.
+
+    Returns:
+        It, and the version of each package in it by its normalised name.
+    """
+    place = pathlib.Path(tempfile.mkdtemp(prefix=f"{end}-", dir=wheel.parent))
+    folder = place / "work"
+    folder.mkdir()
+    run([uv, "venv", "--quiet", "--python", python, place / "env"], place)
+    own = place / "env" / "bin" / "python"
+    wanted = [word for extra in extras for word in ("--extra", extra)]
+    sources = [word for name in SOURCE_ALONE for word in ("--no-binary", name)]
+    pins = run(
+        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", own,
+         "--resolution", ENDS[end], "--only-binary", ":all:", *sources, *wanted,
+         ROOT / "pyproject.toml"],
+        place,
+    )  # fmt: skip
+    (place / "pins.txt").write_text(pins)
+    run([uv, "pip", "install", "--quiet", "--python", own, "-r", place / "pins.txt"], place)
+    run([uv, "pip", "install", "--quiet", "--python", own, "--no-deps", wheel], place)
+    lines = (line.partition("==") for line in pins.splitlines())
+    return Environment(own.parent, folder, extras), {name: version for name, _, version in lines}
+
+
+def direct_packages(extras: tuple[str, ...]) -> list[str]:
+    """Normalised names of what pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"]]
+    for extra in extras:
+        asked += project["optional-dependencies"][extra]
+    matches = (re.match(r"[\w.-]+", line) for line in asked)
+    return sorted({re.sub(r"[-_.]+", "-", match[0]).lower() for match in matches if match})
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown; the first row is the head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def main() -> int:
+    """Tries all; returns 1 when a step failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pythons", nargs="+", metavar="PYTHON", help="program or version")
+    parser.add_argument("--ends", nargs="+", choices=list(ENDS), default=list(ENDS))
+    parser.add_argument("--extras", nargs="*", default=["onnx"], help="of pyproject.toml")
+    options = parser.parse_args()
+    extras = tuple(options.extras)
+    results = [["Python", "versions", *(step.__name__.replace("_", " ") for step in STEPS)]]
+    versions: list[dict[str, str]] = []
+    with tempfile.TemporaryDirectory(prefix="versions-") as temporary:
+        place = pathlib.Path(temporary)
+        run([sys.executable, "-m", "venv", place / "tools"], place)
+        run([place / "tools/bin/python", "-m", "pip", "install", "--quiet", "uv"], place)
+        uv = place / "tools/bin/uv"
+        run([uv, "build", "--quiet", "--out-dir", place, ROOT], place)
+        (wheel,) = place.glob("*.whl")
+        for python in options.pythons:
+            for end in options.ends:
+                row, found = try_one(uv, python, end, extras, wheel)
+                results.append(row)
+                versions.append(found)
+    heads = [f"{row[0]}, {row[1]}" for row in results[1:]]
+    packages = [
+        [name, *(found.get(name, "") for found in versions)] for name in direct_packages(extras)
+    ]
+    print(f"\n{time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}\n")
+    print(table(results), table([["package", *heads], *packages]), sep="\n\n")
+    return int(any(cell.startswith("FAILED") for row in results for cell in row))
+
+
+def try_one(
+    uv: pathlib.Path, python: str, end: str, extras: tuple[str, ...], wheel: pathlib.Path
+) -> tuple[list[str], dict[str, str]]:
+    """One environment. Returns its row of the table, and its versions."""
+    print(f"{python}, {end} versions: installing", flush=True)
+    try:
+        env, versions = make(uv, python, end, extras, wheel)
+    except StepError as error:
+        print(f"    FAILED: {error}", flush=True)
+        return [python, end, f"FAILED to install: {error}", *[""] * (len(STEPS) - 1)], {}
+    number = env.run("python", "-c", "import platform; print(platform.python_version())").strip()
+    row = [number, end]
+    for step in STEPS:
+        start = time.monotonic()
+        try:
+            step(env)
+            row.append("ok")
+        except StepError as error:
+            row.append(f"FAILED: {error}")
+        took = time.monotonic() - start
+        print(f"    {step.__name__:12}{row[-1]} ({took:.0f} s)", flush=True)
+    shutil.rmtree(env.folder.parent)
+    return row, versions
+
+
+if __name__ == "__main__":
+    sys.exit(main())
