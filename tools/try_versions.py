@@ -42,9 +42,12 @@ LEAVES = "runs/demo-leaves"  # where the demo writes its images
 IMPORT_ALL = """
 import importlib, pkgutil, clevit_jax
 for module in pkgutil.walk_packages(clevit_jax.__path__, "clevit_jax."):
-    importlib.import_module(module.name)
+    if not module.name.startswith("clevit_jax.configs"):  # read as files, by get_config
+        importlib.import_module(module.name)
 for name in clevit_jax.__all__:
     getattr(clevit_jax, name)
+for name in clevit_jax.recipes.names():
+    clevit_jax.get_config(name + ":R3" * (name == "soyageing"))
 """
 
 
@@ -101,7 +104,7 @@ def run(command: list[str | pathlib.Path], folder: pathlib.Path) -> str:
 
 
 def import_all(env: Environment) -> None:
-    """Every module, and every public name."""
+    """Every module, every public name and every recipe."""
     env.run("python", "-c", IMPORT_ALL)
 
 
