@@ -29,6 +29,12 @@ ENDS = {"lowest": "lowest-direct", "newest": "highest"}
 # Packages that come as source alone; anything else must have a wheel, or a range promises more
 # than a user without a compiler can install.
 SOURCE_ALONE = ("promise",)
+# Pythons are those that are here; nothing is judged by its speed, and compiling is what takes time.
+VARIABLES = {
+    "UV_PYTHON_DOWNLOADS": "never",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "JAX_PLATFORMS": "cpu",
+}
 TIMEOUT = 3600  # seconds of one step; a limit for what hangs, not for what is slow
 # The demo, as small as a network of two stages can be.
 TINY = {
@@ -93,7 +99,7 @@ def run(command: list[str | pathlib.Path], folder: pathlib.Path) -> str:
         done = subprocess.run(
             words, cwd=folder, timeout=TIMEOUT, text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"},  # those that are here
+            env={**os.environ, **VARIABLES},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise StepError(f"{words[0]} hangs") from None
