@@ -3,23 +3,28 @@
 The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 
 * `get_config`: the config of a recipe or a file, as the command reads it.
+* `train`, `evaluate`: a run, from a notebook or a script.
 * `load`: a trained model, a `Classifier`, with `.predict`, `.features` and `.explain` of images as
   they are, and `logits, features = load(path)(images)` of prepared ones.
 * `Swin`, `SwinConfig`: the network.
 * `ViewConfig`, `example_keys`, `make_views`: the two views, on the device.
 * `LossConfig`, `cross_entropy`, `supervised_cosine`, `instance_triplet`: the terms of the loss.
-* `read_weights`: weights of this library or another, with a load report.
+* `read_weights`, `convert_weights`: weights of this library or another, with a load report.
 * `ClevitError`: what every error that a user can mend is.
 
 Names are imported when they are first used, so `import clevit_jax` costs no JAX.
 """
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clevit_jax import data, inference, model, steps, views, weights
+    from clevit_jax.convert import convert_weights
     from clevit_jax.errors import ClevitError
+    from clevit_jax.evaluate import evaluate
     from clevit_jax.inference.classifier import Classifier, load
     from clevit_jax.inference.explanation import Explanation
     from clevit_jax.inference.prediction import Prediction
@@ -33,11 +38,15 @@ if TYPE_CHECKING:
         instance_triplet,
         supervised_cosine,
     )
+    from clevit_jax.train import train
     from clevit_jax.views.config import ViewConfig
     from clevit_jax.views.two_views import example_keys, make_views
 
 _HOMES = {
     "ClevitError": "errors",
+    "convert_weights": "convert",
+    "evaluate": "evaluate",
+    "train": "train",
     "Classifier": "inference.classifier",
     "load": "inference.classifier",
     "Explanation": "inference.explanation",
@@ -65,8 +74,10 @@ __all__ = [
     "Swin",
     "SwinConfig",
     "ViewConfig",
+    "convert_weights",
     "cross_entropy",
     "data",
+    "evaluate",
     "example_keys",
     "get_config",
     "inference",
@@ -77,6 +88,7 @@ __all__ = [
     "read_weights",
     "steps",
     "supervised_cosine",
+    "train",
     "views",
     "weights",
 ]
@@ -94,3 +106,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    """Keeps `train` and `evaluate` the functions, also when the modules of these names come in."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in ("train", "evaluate") and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -28,6 +28,43 @@ from clevit_jax.weights.converted import check_converted_target, write_converted
 from clevit_jax.weights.fit import fit_weights, read_class_map
 
 
+def convert_weights(
+    source: str | pathlib.Path,
+    target: str | pathlib.Path,
+    *,
+    to: str | None = None,
+    class_map: str | pathlib.Path | None = None,
+    checkpoint: Which | None = None,
+    ema: bool = False,
+    overwrite: bool = False,
+) -> Weights:
+    """Converts weights, as the command does.
+
+    Args:
+        source: file of weights, converted checkpoint, or workdir of a run.
+        target: folder of the converted checkpoint, or with `to` a file.
+        to: library to write for: "microsoft", "timm" or "huggingface"; None for this one.
+        class_map: file that says on line i, from 0, which class of the source class i is.
+        checkpoint: of a run, "last" (if None) or "best".
+        ema: of a run, its average of parameters.
+        overwrite: whether to replace the target.
+
+    Returns:
+        The weights, with their load report.
+
+    Raises:
+        ClevitError: one sentence that names the file and the mend.
+    """
+    options = argparse.Namespace(
+        source=pathlib.Path(source), target=pathlib.Path(target), to=to, class_map=class_map,
+        checkpoint=checkpoint, ema=ema, overwrite=overwrite,
+    )  # fmt: skip
+    _check(options)
+    weights = _read(options)
+    _write(weights, options)
+    return weights
+
+
 def main(argv: list[str] | None = None) -> int:
     """Converts; prints a failure as one sentence and returns 2."""
     quiet_command()
@@ -36,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check(options)
         weights = _read(options)
+        if holds_run(options.source) and not options.ema and load_config(options.source).optim.ema:
+            print("The run keeps an average, which its evaluations score; --ema takes that.")
         print(weights, flush=True)
         if options.verify:
             verification = verify.verify(weights, options.source)
@@ -43,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             if not verification.ok:
                 return 1
         if options.target:
-            _write(weights, options)
+            print(_write(weights, options))
     except (ClevitError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -104,8 +143,6 @@ def _read(options: argparse.Namespace) -> Weights:
     if holds_run(options.source):
         which: Which = options.checkpoint or "last"
         weights = read_run(options.source, checkpoint=which, average=options.ema)
-        if not options.ema and load_config(options.source).optim.ema:
-            print("The run keeps an average, which its evaluations score; --ema takes that.")
     else:
         weights = read_weights(options.source)
     if not options.class_map:
@@ -116,14 +153,14 @@ def _read(options: argparse.Namespace) -> Weights:
     return dataclasses.replace(weights, model=model, params=params, report=report, class_names=())
 
 
-def _write(weights: Weights, options: argparse.Namespace) -> None:
+def _write(weights: Weights, options: argparse.Namespace) -> str:
+    """Writes the target; returns the sentence that says so."""
     if options.to:
         export.write_torch_weights(weights, options.target, options.to, overwrite=options.overwrite)
-        print(f"Wrote {options.target}, for {options.to}.")
-    else:
-        write_converted(weights, options.target, overwrite=options.overwrite)
-        path = shlex.quote(str(options.target))
-        print(f"Wrote {options.target}; train from it: --config.model.pretrained={path}")
+        return f"Wrote {options.target}, for {options.to}."
+    write_converted(weights, options.target, overwrite=options.overwrite)
+    path = shlex.quote(str(options.target))
+    return f"Wrote {options.target}; train from it: --config.model.pretrained={path}"
 
 
 def run() -> None:

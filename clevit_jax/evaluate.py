@@ -15,10 +15,10 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
-from clevit_jax.runs.results import how_chosen
+from clevit_jax.runs.results import RunResult, how_chosen, read_result
 from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
-from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir
-from clevit_jax.steps.eval_step import Evaluation, evaluate
+from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
+from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
 from clevit_jax.system.files import read_json, write_json
 
 
@@ -54,7 +54,7 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
         with jax.transfer_guard("disallow"):
             return run.steps.eval_step(params, batch)
 
-    return evaluate(eval_step, params, on_devices())
+    return evaluate_batches(eval_step, params, on_devices())
 
 
 def check_split(run: Run, meta: dict[str, Any]) -> None:
@@ -183,6 +183,24 @@ def write_scores(
         ("result", path),
     ):
         print(f"  {what:<12} {where}", flush=True)
+
+
+def evaluate(config: ConfigDict | None, workdir: str | pathlib.Path) -> RunResult:
+    """Scores the newest and the best checkpoint of a run; for scripts and notebooks.
+
+    Args:
+        config: of the run; None for the one that it was made with.
+        workdir: of the run.
+
+    Returns:
+        The scores, see `RunResult`; they are written to evaluation.json, too.
+
+    Raises:
+        ClevitError: as `evaluate_workdir`.
+    """
+    workdir = pathlib.Path(workdir)
+    evaluate_workdir(config if config is not None else load_config(workdir), workdir)
+    return read_result(workdir)
 
 
 def evaluate_workdir(

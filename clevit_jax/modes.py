@@ -66,7 +66,7 @@ def _together(
     from clevit_jax.evaluate import evaluate_workdir
     from clevit_jax.system import compilation_cache
     from clevit_jax.system.malloc import keep_freed_memory
-    from clevit_jax.train import train
+    from clevit_jax.train import train_workdir
 
     several: dict[str, Any] = {
         name: values[name].value for name in ("processes", "coordinator", "process", "wait")
@@ -77,7 +77,7 @@ def _together(
             return evaluate_workdir(config, workdir, other_split=values.other_split)
         if jax.default_backend() == "cpu":
             keep_freed_memory()
-        return train(config, workdir)
+        return train_workdir(config, workdir)
 
 
 def _alone(values: flags.FlagValues, mode: str, config: ConfigDict, workdir: pathlib.Path) -> int:

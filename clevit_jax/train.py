@@ -32,6 +32,7 @@ from clevit_jax.evaluate import (
 )
 from clevit_jax.runs.checkpoint import Checkpoints, check_room
 from clevit_jax.runs.logger import MetricLogger, write_run_facts
+from clevit_jax.runs.results import RunResult, read_result
 from clevit_jax.runs.setup import (
     Pretrained,
     Run,
@@ -49,13 +50,36 @@ from clevit_jax.runs.workdir import (
 )
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
+from clevit_jax.system import compilation_cache
 from clevit_jax.system.files import read_json, write_json
 
 _CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> int:
-    """Trains, or goes on where a stopped run was saved.
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> RunResult:
+    """Trains, or goes on where a stopped run was saved; for scripts and notebooks.
+
+    The same as `python -m clevit_jax.main --config ... --workdir ...` in one process: a bar shows
+    how far it is, Ctrl-C (or the notebook's stop button) saves and returns, and the same call goes
+    on. Compiled programs are kept for the next time.
+
+    Args:
+        config: of `get_config`, or in the form of `configs/base.py`.
+        workdir: folder of the run; new, or begun with the same config.
+
+    Returns:
+        The folder, whether the run is finished, and its scores; see `RunResult`.
+
+    Raises:
+        ClevitError: as `train_workdir`.
+    """
+    compilation_cache.enable(compilation_cache.AUTO)
+    train_workdir(config, pathlib.Path(workdir))
+    return read_result(pathlib.Path(workdir))
+
+
+def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
+    """`--mode train`: trains, or goes on where a stopped run was saved.
 
     Returns:
         The exit code: 0 when the run is finished, `STOPPED` when a signal ended it early.

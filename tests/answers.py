@@ -6,7 +6,7 @@ import numpy as np
 import tiny
 from PIL import Image
 
-from clevit_jax import train
+from clevit_jax.train import train_workdir
 
 CLASSES = ("</script><script>alert(1)</script>", "=1+1", "a, \"b\" & 'c'", "-dollar $x$ `${y}`")
 FILES = (
@@ -31,7 +31,7 @@ def make_run(folder: pathlib.Path) -> pathlib.Path:
     config.data.root = str(data)
     config.log.report = True
     config.log.every_steps = 2
-    assert train.train(config, folder / "run") == 0
+    assert train_workdir(config, folder / "run") == 0
     return folder / "run"
 
 

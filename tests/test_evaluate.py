@@ -52,7 +52,7 @@ def test_equals_numpy_whatever_the_batch(model, split, size):
     order = np.argsort(-logits, axis=1, kind="stable")
     right = order[:, 0] == labels
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    result = eval_step.evaluate(step, params, padded(split, size))
+    result = eval_step.evaluate_batches(step, params, padded(split, size))
     assert result.count == 13
     assert result.top1 == pytest.approx(right.mean())
     assert result.top5 == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
@@ -67,8 +67,8 @@ def test_divided_over_devices(model, split):
     mesh = sharding.make_mesh()
     params_here = jax.device_put(params, sharding.replicated(mesh))
     batches = (sharding.to_global(mesh, b) for b in padded(split, 8))
-    ours = eval_step.evaluate(step, params_here, batches)
-    alone = eval_step.evaluate(step, params, padded(split, 8))
+    ours = eval_step.evaluate_batches(step, params_here, batches)
+    alone = eval_step.evaluate_batches(step, params, padded(split, 8))
     assert (ours.top1, ours.top5, ours.mean_per_class) == (
         alone.top1,
         alone.top5,
@@ -110,4 +110,4 @@ def test_evaluation_of_logits_by_hand():
 
 def test_an_empty_split_is_refused(model):
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        eval_step.evaluate(model[0], model[1], [])
+        eval_step.evaluate_batches(model[0], model[1], [])

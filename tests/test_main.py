@@ -1,5 +1,6 @@
 """The command as a user types it: every mistake ends in one sentence, and nothing is written."""
 
+import importlib
 import pathlib
 import re
 import shutil
@@ -12,8 +13,10 @@ from absl import flags, logging
 from PIL import Image
 
 from clevit_jax import flags as command_line
-from clevit_jax import main, train
+from clevit_jax import main
 from clevit_jax.data import decode
+
+training = importlib.import_module("clevit_jax.train")  # `clevit_jax.train` is the function
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 TINY = pathlib.Path(__file__).with_name("tiny.py")
@@ -254,7 +257,7 @@ def test_ctrl_c_while_images_are_read(command, place, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "decode_all", interrupt)
+    monkeypatch.setattr(training, "decode_all", interrupt)
     code, _, err = command(*OK)
     assert code == 130
     assert "Stopped; run the same command" in err

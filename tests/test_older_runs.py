@@ -8,7 +8,7 @@ import pytest
 
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.workdir import load_config
-from clevit_jax.train import train
+from clevit_jax.train import train_workdir
 from clevit_jax.weights.convert import named_leaves
 
 # Of updates 3 to 12, of the run that was not stopped.
@@ -23,7 +23,7 @@ def test_an_older_run_goes_on(golden, tmp_path, version, capsys):
     config = load_config(workdir)
     with config.unlocked():
         config.data.root = str(source / "data")
-    assert train(config, workdir) == 0
+    assert train_workdir(config, workdir) == 0
     assert "Going on from step 3 of 12." in capsys.readouterr().out
     end = np.load(source / "end.npz")
     params = dict(named_leaves(read_weights(workdir).params))

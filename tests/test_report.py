@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from answers import CLASSES, FILES
 
-from clevit_jax import train
 from clevit_jax.analysis import feature_file, ood
 from clevit_jax.analysis.report import collect, curves, mistakes, page, write
 from clevit_jax.analysis.trained_model import open_trained_model
@@ -19,6 +18,7 @@ from clevit_jax.errors import ConfigError
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, load_config
 from clevit_jax.system.files import read_json, write_json
+from clevit_jax.train import train_workdir
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -254,7 +254,7 @@ def test_a_report_that_fails_ends_no_run(answered, tmp_path, monkeypatch, caplog
     (workdir / EVALUATION_FILE).unlink()
     (workdir / write.FILE).unlink()
     monkeypatch.setattr(write, "render", lambda _: 1 / 0)
-    assert train.train(load_config(workdir), workdir) == 0
+    assert train_workdir(load_config(workdir), workdir) == 0
     assert not (workdir / write.FILE).exists()
     assert "The report could not be written: division by zero" in caplog.text
     assert not list(workdir.glob(".report*"))

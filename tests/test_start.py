@@ -1,6 +1,7 @@
 """A run that starts from real weights: what it evaluates first is what PyTorch evaluates."""
 
 import ast
+import importlib
 import json
 import re
 import shutil
@@ -13,7 +14,6 @@ import tiny
 import torch
 import transformers
 
-from clevit_jax import train as training
 from clevit_jax.data import procedural_leaves
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.errors import ConfigError
@@ -23,9 +23,11 @@ from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.setup import prepare_run, read_pretrained
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, pathlib
 from clevit_jax.system.files import write_json
-from clevit_jax.train import train
+from clevit_jax.train import train_workdir
 from clevit_jax.weights.convert import read_torch_weights
 from clevit_jax.weights.converted import write_converted
+
+training = importlib.import_module("clevit_jax.train")  # `clevit_jax.train` is the function
 
 CLASSES = 4
 
@@ -93,7 +95,7 @@ def first(root, file, tmp_path_factory):
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.print", lambda *args, **_: lines.append(" ".join(map(str, args))))
-        assert train(make_config(root, file, optim__lr=0.0), workdir) == 0
+        assert train_workdir(make_config(root, file, optim__lr=0.0), workdir) == 0
     return workdir, "\n".join(lines)
 
 
@@ -123,12 +125,12 @@ def test_the_file_is_not_needed_to_go_on(first, root, tmp_path, capsys):
     config = make_config(root, tmp_path / "gone.pth", optim__lr=0.0)
     write_json(workdir / CONFIG_FILE, config.to_dict())
     (workdir / "evaluation.json").unlink()
-    assert train(config, workdir) == 0
+    assert train_workdir(config, workdir) == 0
     assert "is finished" in capsys.readouterr().out
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "evaluation.json").unlink()
     with pytest.raises(ConfigError, match=r"model\.pretrained: .*gone\.pth"):
-        train(config, workdir)
+        train_workdir(config, workdir)
 
 
 def test_a_first_save_that_was_cut_off_starts_from_the_weights(root, file, tmp_path):
@@ -239,7 +241,7 @@ def test_a_start_from_a_run_and_from_a_converted_checkpoint(first, root, file, t
 )
 def test_a_start_that_cannot_be_stops_before_anything(root, file, tmp_path, changes, says):
     with pytest.raises(ConfigError) as error:
-        train(make_config(root, file, **changes), tmp_path / "run")
+        train_workdir(make_config(root, file, **changes), tmp_path / "run")
     assert says in str(error.value)
     assert not (tmp_path / "run").exists()
 

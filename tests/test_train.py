@@ -5,6 +5,7 @@ One small run is made once and looked at by most tests; all share its compiled f
 
 import collections
 import dataclasses
+import importlib
 import itertools
 import json
 import pathlib
@@ -22,7 +23,6 @@ import pytest
 from absl import logging
 from jax import monitoring
 
-from clevit_jax import train as training
 from clevit_jax.data import pipeline, procedural_leaves
 from clevit_jax.distributed import sharding
 from clevit_jax.distributed.preemption import Stop
@@ -33,7 +33,9 @@ from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.setup import prepare_run
 from clevit_jax.steps.jitted import JittedSteps
 from clevit_jax.steps.schedule import Plan
-from clevit_jax.train import train
+from clevit_jax.train import train_workdir
+
+training = importlib.import_module("clevit_jax.train")  # `clevit_jax.train` is the function
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 CONFIG = """
@@ -104,7 +106,7 @@ def whole(root, tmp_path_factory, compiled):
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("builtins.print", lambda *args, **_: lines.append(" ".join(map(str, args))))
-        assert train(config, workdir) == 0
+        assert train_workdir(config, workdir) == 0
     return Whole(config, workdir, "\n".join(lines))
 
 
@@ -240,7 +242,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.Follower, "follow", counted)
     monitoring.register_event_duration_secs_listener(listen)
-    assert train(make_config(root), tmp_path / "run") == training.STOPPED
+    assert train_workdir(make_config(root), tmp_path / "run") == training.STOPPED
     assert once(), counts
     assert (0, "jit(train_step)") in made
     assert (15, "jit(eval_step)") in made
@@ -250,7 +252,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
     assert {step for step, name in made if "slice" in name} <= {0, 7}
     counts.clear()
     made.clear()
-    assert train(make_config(root), tmp_path / "run") == 0
+    assert train_workdir(make_config(root), tmp_path / "run") == 0
     assert once(), counts
     assert {step for step, name in made if "slice" not in name} <= {stop_at, 30}
     assert now[0] == TOTAL
@@ -268,7 +270,7 @@ def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):
     careless_run = dataclasses.replace(run, steps=careless_steps)
     monkeypatch.setattr(training, "prepare_run", lambda config, workdir: careless_run)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
-        train(run.config, run.workdir)
+        train_workdir(run.config, run.workdir)
 
 
 def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path):
@@ -300,7 +302,7 @@ def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path)
     stopped = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
     assert f"saved at step {stopped};" in out
 
-    assert train(make_config(root), run) == 0
+    assert train_workdir(make_config(root), run) == 0
     assert steps(run) == list(range(1, TOTAL + 1))
     assert steps(run, "test") == [15, 30, 45, 48]
     same(saved(whole.config, run, TOTAL)[0], saved(whole.config, whole.workdir, TOTAL)[0])
@@ -315,10 +317,10 @@ def test_a_finished_run_says_so(whole, copy, capsys):
     before = (copy / "metrics.jsonl").read_bytes()
     with pytest.MonkeyPatch.context() as patch:  # the result is there, so no image is read
         patch.setattr(training, "decode_all", lambda _: pytest.fail("read images"))
-        assert train(whole.config, copy) == 0
+        assert train_workdir(whole.config, copy) == 0
     assert f"{copy} is finished" in capsys.readouterr().out
     (copy / "evaluation.json").unlink()
-    assert train(whole.config, copy) == 0
+    assert train_workdir(whole.config, copy) == 0
     out = capsys.readouterr().out
     assert f"{copy} is finished: it is at its last step, {TOTAL}." in out
     assert (copy / "metrics.jsonl").read_bytes() == before
@@ -335,10 +337,10 @@ def test_a_signal_ends_an_evaluation_which_is_made_up_for(whole, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate_split", signalled)
-        assert train(whole.config, tmp_path) == 75
+        assert train_workdir(whole.config, tmp_path) == 75
     assert steps(tmp_path, "test") == []
     assert _last(tmp_path) == 15
-    assert train(whole.config, tmp_path) == 0
+    assert train_workdir(whole.config, tmp_path) == 0
     scores = [[r["test/loss"] for r in records(w, "test")] for w in (tmp_path, whole.workdir)]
     assert scores[0] == scores[1]
     results = [json.loads((w / "evaluation.json").read_text()) for w in (tmp_path, whole.workdir)]
@@ -387,7 +389,7 @@ def _one_class_more(data):
 def test_another_split_is_refused(copy, data, change):
     change(data)
     before = sorted(copy.rglob("*"))
-    for mode in (evaluate_workdir, train):
+    for mode in (evaluate_workdir, train_workdir):
         with pytest.raises(ConfigError, match=r"no longer lists the files and labels .*same data"):
             mode(make_config(data), copy)
     assert sorted(copy.rglob("*")) == before
@@ -428,7 +430,7 @@ def test_the_best_is_chosen_on_validation_images(root, tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(training, "evaluate_split", followed)
     config = make_config(root, data__val_fraction=1 / 3)
-    assert train(config, tmp_path) == 0
+    assert train_workdir(config, tmp_path) == 0
     out = capsys.readouterr().out
     assert "8 training, 4 validation and 8 test images" in out
     assert "33.3333 % of the training images, cut by seed 0" in out
@@ -459,7 +461,7 @@ def test_the_best_is_chosen_on_validation_images(root, tmp_path, capsys, monkeyp
 def test_another_config_is_refused(copy, root):
     """Both values of all that differs; what only says where and how may differ."""
     config = make_config(root, optim__lr=0.5, model__window=4, data__threads=1, mesh__data=4)
-    for mode in (evaluate_workdir, train):
+    for mode in (evaluate_workdir, train_workdir):
         with pytest.raises(ConfigError) as error:
             mode(config, copy)
         assert str(error.value) == (
@@ -474,7 +476,7 @@ def test_a_damaged_newest_checkpoint(whole, copy, monkeypatch):
     monkeypatch.setattr(logging, "error", lambda text, *args, **_: said.append(text % args))
     (copy / "checkpoints" / str(TOTAL) / "state" / "_METADATA").unlink()
     (copy / "evaluation.json").unlink()
-    assert train(whole.config, copy) == 0
+    assert train_workdir(whole.config, copy) == 0
     assert f"Checkpoint {TOTAL} cannot be read" in said[0]
     assert steps(copy) == list(range(1, TOTAL + 1))
     same(saved(whole.config, copy, TOTAL)[0], saved(whole.config, whole.workdir, TOTAL)[0])
@@ -483,7 +485,7 @@ def test_a_damaged_newest_checkpoint(whole, copy, monkeypatch):
 def test_a_file_in_both_splits_is_warned_of(data, tmp_path, capsys):
     with (data / "anno" / "test.txt").open("a") as file:
         file.write("01_01_train.png 1\n")
-    assert train(make_config(data), tmp_path / "run") == 0
+    assert train_workdir(make_config(data), tmp_path / "run") == 0
     out = capsys.readouterr().out
     assert "Warning: " in out
     assert "1 file(s) are listed both for training and for testing (01_01_train.png)" in out
@@ -507,7 +509,7 @@ def test_ten_gradients_that_are_not_finite(root, tmp_path, monkeypatch):
     bad = dataclasses.replace(run, steps=PoisonedSteps(**vars(run.steps)))
     monkeypatch.setattr(training, "prepare_run", lambda config, workdir: bad)
     with pytest.raises(TrainingError, match=r"10 updates in a row, up to update 10, .* optim.lr"):
-        train(run.config, run.workdir)
+        train_workdir(run.config, run.workdir)
     assert steps(run.workdir)[-1] == 10
     assert records(run.workdir, "train")[-1]["train/loss"] is None
     kept, _ = saved(run.config, run.workdir, 7)
@@ -532,14 +534,14 @@ def test_a_save_that_fails(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", save)
     config = make_config(root)
-    assert train(config, tmp_path / "a") == 0
+    assert train_workdir(config, tmp_path / "a") == 0
     assert said == ["The disk is full. Training goes on; the next checkpoint will try again."]
     left = {path.name for path in (tmp_path / "a" / "checkpoints").iterdir()}
     assert "7" not in left
     assert {"14", str(TOTAL)} <= left
     failing = {TOTAL}
     with pytest.raises(CheckpointError, match="The disk is full"):
-        train(config, tmp_path / "b")
+        train_workdir(config, tmp_path / "b")
     left = {path.name for path in (tmp_path / "b" / "checkpoints").iterdir()}
     assert str(TOTAL) not in left
     assert {"7", "42"} <= left
@@ -555,7 +557,7 @@ def test_stopped_and_the_save_fails(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", save)
     with pytest.raises(CheckpointError, match="The disk is full"):
-        train(make_config(root), tmp_path / "run")
+        train_workdir(make_config(root), tmp_path / "run")
 
 
 def test_two_signals():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from clevit_jax.analysis import deletion, input_files
 from clevit_jax.analysis.deletion import Deletion

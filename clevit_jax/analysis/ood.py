@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from clevit_jax.analysis import feature_file, neighbours
 from clevit_jax.analysis.feature_file import Features

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from clevit_jax.analysis import input_files, prediction_table
 from clevit_jax.analysis.feature_file import check_ending

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from clevit_jax.system.files import write_text
 
@@ -94,7 +94,8 @@ class Progress:
     """
 
     def __init__(self, start: int, total: int, batch_size: int, *, shown: bool = True):
-        terminal = sys.stderr.isatty()
+        # Where somebody looks at it: a terminal, or a notebook.
+        terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar = tqdm(
             total=total, initial=start, unit="step", dynamic_ncols=terminal, disable=not shown,
             ncols=None if terminal else 120, mininterval=0.2 if terminal else 20,

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from clevit_jax.config import (
     PER_HOST,

@@ -98,7 +98,7 @@ def make_eval_step(
     return eval_step
 
 
-def evaluate(
+def evaluate_batches(
     eval_step: Callable[[Any, Batch], Sums], params: Any, batches: Iterable[Batch]
 ) -> Evaluation:
     """Runs `eval_step` over all batches; sums of counts, divided once.

@@ -306,11 +306,11 @@ def _child() -> int:
     order = json.loads(sys.stdin.buffer.readline())
     sys.argv = order["command"]  # for run.json
     threading.Thread(target=_follow_parent, daemon=True).start()
-    from clevit_jax.train import train  # not in the parent, which needs none of it
+    from clevit_jax.train import train_workdir  # not in the parent, which needs none of it
 
     quiet_command()
     try:
-        return train(restore_config(order["config"]), pathlib.Path(order["folder"]))
+        return train_workdir(restore_config(order["config"]), pathlib.Path(order["folder"]))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED

@@ -21,7 +21,7 @@ import sys
 import textwrap
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from clevit_jax.data.audit import findings, read
 from clevit_jax.data.audit.findings import Finding
