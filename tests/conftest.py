@@ -1,23 +1,18 @@
 """Four CPU devices and JAX's strict modes for every test, set before JAX starts."""
 
+import fcntl
 import os
 import pathlib
+import shutil
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of the user; `compiling.shared` has the suite's
-
-import answers
-import compiling
+import compiling  # before JAX
 import hypothesis
 import jax
 import numpy as np
 import pytest
 
-from clevit_jax.analysis.trained_model import open_trained_model
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system import compilation_cache
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,6 +22,18 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_sessionstart(session):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        compilation_cache.prune(compiling.FOLDER, 2 << 30)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test's marker decides for its fixtures, too."""
+    compiling.optimise(item.get_closest_marker("optimised") is not None)
+    return (yield)
+
+
 @pytest.fixture(scope="session")
 def golden() -> pathlib.Path:
     """The folder of the official code's reference numbers."""
@@ -34,29 +41,40 @@ def golden() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory) -> pathlib.Path:
-    """Folder of what the tests of the analyses compile, which is much the same in all of them."""
-    return tmp_path_factory.mktemp("compiled")
+def once(tmp_path_factory):
+    """`once(name, make)`: a folder that one worker fills by `make(folder)`, for all to look at."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder(name, make):
+        made, done = base / name, base / f"{name}.done"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(made, ignore_errors=True)  # of a worker that failed
+                made.mkdir()
+                make(made)
+                done.touch()
+        return made
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def answered(tmp_path_factory, compiled) -> pathlib.Path:
+def answered(once) -> pathlib.Path:
     """The workdir of `answers.make_run`; for looking only."""
-    with compiling.shared(compiled):
-        return answers.make_run(tmp_path_factory.mktemp("answers"))
+    import answers
+
+    return once("answers", answers.make_run) / "run"
 
 
 @pytest.fixture(scope="module")
-def subject(answered, compile_once):
+def subject(answered):
     """The model of `answered`."""
+    from clevit_jax.analysis.trained_model import open_trained_model
+
     return open_trained_model(answered)
-
-
-@pytest.fixture(scope="module")
-def compile_once(compiled):
-    """Tests of a file share what they compile."""
-    with compiling.shared(compiled):
-        yield
 
 
 @pytest.fixture(scope="session")

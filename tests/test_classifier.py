@@ -189,7 +189,6 @@ def leaf_model(golden, tmp_path_factory):
     return folder
 
 
-@pytest.mark.usefixtures("compile_once")
 class TestAsANotebookHasIt:
     def test_images_in_any_form(self, leaf_model):
         """A path, a Pillow image, pixels and bytes of one file are one image."""

@@ -108,11 +108,12 @@ def test_a_folder_that_cannot_be_written_costs_a_line(child, tmp_path, folder):
 def test_no_home(monkeypatch, capsys):
     monkeypatch.setattr(pathlib.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("none")))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    jax.config.update("jax_enable_compilation_cache", True)
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
     try:
         compilation_cache.enable("auto")
     finally:
-        jax.config.update("jax_enable_compilation_cache", False)
+        jax.config.update("jax_compilation_cache_dir", folder)
     assert "for no home folder is known." in capsys.readouterr().err
 
 

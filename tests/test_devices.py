@@ -26,8 +26,7 @@ ON_TWO = ["4x1", "2x2"]  # by two processes of two devices
 
 def _child(folder, names, devices, *join):
     command = [sys.executable, device_child.__file__, str(folder), *names, *join]
-    # Most of the time is compiling, so that is made short.
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = compiling.xla_flags(devices)
     root = pathlib.Path(__file__).parents[1]
     paths = os.pathsep.join(map(str, (root, root / "tests")))
     environ = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": paths}
@@ -44,18 +43,17 @@ def folder(tmp_path_factory):
     with socket.socket() as held:
         held.bind(("localhost", 0))
         port = held.getsockname()[1]
-    with compiling.shared(tmp_path_factory.mktemp("compiled")):
-        two = [_child(made / "two", ON_TWO, 2, "--join", f"localhost:{port}", str(i))
-               for i in (0, 1)]  # fmt: skip
-        children = [*two, _child(made, list(device_child.RUNS), 8)]
-        try:
-            for child in children:
-                said, _ = child.communicate(timeout=600)
-                assert child.returncode == 0, said
-        finally:
-            for child in children:
-                child.kill()
-                child.communicate()
+    two = [_child(made / "two", ON_TWO, 2, "--join", f"localhost:{port}", str(i))
+           for i in (0, 1)]  # fmt: skip
+    children = [*two, _child(made, list(device_child.RUNS), 8)]
+    try:
+        for child in children:
+            said, _ = child.communicate(timeout=600)
+            assert child.returncode == 0, said
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
     return made
 
 

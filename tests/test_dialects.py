@@ -188,7 +188,7 @@ def forward():
     """Our model of the goldens, compiled once: official tensors, images -> logits, features."""
     graphdef, abstract = swin.abstract_swin(GOLDEN_CONFIG)
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def compiled(params, images):
         return nnx.merge(graphdef, params)(images)
 

@@ -18,7 +18,6 @@ from clevit_jax.runs.workdir import MAPS_FILE
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("compile_once"),
 ]
 
 

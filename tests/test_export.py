@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 
-import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,13 +25,6 @@ from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER, RUN_FILE, claim_workdir
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system.files import write_json
 from clevit_jax.weights.converted import write_converted
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _shared_compilations(tmp_path_factory):
-    with compiling.shared(tmp_path_factory.mktemp("cache")):
-        yield
-
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -17,7 +17,6 @@ from clevit_jax.errors import ConfigError, DataError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("compile_once"),
 ]
 
 

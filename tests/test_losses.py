@@ -1,7 +1,5 @@
 """The losses against the official code's numbers, PyTorch, NumPy loops and hand calculations."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +9,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from clevit_jax.steps.losses import cross_entropy, instance_triplet, supervised_cosine
 
-# Of LLVM: compiling is what these tests cost.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-smoothed = jit(cross_entropy, static_argnames="label_smoothing")
-cosine_and_grad = jit(jax.value_and_grad(supervised_cosine))
-triplet_and_grad = jit(jax.value_and_grad(instance_triplet, argnums=(1, 2)))
+smoothed = jax.jit(cross_entropy, static_argnames="label_smoothing")
+cosine_and_grad = jax.jit(jax.value_and_grad(supervised_cosine))
+triplet_and_grad = jax.jit(jax.value_and_grad(instance_triplet, argnums=(1, 2)))
 
 
 def rows(seed, *shape):
@@ -37,7 +32,7 @@ def test_cross_entropy_equals_torch(smoothing):
     def mean(logits: jax.Array) -> jax.Array:
         return cross_entropy(logits, jnp.asarray(labels), label_smoothing=smoothing).mean()
 
-    gradient = jit(jax.grad(mean))(logits)
+    gradient = jax.jit(jax.grad(mean))(logits)
     assert got.shape == (6,)
     np.testing.assert_allclose(got, losses.detach().numpy(), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(gradient, want_gradient.numpy(), atol=1e-7)
@@ -136,7 +131,7 @@ def drawn():
     distance = np.linalg.norm(unit[:, None] - unit[None], axis=2)
     assert distance[~np.eye(5, dtype=bool)].min() > 1.0
     over_rows = jax.vmap(instance_triplet, (None, None, 0, None))
-    over_keys = jit(jax.vmap(over_rows, (0, None, None, None)))
+    over_keys = jax.jit(jax.vmap(over_rows, (0, None, None, None)))
     keys = jax.random.split(jax.random.key(1), 600)
 
     def drawn(ids):
@@ -215,7 +210,7 @@ def test_four_devices_equal_one():
     )
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
-    step = jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
+    step = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
     want_loss, want_gradients = step(*batch)
     loss, gradients = step(*jax.device_put(batch, split))
     np.testing.assert_allclose(loss, want_loss, rtol=1e-6)

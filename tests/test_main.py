@@ -282,7 +282,6 @@ def test_as_a_process():
     )
 
 
-@pytest.mark.usefixtures("compile_once")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_modes_of_a_trained_model(command, answered, tmp_path, monkeypatch):
     """Each says where its result is; the flags reach the functions."""

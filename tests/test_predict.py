@@ -25,7 +25,6 @@ from clevit_jax.inference.stream import stream
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("compile_once"),
 ]
 
 

@@ -58,15 +58,6 @@ def get_config():
 """
 TOTAL = 60  # 40 epochs of 12 images in batches of 8
 MINUTE = 60
-# Most of the time is compiling, so that is made short.
-FLAGS = "--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """All processes of this file share what they compile."""
-    with compiling.shared(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +88,7 @@ class Pair:
         self.port = free_port()
         environ = {
             **os.environ,
-            "XLA_FLAGS": FLAGS.format(devices),
+            "XLA_FLAGS": compiling.xla_flags(devices),
             "PYTHONUNBUFFERED": "1",
         }
         self.children = [
@@ -138,7 +129,7 @@ def alone(place, workdir, *more, devices=1):
         [sys.executable, "-m", "clevit_jax.main", "--config=config.py",
          f"--workdir={workdir}", *more],
         cwd=place, capture_output=True, text=True,
-        env={**os.environ, "XLA_FLAGS": FLAGS.format(devices)},
+        env={**os.environ, "XLA_FLAGS": compiling.xla_flags(devices)},
     )  # fmt: skip
 
 

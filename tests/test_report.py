@@ -22,7 +22,6 @@ from clevit_jax.train import train_workdir
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("compile_once"),
 ]
 
 

@@ -19,8 +19,6 @@ from clevit_jax.steps.jitted import make_jitted_steps, make_train_step
 from clevit_jax.views import rotation, transforms, two_views, two_views_tpu
 from clevit_jax.views.config import KINDS, ViewConfig
 
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}  # compiling is what costs
-jit = functools.partial(jax.jit, compiler_options=QUICK)
 ANGLES = np.float32([0, 0.001, -0.4, 3.21, -7.3, 14.9, 15, -15, 29.3, 40, -40])
 SMALL = ViewConfig(size=24, kernel=KernelConfig(interpret=True))
 
@@ -43,12 +41,12 @@ def test_the_kernel_picks_what_the_gather_picks(size):
     flipped = np.arange(len(angles)) % 2 == 1
     picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
     image = np.random.RandomState(0).rand(len(angles), size, size, 3).astype(np.float32)
-    expected = jit(jax.vmap(rotation.gather))(image, picks)
+    expected = jax.jit(jax.vmap(rotation.gather))(image, picks)
     kernel = functools.partial(
         rotate_planes, size=size, mean=(0.0,) * 3, deviation=(1.0,) * 3, interpret=True
     )
     nothing = np.zeros((len(angles), 4), np.int32), np.zeros((len(angles), 1), np.int32)
-    ours = jit(kernel)(planes(image, size), picks, *nothing)
+    ours = jax.jit(kernel)(planes(image, size), picks, *nothing)
     np.testing.assert_array_equal(np.moveaxis(np.asarray(ours), 1, -1), expected)
 
 
@@ -87,7 +85,7 @@ def test_crop_in_planes_is_the_crop():
         np.testing.assert_allclose(inner, expected, atol=5e-7, rtol=0)
 
 
-@jit
+@jax.jit
 def make_both(keys: jax.Array, images: jax.Array) -> list[tuple[Any, Any]]:
     """The views with the kernel and without: of each kind, and parts that it does not shuffle."""
     made = []
@@ -114,7 +112,7 @@ def test_each_device_turns_its_own_images():
     arguments = jax.random.split(jax.random.key(3), 4), images(4, 30)
     config = dataclasses.replace(SMALL, kernel=KernelConfig(mesh, interpret=True))
     divided = jax.device_put(arguments, where)
-    compiled = two_views.make_views.lower(*divided, config=config).compile(QUICK)
+    compiled = two_views.make_views.lower(*divided, config=config).compile()
     text = compiled.as_text()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in text
@@ -142,7 +140,7 @@ def test_the_kernel_erases_and_shuffles(size, parts):
     kernel = functools.partial(
         rotate_planes, size=size, mean=(0.5, 1.0, 1.5), deviation=(0.5, 1.0, 2.0), interpret=True
     )
-    ours = jit(kernel)(planes(image, size), picks, boxes, orders)
+    ours = jax.jit(kernel)(planes(image, size), picks, boxes, orders)
     expected = (np.asarray(jax.vmap(rotation.gather)(image, picks)) - [0.5, 1.0, 1.5]) / [0.5, 1, 2]
     erased = jax.vmap(transforms.erase)(jnp.asarray(expected, jnp.float32), boxes)
     shuffled = jax.vmap(functools.partial(transforms.shuffle_parts, parts=parts))(erased, orders)

@@ -1,7 +1,5 @@
 """A scan over the blocks of a stage gives what the blocks give one after the other."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +12,6 @@ from clevit_jax.distributed import sharding
 from clevit_jax.errors import ConfigError
 from clevit_jax.model import swin
 from clevit_jax.steps.jitted import make_jitted_steps
-
-# Of LLVM: compiling is what these tests cost.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def make_model(**changes):
@@ -35,7 +30,7 @@ def loss_and_gradients(model, params, *, scan, noise=True):
         logits, features = nnx.merge(graphdef, params)(images, drop_path_noise=drawn, scan=scan)
         return jnp.sum(logits**2) + jnp.sum(features**3)
 
-    return jit(jax.value_and_grad(loss))(params)
+    return jax.jit(jax.value_and_grad(loss))(params)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 
-import compiling
 import jax
 import made_runs
 import numpy as np
@@ -41,16 +40,6 @@ CHANGES = {
 UPDATES = 48  # 16 epochs of 12 images in batches of 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Runs and processes of this file compile hastily, and share what they have compiled."""
-    folder = tmp_path_factory.mktemp("compiled")
-    with compiling.shared(folder, jax_disable_most_optimizations=True):
-        jax.clear_caches()
-        yield folder
-    jax.clear_caches()
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """4 cultivars, 3 training images and 2 test images each."""
@@ -66,7 +55,7 @@ def config(root):
 
 
 @pytest.fixture(scope="module")
-def whole(root, tmp_path_factory, compiled):
+def whole(root, tmp_path_factory):
     """Seeds 3 and 4, which nothing interrupts."""
     workdir = tmp_path_factory.mktemp("whole") / "new" / "seeds"
     config = made_runs.make_config(data__root=str(root), seed=3, **CHANGES)

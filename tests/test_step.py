@@ -28,8 +28,6 @@ TINY = SwinConfig(
     image_size=32, num_classes=5, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window=4,
     drop_path=0.3,
 )  # fmt: skip
-# Of LLVM; compiling is what these tests cost. The six official steps are made without.
-QUICK = {"xla_backend_optimization_level": 0}
 SEED = 7
 
 
@@ -112,7 +110,7 @@ def program(*, devices=1, fsdp=1, accumulation=1, kind="full", drop_path=True, *
     )  # fmt: skip
     state, mesh = start(devices=devices, fsdp=fsdp)
     shardings = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
-    jitted = jax.jit(step, out_shardings=shardings, compiler_options=QUICK)
+    jitted = jax.jit(step, out_shardings=shardings)
     return functools.partial(jitted, numbers={"seed": np.uint32(SEED)}), state, mesh
 
 
@@ -154,7 +152,7 @@ def test_accumulated_contrastive_term_is_the_mean_over_the_parts():
     parts = run(steps=1, accumulation=4, drop_path=False)[1]["loss_contrast"]
     graphdef, params = swin.abstract_swin(TINY)[0], start()[0].params
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def alone(batch):
         keys = example_keys(SEED, batch["epoch"], batch["id"])
         pair = make_views(keys, batch["image"], config=view_config())

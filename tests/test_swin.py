@@ -21,8 +21,6 @@ NANO: dict[str, Any] = {
     "window": 7,
     "num_classes": 21,
 }
-# Of LLVM; compiling is what these tests cost. The golden outputs and gradients are made without.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def build(**overrides):
@@ -43,7 +41,7 @@ def images_of(size):
     return np.random.RandomState(size).standard_normal((2, size, size, 3)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnums=0)
 def forward(graphdef, params, images):
     return nnx.merge(graphdef, params)(images)
 
@@ -148,7 +146,7 @@ def test_the_goldens_catch_what_ports_get_wrong(official, reference):
     touched = {_wrong_shift: [(0, 1), (1, 0)], _wrong_mask: [(0, 1), (1, 0)],
                _wrong_merging: [(1, 0)]}  # fmt: skip
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def wrong_blocks(params, image):
         made = {}
         for mistake in touched:
@@ -244,7 +242,7 @@ def test_remat_changes_nothing():
             return (nnx.merge(graphdef, p)(x, drop_path_noise=noise)[0] ** 2).mean()
 
         traced = jax.jit(jax.grad(loss)).trace(params)
-        return traced.lower().compile(QUICK)(params), str(traced.jaxpr)
+        return traced.lower().compile()(params), str(traced.jaxpr)
 
     (plain, text), (remat, remat_text) = grads("none"), grads("blocks")
     assert "remat" in remat_text

@@ -350,17 +350,12 @@ def test_a_step_that_does_not_fit_is_never_run(monkeypatch):
     assert not timed_steps.is_out_of_memory("INVALID_ARGUMENT: shapes")
 
 
-def test_the_tiny_config_for_real(tmp_path, capsys, monkeypatch):
+def test_the_tiny_config_for_real(capsys, monkeypatch):
     """Whole, in child processes on two CPU devices; a Swin of 16 px has 4 x 4 and 2 x 2 tokens."""
-    # On a busy machine a device may wait long for the other; XLA ends a process after 40 s of it.
-    patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {patience}")
+    monkeypatch.setenv("XLA_FLAGS", compiling.xla_flags(2))
     monkeypatch.setattr(throughput, "ROUNDS", 2)
-    with compiling.shared(tmp_path):
-        assert (
-            throughput.throughput(config(views__kind="swap_only"), batch_sizes=[4], as_json=True)
-            == 0
-        )
+    timed = config(views__kind="swap_only")
+    assert throughput.throughput(timed, batch_sizes=[4], as_json=True) == 0
     facts = json.loads(capsys.readouterr().out)
     assert [row["problem"] for row in facts["rows"]] == ["", ""]
     assert (facts["devices"], facts["model"]["dtype"]) == (2, "float32")

@@ -117,9 +117,7 @@ def compare(theirs, read, size):
         answers = nnx.merge(graphdef, params)(images)
         return sum(jnp.sum(a * w) for a, w in zip(answers, weigh, strict=True)), answers
 
-    # Without optimisation it compiles in half the time.
-    options = {"xla_backend_optimization_level": 0}
-    ours = jax.jit(jax.value_and_grad(weighted, has_aux=True), compiler_options=options)
+    ours = jax.jit(jax.value_and_grad(weighted, has_aux=True))
     (_, our_answers), gradients = ours(read.params, images)
     return Parity(
         images,

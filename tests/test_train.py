@@ -16,7 +16,6 @@ import sys
 import time
 import types
 
-import compiling
 import jax
 import numpy as np
 import pytest
@@ -59,13 +58,6 @@ TOTAL = 48  # 16 epochs of 12 images in batches of 4
 SAVED = [7, 14, 21, 28, 35, 42]  # besides 15, 30, 45 and 48, where it is evaluated
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Runs and processes of this file share what they compile."""
-    with compiling.shared(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """4 cultivars, 3 training images and 2 test images each."""
@@ -99,7 +91,7 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(root, tmp_path_factory, compiled):
+def whole(root, tmp_path_factory):
     """A run that nothing interrupts."""
     workdir = tmp_path_factory.mktemp("whole") / "new" / "run"
     config = make_config(f"{root}/")  # as a shell completes it
@@ -569,7 +561,7 @@ def test_two_signals():
         assert stop.asked()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     code = (
-        "import signal; from clevit_jax.stopping import Stop\n"
+        "import signal; from clevit_jax.distributed.preemption import Stop\n"
         "with Stop():\n"
         "    signal.raise_signal(signal.SIGINT); print('once', flush=True)\n"
         "    signal.raise_signal(signal.SIGINT); print('twice', flush=True)\n"

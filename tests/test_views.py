@@ -19,10 +19,6 @@ from clevit_jax.views.config import KINDS, ViewConfig
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-# Of LLVM: compiling is what these tests cost.
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
-jit = functools.partial(jax.jit, compiler_options=QUICK)
-
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.RandomState(seed).randint(0, 256, shape, np.uint8)
@@ -32,7 +28,7 @@ def draws(function, count: int, *arrays: jax.Array, **options) -> np.ndarray:
     """`count` draws of a random function, jitted and vmapped over the key alone."""
     in_axes = (0,) + (None,) * len(arrays)
     drawn = jax.vmap(functools.partial(function, **options), in_axes=in_axes)
-    return np.asarray(jit(drawn)(jax.random.split(jax.random.key(0), count), *arrays))
+    return np.asarray(jax.jit(drawn)(jax.random.split(jax.random.key(0), count), *arrays))
 
 
 def assert_rank(values: np.ndarray, reference: float, rank: float, tolerance: float) -> None:
@@ -90,7 +86,7 @@ def test_without_a_legal_draw_the_box_is_the_fall_back():
             ),
         )
 
-    wide, tall, empty = jit(boxes)(jax.random.key(0))
+    wide, tall, empty = jax.jit(boxes)(jax.random.key(0))
     np.testing.assert_array_equal(wide, [0, 75, 100, 150])
     np.testing.assert_array_equal(tall, [87, 0, 125, 100])
     np.testing.assert_array_equal(empty[2:], 0)
@@ -125,7 +121,7 @@ BOXES = [
 def crops() -> np.ndarray:
     """Each box of one image, 31 pixels a side, in one program."""
     cut = jax.vmap(functools.partial(crop.crop, size=31), in_axes=(None, 0))
-    return np.asarray(jit(cut)(noise(60, 70, 3), jnp.array(BOXES)))
+    return np.asarray(jax.jit(cut)(noise(60, 70, 3), jnp.array(BOXES)))
 
 
 @pytest.mark.parametrize("number", range(len(BOXES)))
@@ -155,7 +151,7 @@ def test_crop_of_a_box_of_the_size_copies_pixels(crops):
 def test_crop_sees_nothing_outside_the_box():
     image = np.full((40, 40, 3), np.float32(1e6))
     image[10:33, 5:35] = 0.5
-    ours = jit(functools.partial(crop.crop, size=12))(image, jnp.array((10, 5, 23, 30)))
+    ours = jax.jit(functools.partial(crop.crop, size=12))(image, jnp.array((10, 5, 23, 30)))
     np.testing.assert_allclose(ours, 0.5, rtol=1e-6)
 
 
@@ -176,7 +172,7 @@ def test_random_brightness_is_uniform():
 @pytest.mark.parametrize("shape", [(9, 9), (8, 10), (7, 12)])
 def test_rotation_by_0_is_the_identity(shape):
     image = noise(*shape, 3)
-    np.testing.assert_array_equal(jit(transforms.rotate)(image, jnp.float32(0)), image)
+    np.testing.assert_array_equal(jax.jit(transforms.rotate)(image, jnp.float32(0)), image)
 
 
 @pytest.mark.parametrize("shape", [(448, 448), (160, 225)])
@@ -184,7 +180,7 @@ def test_rotation_is_pillows(shape):
     # Pillow computes its matrix in float64 and we in float32: a pixel whose source lies within
     # 2**-16 of the border of two may come from the other one. At most one pixel in 5,000.
     image = noise(*shape, 3)
-    rotate = jit(transforms.rotate)
+    rotate = jax.jit(transforms.rotate)
     for angle in (-15, -7.3, -0.4, 1, 3.21, 10, 14.9, 15, 60):
         expected = np.asarray(Image.fromarray(image).rotate(angle))
         ours = np.asarray(rotate(jnp.asarray(image), jnp.float32(angle)))
@@ -267,7 +263,7 @@ def images() -> np.ndarray:
     return noise(BATCH, SIDE, SIDE, 3)
 
 
-@jit
+@jax.jit
 def make_kinds(keys: jax.Array, images: jax.Array) -> dict[str, tuple[jax.Array, Any]]:
     """Anchors and positives of each kind, in one program: compiling them is what costs."""
     configs = {kind: ViewConfig(kind=kind, size=32) for kind in KINDS}
@@ -310,7 +306,7 @@ def test_views_do_not_depend_on_batch_or_devices(images, full):
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     chosen = np.array([5, 2, 3, 7])
     arguments = jax.device_put((small_keys()[chosen], images[chosen]), sharding)
-    compiled = two_views.make_views.lower(*arguments, config=SMALL).compile(QUICK)
+    compiled = two_views.make_views.lower(*arguments, config=SMALL).compile()
     text = compiled.as_text()
     assert text
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
@@ -395,7 +391,7 @@ def test_with_every_step_off_a_view_is_the_normalised_image(images):
 def test_eager_is_jitted(core, parameter):
     """Of those that the tests above jit."""
     image = jnp.asarray(noise(20, 24, 3).astype(np.float32) / 255)
-    jitted = jit(core)(image, jnp.array(parameter))
+    jitted = jax.jit(core)(image, jnp.array(parameter))
     np.testing.assert_allclose(core(image, jnp.array(parameter)), jitted, atol=1e-6, rtol=0)
 
 
@@ -413,8 +409,8 @@ def test_jitted_is_vmapped():
         view = transforms.random_erase(key, view, area=(0.15, 0.45), ratio=(0.3, 3.3))
         return transforms.random_shuffle_parts(key, view, parts=2)
 
-    jitted = jit(chain)
-    vmapped = jit(jax.vmap(chain, in_axes=(0, None)))(keys, image)
+    jitted = jax.jit(chain)
+    vmapped = jax.jit(jax.vmap(chain, in_axes=(0, None)))(keys, image)
     expected = np.stack([jitted(key, image) for key in keys])
     # Pixels to 1e-6, which normalising multiplies by 4.4.
     np.testing.assert_allclose(vmapped, expected, atol=5e-6, rtol=0)
