@@ -266,6 +266,6 @@ def test_as_a_process(tmp_path):
     run = write_run(tmp_path / "läufe", last=scores(60, 0.5))
     command = [sys.executable, "-m", "clevit_jax.main", "--mode=compare", str(run)]
     environ = {**os.environ, "JAX_PLATFORMS": "nosuch", "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\n1  l\\xe4ufe  50.00" in done.stdout

@@ -41,7 +41,7 @@ def child(tmp_path):
         home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
         done = subprocess.run(
             [sys.executable, "-c", CHILD, folder, alone],
-            capture_output=True, text=True, env={**kept, **home, **environ}, timeout=120,
+            capture_output=True, text=True, env={**kept, **home, **environ},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         value, *facts = json.loads(done.stdout)

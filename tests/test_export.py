@@ -98,7 +98,7 @@ def test_stablehlo_runs_where_neither_this_library_nor_flax_is(wanted, stablehlo
     folder = stablehlo.parent
     np.savez(folder / "images.npz", **{str(count): images_of(count) for count in SIZES})
     command = [sys.executable, "-c", _RUN]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outs = np.load(folder / "outs.npz")
     for count in SIZES:

@@ -275,7 +275,7 @@ def test_every_file_is_found_from_anywhere(command, place):
 def test_as_a_process():
     """What the tests above take apart: entry point, exit code and both streams of a process."""
     command = [sys.executable, "-m", "clevit_jax.main", "--config=none.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: There is no config file none.py; give the path of one, or the name of a recipe.\n"

@@ -21,7 +21,7 @@ training = importlib.import_module("clevit_jax.train")  # `clevit_jax.train` is 
 PLAYER = """#!{python} -IS
 import json, os, pathlib, signal, sys, time
 
-signal.alarm(600)  # an end, whatever the parent does
+signal.alarm(5400)  # an end, whatever the parent does; see waiting.LIMIT
 
 def wait_for(name):
     while not (folder.parent / name).exists():

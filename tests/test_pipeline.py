@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import LIMIT
 
 from clevit_jax.data import decode, pipeline
 from clevit_jax.data.dataset import Example
@@ -281,7 +282,7 @@ def test_unreadable_file_stops_training_and_is_named():
 
 
 def test_image_that_two_threads_decode_counts_once():
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=LIMIT)
     counting = Counting()
 
     def decoder(data, name):

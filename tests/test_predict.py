@@ -14,6 +14,7 @@ import psutil
 import pytest
 from answers import CLASSES
 from PIL import Image
+from waiting import wait_until
 
 import clevit_jax
 from clevit_jax.analysis import feature_file, input_files
@@ -124,9 +125,7 @@ def test_killed_and_gone_on_with(answered, images, tmp_path):
         "--input", many, "--output", output, "--resume",
     ]  # fmt: skip
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not output.exists() or output.stat().st_size < 20_000:
-        assert child.poll() is None
-        time.sleep(0.005)
+    wait_until(lambda: output.exists() and output.stat().st_size >= 20_000, child)
     child.send_signal(signal.SIGKILL)
     child.wait()
     before = output.read_bytes()
