@@ -8,8 +8,10 @@ of the program and the compiler's options, so it holds nothing stale.
 To be imported before JAX.
 """
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 
 def xla_flags(devices: int) -> str:
@@ -48,3 +50,21 @@ def optimise(wanted: bool) -> None:
         jax.config.update(HASTY, not wanted)
         os.environ[HASTY.upper()] = str(int(not wanted))
         jax.clear_caches()
+
+
+@contextlib.contextmanager
+def cache_of_its_own(folder: pathlib.Path) -> Iterator[None]:
+    """An empty cache, here and in processes, for who looks at what is compiled."""
+    _use(folder)
+    try:
+        yield
+    finally:
+        _use(FOLDER)
+
+
+def _use(folder: pathlib.Path) -> None:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()

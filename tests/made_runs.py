@@ -14,9 +14,9 @@ SPLIT, OTHER_SPLIT = "5011" * 16, "0dd0" * 16
 TOTAL = 60  # updates
 
 
-def make_config(**changes: Any) -> ConfigDict:
+def make_config(kind: str = "two views", **changes: Any) -> ConfigDict:
     """The tiny config; `optim__lr=2.0` changes `optim.lr`."""
-    config = tiny.get_config()
+    config = tiny.get_config(kind)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
 

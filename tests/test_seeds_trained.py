@@ -9,13 +9,14 @@ import pathlib
 import statistics
 import subprocess
 import sys
-import time
 
+import compiling
 import jax
 import made_runs
 import numpy as np
 import pytest
 from made_runs import record, write_finished
+from waiting import wait_until
 
 from clevit_jax.data import procedural_leaves
 from clevit_jax.errors import ConfigError
@@ -33,34 +34,41 @@ pytestmark = [
 CHANGES = {
     "epochs": 16, "optim__lr": 1.0, "optim__warmup_epochs": 1.0, "eval__every_epochs": 4,
     "checkpoint__keep": 100, "log__every_steps": 1,
-    # What compiles soonest.
-    "model__depths": (1,), "model__num_heads": (1,), "model__drop_path": 0.0,
-    "views__kind": "base", "views__degrees": 0.0, "loss__positive": 0.0, "loss__contrast": 0.0,
 }  # fmt: skip
 UPDATES = 48  # 16 epochs of 12 images in batches of 4
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(once):
     """4 cultivars, 3 training images and 2 test images each."""
-    folder = tmp_path_factory.mktemp("data") / "leaves"
-    return procedural_leaves.write_dataset(
-        folder, classes=4, train_per_class=3, test_per_class=2, size=16
-    )
+    return once("leaves of seeds", make_leaves)
+
+
+def make_leaves(folder):
+    procedural_leaves.write_dataset(folder, classes=4, train_per_class=3, test_per_class=2, size=16)
 
 
 @pytest.fixture
 def config(root):
-    return made_runs.make_config(data__root=str(root), **CHANGES)
+    return make_config(root)
+
+
+def make_config(root):
+    config = made_runs.make_config(kind="small", **CHANGES)
+    config.data.root = str(root)
+    config.seed = 3
+    return config
 
 
 @pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
-    """Seeds 3 and 4, which nothing interrupts."""
-    workdir = tmp_path_factory.mktemp("whole") / "new" / "seeds"
-    config = made_runs.make_config(data__root=str(root), seed=3, **CHANGES)
-    assert train_seeds(config, workdir, seeds=2) == 0
-    return workdir
+def whole(root, once):
+    """Seeds 3 and 4, which nothing interrupts; for looking only."""
+
+    def make(folder):
+        with compiling.cache_of_its_own(folder / "compiled"):
+            assert train_seeds(make_config(root), folder / "new" / "seeds", seeds=2) == 0
+
+    return once("whole of seeds", make) / "new" / "seeds"
 
 
 def load(path):
@@ -118,13 +126,13 @@ def test_all_see_the_same_images_and_differ_in_their_seed_alone(whole):
     assert np.any(a != b)
 
 
-def test_the_second_seed_compiles_nothing(whole, compiled):
+def test_the_second_seed_compiles_nothing(whole):
     """Its process finds the programs of the first one in the parent's compilation cache."""
 
     def made(name):
         folder = whole / name
         begin, end = ((folder / n).stat().st_mtime for n in ("config.json", "evaluation.json"))
-        files = compiled.rglob("*-cache")
+        files = (whole.parents[1] / "compiled").rglob("*-cache")
         return [file.name for file in files if begin <= file.stat().st_mtime <= end]
 
     assert any(name.startswith("jit_train_step") for name in made("seed-3")), made("seed-3")
@@ -158,25 +166,12 @@ def test_finished_seeds_are_left_alone(whole, config, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started a process"))
     files = [path for path in whole.rglob("*") if path.is_file() and path.parent != whole]
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-    config.seed = 3
     for parallel_seeds in (1, 2):
         assert train_seeds(config, whole, seeds=2, parallel=parallel_seeds) == 0
         out = capsys.readouterr().out
         assert out.count("is finished (") == 2
         assert "2 of 2 seeds are finished. Scores on 8 test images in %; one image is 12.50" in out
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
-
-
-def text(value):
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def until(condition, process=None):
-    deadline = time.monotonic() + 1800  # as long as CI: a busy machine is not a failure
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
 
 
 def test_killed_then_stopped_and_gone_on(whole, config, root, tmp_path, capsys):
@@ -186,24 +181,22 @@ def test_killed_then_stopped_and_gone_on(whole, config, root, tmp_path, capsys):
     """
     here = pathlib.Path(__file__).parent
     values = {**CHANGES, "seed": 3, "data__root": root}
-    overrides = [
-        f"--config.{name.replace('__', '.')}={text(value)}" for name, value in values.items()
-    ]
-    command = [sys.executable, "-m", "clevit_jax.main", f"--config={here / 'tiny.py'}", *overrides,
+    overrides = [f"--config.{name.replace('__', '.')}={value}" for name, value in values.items()]
+    command = [sys.executable, "-m", "clevit_jax.main", f"--config={here / 'tiny.py'}:small",
+               *overrides,
                f"--workdir={tmp_path / 'run'}", "--mode=seeds", "--seeds=2"]  # fmt: skip
     start = functools.partial(
         subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     folders = [tmp_path / "run" / f"seed-{seed}" for seed in (3, 4)]
-    config.seed = 3
     parent = start([*command, "--parallel=2"])
     try:
         # Before it reads the first image, a child has no config.json, but a lock.
-        until(lambda: all((folder / "log.txt").exists() for folder in folders), parent)
+        wait_until(lambda: all((folder / "log.txt").exists() for folder in folders), parent)
         assert not any((folder / "config.json").exists() for folder in folders)
         with pytest.raises(ConfigError, match=r"Another process is training in .*seed-3"):
             train_seeds(config, tmp_path / "run", seeds=2)
-        until(lambda: any(step(folder) > 8 for folder in folders), parent)
+        wait_until(lambda: any(step(folder) > 8 for folder in folders), parent)
     finally:
         parent.kill()
         parent.communicate()
@@ -216,14 +209,14 @@ def test_killed_then_stopped_and_gone_on(whole, config, root, tmp_path, capsys):
             return False
         return True
 
-    until(idle)
+    wait_until(idle)
     logs = [(folder / "log.txt").read_text() for folder in folders]
     assert any("Stopped and saved at step" in log for log in logs), logs
     assert not any(results.read_result(folder).finished for folder in begun(folders))
 
     before = step(folders[0])
     parent = start(command)
-    until(lambda: step(folders[0]) > before, parent)
+    wait_until(lambda: step(folders[0]) > before, parent)
     parent.terminate()
     out = parent.communicate()[0]
     assert parent.returncode == 75

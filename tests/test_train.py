@@ -4,6 +4,7 @@ One small run is made once and looked at by most tests; all share its compiled f
 """
 
 import collections
+import contextlib
 import dataclasses
 import importlib
 import itertools
@@ -13,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import types
 
 import jax
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from absl import logging
 from jax import monitoring
+from waiting import wait_until
 
 from clevit_jax.data import pipeline, procedural_leaves
 from clevit_jax.distributed import sharding
@@ -41,14 +42,12 @@ CONFIG = """
 import tiny
 
 def get_config():
-    config = tiny.get_config()
+    config = tiny.small()
     config.data.root = "leaves"
     config.eval.every_epochs = 5
     config.epochs = 16
-    config.views.degrees = 0.0
     config.optim.lr = 1.0
     config.optim.warmup_epochs = 1.0
-    config.optim.ema = 0.9
     config.checkpoint.every_steps = 7
     config.checkpoint.keep = 100
     config.log.every_steps = 1
@@ -59,12 +58,13 @@ SAVED = [7, 14, 21, 28, 35, 42]  # besides 15, 30, 45 and 48, where it is evalua
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(once):
     """4 cultivars, 3 training images and 2 test images each."""
-    folder = tmp_path_factory.mktemp("data") / "leaves"
-    return procedural_leaves.write_dataset(
-        folder, classes=4, train_per_class=3, test_per_class=2, size=16
-    )
+    return once("leaves of train", make_leaves)
+
+
+def make_leaves(folder):
+    procedural_leaves.write_dataset(folder, classes=4, train_per_class=3, test_per_class=2, size=16)
 
 
 @pytest.fixture
@@ -91,15 +91,16 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
-    """A run that nothing interrupts."""
-    workdir = tmp_path_factory.mktemp("whole") / "new" / "run"
+def whole(root, once):
+    """A run that nothing interrupts; for looking only."""
     config = make_config(f"{root}/")  # as a shell completes it
-    with pytest.MonkeyPatch.context() as patch:
-        lines: list[str] = []
-        patch.setattr("builtins.print", lambda *args, **_: lines.append(" ".join(map(str, args))))
-        assert train_workdir(config, workdir) == 0
-    return Whole(config, workdir, "\n".join(lines))
+
+    def make(folder):
+        with (folder / "out").open("w") as out, contextlib.redirect_stdout(out):
+            assert train_workdir(config, folder / "new" / "run") == 0
+
+    made = once("whole of train", make)
+    return Whole(config, made / "new" / "run", (made / "out").read_text())
 
 
 @pytest.fixture
@@ -186,13 +187,6 @@ def _process(folder, root):
     )
 
 
-def _until(process, condition):
-    """Waits for the condition; fails if the process ends before it."""
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.001)
-
-
 def _last(workdir):
     """The last step that metrics.jsonl tells of."""
     path = workdir / "metrics.jsonl"
@@ -223,7 +217,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
         steps = itertools.product(kinds, ("train_step", "eval_step"))
         return all(counts[f"{kind}_duration", step] == 1 for kind, step in steps)
 
-    follow = training.Follower.follow
+    follow = training.MetricLogger.follow
     stop_at = 20
 
     def counted(self, step, *more):
@@ -232,7 +226,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
         if step == stop_at:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(training.Follower, "follow", counted)
+    monkeypatch.setattr(training.MetricLogger, "follow", counted)
     monitoring.register_event_duration_secs_listener(listen)
     assert train_workdir(make_config(root), tmp_path / "run") == training.STOPPED
     assert once(), counts
@@ -269,7 +263,7 @@ def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path)
     """SIGKILL between saves, SIGKILL during a save, SIGTERM; every bit as without."""
     run, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
     first = _process(tmp_path, root)
-    _until(first, lambda: (checkpoints / "7").exists() and _last(run) > 8)
+    wait_until(lambda: (checkpoints / "7").exists() and _last(run) > 8, first)
     first.kill()
     first.communicate()
     assert first.returncode == -signal.SIGKILL
@@ -277,7 +271,7 @@ def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path)
 
     second = _process(tmp_path, root)
     stale = set(checkpoints.glob("*tmp*"))
-    _until(second, lambda: set(checkpoints.glob("*tmp*")) - stale)
+    wait_until(lambda: set(checkpoints.glob("*tmp*")) - stale, second)
     second.kill()
     out = second.communicate()[0]
     assert "Going on from step" in out
@@ -285,7 +279,7 @@ def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path)
 
     third = _process(tmp_path, root)
     begin = _last(run)
-    _until(third, lambda: _last(run) not in (begin, 0) and _last(run) > 16)
+    wait_until(lambda: _last(run) not in (begin, 0) and _last(run) > 16, third)
     third.terminate()
     out = third.communicate()[0]
     assert third.returncode == 75, out
@@ -575,8 +569,8 @@ def test_two_signals():
 def test_one_evaluation_for_each_epoch_that_is_due(images, batch, epochs, every):
     """Those epochs that end with the same update share one."""
     plan = Plan(images, batch, epochs)
-    config = types.SimpleNamespace(eval=types.SimpleNamespace(every_epochs=every))
-    run = types.SimpleNamespace(config=config, plan=plan)
+    settings = types.SimpleNamespace(eval_every_epochs=every, plan=plan)
+    run = types.SimpleNamespace(settings=settings, plan=plan)
     due = [s for s in range(1, plan.total + 1) if training._evaluation_due(run, s)]
     ends = {e * images // batch for e in range(every, epochs + 1, every)}
     assert due == sorted((ends | {epochs * images // batch}) - {0})
