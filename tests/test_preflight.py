@@ -48,30 +48,42 @@ def config(**changes):
 
 @pytest.fixture(scope="module")
 def v5e(tmp_path_factory):
-    """What preflight says of the small config on four chips, as JSON, and its exit code."""
+    """What preflight says of the small config on four chips, as JSON, its exit code, and programs.
+
+    The programs are those that were compiled, by their text before that: compiling takes libtpu
+    half a minute.
+    """
+    programs = {}
+    compile_it = jax.stages.Lowered.compile
+
+    def kept(lowered, *args, **more):
+        done = programs[lowered.as_text()] = compile_it(lowered, *args, **more)
+        return done
+
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("builtins.print", lambda text, **_: lines.append(text))
+        patch.setattr(jax.stages.Lowered, "compile", kept)
         patch.chdir(tmp_path_factory.mktemp("nothing"))
         code = preflight(config(), "v5e:2x2", as_json=True)
-    return code, json.loads("\n".join(lines))
+    return code, json.loads("\n".join(lines)), programs
 
 
-def _compiled(mesh_shape=(4, 1)):
-    """The same train step, compiled by the test itself."""
+def lower_by_hand(mesh_shape=(4, 1)):
+    """The same train step, lowered by the test itself."""
     devices = jax_topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
     mesh = sharding.make_mesh(*mesh_shape, devices=devices)
     made = make_jitted_steps(resolve(config(), None, "tpu").step, mesh)
     arguments = (made.abstract_state, made.train_batch, made.abstract_numbers)
-    lowered = made.train_step.trace(*arguments).lower(lowering_platforms=("tpu",))
-    return made, lowered.compile()
+    return made, made.train_step.trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
 
 
 @needs_libtpu
 def test_memory_and_arithmetic_are_the_compilers(v5e):
-    code, facts = v5e
+    code, facts, programs = v5e
     assert (code, facts["fits"]) == (0, True)
-    made, done = _compiled()
+    made, text = lower_by_hand()
+    done = programs[text]
     plan, train = done.memory_analysis(), facts["train"]
     memory = train["memory"]
     assert memory["arguments"] == plan.argument_size_in_bytes
