@@ -5,14 +5,18 @@ PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format versions clean
+.PHONY: demo test quick lint format versions clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m clevit_jax.main --config configs/demo.py --workdir runs/demo
 
 # Two workers: most of a test's time is one core's work, compiling.
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The tests nearest to what was changed since the main branch.
+quick: .venv/test.stamp
+	$(BIN)/python tests/quick.py
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

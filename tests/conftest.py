@@ -1,5 +1,6 @@
 """Four CPU devices and JAX's strict modes for every test, set before JAX starts."""
 
+import collections
 import fcntl
 import os
 import pathlib
@@ -25,6 +26,22 @@ hypothesis.settings.load_profile("suite")
 def pytest_sessionstart(session):
     if "PYTEST_XDIST_WORKER" not in os.environ:
         compilation_cache.prune(compiling.FOLDER, 2 << 30)
+
+
+SECONDS: collections.Counter[str] = collections.Counter()  # by file
+
+
+def pytest_runtest_logreport(report):
+    SECONDS[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_sessionfinish(session):
+    """Keeps what each file took, for tests/quick.py; a part of a file would say too little."""
+    options, cache = session.config.option, getattr(session.config, "cache", None)
+    whole = not options.keyword and not any("::" in arg for arg in session.config.args)
+    if cache and whole and "PYTEST_XDIST_WORKER" not in os.environ:
+        before = cache.get("clevit_jax/seconds", {})
+        cache.set("clevit_jax/seconds", before | {k: round(v, 1) for k, v in SECONDS.items()})
 
 
 @pytest.hookimpl(wrapper=True)
