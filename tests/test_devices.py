@@ -55,8 +55,9 @@ def make_runs(made):
             assert child.returncode == 0, said
     finally:
         for child in children:
-            child.kill()
-            child.communicate()
+            if child.poll() is None:  # another failed
+                child.kill()
+                child.communicate()
 
 
 @pytest.fixture(scope="module")
