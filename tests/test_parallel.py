@@ -365,7 +365,7 @@ def test_what_a_child_says(tmp_path, monkeypatch, capsys, outcome, code):
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(parallel, "_follow_parent", lambda: None)
     monkeypatch.setattr(parallel, "quiet_command", lambda: None)
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "train_workdir", train)
     assert parallel._child() == code
     assert seen == [((1, 2), tmp_path, ["main", "--mode=seeds"])]
     said = f"error: {outcome}\n" if isinstance(outcome, Exception) else ""

@@ -127,9 +127,9 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "v5e:2x2: 4 x TPU v5 lite, mesh 4 x 1" in text
     assert "FITS: 3.50 of 15.75 GiB (22 %)." in text
-    assert "all-reduce, MB sent            6.0         6.0" in text
+    assert "all-reduce, MB sent 6.0 6.0" in " ".join(text.split())
     assert "Kernels: " in text
-    assert "kernels beside it                2           2" in text
+    assert "kernels beside it 2 2" in " ".join(text.split())
     how = "2.0 by its cycles, 2.0 for kernels at their best, 0.0 for the interconnect;"
     assert f"An update: 4.0 ms ({how}" in text
     big = hlo.Cost(hlo.Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})

@@ -16,7 +16,7 @@ from clevit_jax.kernels.config import KernelConfig
 from clevit_jax.kernels.rotation import STEEPEST, _table, fits_vmem, movable, padded, rotate_planes
 from clevit_jax.steps import jitted
 from clevit_jax.steps.jitted import make_jitted_steps, make_train_step
-from clevit_jax.views import rotation, transforms, two_views, two_views_tpu
+from clevit_jax.views import crop, rotation, transforms, two_views, two_views_tpu
 from clevit_jax.views.config import KINDS, ViewConfig
 
 ANGLES = np.float32([0, 0.001, -0.4, 3.21, -7.3, 14.9, 15, -15, 29.3, 40, -40])
@@ -80,7 +80,7 @@ def test_crop_in_planes_is_the_crop():
     for box in ((0, 0, 180, 180), (7, 11, 152, 140), (20, 20, 9, 33), (179, 179, 1, 1)):
         ours = two_views_tpu.crop_planes(flat, jnp.array(box), size=31)
         assert ours.shape == (3, 32, 128)
-        expected = two_views.crop(jnp.asarray(image / np.float32(255)), jnp.array(box), size=31)
+        expected = crop.crop(jnp.asarray(image / np.float32(255)), jnp.array(box), size=31)
         inner = np.asarray(ours[:, :31, :31]).transpose(1, 2, 0)
         np.testing.assert_allclose(inner, expected, atol=5e-7, rtol=0)
 

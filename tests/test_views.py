@@ -420,13 +420,14 @@ def test_key_comes_first_and_options_are_keyword_only():
     arrays = {"image", "images", "box", "factor", "angle", "order", "seed", "epoch", "ids"}
     functions = {
         name: function
-        for module in (transforms, crop, two_views)
+        for module in (transforms, two_views)
         for name, function in vars(module).items()
         if not name.startswith("_")
         and not inspect.isclass(function)
         and getattr(function, "__module__", None) == module.__name__
     }
-    assert len(functions) == 20
+    functions["crop"] = crop.crop
+    assert len(functions) == 18
     for name, function in functions.items():
         parameters = list(inspect.signature(function).parameters.values())
         if name.startswith("random_") or name == "make_views":

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels.rotation import ONE
+from clevit_jax.views.config import ViewConfig
 
 
 def _fixed(value: jax.Array) -> jax.Array:
@@ -47,6 +48,13 @@ def picks(
     last = jnp.where(flipped, width - 1, 0)
     sign = jnp.where(flipped, -1, 1)
     return jnp.stack([top + sin * last, sign * sin, cos, start + cos * last, sign * cos, -sin])
+
+
+def draw_picks(angle_key: jax.Array, flip_key: jax.Array, *, config: ViewConfig) -> jax.Array:
+    """`rotation.picks` of a `random_rotate` and then a `random_flip_horizontal`."""
+    angle = jax.random.uniform(angle_key, (), minval=-config.degrees, maxval=config.degrees)
+    flipped = jax.random.bernoulli(flip_key, config.flip)
+    return picks(angle, flipped, shape=(config.size, config.size))
 
 
 def gather(image: jax.Array, picks: jax.Array) -> jax.Array:

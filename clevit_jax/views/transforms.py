@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from clevit_jax.views import rotation
-from clevit_jax.views.config import ViewConfig
 from clevit_jax.views.crop import crop
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -180,10 +179,3 @@ def shuffle_parts(image: jax.Array, order: jax.Array, *, parts: int) -> jax.Arra
 def random_shuffle_parts(key: jax.Array, image: jax.Array, *, parts: int) -> jax.Array:
     """`shuffle_parts` in an order uniform over all, the identity included."""
     return shuffle_parts(image, jax.random.permutation(key, parts * parts), parts=parts)
-
-
-def random_picks(angle_key: jax.Array, flip_key: jax.Array, *, config: ViewConfig) -> jax.Array:
-    """`rotation.picks` of a `random_rotate` and then a `random_flip_horizontal`."""
-    angle = jax.random.uniform(angle_key, (), minval=-config.degrees, maxval=config.degrees)
-    flipped = jax.random.bernoulli(flip_key, config.flip)
-    return rotation.picks(angle, flipped, shape=(config.size, config.size))

@@ -22,7 +22,6 @@ from clevit_jax.views.transforms import (
     random_brightness,
     random_erase,
     random_flip_horizontal,
-    random_picks,
     random_resized_crop,
     random_shuffle_parts,
 )
@@ -58,7 +57,7 @@ def _common_view(key: jax.Array, image: jax.Array, *, config: ViewConfig) -> jax
     if config.brightness:
         view = random_brightness(brightness_key, view, brightness=config.brightness)
     if config.degrees:
-        picks = random_picks(angle_key, flip_key, config=config)
+        picks = rotation.draw_picks(angle_key, flip_key, config=config)
         view = rotation.gather(view, picks)  # turns and flips
     elif config.flip:
         view = random_flip_horizontal(flip_key, view, probability=config.flip)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels.rotation import movable, padded, rotate_planes
+from clevit_jax.views import rotation
 from clevit_jax.views.config import ERASING_KINDS, SHUFFLING_KINDS, ViewConfig
 from clevit_jax.views.crop import triangles
 from clevit_jax.views.transforms import (
@@ -14,7 +15,6 @@ from clevit_jax.views.transforms import (
     random_brightness,
     random_crop_box,
     random_erase_box,
-    random_picks,
     random_shuffle_parts,
 )
 
@@ -69,7 +69,7 @@ def _common_planes(
     planes = crop_planes(image, box, size=config.size)
     if config.brightness:
         planes = random_brightness(brightness_key, planes, brightness=config.brightness)
-    return planes, random_picks(angle_key, flip_key, config=config)
+    return planes, rotation.draw_picks(angle_key, flip_key, config=config)
 
 
 def views_by_kernel(
