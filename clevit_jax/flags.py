@@ -1,10 +1,11 @@
-"""The flags of the command as one table, and how a command line is read.
+"""The flags of the command as one table, `--help`, and the parsing of a command line.
 
 A mistake ends in one sentence and exit code 2.
 """
 
 import dataclasses
 import sys
+import textwrap
 from typing import Any
 
 from absl import flags
@@ -12,19 +13,19 @@ from ml_collections import config_flags
 
 from clevit_jax import recipes
 
-# What `--mode` may be.
+# What `--mode` may be, in the order in which somebody comes to them.
 MODES = {
-    "train": "train, or go on with a run that was stopped",
-    "eval": "score the newest and the best checkpoint",
+    "train": "train a model, or go on with a run that was stopped",
+    "eval": "score the newest and the best checkpoint of a run",
     "check_data": "read every image once and list what is wrong",
-    "seeds": "train with several seeds",
-    "compare": "RUN RUN ...: compare runs, line by line",
-    "preflight": "compile for another machine, and say whether it fits",
-    "predict": "the classes of images, as a table",
-    "features": "a file of features, and how well they tell the classes apart",
+    "seeds": "train with several seeds; mean and deviation of their scores",
+    "compare": "line up runs and their settings: --mode compare RUN RUN ...",
+    "preflight": "compile for a machine, and say whether training fits",
+    "predict": "classes of images, as a table",
+    "features": "features of images, and how well they tell the classes apart",
     "explain": "pictures of where the model looks",
-    "report": "a page on the run",
-    "export": "one file of StableHLO or ONNX",
+    "report": "a web page on a run",
+    "export": "the model as one file, StableHLO or ONNX",
     "throughput": "images per second, by batch size",
 }
 ANALYSES = ("predict", "features", "explain", "report", "export")
@@ -40,6 +41,7 @@ class Flag:
         name: without the dashes.
         kind: of absl's `DEFINE_*`: string, enum, bool, integer, list or multi_string.
         default: its value when it is not given.
+        value: what `--help` shows in the place of its value; "" for a bool.
         help: one sentence.
         modes: those that it is for; all, when empty.
         options: further arguments of `DEFINE_*`.
@@ -48,51 +50,115 @@ class Flag:
     name: str
     kind: str
     default: Any
+    value: str
     help: str
     modes: tuple[str, ...] = ()
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 _POSITIVE = {"lower_bound": 1}
-FLAGS = (
-    Flag("workdir", "string", None, "Folder of the run: checkpoints, metrics, pictures. For "
-         "predict, features, explain and export a converted checkpoint or a file of weights, too."),
-    Flag("other_split", "bool", False, "Score on images that are not those of the run.", ("eval",)),
-    Flag("seeds", "integer", 5, "How many, from the config's seed on.", ("seeds",), _POSITIVE),
-    Flag("parallel", "integer", 1, "How many seeds at a time.", ("seeds",), _POSITIVE),
-    Flag("topology", "string", "local", "The machine, such as v5e:4x4 or h200:8.", ("preflight",)),
-    Flag("json", "bool", False, "Print JSON.", COMPILERS),
-    Flag("largest_batch", "bool", False, "Find the largest batch that fits.", ("preflight",)),
-    Flag("checkpoint", "enum", "last", "Which checkpoint of the run.", ANALYSES,
-         {"enum_values": ["last", "best"]}),
-    Flag("input", "string", None, "A folder, a file or a quoted pattern.",
-         ("predict", "features", "explain")),
-    Flag("output", "string", None, "predict: .csv, .json or .jsonl; features: .npz or .parquet; "
-         "explain: a folder; report: .html; export: .stablehlo or .onnx.", ANALYSES),
-    Flag("top", "integer", 5, "Classes per image.", ("predict",), _POSITIVE),
-    Flag("tta", "enum", "none", "flip: average over both mirrorings.", ("predict",),
-         {"enum_values": ["none", "flip"]}),
-    Flag("resume", "bool", False, "Go on with a table that is there.", ("predict",)),
-    Flag("reference", "string", None, "Features of training images, of --mode features.",
-         ("predict",)),
-    Flag("class", "multi_string", [], "A class besides the predicted one; repeatable.",
-         ("explain",)),
-    Flag("map", "string", "auto", "Which map; auto: by the deletion test.", ("explain",)),
-    Flag("overwrite", "bool", False, "Replace files that are there.", ("features", "export")),
-    Flag("image_size", "integer", None, "Pixels per side, if not those of the run.", ("export",)),
-    Flag("dtype", "enum", "float32", "Of activations.", ("export",),
-         {"enum_values": ["float32", "bfloat16"]}),
-    Flag("batch_sizes", "list", None, "Such as 8,16,32; else doubled while they fit.",
-         ("throughput",)),
-    Flag("compilation_cache", "string", "auto", "Folder where compiled programs are kept for the "
-         "next run; auto: JAX_COMPILATION_CACHE_DIR or one in the user's cache; empty: none."),
-    Flag("coordinator", "string", None, "Address of process 0, HOST:PORT, if there are several.",
-         TOGETHER),
-    Flag("processes", "integer", None, "How many processes there are.", (), _POSITIVE),
-    Flag("process", "integer", None, "Which of them this is, from 0.", TOGETHER,
-         {"lower_bound": 0}),
-    Flag("wait", "integer", 300, "Seconds to wait for the other processes.", TOGETHER, _POSITIVE),
-)  # fmt: skip
+# By what they are for, as `--help` shows them.
+GROUPS = {
+    "Every mode": (
+        Flag("workdir", "string", None, "DIR",
+             "Folder of the run: checkpoints, metrics, pictures. predict, features, explain and "
+             "export also take a converted checkpoint or a file of weights."),
+        Flag("compilation_cache", "string", "auto", "DIR",
+             "Where compiled programs are kept for the next run. auto: "
+             "JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache; empty: nowhere."),
+    ),
+    "Scoring": (
+        Flag("other_split", "bool", False, "", "Score on images that are not those of the run.",
+             ("eval",)),
+    ),
+    "Several seeds": (
+        Flag("seeds", "integer", 5, "N", "How many, from the config's seed on.", ("seeds",),
+             _POSITIVE),
+        Flag("parallel", "integer", 1, "N", "How many seeds at a time.", ("seeds",), _POSITIVE),
+    ),
+    "Questions to a trained model": (
+        Flag("input", "string", None, "PATH", "Images: a folder, a file or a quoted pattern.",
+             ("predict", "features", "explain")),
+        Flag("output", "string", None, "PATH",
+             "predict: .csv, .json or .jsonl; features: .npz or .parquet; explain: a folder; "
+             "report: .html; export: .stablehlo or .onnx.", ANALYSES),
+        Flag("checkpoint", "enum", "last", "last|best", "Which checkpoint of the run.", ANALYSES,
+             {"enum_values": ["last", "best"]}),
+        Flag("top", "integer", 5, "N", "Classes per image.", ("predict",), _POSITIVE),
+        Flag("tta", "enum", "none", "none|flip", "flip: average over both mirrorings.",
+             ("predict",), {"enum_values": ["none", "flip"]}),
+        Flag("resume", "bool", False, "", "Go on with a table that is there.", ("predict",)),
+        Flag("reference", "string", None, "FILE",
+             "Features of the training images, from --mode features: says which images are unlike "
+             "them.", ("predict",)),
+        Flag("class", "multi_string", [], "NAME", "A class besides the predicted one; repeatable.",
+             ("explain",)),
+        Flag("map", "string", "auto", "NAME", "Which map; auto: chosen by the deletion test.",
+             ("explain",)),
+        Flag("overwrite", "bool", False, "", "Replace files that are there.",
+             ("features", "export")),
+        Flag("image_size", "integer", None, "N", "Pixels per side, if not those of the run.",
+             ("export",)),
+        Flag("dtype", "enum", "float32", "float32|bfloat16", "Of activations.", ("export",),
+             {"enum_values": ["float32", "bfloat16"]}),
+    ),
+    "Memory and speed": (
+        Flag("topology", "string", "local", "KIND:SHAPE",
+             "The machine, such as v5e:4x4 or h200:8; local is this one.", ("preflight",)),
+        Flag("largest_batch", "bool", False, "", "Find the largest batch that fits.",
+             ("preflight",)),
+        Flag("batch_sizes", "list", None, "N,N,...",
+             "Such as 8,16,32; if not given, doubled while they fit.", ("throughput",)),
+        Flag("json", "bool", False, "", "Print JSON.", COMPILERS),
+    ),
+    "Several hosts": (
+        Flag("processes", "integer", None, "N", "How many processes there are.", (), _POSITIVE),
+        Flag("process", "integer", None, "N", "Which of them this is, from 0.", TOGETHER,
+             {"lower_bound": 0}),
+        Flag("coordinator", "string", None, "HOST:PORT", "Address of process 0.", TOGETHER),
+        Flag("wait", "integer", 300, "N", "Seconds to wait for the other processes.", TOGETHER,
+             _POSITIVE),
+    ),
+}  # fmt: skip
+FLAGS = tuple(flag for group in GROUPS.values() for flag in group)
+_WIDTH, _MARGIN = 90, 28  # characters of a line of `--help`, and before its second column
+
+
+def _config_help() -> str:
+    return (
+        f"A recipe ({', '.join(recipes.names())}) or a file of settings; NAME:ARGUMENT where it "
+        "takes one."
+    )
+
+
+def help_text(intro: str) -> str:
+    """What `--help` prints: how to begin, the modes, and the flags by what they are for."""
+    lines = [*intro.rstrip().splitlines(), "", "Modes (--mode MODE; train if not given):"]
+    lines += [_help_line(name, does) for name, does in MODES.items()]
+    lines += [
+        "",
+        "Settings:",
+        _help_line("--config NAME|FILE", _config_help()),
+        _help_line("--config.a.b=VALUE", "Changes one setting; configs/base.py names them all."),
+    ]
+    for heading, group in GROUPS.items():
+        lines += ["", f"{heading}:"]
+        for flag in group:
+            modes = f"[{', '.join(flag.modes)}] " if flag.modes else ""
+            default = "" if flag.default in (None, False, []) else f" (default: {flag.default})"
+            lines.append(
+                _help_line(f"--{flag.name} {flag.value}".rstrip(), f"{modes}{flag.help}{default}")
+            )
+    return "\n".join(lines)
+
+
+def _help_line(name: str, text: str) -> str:
+    """Two columns; the second is wrapped, and begins on a new line where the first is long."""
+    indent = " " * _MARGIN
+    wrapped = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    if len(name) + 4 > _MARGIN:
+        return f"  {name}\n{wrapped}"
+    return f"  {name}".ljust(_MARGIN) + wrapped.lstrip()
 
 
 class _ConfigParser(flags.ArgumentParser[Any]):
@@ -106,37 +172,27 @@ class _ConfigParser(flags.ArgumentParser[Any]):
 
 
 def define(values: flags.FlagValues, *, mode: str | None = None) -> None:
-    """Defines `--config`, `--mode` and `FLAGS` in `values`; they are what `--help` shows.
+    """Defines `--config`, `--mode` and `FLAGS` in `values`.
 
-    With a `mode`, only the flags that are for it: of a command that does nothing else.
+    With a `mode`, only the flags that are for it: of a command that does nothing else, whose
+    `--help` is absl's.
     """
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        f"A recipe ({', '.join(recipes.names())}) or a file of settings, NAME or NAME:ARGUMENT; "
-        "--config.a.b=VALUE overrides one.",
-        flag_values=values,
-    )
+    config_flags.DEFINE_config_file("config", None, _config_help(), flag_values=values)
     values["config"].parser = _ConfigParser()
-    defined = ["config"]
     if mode is None:
-        what = "; ".join(f"{name}: {does}" for name, does in MODES.items())
-        flags.DEFINE_enum("mode", "train", list(MODES), f"{what}.", flag_values=values)
-        defined.append("mode")
-    for flag in FLAGS:
-        if mode is not None and flag.modes and mode not in flag.modes:
-            continue
-        only = f"[{', '.join(flag.modes)}] " if flag.modes and mode is None else ""
+        flags.DEFINE_enum("mode", "train", list(MODES), "What to do.", flag_values=values)
+    chosen = [flag for flag in FLAGS if mode is None or not flag.modes or mode in flag.modes]
+    for flag in chosen:
         # absl takes the choices of an enum by their place.
         choices = {k: v for k, v in flag.options.items() if k == "enum_values"}
         bounds = {k: v for k, v in flag.options.items() if k != "enum_values"}
-        getattr(flags, f"DEFINE_{flag.kind}")(
-            flag.name, flag.default, *choices.values(), only + flag.help,
-            flag_values=values, **bounds,
-        )  # fmt: skip
-        defined.append(flag.name)
-    for name in defined:
-        values.register_key_flag_for_module(sys.argv[0], values[name])
+        define_flag = getattr(flags, f"DEFINE_{flag.kind}")
+        define_flag(
+            flag.name, flag.default, *choices.values(), flag.help, flag_values=values, **bounds
+        )
+    if mode is not None:  # absl's `--help` shows those of the program's own module
+        for name in ("config", *(flag.name for flag in chosen)):
+            values.register_key_flag_for_module(sys.argv[0], values[name])
 
 
 def check_mode(values: flags.FlagValues) -> None:

@@ -1,4 +1,4 @@
-"""Tells apart what differs very little, from a handful of images per class.
+"""Classifies what differs very little, from a handful of images per class.
 
     clevit_jax --config demo --workdir runs/demo
     clevit_jax --config folder --config.data.root=DIR --workdir runs/mine
@@ -17,7 +17,7 @@ from clevit_jax.errors import ClevitError
 
 
 def main(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> int:
-    """Runs the mode; prints a failure as one sentence and returns 2."""
+    """Runs the mode and returns the exit code; a failure is printed as one sentence."""
     try:
         return modes.run(values, argv[1:])
     except (ClevitError, OSError) as error:
@@ -29,10 +29,10 @@ def main(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> i
 
 
 def run() -> None:
-    """The entry point."""
+    """The entry point of the command."""
     values = absl_flags.FLAGS
-    sys.modules["__main__"].__doc__ = __doc__  # what --help begins with
     flags.define(values)
+    sys.modules["__main__"].__doc__ = flags.help_text(__doc__ or "")  # absl's `--help` prints it
     app.run(main, flags_parser=lambda argv: flags.parse(values, argv))
 
 

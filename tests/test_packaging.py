@@ -82,7 +82,7 @@ def test_recipes_and_own_configs_are_read_from_the_wheel(installed):
 def test_the_commands_of_the_wheel(installed):
     """As pip's scripts call them."""
     for name, says in (
-        ("clevit_jax", ["clevit_jax --config demo", "--workdir: ", "--config: A recipe (apple_"]),
+        ("clevit_jax", ["clevit_jax --config demo", "--workdir DIR ", " A recipe (apple_"]),
         ("clevit_jax_convert", ["clevit_jax_convert runs/mine", "--class-map FILE"]),
     ):
         module, function = PROJECT["scripts"][name].split(":")
