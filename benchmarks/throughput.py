@@ -26,7 +26,7 @@ PEERS = ("timm",)
 def find_peer(name: str) -> Peer:
     """A peer by its name. Raises ConfigError when it is unknown or not installed."""
     if name not in PEERS:
-        raise ConfigError(f"--peer is {name!r}; choose of {', '.join(PEERS)}.")
+        raise ConfigError(f"--peer is {name!r}; choose one of {', '.join(PEERS)}.")
     missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(

@@ -1,10 +1,11 @@
-"""From a `ConfigDict` of configs/*.py to typed settings, once; comparing and restoring configs.
+"""Typed `Settings` of a run, from its `ConfigDict`; configs are compared and restored here, too.
 
-Everything here stops on a senseless setting with one sentence that names it, before anything is
-written or computed.
+A setting that cannot be used is named in one sentence, before anything is written or computed.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,11 +36,11 @@ class Settings:
         step: what the jitted steps are made of.
         plan: how epochs become updates.
         mesh: devices along the axes `data` (-1: what is left) and `fsdp`.
-        pretrained: where the parameters start, a path; "" is random.
-        class_map: which class of `pretrained` each class is, a path; "" is none.
-        eval_every_epochs: between two evaluations.
-        checkpoint_minutes: between two checkpoints; 0 is off.
-        checkpoint_steps: and at every multiple of this; 0 is off.
+        pretrained: path of the parameters to start from; "" is random ones.
+        class_map: path of a file that says which class of `pretrained` each class is; "" is none.
+        eval_every_epochs: epochs between two evaluations.
+        checkpoint_minutes: minutes between two checkpoints; 0 is off.
+        checkpoint_steps: a checkpoint at every multiple of this step, too; 0 is off.
         keep: newest checkpoints that are kept, besides the best.
         log_steps: updates between two records of metrics.
         report: whether a report is written at the end.
@@ -72,7 +73,7 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
     Raises:
         ConfigError: a setting that cannot be used.
     """
-    try:
+    with _config_errors():
         data = _data_config(config)
         if dataset is None:
             classes, images = config.model.num_classes or 1, 10 * config.batch_size
@@ -80,10 +81,6 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
             classes, images = dataset.num_classes, len(dataset.train)
         plan = make_plan(config, images)
         step = _step_config(config, plan, classes, platform)
-    except ClevitError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     return Settings(
         data=data,
         step=step,
@@ -102,21 +99,24 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
 
 def resolve_data(config: ConfigDict) -> DataConfig:
     """The settings of the data set alone. Raises ConfigError, as `resolve`."""
-    try:
+    with _config_errors():
         return _data_config(config)
-    except ClevitError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
-def check(config: ConfigDict, platform: str) -> None:
+def check_config(config: ConfigDict, platform: str) -> None:
     """Raises ConfigError on what can be told without the data set, so before it is looked at."""
-    try:
+    with _config_errors():
         _data_config(config)
         _view_config(config)
         _loss_config(config)
         model_config(config, 1, platform=platform)
+
+
+@contextlib.contextmanager
+def _config_errors() -> Iterator[None]:
+    """Turns the ValueError of a wing that knows no config into a ConfigError."""
+    try:
+        yield
     except ClevitError:
         raise
     except ValueError as error:
@@ -208,24 +208,35 @@ def _check_numbers(config: ConfigDict) -> None:
     if config.optim.ema >= 1:
         raise ConfigError(f"optim.ema is {config.optim.ema}; it must be below 1.")
     if config.model.class_map and not config.model.pretrained:
-        raise ConfigError("model.class_map maps the classes of model.pretrained, which is empty.")
+        raise ConfigError(
+            "model.class_map maps the classes of model.pretrained, which is empty; set both."
+        )
     if config.optim.clip_norm <= 0:
         raise ConfigError(f"optim.clip_norm is {config.optim.clip_norm}; it must be above 0.")
-    for name in ("model.depths", "model.num_heads", "views.crop_scale", "views.crop_ratio",
-                 "views.erase_area", "views.erase_ratio"):  # fmt: skip
+    for name in (
+        "model.depths",
+        "model.num_heads",
+        "views.crop_scale",
+        "views.crop_ratio",
+        "views.erase_area",
+        "views.erase_ratio",
+    ):
         if not all(isinstance(x, int | float) for x in flat[name]):
             raise ConfigError(f"{name} is {flat[name]}; it must hold numbers alone.")
 
 
 def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> SwinConfig:
-    """The architecture, for "cpu", "gpu" or "tpu". Raises ValueError, see `SwinConfig`."""
+    """The architecture of a run on "cpu", "gpu" or "tpu". Raises ValueError, see `SwinConfig`."""
     model = config.model
     if model.dtype not in ("auto", *DTYPES):
-        raise ConfigError(f"model.dtype is {model.dtype!r}; choose of auto, {', '.join(DTYPES)}.")
+        names = ", ".join(("auto", *DTYPES))
+        raise ConfigError(f"model.dtype is {model.dtype!r}; choose one of {names}.")
     if model.kernels not in KERNELS:
-        raise ConfigError(f"model.kernels is {model.kernels!r}; choose of {', '.join(KERNELS)}.")
+        raise ConfigError(
+            f"model.kernels is {model.kernels!r}; choose one of {', '.join(KERNELS)}."
+        )
     if model.scan not in SCANS:
-        raise ConfigError(f"model.scan is {model.scan!r}; choose of {', '.join(SCANS)}.")
+        raise ConfigError(f"model.scan is {model.scan!r}; choose one of {', '.join(SCANS)}.")
     if model.kernels == "pallas" and platform == "gpu":
         raise ConfigError("model.kernels is 'pallas', which is for TPUs; take auto or xla on GPUs.")
     automatic = jnp.float32 if platform == "cpu" else jnp.bfloat16
@@ -247,12 +258,12 @@ def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> Swin
 
 
 def _view_config(config: ConfigDict) -> ViewConfig:
-    """How views are made. Raises ValueError, see `ViewConfig`."""
+    """The views of a run. Raises ValueError, see `ViewConfig`."""
     return ViewConfig(size=config.image_size, **config.views)
 
 
 def _loss_config(config: ConfigDict) -> LossConfig:
-    """The loss. Raises ValueError, see `LossConfig`, and on a term that its views cannot feed."""
+    """The loss of a run. Raises ValueError, see `LossConfig`, and on a term that lacks its view."""
     loss = LossConfig(**config.loss)
     if config.views.kind == "base" and (loss.positive or loss.contrast):
         raise ConfigError(
@@ -270,7 +281,7 @@ def _loss_config(config: ConfigDict) -> LossConfig:
 
 
 def make_plan(config: ConfigDict, images: int) -> Plan:
-    """Raises ConfigError when the run would not make a single update."""
+    """How epochs become updates. Raises ConfigError where not a single update is made."""
     plan = Plan(images, config.batch_size, config.epochs)
     if plan.total < 1:
         raise ConfigError(
@@ -293,9 +304,15 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 # Settings that say where and how to compute, and do not change what is computed.
 NOT_COMPARED = (
-    "data.root", "data.cache_bytes", "data.threads", "checkpoint.", "log.", "mesh.",
-    "model.kernels", "model.scan",
-)  # fmt: skip
+    "data.root",
+    "data.cache_bytes",
+    "data.threads",
+    "checkpoint.",
+    "log.",
+    "mesh.",
+    "model.kernels",
+    "model.scan",
+)
 
 # Settings that may differ from host to host of one run.
 PER_HOST = ("data.root", "data.cache_bytes", "data.threads")

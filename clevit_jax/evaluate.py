@@ -1,4 +1,4 @@
-"""How the checkpoints of a run are scored, and what is said of it."""
+"""Scores of the newest and the best checkpoint of a run: computed, printed and written to a file."""
 
 import dataclasses
 import functools
@@ -22,12 +22,12 @@ from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
 from clevit_jax.system.files import read_json, write_json
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: the caller asked for it
+class Interrupted(Exception):  # noqa: N818 - not an error: the caller asked for it
     """A signal ended an evaluation."""
 
 
 def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:
-    """Scores parameters, which lie on the devices, on "test" or "val".
+    """Scores parameters, which lie on the devices, on the split "test" or "val".
 
     Raises:
         Interrupted: `stop` asked for an end.
@@ -89,7 +89,7 @@ def _check_classes(run: Run) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointScores:
-    """What one checkpoint scored.
+    """Scores of one checkpoint.
 
     Attributes:
         step: of the checkpoint.
@@ -107,7 +107,7 @@ class CheckpointScores:
         return {"step": self.step, **dataclasses.asdict(self.test), **val}
 
 
-def score(run: Run, step: int, params: Any, *, stop: Stop | None = None) -> CheckpointScores:
+def score_params(run: Run, step: int, params: Any, *, stop: Stop | None = None) -> CheckpointScores:
     """Scores parameters on the test split, and on the validation split where there is one.
 
     Raises:
@@ -123,10 +123,10 @@ def score_checkpoints(
     """Scores the newest checkpoint and the best one; prints them and writes evaluation.json.
 
     Args:
-        run: what to score on.
+        run: the run, with the data set to score on.
         checkpoints: of the run.
-        other_split: whether the data set may be another than the run's. The result is then
-            written to a file of its own, named by the hash of the split.
+        other_split: whether the data set may be another than the run's. The scores are then
+            written to a file of their own, named by the hash of the split.
         stop: see `evaluate_split`.
 
     Raises:
@@ -139,13 +139,13 @@ def score_checkpoints(
     if newest is None:
         raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
     state, meta = newest
-    last = score(run, int(state.step), state.eval_params, stop=stop)
-    best, found = None, checkpoints.best()
-    if found is not None:
-        best = last
-        if found[0] != last.step:
-            state, _ = checkpoints.restore(found[0], run.steps.abstract_state)
-            best = score(run, found[0], state.eval_params, stop=stop)
+    last = score_params(run, int(state.step), state.eval_params, stop=stop)
+    best, step_and_top1 = None, checkpoints.best()
+    if step_and_top1 is not None:
+        best, best_step = last, step_and_top1[0]
+        if best_step != last.step:
+            state, _ = checkpoints.restore(best_step, run.steps.abstract_state)
+            best = score_params(run, best_step, state.eval_params, stop=stop)
     write_scores(run, last, best, trained_on=meta["split_hash"])
 
 
@@ -159,28 +159,28 @@ def write_scores(
     path = run.workdir / EVALUATION_FILE
     if split_hash != trained_on:
         path = path.with_name(f"{path.stem}-{split_hash[:8]}{path.suffix}")
-        print(f"On another split ({split_hash[:8]}) than the run's ({trained_on[:8]}):")
+        print(f"On other images (split {split_hash[:8]}) than the run's ({trained_on[:8]}):")
     label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"
     print(f"Test, last (step {last.step}{label}): {last.test}.")
-    result: dict[str, Any] = {"last": last.to_json()}
+    written: dict[str, Any] = {"last": last.to_json()}
     if best is not None:
         print(f"Test, best (step {best.step}, {how_chosen(chosen_on)}): {best.test}.")
-        result["best"] = {"chosen_on": chosen_on, **best.to_json()}
+        written["best"] = {"chosen_on": chosen_on, **best.to_json()}
     for name, scores in (("last", last), ("best", best)):
         if scores is not None and scores.val is not None:
             print(f"Validation, {name} (step {scores.step}): {scores.val}.")
-    result |= {
+    written |= {
         "split_hash": split_hash,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     if processes.index() == 0:
-        write_json(path, result)
+        write_json(path, written)
     for what, where in (
         ("checkpoints", run.checkpoints),
         ("metrics", run.workdir / "metrics.jsonl"),
         ("TensorBoard", run.workdir / "tensorboard"),
         ("views", run.workdir / "views.png"),
-        ("result", path),
+        ("scores", path),
     ):
         print(f"  {what:<12} {where}", flush=True)
 

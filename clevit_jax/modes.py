@@ -1,4 +1,4 @@
-"""What each `--mode` does with the flags."""
+"""The modes of the command: each calls its function with the flags that it takes."""
 
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
 
     Args:
         values: the flags of `flags.FLAGS`.
-        rest: what of the command line is not a flag.
+        rest: arguments of the command line that are not flags.
 
     Returns:
         The exit code.
@@ -26,7 +26,7 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     Raises:
         ConfigError: flags that do not go together, before anything else is done.
     """
-    # Here, for JAX and what stands on it take seconds, and `--help` needs none of them.
+    # Imported here: JAX and what needs it take seconds to import, and `--help` needs none of it.
     from clevit_jax.distributed import processes
     from clevit_jax.runs.workdir import load_config
     from clevit_jax.sweeps.compare import compare_runs
@@ -117,33 +117,38 @@ def _analyse(
 
         assert output is not None
         return export.export_workdir(
-            workdir, output, checkpoint=checkpoint, image_size=values.image_size,
-            dtype=values.dtype, overwrite=values.overwrite,
-        )  # fmt: skip
+            workdir,
+            output,
+            checkpoint=checkpoint,
+            image_size=values.image_size,
+            dtype=values.dtype,
+            overwrite=values.overwrite,
+        )
     from clevit_jax.analysis.trained_model import open_trained_model
 
-    return _about(values, mode, open_trained_model(workdir, config, checkpoint=checkpoint), output)
+    trained = open_trained_model(workdir, config, checkpoint=checkpoint)
+    return _analyse_trained(values, mode, trained, output)
 
 
-def _about(
-    values: flags.FlagValues, mode: str, subject: "TrainedModel", output: pathlib.Path | None
+def _analyse_trained(
+    values: flags.FlagValues, mode: str, trained: "TrainedModel", output: pathlib.Path | None
 ) -> int:
-    """The analyses of an open model."""
+    """The modes that need the model itself, which export does not."""
     if mode == "report":
         from clevit_jax.analysis.report.write import write_report
 
-        print(f"Report: {write_report(subject, output)}")
+        print(f"Report: {write_report(trained, output)}")
         return 0
     from clevit_jax.analysis import explain, features, predict
 
     assert output is not None
     if mode == "features":
-        return features.write_features(subject, output, values.input, overwrite=values.overwrite)
+        return features.write_features(trained, output, values.input, overwrite=values.overwrite)
     if mode == "explain":
         classes = values["class"].value or ()
-        return explain.explain(subject, values.input, output, classes=classes, name=values.map)
+        return explain.explain(trained, values.input, output, classes=classes, name=values.map)
     return predict.predict(
-        subject,
+        trained,
         values.input,
         output,
         top=values.top,

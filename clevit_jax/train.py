@@ -1,4 +1,4 @@
-"""One training run, in a line: data, mesh, model, state, steps.
+"""The training loop of a run: set up, restore, then evaluate, save and update until the last step.
 
 The order inside the loop is what makes a run resumable: at step s the state before update s is
 evaluated and saved, with the data iterator as it is before batch s; only then come batch and
@@ -131,13 +131,13 @@ def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
 
 
 def _say_finished(run: Run) -> bool:
-    """Whether the result is there already; prints it without decoding an image."""
+    """Whether the run is finished and scored; if so, says so without decoding an image."""
     path = run.workdir / EVALUATION_FILE
     if not path.exists():
         return False
-    result = read_json(path)
-    last = result["last"]
-    if last["step"] < run.plan.total or result["split_hash"] != run.dataset.split_hash():
+    evaluation = read_json(path)
+    last = evaluation["last"]
+    if last["step"] < run.plan.total or evaluation["split_hash"] != run.dataset.split_hash():
         return False
     there = (run.workdir / REPORT).exists()
     more = f" and {REPORT}" if there else f"; --mode report --workdir {run.workdir} writes a report"
@@ -190,8 +190,8 @@ def _loop(
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
     numbers = run.steps.numbers()
-    follower = MetricLogger(run, start)
-    stack.callback(follower.close)
+    logger = MetricLogger(run, start)
+    stack.callback(logger.close)
     stop = stack.enter_context(Stop())
     saver = _Saver(run, checkpoints)
     scores: dict[int, Evaluation] = {}
@@ -200,26 +200,26 @@ def _loop(
     for step in range(start, total + 1):
         score = None
         if (step > start or not scored) and _evaluation_due(run, step):
-            follower.finish()
+            logger.finish()
             with contextlib.suppress(Interrupted):
                 score = scores[step] = evaluate_split(
                     run, state.eval_params, run.chosen_on, stop=stop
                 )
-                follower.evaluated(step, score)
+                logger.evaluated(step, score)
         stopping = stop.asked()
         # Each process has a clock, and one of them counts.
         late = step % _CLOCK_STEPS == 0 and processes.broadcast("late", saver.late())
         if step > start and (stopping or late or step == total or saver.due(step, score)):
-            follower.finish()
+            logger.finish()
             must = stopping or step == total
             saver.save(state, batches.get_state(), score, must=must)
-            follower.pause()
+            logger.pause()
         elif score is not None:
             saver.add_score(step, score)
         if stopping and (step < total or score is None):
             checkpoints.wait()
             where = f"and saved at step {step}" if step else "before the first update"
-            follower.say(f"Stopped {where}; run the same command to go on.")
+            logger.say(f"Stopped {where}; run the same command to go on.")
             return STOPPED, state
         if step == total:
             break
@@ -231,16 +231,16 @@ def _loop(
             if step == start:
                 processes.compile_together(run.steps.train_step, state, batch, numbers)
             state, metrics = run.steps.train_step(state, batch, numbers)
-            follower.follow(step + 1, metrics, batch, waited)
+            logger.follow(step + 1, metrics, batch, waited)
     checkpoints.wait()
-    follower.close()
+    logger.close()
     return _final_scores(run, checkpoints, scores, stop), state
 
 
 def _final_scores(
     run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Stop
 ) -> int:
-    """Reports a finished run, from the `scores` by step where they say it all."""
+    """Prints and writes the scores of a finished run, from `scores` (by step) if they suffice."""
     last, best = run.plan.total, checkpoints.best()
     if run.chosen_on == "test" and best is not None and best[0] in scores:
         pair = (CheckpointScores(step, scores[step]) for step in (last, best[0]))
@@ -272,7 +272,7 @@ class _Saver:
         self._meta = {"config": run.config.to_dict(), "split_hash": run.dataset.split_hash()}
 
     def late(self) -> bool:
-        """Whether the time between two checkpoints is over."""
+        """Whether a checkpoint is due by the clock."""
         minutes = self._run.settings.checkpoint_minutes
         return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
@@ -284,7 +284,7 @@ class _Saver:
     def save(
         self, state: TrainState, iterator: Any, score: Evaluation | None, *, must: bool
     ) -> None:
-        """Saves; a failure is logged and the run goes on without, unless the run ends here."""
+        """Saves; a failure is logged and the run goes on, unless it must be saved, for it ends."""
         meta = {"iterator": iterator, **self._meta}
         self._saved_at = time.monotonic()
         try:

@@ -91,7 +91,7 @@ def test_flags_of_other_modes_are_unknown(command, capsys):
 
 
 def test_a_peer_that_is_not_there(monkeypatch):
-    with pytest.raises(ConfigError, match=r"^--peer is 'keras'; choose of timm\.$"):
+    with pytest.raises(ConfigError, match=r"^--peer is 'keras'; choose one of timm\.$"):
         find_peer("keras")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"^--peer timm needs .*timm; pip install .*\[peer\]"):

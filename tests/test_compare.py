@@ -9,11 +9,18 @@ import pytest
 from made_runs import OTHER_SPLIT, record, scores, write_finished, write_run
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.sweeps.compare import WIDTH, _names, _ranges, compare_runs, read_rows, render
+from clevit_jax.sweeps.compare import (
+    WIDTH,
+    _names,
+    _ranges,
+    compare_runs,
+    comparison_text,
+    read_rows,
+)
 
 
 def shown(*paths):
-    return render(read_rows(paths))
+    return comparison_text(read_rows(paths))
 
 
 def table(*paths):
@@ -50,7 +57,7 @@ On the test images, % after the last epoch; best is chosen on the images named.
 
 * not finished: the scores are of its newest evaluation, on validation images where it says val.
 +- is the sample standard deviation over the seeds.
-! not comparable: 5 saw other images, or split in another way, than 1 (split 50115011).
+! not comparable: 5 had other images, or another split of them, than 1 (split 50115011).
 
 Settings that differ:
 
@@ -68,8 +75,8 @@ def test_a_run_on_validation_images(tmp_path):
         ["1*", "a", "50.00", "val", "25.00", "1.5000", "-", "20/60", "0"],
         ["2", "b", "25.00", "12.50", "1.5000", "75.00", "val", "60/60", "0"],
     ]
-    assert "All are of the same 20 test images" in shown(stopped, done)
-    assert "All are of the same test images (split 50115011)." in shown(stopped, stopped)
+    assert "All were tested on the same 20 images" in shown(stopped, done)
+    assert "All were tested on the same images (split 50115011)." in shown(stopped, stopped)
 
 
 def test_seeds_that_are_not_finished_are_left_out(tmp_path):
@@ -87,7 +94,7 @@ def test_seeds_that_are_not_finished_are_left_out(tmp_path):
     text = shown(*(tmp_path / name for name in ("two", "one", "none")))
     assert "* seeds that are not finished are left out of the mean." in text
     assert "not finished: the scores are" not in text
-    assert "Of 3 it is not known which images it was tested on." in text
+    assert "It is not recorded which images 3 was tested on." in text
 
 
 def test_which_splits_differ(tmp_path):
@@ -99,13 +106,13 @@ def test_which_splits_differ(tmp_path):
     assert [row[0] for row in table(*runs)] == ["1*", "2", "3", "4!", "5!"]
     text = shown(*runs)
     note = (
-        "! not comparable: 4-5 saw other images, or split in another way, than 2 (split 50115011)."
+        "! not comparable: 4-5 had other images, or another split of them, than 2 (split 50115011)."
     )
     assert note in text.splitlines()
     assert "Of 1 it is not known" in text
-    assert "All are of the same" not in text
+    assert "All were tested on the same" not in text
     assert "not comparable" not in shown(first, same)
-    assert "All are of the same 20 test images (split 50115011)." in shown(first, same)
+    assert "All were tested on the same 20 images (split 50115011)." in shown(first, same)
 
 
 def test_settings_that_differ(tmp_path):
@@ -129,7 +136,7 @@ def test_nothing_differs(tmp_path):
     a, b = (write_finished(tmp_path / str(seed), 0.5, seed=seed) for seed in (1, 2))
     assert shown(a, b).endswith("\n\nAll settings but the seed are the same.")
     assert shown(a).endswith("\n\nA single run has no differences.")
-    assert "All are of the same" not in shown(a)
+    assert "All were tested on the same" not in shown(a)
 
 
 def test_many_runs_are_listed_by_value(tmp_path):

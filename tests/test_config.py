@@ -201,7 +201,7 @@ def test_model_overrides():
     for platform in ("gpu", "tpu"):
         auto = step_config(BASE, platform=platform).model
         assert auto.dtype == jax.numpy.bfloat16
-    with pytest.raises(ConfigError, match="'half'; choose of auto, float32, bfloat16"):
+    with pytest.raises(ConfigError, match="'half'; choose one of auto, float32, bfloat16"):
         step_config(changed(model__dtype="half"))
 
 

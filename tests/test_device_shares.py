@@ -65,5 +65,5 @@ def test_too_few_devices(platform):
 def test_devices_are_counted_by_another_process(monkeypatch):
     assert devices.count_devices() == ("cpu", 4)  # as conftest.py asks for
     monkeypatch.setenv("JAX_PLATFORMS", "nosuch")
-    with pytest.raises(ConfigError, match=r"cannot be counted: .*nosuch"):
+    with pytest.raises(ConfigError, match=r"finds no devices to share: .*nosuch"):
         devices.count_devices()

@@ -225,7 +225,7 @@ def test_all_truncated_images_are_named(command, place):
 def test_no_room_on_the_disk(command, place, monkeypatch):
     full = shutil.disk_usage(place)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    lines = refused(command(*OK), "no room", "free some space", "None is saved yet")
+    lines = refused(command(*OK), "no room", "free some space", "No checkpoint is saved yet")
     assert len(lines) == 1
 
 

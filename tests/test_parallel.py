@@ -270,7 +270,7 @@ def test_a_signal_is_passed_on_and_the_children_are_waited_for(players, number, 
     assert play(made) == ([], {})
     assert events(made) == ["saved"]
     out = capsys.readouterr().out
-    assert out.count("Stopping 2 seed(s), which save first.") == 1
+    assert out.count("Stopping 2 seed(s); each saves first.") == 1
     assert "Seed 0 stopped" in out
     assert "Seed 1 stopped" in out
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

@@ -98,7 +98,11 @@ WRONG = {
     "torn evaluation": ("evaluation.json", '{"last": {', "is not JSON"),
     "binary evaluation": ("evaluation.json", "\udcff", "is not JSON"),
     "empty evaluation": ("evaluation.json", "", "is not JSON"),
-    "no last": ("evaluation.json", '{"best": null}', "lacks 'last'; write it anew: --mode eval"),
+    "no last": (
+        "evaluation.json",
+        '{"best": null}',
+        "lacks 'last'; score the run again: --mode eval",
+    ),
     "last is a number": ("evaluation.json", '{"last": 3}', "lacks a number .* of 'last'"),
 }
 

@@ -76,5 +76,7 @@ def test_the_setting():
     ]
     assert evaluations[0] == evaluations[1]
     assert not resolve(tiny.get_config(), None, "gpu").step.scan
-    with pytest.raises(ConfigError, match=r"^model.scan is 'x'; choose of auto, none, blocks\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^model.scan is 'x'; choose one of auto, none, blocks\.$"
+    ):
         make_step("x")

@@ -253,7 +253,7 @@ def test_the_table(tmp_path):
     write_run(tmp_path / "seed-3", records=[record(20, 0.9), {"step": 31}], seed=3)
     write_run(tmp_path / "seed-4", begun=False, seed=4)
     summary = seeds.summarise(tmp_path)
-    assert seeds.render(summary, wanted=range(3)) == (
+    assert seeds.seeds_text(summary, wanted=range(3)) == (
         """\
 2 of 5 seeds are finished. Scores on 20 test images in %; one image is 5.00 points (split 50115011).
 
@@ -276,14 +276,14 @@ best epoch, chosen on the test set, so it flatters
 
 def test_the_table_of_one_and_of_none(tmp_path):
     write_run(tmp_path / "seed-0", records=[record(20, 0.5)])
-    assert seeds.render(seeds.summarise(tmp_path), [0, 1]) == (
+    assert seeds.seeds_text(seeds.summarise(tmp_path), [0, 1]) == (
         "0 of 2 seeds are finished.\n  seed 0  not finished, step 20 of 60\n  seed 1  not begun"
     )
     write_run(tmp_path / "seed-0", last=scores(TOTAL, 0.5))
-    assert "best epoch" not in seeds.render(seeds.summarise(tmp_path))
+    assert "best epoch" not in seeds.seeds_text(seeds.summarise(tmp_path))
     write_finished(tmp_path / "seed-0", 0.5, chosen_on="val")
     summary = seeds.summarise(tmp_path)
     assert summary["last"]["top1"] == {"mean": 0.5, "deviation": None}
-    lines = seeds.render(summary).splitlines()
+    lines = seeds.seeds_text(summary).splitlines()
     assert "best epoch, chosen on the validation images" in lines
     assert [line.split() for line in lines].count(["deviation", "-", "-", "-", "-"]) == 2

@@ -113,7 +113,7 @@ def test_what_two_seeds_leave(whole):
         "seed": 4, "folder": "seed-4", "finished": True, "step": UPDATES, "total": UPDATES,
         "last": runs[1]["last"], "best": runs[1]["best"],
     }  # fmt: skip
-    assert (whole / "seeds.txt").read_text() == seeds.render(summary) + "\n"
+    assert (whole / "seeds.txt").read_text() == seeds.seeds_text(summary) + "\n"
 
 
 def test_all_see_the_same_images_and_differ_in_their_seed_alone(whole):
@@ -220,7 +220,7 @@ def test_killed_then_stopped_and_gone_on(whole, config, root, tmp_path, capsys):
     parent.terminate()
     out = parent.communicate()[0]
     assert parent.returncode == 75
-    assert "Stopping 1 seed(s), which save first.\n" in out
+    assert "Stopping 1 seed(s); each saves first.\n" in out
     assert "of 2 seeds are finished; run the same command to go on.\n" in out
     # What the child says is repeated.
     assert (

@@ -391,7 +391,7 @@ def test_another_split_is_scored_when_told(whole, copy, data, capsys):
     assert (copy / "evaluation.json").read_bytes() == before
     run = prepare_run(config, copy)
     path = copy / f"evaluation-{run.dataset.split_hash()[:8]}.json"
-    assert f"On another split ({run.dataset.split_hash()[:8]}) than the run's" in out
+    assert f"On other images (split {run.dataset.split_hash()[:8]}) than the run's" in out
     assert str(path) in out
     state = saved(whole.config, copy, TOTAL)[0]
     result = json.loads(path.read_text())
@@ -451,7 +451,7 @@ def test_another_config_is_refused(copy, root):
         with pytest.raises(ConfigError) as error:
             mode(config, copy)
         assert str(error.value) == (
-            f"{copy} holds a run with another config; name another --workdir. Different are "
+            f"{copy} holds a run with another config; name another --workdir. Differences "
             "(there, here): model.window: 2, 4; optim.lr: 1.0, 0.5."
         )
     assert not (copy / "checkpoints-damaged").exists()

@@ -323,7 +323,7 @@ def load(
         ValueError: an image size that the windows do not divide, or an unknown dtype.
     """
     # Here, since what reads runs (orbax, grain) would add half a second to every import.
-    from clevit_jax.runs.load import chosen_map, read_weights, resize_model
+    from clevit_jax.runs.load import chosen_map, eval_resize, read_weights
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose of {', '.join(DTYPES)}.")
@@ -337,7 +337,7 @@ def load(
         image_size=weights.model.image_size if image_size is None else image_size,
         dtype=DTYPES[dtype],
     )
-    resize = resize_model(path)
+    resize = eval_resize(path)
     if resize is not None:
         resize = round(resize * model.image_size / weights.model.image_size)
     return Classifier(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from clevit_jax.config import check, resolve, resolve_data
+from clevit_jax.config import check_config, resolve, resolve_data
 from clevit_jax.data.open import open_data
 from clevit_jax.distributed import sharding
 from clevit_jax.errors import ConfigError, first_line
@@ -40,7 +40,7 @@ def preflight(
         ConfigError: a setting that cannot be used, an unknown machine, or a compiler that fails.
     """
     try:
-        check(config, "cpu")  # before a machine is looked for
+        check_config(config, "cpu")  # before a machine is looked for
         num_classes = _num_classes(config)
         target = find_target(topology)
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)

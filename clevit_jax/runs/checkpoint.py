@@ -1,6 +1,6 @@
 """Checkpoints of a run: asynchronous, atomic, the last few and the best.
 
-Alone imports orbax, and of it the v0 API; docs/decisions.md says which piece v1 lacks.
+The only module that imports orbax. It uses the v0 API: docs/decisions.md says what v1 lacks.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Checkpoints:
 
     Args:
         folder: created if missing.
-        keep: newest checkpoints to keep; the one with the best top-1 is kept besides.
+        keep: newest checkpoints to keep; the one with the best top-1 is kept, too.
         read_only: changes nothing, so that a run may be looked at while it trains.
     """
 
@@ -81,9 +81,9 @@ class Checkpoints:
         """Starts to write the state; returns when it has been copied off the devices.
 
         Args:
-            state: as it is before the update that belongs to its step.
-            meta: JSON-able.
-            top1: of this state, when it has just been evaluated.
+            state: before the update that belongs to its step.
+            meta: a JSON object that is kept with it.
+            top1: of this state, if it has just been evaluated.
 
         Raises:
             CheckpointError: there is no room, or it cannot be written. Earlier checkpoints are as
@@ -114,11 +114,11 @@ class Checkpoints:
         if not processes.broadcast("unscored", wanted):
             return
         if processes.index() == 0:
-            made = self.folder / f"score-{step}.tmp"
-            shutil.rmtree(made, ignore_errors=True)
-            made.mkdir()
-            (made / "metrics").write_text(json.dumps({"top1": top1}), encoding="utf-8")
-            made.rename(self.folder / str(step) / "metrics")  # whole or not at all
+            temporary = self.folder / f"score-{step}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            (temporary / "metrics").write_text(json.dumps({"top1": top1}), encoding="utf-8")
+            temporary.rename(self.folder / str(step) / "metrics")  # whole or not at all
         processes.barrier("score")
         self._manager.reload()
 
@@ -150,7 +150,7 @@ class Checkpoints:
             # What one process cannot read, none takes.
             problem = next(filter(None, processes.gather("restored", problem)), "")
             if restored is None or problem:
-                logging.error("%s The one before it is tried.", problem)
+                logging.error("%s Trying the one before it.", problem)
                 damaged.append(step)
                 continue
             if damaged and not self._read_only:
@@ -181,9 +181,9 @@ class Checkpoints:
         """The parameters alone, of the first of `steps` that can be read.
 
         Args:
-            steps: to be tried in turn; the log says which cannot be read.
+            steps: checkpoints to try in turn; the log says which cannot be read.
             like: nested dict of arrays or shapes.
-            average: those of the moving average.
+            average: whether to read the moving average of the parameters.
 
         Returns:
             The step, and a nested dict like `like` of NumPy arrays.
@@ -199,14 +199,14 @@ class Checkpoints:
         problem = CheckpointError(f"{self.folder} has no checkpoint.")
         for step in steps:
             try:
-                found = self._read(step, "state", ocp.PyTreeCheckpointHandler, how)[part]
-                if jax.tree.map(np.shape, found) != jax.tree.map(np.shape, like):
+                params = self._read(step, "state", ocp.PyTreeCheckpointHandler, how)[part]
+                if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, like):
                     raise self._unreadable(step, ValueError("its parameters are of another shape"))
             except CheckpointError as error:
                 problem = error
                 logging.error("%s", problem)
                 continue
-            return step, found
+            return step, params
         raise problem
 
     def _read(self, step: int, name: str, handler: Callable[[], Any], how: Any) -> Any:
@@ -246,7 +246,11 @@ class Checkpoints:
 
     def _kept(self) -> str:
         steps = self.steps()
-        return f"The last good checkpoint is step {steps[-1]}." if steps else "None is saved yet."
+        return (
+            f"The last good checkpoint is step {steps[-1]}."
+            if steps
+            else "No checkpoint is saved yet."
+        )
 
     def _failed(self, what: str, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -259,7 +263,7 @@ class Checkpoints:
         )
 
 
-def check_room(folder: pathlib.Path, state: Any, kept: str = "None is saved yet.") -> None:
+def check_room(folder: pathlib.Path, state: Any, kept: str = "No checkpoint is saved yet.") -> None:
     """Raises NoRoomError unless the disk of `folder`, which may not exist, has room for one.
 
     All processes go by what process 0 sees.
@@ -304,7 +308,7 @@ def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
 
 
 def _aside(folder: pathlib.Path) -> pathlib.Path:
-    """Where what is damaged is moved to."""
+    """The folder that damaged checkpoints are moved to."""
     return folder.with_name(folder.name + "-damaged")
 
 

@@ -1,4 +1,4 @@
-"""A trained Swin, wherever it lies: in a run, a converted checkpoint or another library's file."""
+"""Reading a trained Swin: from a run, a converted checkpoint or another library's file."""
 
 import pathlib
 from typing import Literal
@@ -24,7 +24,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
-    """Reads a Swin.
+    """Reads the weights of a Swin, whichever way they are kept.
 
     Args:
         path: workdir of a run, folder of a converted checkpoint, or a `.pth` or `.safetensors`
@@ -40,7 +40,7 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
     if checkpoint != "last":
-        raise WeightsError(f"{path} is no run, so it has no {checkpoint} checkpoint.")
+        raise WeightsError(f"{path} is not a run, so it has no {checkpoint} checkpoint.")
     if is_converted(path):
         return read_converted(path)
     if path.is_dir():
@@ -60,8 +60,8 @@ def holds_run(path: pathlib.Path) -> bool:
     return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
 
 
-def resize_model(path: str | pathlib.Path) -> int | None:
-    """Pixels that evaluations of a run bring the shorter side to; None of what is no run."""
+def eval_resize(path: str | pathlib.Path) -> int | None:
+    """Pixels of an image's shorter side when a run is evaluated; None where it is not a run."""
     path = pathlib.Path(path)
     return load_config(path).eval.resize if holds_run(path) else None
 
@@ -78,10 +78,10 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
     Args:
         workdir: of the run.
         checkpoint: its newest that can be read, or its best.
-        average: whether those of the moving average.
+        average: whether to read the moving average of its parameters.
 
     Raises:
-        ConfigError: the folder is no run, or the run keeps no average.
+        ConfigError: the folder is not a run, or the run keeps no average.
         CheckpointError: there is no such checkpoint, or it cannot be read.
     """
     config = load_config(workdir)
@@ -101,13 +101,19 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         if checkpoint == "best":
             best = checkpoints.best()
             if best is None:
-                raise CheckpointError(f"{workdir} has no evaluated checkpoint yet; take the last.")
+                raise CheckpointError(
+                    f"{workdir} has no evaluated checkpoint yet; take its last one."
+                )
             steps = [best[0]]
         step, params = checkpoints.restore_params(steps, like, average=average)
     finally:
         checkpoints.close()
     kind = "average, " if average else ""
     return Weights(
-        model, params, "clevit_jax", f"{workdir.name} ({kind}step {step})", class_names=names,
+        model,
+        params,
+        "clevit_jax",
+        f"{workdir.name} ({kind}step {step})",
+        class_names=names,
         report=LoadReport(matched=tuple(named_leaves(params))),
-    )  # fmt: skip
+    )

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: its metrics, one update late, run.json and views.png."""
+"""Metric logger of a run, and the files that a run begins with: run.json and views.png."""
 
 import collections
 import dataclasses
@@ -25,11 +25,11 @@ GALLERY_ROWS = 6
 
 
 class MetricLogger:
-    """Reads the metrics of each update one update later, so that the device never waits for it."""
+    """Logs the metrics of each update one update later, so that the device never waits for it."""
 
     def __init__(self, run: Run, start: int):
         self._run = run
-        first = processes.index() == 0  # the one that speaks and writes
+        first = processes.index() == 0  # the one that prints and writes
         self._writer = MetricWriter(run.workdir, step=start) if first else None
         self._progress = Progress(start, run.plan.total, run.settings.step.batch_size, shown=first)
         updates = np.arange(run.plan.total, dtype=np.int32)
@@ -61,14 +61,14 @@ class MetricLogger:
             epoch = step * self._run.plan.batch / self._run.plan.images
             self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
         if in_a_row >= MAX_SKIPPED:
-            number = f"-{processes.index()}" if processes.index() else ""
-            path = self._run.workdir / f"nonfinite_batch{number}.npz"
+            suffix = f"-{processes.index()}" if processes.index() else ""
+            path = self._run.workdir / f"nonfinite_batch{suffix}.npz"
             rows = {name: _local_rows(array) for name, array in batch.items()}
             np.savez(path, allow_pickle=False, **rows)
             raise TrainingError(
                 f"The gradients of {in_a_row} updates in a row, up to update {step}, were not "
-                f"finite, and none of them was applied. The last batch is in {path}; lower "
-                "optim.lr, or look at that batch. The newest checkpoint is unharmed."
+                f"finite, and none of them was applied. The last batch is in {path}; look at it, "
+                "or lower optim.lr and name another --workdir. The newest checkpoint is unharmed."
             )
 
     def evaluated(self, step: int, score: Evaluation) -> None:
@@ -132,7 +132,8 @@ def write_run_facts(run: Run, state: TrainState) -> None:
         f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} device(s){several}, {run.plan.total} updates of "
         f"{step.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
-        f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles.",
+        f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles, "
+        "which takes seconds to minutes.",
         flush=True,
     )
     count = min(GALLERY_ROWS, len(run.dataset.train))

@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl, TensorBoard and the terminal."""
+"""Writers of a run's numbers: metrics.jsonl, TensorBoard and the progress bar."""
 
 import collections
 import contextlib
@@ -22,7 +22,7 @@ class MetricWriter:
     Args:
         folder: of the run; exists.
         step: the run continues from here; records of later steps, which a killed run left, are
-            dropped from both, since they will be made again.
+            dropped from both, since they will be written again.
     """
 
     def __init__(self, folder: pathlib.Path, *, step: int):
@@ -47,7 +47,7 @@ class MetricWriter:
             logging.error("The metrics of step %d could not be written: %s.", step, error)
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes and closes both."""
         self._file.close()
         self._board.close()
 
@@ -65,7 +65,7 @@ def _line(record: Mapping[str, Any]) -> str:
 def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, in order; none where there is no file.
 
-    Lines that are no record are left out: of a run that was killed, the last one may be torn.
+    Lines that are not records are left out: a run that was killed may leave half a line.
 
     Raises:
         OSError: the file is there and cannot be read.
@@ -76,7 +76,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in lines:
-        with contextlib.suppress(ValueError):  # of what is no JSON
+        with contextlib.suppress(ValueError):  # half a line
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 records.append(record)
@@ -97,11 +97,16 @@ class Progress:
         # Where somebody looks at it: a terminal, or a notebook.
         terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar = tqdm(
-            total=total, initial=start, unit="step", dynamic_ncols=terminal, disable=not shown,
-            ncols=None if terminal else 120, mininterval=0.2 if terminal else 20,
+            total=total,
+            initial=start,
+            unit="step",
+            disable=not shown,
+            dynamic_ncols=terminal,
+            ncols=None if terminal else 120,
+            mininterval=0.2 if terminal else 20,
             bar_format="{desc}{percentage:3.0f}%|{bar:18}| {n_fmt}/{total_fmt} "
             "[{elapsed}<{remaining}{postfix}]",
-        )  # fmt: skip
+        )
         self._batch_size = batch_size
         self._recent = collections.deque[tuple[float, float]](maxlen=50)  # seconds: whole, waiting
         self._sums = collections.defaultdict[str, float](float)
@@ -135,7 +140,7 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Over the last 50 updates."""
+        """Speed over the last 50 updates."""
         seconds = sum(whole for whole, _ in self._recent)
         return self._batch_size * len(self._recent) / seconds if seconds else 0.0
 
@@ -146,7 +151,7 @@ class Progress:
         return sum(wait for _, wait in self._recent) / seconds if seconds else 0.0
 
     def record(self) -> dict[str, float]:
-        """Means since the last record, speed and waiting; starts the next means."""
+        """Means since the last record, with speed and waiting; starts new means."""
         means = {f"train/{name}": self.mean(name) for name in self._sums}
         means |= {
             "train/images_per_second": self.images_per_second,

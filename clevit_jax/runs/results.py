@@ -1,4 +1,4 @@
-"""What runs have come to, by the small JSON files in their folders: nothing else is opened."""
+"""Results of runs, read from the small JSON files in their folders; nothing else is opened."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ _SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What one run has come to.
+    """The result of one run, so far.
 
     Attributes:
         folder: of the run.
@@ -51,14 +51,16 @@ def read_result(folder: pathlib.Path) -> RunResult:
     """Reads config.json, run.json, evaluation.json and metrics.jsonl, those that there are.
 
     Raises:
-        ConfigError: the folder is no run, or one of the files is none of this program's.
+        ConfigError: the folder is not a run, or one of the files was not written by this program.
     """
     config = flatten(load_config(folder))
     facts = _read_facts(folder / RUN_FILE)
-    result = _read_facts(folder / EVALUATION_FILE)
-    last, best = (_scores(folder, result, name) for name in ("last", "best"))
-    if result and last is None:
-        raise ConfigError(f"{folder / EVALUATION_FILE} lacks 'last'; write it anew: --mode eval.")
+    evaluation = _read_facts(folder / EVALUATION_FILE)
+    last, best = (_scores(folder, evaluation, name) for name in ("last", "best"))
+    if evaluation and last is None:
+        raise ConfigError(
+            f"{folder / EVALUATION_FILE} lacks 'last'; score the run again: --mode eval."
+        )
     total = facts.get("updates")
     # Scores of metrics.jsonl alone finish nothing: their step may not have been saved.
     finished = last is not None and isinstance(total, int) and last["step"] >= total
@@ -66,7 +68,7 @@ def read_result(folder: pathlib.Path) -> RunResult:
     scored_on = "test"
     if record is not None and (last is None or record["step"] > last["step"]):
         last, scored_on = record, split
-    split_hash = result.get("split_hash", facts.get("split_hash"))
+    split_hash = evaluation.get("split_hash", facts.get("split_hash"))
     return RunResult(
         folder=folder,
         config=config,
@@ -85,9 +87,9 @@ def _read_facts(path: pathlib.Path) -> dict[str, Any]:
     return read_json_object(path) if path.exists() else {}
 
 
-def _scores(folder: pathlib.Path, result: dict[str, Any], name: str) -> dict[str, Any] | None:
+def _scores(folder: pathlib.Path, evaluation: dict[str, Any], name: str) -> dict[str, Any] | None:
     """The scores of evaluation.json under a name, None where there are none."""
-    scores = result.get(name)
+    scores = evaluation.get(name)
     if scores is None:
         return None
     wanted = ("step", "count", *SCORES)
@@ -95,7 +97,7 @@ def _scores(folder: pathlib.Path, result: dict[str, Any], name: str) -> dict[str
     if not all(isinstance(value, int | float) for value in values):
         raise ConfigError(
             f"{folder / EVALUATION_FILE} lacks a number among {', '.join(wanted)} of {name!r}; "
-            "write it anew: --mode eval."
+            "score the run again: --mode eval."
         )
     return dict(scores)
 
@@ -118,19 +120,19 @@ def _newest_record(path: pathlib.Path) -> tuple[int, dict[str, Any] | None, str]
 
 
 def how_chosen(chosen_on: str | None) -> str:
-    """How the best step was chosen, in words: on the split "val", or else on "test"."""
+    """How the best step was chosen, in words; `chosen_on`: "val", or else "test"."""
     images = "validation images" if chosen_on == "val" else "test set, so it flatters"
     return f"chosen on the {images}"
 
 
 def seed_folders(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     """The runs `seed-N` in the folder of `--mode seeds`, by their seeds, in order."""
-    found = {
+    folders = {
         int(match[1]): path
         for path in (workdir.iterdir() if workdir.is_dir() else ())
         if (match := _SEED.fullmatch(path.name)) and (path / CONFIG_FILE).is_file()
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(folders.items()))
 
 
 def common_split(runs: Iterable[RunResult]) -> str | None:
@@ -143,13 +145,13 @@ def common_split(runs: Iterable[RunResult]) -> str | None:
     if len(set(known.values())) > 1:
         hashes = ", ".join(f"{name}: {split[:8]}" for name, split in known.items())
         raise ConfigError(
-            "The seeds cannot be put together, for they are not of the same training, validation "
-            f"and test images ({hashes}); move those of the other images away."
+            "The seeds cannot be put together: they were not trained and tested on the same images "
+            f"({hashes}); move the folders of the other images away."
         )
     return next(iter(known.values()), None)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1 below), which is None of a single value."""
+    """Mean and sample standard deviation (divided by n - 1); None for that of a single value."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return float(np.mean(values)), deviation

@@ -1,4 +1,4 @@
-"""Setup shared by training and evaluation: settings, data set and jitted steps of a run."""
+"""Setup of a run, shared by training and evaluation: settings, data set and jitted steps."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from clevit_jax.config import (
     PER_HOST,
     Settings,
-    check,
+    check_config,
     flatten,
     resolve,
     resolve_data,
@@ -35,8 +35,8 @@ class Run:
     """A run, set up to train or to be scored; nothing is computed yet.
 
     Attributes:
-        config: as the user gave it; it is written down and compared, and asked for nothing else.
-        settings: what it means.
+        config: as the user gave it; only written down and compared with others.
+        settings: the same, typed and checked.
         workdir: folder of the run.
         dataset: its examples.
         images: of each split, decoded when they are asked for.
@@ -78,7 +78,7 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         DataError: everything wrong with the data set.
     """
     platform = jax.default_backend()
-    check(config, platform)
+    check_config(config, platform)
     try:
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
         check_batches(config.batch_size, config.eval.batch_size, config.accumulation, mesh)
@@ -98,7 +98,7 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Pre-trained parameters, as the model of a run wants them.
+    """Pre-trained parameters, fitted to the model of a run.
 
     Attributes:
         params: nested dict of float32 NumPy arrays.
@@ -110,12 +110,12 @@ class Pretrained:
 
 
 def read_pretrained(run: Run) -> Pretrained | None:
-    """Reads `model.pretrained` and prints the load report; None where the start is random.
+    """Reads `model.pretrained` and prints the load report; None where parameters are drawn.
 
     Raises:
         ConfigError: the weights or the class map cannot be read, do not fit the model, or are
             not the same on all processes.
-        CheckpointError: they are a run that has no readable checkpoint.
+        CheckpointError: the path is a run without a readable checkpoint.
     """
     path, class_map = run.settings.pretrained, run.settings.class_map
     if not path:
@@ -138,8 +138,8 @@ def read_pretrained(run: Run) -> Pretrained | None:
         "architecture": weights.model.to_json(),
         "report": dataclasses.asdict(report),
     }
-    found = processes.gather("start", facts)
-    if different := [number for number, other in enumerate(found) if other != found[0]]:
+    by_process = processes.gather("start", facts)
+    if different := [k for k, other in enumerate(by_process) if other != by_process[0]]:
         raise ConfigError(
             f"model.pretrained: process {different[0]} found other weights in {path} than process "
             "0; put the same file on all hosts."
@@ -164,23 +164,23 @@ def check_agreement(run: Run) -> None:
         if different:
             raise ConfigError(
                 f"Process {number} was started for another run than process 0; give all the same "
-                f"command. Different are (process 0, process {number}): {'; '.join(different)}."
+                f"command. Differences (process 0, process {number}): {'; '.join(different)}."
             )
 
 
 def decode_all(run: Run) -> None:
-    """Decodes every image once, into memory while it lasts. Raises DataError with all bad ones."""
+    """Decodes every image once, into memory while it lasts. Raises DataError: `decode_splits`."""
     decode_splits(run, list(run.images))
 
 
 def decode_splits(run: Run, splits: list[str]) -> None:
     """Decodes the images of some splits, into memory while it lasts.
 
-    Of several processes each decodes its share; what of the training images falls to it later in
-    an epoch, it decodes then.
+    With several processes, each decodes its share. A training image that falls to a process later,
+    in another epoch, it decodes then.
 
     Raises:
-        DataError: names all that cannot be decoded, by whatever process.
+        DataError: names every image that cannot be decoded, by whatever process.
     """
     problems: list[str] = []
     me, count = processes.index(), processes.count()
@@ -199,6 +199,6 @@ def decode_splits(run: Run, splits: list[str]) -> None:
                 images.fill(rows, threads=run.settings.data.threads, progress=advance)
             except DataError as error:
                 problems += error.problems
-    found = [problem for part in processes.gather("problems", problems) for problem in part]
-    if found:
-        raise DataError(found)
+    of_all = [problem for part in processes.gather("problems", problems) for problem in part]
+    if of_all:
+        raise DataError(of_all)

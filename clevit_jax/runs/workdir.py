@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, what it was made with, what came of it."""
+"""The folder of a run: names of its files, its config, and checks before it is written to."""
 
 import datetime
 import importlib.metadata
@@ -21,12 +21,12 @@ CONFIG_FILE, RUN_FILE, EVALUATION_FILE = "config.json", "run.json", "evaluation.
 LOAD_REPORT_FILE = "load_report.json"
 MAPS_FILE = "maps.json"  # what the deletion test found; see `analysis.deletion`
 CHECKPOINTS_FOLDER = "checkpoints"
-SHARED_SECONDS = 10.0  # that a network disk has to show a file to the other hosts
+SHARED_SECONDS = 10.0  # how long a network disk may take to show a file to the other hosts
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """The config that a run was made with. Raises ConfigError when the folder is no run."""
+    """The config that a run was made with. Raises ConfigError when the folder is not a run."""
     if not (workdir / CONFIG_FILE).exists():
         raise ConfigError(
             f"{workdir} holds no run ({CONFIG_FILE} is missing); start one with --config FILE."
@@ -50,7 +50,7 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str,
     Args:
         workdir: the folder.
         config: of the run that is asked for.
-        free: beginnings of names of settings that may differ, besides `FREE`.
+        free: prefixes of settings that may differ, besides `NOT_COMPARED`.
     """
     metrics = workdir / "metrics.jsonl"
     begun = has_checkpoints(workdir) or (metrics.exists() and metrics.stat().st_size > 0)
@@ -65,12 +65,12 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str,
     if differences:
         raise ConfigError(
             f"{workdir} holds a run with another config; name another --workdir. "
-            f"Different are (there, here): {'; '.join(differences)}."
+            f"Differences (there, here): {'; '.join(differences)}."
         )
 
 
 def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Makes the folder this run's, and sees that all processes look at the same one.
+    """Writes config.json into the folder, and checks that all processes see the same folder.
 
     Raises:
         ConfigError: it cannot be written, or another process does not see what is written there.
@@ -97,8 +97,8 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
         token.unlink(missing_ok=True)
     if blind:
         raise ConfigError(
-            f"--workdir {workdir} of process 0 is not that of process "
-            f"{', '.join(map(str, blind))}; it must lie on a disk that all hosts share."
+            f"--workdir {workdir} of process 0 is not the folder that process "
+            f"{', '.join(map(str, blind))} sees; put it on a disk that all hosts share."
         )
 
 

@@ -1,4 +1,4 @@
-"""The mode `compare`: runs lined up, their scores first, then the settings in which they differ.
+"""`--mode compare`: a table of runs, their scores first, then the settings in which they differ.
 
 Only the small JSON files of the runs are read; nothing is computed on a device or written.
 """
@@ -18,14 +18,15 @@ from clevit_jax.runs.workdir import CONFIG_FILE
 from clevit_jax.system.tables import align
 
 WIDTH = 100
-_NAME, _LEAST = 24, 12  # characters of a run's name at most, of a column of settings at least
-_SEEDS, _SHORTEST = 9, 6  # characters of the seeds at most, of a name where the scores are long
+_MAX_NAME, _MIN_NAME = 24, 6  # characters of a run's name; the least where its scores are long
+_MAX_SEEDS = 9  # characters of the seeds of a row
+_MIN_SETTING = 12  # characters of a column of settings
 _UNSET = "not set"
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRow:
-    """A run, or the seeds of one folder.
+    """A row of the table: a run, or the seeds of one folder.
 
     Attributes:
         name: end of the path, as far as it tells the rows apart.
@@ -41,7 +42,7 @@ class RunRow:
 
     @property
     def shown(self) -> tuple[RunResult, ...]:
-        """Those whose scores are shown: of seeds, the finished ones."""
+        """The runs whose scores are shown: of seeds, the finished ones."""
         return tuple(run for run in self.runs if run.finished) if self.seeds else self.runs
 
     @property
@@ -60,14 +61,14 @@ def compare_runs(paths: Sequence[pathlib.Path]) -> int:
     """
     if not paths:
         raise ConfigError("Name the runs to compare: --mode compare RUN RUN ...")
-    text = render(read_rows(paths))
+    text = comparison_text(read_rows(paths))
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     return 0
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> list[RunRow]:
-    """Reads runs and folders of seeds. Raises ConfigError, see `compare`."""
+    """Reads runs and folders of seeds. Raises ConfigError, see `compare_runs`."""
     seeds = [results.seed_folders(path) for path in paths]
     wrong = [
         str(path)
@@ -104,7 +105,7 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     return names
 
 
-def render(rows: Sequence[RunRow]) -> str:
+def comparison_text(rows: Sequence[RunRow]) -> str:
     """The table of scores, then what it needs to be read, then the settings that differ."""
     reference = next((row.split_hash for row in rows if row.split_hash), None)
     table = [["", "run", "top-1", "mean/class", "loss", "best top-1", "step", "seed"]]
@@ -112,7 +113,7 @@ def render(rows: Sequence[RunRow]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     room = WIDTH - sum(2 + width for k, width in enumerate(widths) if k != 1)
     for cells in table:
-        cells[1] = _shorten(cells[1], max(room, _SHORTEST))
+        cells[1] = _shorten(cells[1], max(room, _MIN_NAME))
     lines = ["On the test images, % after the last epoch; best is chosen on the images named.", ""]
     lines += align(table, left=range(2))
     notes = _notes(rows, reference)
@@ -127,20 +128,20 @@ def _label(number: int, row: RunRow, reference: str | None) -> str:
 
 
 def _scores(row: RunRow) -> list[str]:
-    """The cells of a row behind its number."""
+    """The cells of a row after its number."""
     last = [run.last for run in row.shown if run.last]
     best = [run.best for run in row.shown if run.best]
     val = " val" if any(run.scored_on == "val" for run in row.shown) else ""
     chosen = f" {best[0]['chosen_on']}" if best else ""
     seed = [int(run.config.get("seed", 0)) for run in row.runs]
     return [
-        _shorten(row.name, _NAME),
+        _shorten(row.name, _MAX_NAME),
         _spread(last, "top1") + (val if last else ""),
         _spread(last, "mean_per_class"),
         _spread(last, "loss"),
         _spread(best, "top1") + chosen,
         _progress(row),
-        _shorten(_ranges(seed), _SEEDS),
+        _shorten(_ranges(seed), _MAX_SEEDS),
     ]
 
 
@@ -192,15 +193,15 @@ def _notes(rows: Sequence[RunRow], reference: str | None) -> list[str]:
     if others:
         first = next(k for k, row in enumerate(rows, 1) if row.split_hash)
         notes.append(
-            f"! not comparable: {_ranges(others)} saw other images, or split in another way, than "
+            f"! not comparable: {_ranges(others)} had other images, or another split of them, than "
             f"{first} (split {(reference or '')[:8]})."
         )
     if unknown:
-        notes.append(f"Of {_ranges(unknown)} it is not known which images it was tested on.")
+        notes.append(f"It is not recorded which images {_ranges(unknown)} was tested on.")
     if not others and not unknown and len(rows) > 1:
         (count,) = counts if len(counts) == 1 else (None,)
         some = f"{count} " if count else ""
-        notes.append(f"All are of the same {some}test images (split {(reference or '')[:8]}).")
+        notes.append(f"All were tested on the same {some}images (split {(reference or '')[:8]}).")
     return [line for note in notes for line in textwrap.wrap(note, WIDTH)]
 
 
@@ -216,7 +217,7 @@ def _settings(rows: Sequence[RunRow]) -> list[str]:
         return ["All settings but the seed are the same."]
     first = max(map(len, differ))
     room = (WIDTH - first) // len(rows) - 2
-    if room < _LEAST:
+    if room < _MIN_SETTING:
         return ["Settings that differ, and the runs with each value:", *_by_value(differ)]
     heads = [f"{k} {row.name}" for k, row in enumerate(rows, 1)]
     table = [["", *(_shorten(head, room) for head in heads)]]

@@ -1,6 +1,6 @@
-"""The devices of a machine, divided among processes that each train one seed.
+"""Shares of a machine's devices, for processes that each train one seed.
 
-The process that divides them never touches one: a short process of its own counts them.
+The process that divides them never takes one: a short process of its own counts them.
 """
 
 import json
@@ -18,7 +18,7 @@ platform = devices[0].platform
 chips = {tuple(d.coords) for d in devices} if platform == "tpu" else devices
 print(json.dumps([platform, len(chips)]))
 """
-# How so many chips lie, as libtpu wants it said; no other number of them can be had.
+# Chips -> their arrangement, in libtpu's words; it takes no other number of them.
 _TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
 _TPU_PORT = 8476
 
@@ -32,7 +32,7 @@ def count_devices() -> tuple[str, int]:
     done = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ConfigError(f"The devices cannot be counted: {said[-1]}")
+        raise ConfigError(f"--parallel: JAX finds no devices to share: {said[-1]}")
     platform, count = json.loads(done.stdout.strip().splitlines()[-1])
     return platform, count
 

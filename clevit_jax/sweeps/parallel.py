@@ -127,7 +127,7 @@ class _Child:
     echo: _Echo | None
 
     def last_words(self) -> str:
-        """Why it failed, in a sentence where it said one."""
+        """Why the child failed: its own sentence, or how it ended."""
         data = (self.folder / LOG).read_bytes()[self.log_start :]
         text = data.decode("utf-8", "replace")
         code = self.process.returncode
@@ -216,7 +216,7 @@ def train_in_children(
         finished: called with each seed that is finished.
 
     Returns:
-        For each seed that failed its sentence. Those that are neither finished nor failed were
+        For each seed that failed, a sentence why. Those that are neither finished nor failed were
         stopped or not begun.
 
     Raises:
@@ -256,7 +256,7 @@ def train_in_children(
 def _end(
     child: _Child, failed: dict[int, str], finished: Callable[[int], None], *, signalled: bool
 ) -> bool:
-    """Says how a child ended; adds it to `failed`. Returns whether the others would fail, too."""
+    """Prints how a child ended, and adds it to `failed`; returns whether the others would fail."""
     child.close()
     child.repeat(last=True)
     code = child.process.returncode
@@ -273,11 +273,11 @@ def _end(
 
 
 def _stop(running: list[_Child]) -> None:
-    """Asks the children to save and to end."""
+    """Asks the children to save and to exit."""
     for child in running:
         if child.echo:
             child.echo.wipe()
-    print(f"Stopping {len(running)} seed(s), which save first.", flush=True)
+    print(f"Stopping {len(running)} seed(s); each saves first.", flush=True)
     for child in running:
         child.process.terminate()
 
@@ -288,7 +288,7 @@ def _say(seed: int, event: str, log: pathlib.Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """A list of the SIGTERM and Ctrl-C that came."""
+    """A list that grows with each SIGTERM and Ctrl-C."""
     received: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: received.append(number))

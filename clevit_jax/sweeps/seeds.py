@@ -1,10 +1,11 @@
-"""The mode `seeds`: the same config with several seeds, and their mean and deviation.
+"""`--mode seeds`: trains a config with several seeds; mean and deviation of their scores.
 
 Each seed is a run of its own in `seed-N` of the workdir. Beside them, `seeds.json` holds
 
     command, written   what was run last, and when
     split_hash         of the images, the same for all seeds
-    test_images, one_image   their number, and what one is in points of top-1
+    test_images        how many there are
+    one_image          what one of them is in points of top-1
     last, best         of the finished seeds: top1, top5, mean_per_class and loss ->
                        {mean, deviation}, the deviation that of a sample (n - 1), null with one
                        seed; best with chosen_on, a split; null before a seed is finished
@@ -59,7 +60,7 @@ def train_seeds(
 
     Raises:
         ConfigError, DataError: before anything is written.
-        TrainingError: seeds failed; their sentences, after the others were summarised.
+        TrainingError: seeds failed; the others are summarised before.
     """
     configs = {seed: _with_seed(config, seed) for seed in range(config.seed, config.seed + seeds)}
     folders = {seed: workdir / f"seed-{seed}" for seed in configs}
@@ -68,7 +69,7 @@ def train_seeds(
     done = [seed for seed, folder in folders.items() if _finished(folder)]
     count = f"{len(done)} of {len(folders)} seeds are finished"
     if results.seed_folders(workdir):
-        _summarise(workdir, configs)
+        _write_summary(workdir, configs)
     if failed:
         sentences = "\n".join(
             f"Seed {seed}: {sentence}" for seed, sentence in sorted(failed.items())
@@ -92,7 +93,7 @@ def _check(
     folders: Mapping[int, pathlib.Path],
     workdir: pathlib.Path,
 ) -> None:
-    """Raises ConfigError or DataError unless all seeds can be trained in this folder."""
+    """Raises ConfigError or DataError unless all seeds can be trained in `workdir`."""
     if (workdir / CONFIG_FILE).exists() or has_checkpoints(workdir):
         raise ConfigError(
             f"{workdir} holds a run, not seeds; name another --workdir, nothing is changed."
@@ -114,7 +115,7 @@ def _check(
 
 
 def _split_hash(config: ConfigDict) -> str:
-    """The hash of the data set, procedural leaves written; JAX is not asked, so takes no device."""
+    """The split hash of the data set. Writes procedural leaves; asks no JAX, so takes no device."""
     plain = config.copy_and_resolve_references()
     wanted = config.data.leaves.to_dict()
     if wanted["classes"]:
@@ -141,7 +142,7 @@ def _train(
     workdir: pathlib.Path,
     parallel: int,
 ) -> dict[int, str]:
-    """Trains what is not finished, in processes; returns the sentences of those that failed."""
+    """Trains seeds that are not finished, in processes; returns what those that failed said."""
     left = {seed: config for seed, config in configs.items() if not _finished(folders[seed])}
     for seed in configs.keys() - left.keys():
         print(f"Seed {seed} is finished ({folders[seed]}).", flush=True)
@@ -153,7 +154,7 @@ def _train(
         top1 = 100 * run.last["top1"] if run.last else float("nan")
         print(f"Seed {seed} finished: test top-1 {top1:.2f} %.", flush=True)
         if sum(map(_finished, folders.values())) < len(folders):
-            _summarise(workdir, configs)
+            _write_summary(workdir, configs)
 
     shares: list[dict[str, str]] = [{}]  # one at a time has all devices
     if parallel > 1:
@@ -163,11 +164,11 @@ def _train(
     return train_in_children(left, folders, shares, finished)
 
 
-def _summarise(workdir: pathlib.Path, wanted: Iterable[int]) -> None:
+def _write_summary(workdir: pathlib.Path, wanted: Iterable[int]) -> None:
     """Writes seeds.json and seeds.txt, and prints the latter."""
     summary = summarise(workdir)
     write_json(workdir / JSON, summary)
-    text = render(summary, wanted)
+    text = seeds_text(summary, wanted)
     write_text(workdir / TEXT, text + "\n")
     print(f"\n{text}\n  {workdir / TEXT}, {workdir / JSON}\n", flush=True)
 
@@ -216,12 +217,12 @@ def _spreads(scores: list[dict[str, Any]]) -> dict[str, Any]:
     return spreads
 
 
-def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
-    """The table of a summary: scores after the last epoch, of the best, and what is not finished.
+def seeds_text(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
+    """Scores after the last epoch, of the best epoch, and seeds that are not finished, as a table.
 
     Args:
         summary: in the form of `seeds.json`.
-        wanted: seeds that are asked for, for those that are not begun.
+        wanted: seeds that were asked for; those that are not begun get a line.
     """
     rows = {row["seed"]: row for row in summary["seeds"]}
     left = [seed for seed in sorted({*rows, *wanted}) if not rows.get(seed, {}).get("finished")]
@@ -247,7 +248,7 @@ def render(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
 
 
 def _block(spreads: dict[str, Any], done: list[dict[str, Any]], which: str) -> list[list[str]]:
-    """Rows of mean, deviation and each seed."""
+    """Rows of the table: mean, deviation and each seed."""
     rows = [
         _cells(kind, {name: spreads[name][kind] for name in _COLUMNS})
         for kind in ("mean", "deviation")
