@@ -1,4 +1,4 @@
-"""Scores of the newest and the best checkpoint of a run: computed, printed and written to a file."""
+"""Scores of the newest and the best checkpoint of a run: computed, printed and written down."""
 
 import dataclasses
 import functools

@@ -205,7 +205,7 @@ def _loop(
                 score = scores[step] = evaluate_split(
                     run, state.eval_params, run.chosen_on, stop=stop
                 )
-                logger.evaluated(step, score)
+                logger.log_evaluation(step, score)
         stopping = stop.asked()
         # Each process has a clock, and one of them counts.
         late = step % _CLOCK_STEPS == 0 and processes.broadcast("late", saver.late())
@@ -231,7 +231,7 @@ def _loop(
             if step == start:
                 processes.compile_together(run.steps.train_step, state, batch, numbers)
             state, metrics = run.steps.train_step(state, batch, numbers)
-            logger.follow(step + 1, metrics, batch, waited)
+            logger.log_update(step + 1, metrics, batch, waited)
     checkpoints.wait()
     logger.close()
     return _final_scores(run, checkpoints, scores, stop), state

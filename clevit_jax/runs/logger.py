@@ -36,7 +36,7 @@ class MetricLogger:
         self._rates = [np.asarray(f(updates)) for f in run.settings.step.schedule.functions()]
         self._pending: collections.deque[tuple[int, Any, Any, float]] = collections.deque()
 
-    def follow(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
+    def log_update(self, step: int, metrics: Any, batch: Any, waited: float) -> None:
         """Takes the metrics of update `step`, counted from 1, and reads those of the one before."""
         self._pending.append((step, metrics, batch, waited))
         if len(self._pending) > 1:
@@ -71,7 +71,7 @@ class MetricLogger:
                 "or lower optim.lr and name another --workdir. The newest checkpoint is unharmed."
             )
 
-    def evaluated(self, step: int, score: Evaluation) -> None:
+    def log_evaluation(self, step: int, score: Evaluation) -> None:
         """Writes and prints a score on the split that the best is chosen on."""
         split = self._run.chosen_on
         numbers = dataclasses.asdict(score)
