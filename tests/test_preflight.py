@@ -29,7 +29,7 @@ from clevit_jax.model import swin, swin_tpu
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.performance import flops, hlo, preflight_report, topologies
 from clevit_jax.performance import preflight as check
-from clevit_jax.performance.preflight import _try, largest, preflight
+from clevit_jax.performance.preflight import _try, largest_within, preflight
 from clevit_jax.steps.jitted import make_jitted_steps
 
 GIB = 2**30
@@ -136,7 +136,7 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
     assert preflight(config(batch_size=64), "v5e:2x2") == 1
     text = capsys.readouterr().out
-    assert "DOES NOT FIT into 15.75 GiB a device." in text
+    assert "DOES NOT FIT into 15.75 GiB per device." in text
     for way in ("model.remat=blocks", "mesh.fsdp=4", "batch_size=32", "accumulation=2"):
         assert f"--config.{way}" in text
     assert "only the 32 images of a part" in text
@@ -152,7 +152,7 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert full == 1
     assert "--config" not in text
-    assert "a machine with more memory a device" in text
+    assert "a machine with more memory per device" in text
 
 
 @needs_libtpu
@@ -238,7 +238,7 @@ def test_no_such_machine(topology, says):
 
 @needs_libtpu
 def test_a_shape_that_cannot_be():
-    with pytest.raises(ConfigError, match="--topology v5e:1x1 cannot be had: "):
+    with pytest.raises(ConfigError, match="--topology v5e:1x1 cannot be compiled for: "):
         preflight(config(), "v5e:1x1")
 
 
@@ -290,7 +290,7 @@ def test_the_largest_batch(limit, start, gives_up, padded):
         found = 5.0 + 3 * padded * math.ceil(units / padded)
         return float("inf") if gives_up and found > limit else found
 
-    found = largest(peak, limit, start=start, known=peak(start))
+    found = largest_within(peak, limit, start=start, known=peak(start))
     assert found == max(0, (limit - 5) // (3 * padded)) * padded
     assert len(tries) <= (8 if padded == 1 else 11)
     assert len(set(tries)) == len(tries)

@@ -165,12 +165,12 @@ def test_arithmetic():
 def test_the_table():
     lines = throughput_table.throughput_text(hand_made()).splitlines()
     assert lines[0] == (
-        "1 x cpu, 2 threads. Swin-small, 64 px, float32; 2 views an image in training."
+        "1 x cpu, 2 threads. Swin-small, 64 px, float32; 2 views per image in training."
     )
-    assert lines[1].startswith("Matrix product: 96.0 GFLOP/s, the most measured in this run")
+    assert lines[1].startswith("Matmul: 96.0 GFLOP/s, the most measured in this run")
     table = lines[3:7]
     assert table == [
-        "                      batch  images/s  ms a step  compile s  first s   MiB        GFLOP"
+        "                      batch  images/s  ms / step  compile s  first s   MiB        GFLOP"
         "  utilised            ours / it",
         "training  clevit_jax      4      8.00      500.0       12.0     0.75  64.0  plan     24"
         "    50.0 %",
@@ -179,7 +179,7 @@ def test_the_table():
         "training  clevit_jax      8  out of memory: 9 wanted",
     ]
     text = "\n".join(lines[7:])
-    assert "MiB, plan: what the compiler plans a device." in text
+    assert "MiB, plan: what the compiler plans per device." in text
     assert "\ntheir step: without views.\nours / it: " in text
 
 
@@ -270,7 +270,7 @@ def test_a_series_ends_before_a_step_takes_minutes(fake, capsys):
     asked = fake(lambda name, work, batch: 20.0 * batch)
     _, rows = rows_of(capsys)
     assert [batch for _, work, batch in asked if work == "training"] == [1, 2]  # 20 s, 40 s
-    assert rows[2][2:] == (4, "not tried: a step may last 80 s; ask for it by --batch_sizes")
+    assert rows[2][2:] == (4, "not tried: a step may last 80 s; to try it, --batch_sizes=4")
     asked.clear()
     rows_of(capsys, batch_sizes=[1, 4])
     assert [batch for _, work, batch in asked if work == "training"] == [1, 4]
@@ -368,7 +368,7 @@ def test_the_tiny_config_for_real(capsys, monkeypatch):
         assert row["problem"] == ""
         assert row["flops"] == flops
         assert row["memory_kind"] == "plan"
-        assert row["memory"] > 2 * 16 * 16 * 3  # two images a device
+        assert row["memory"] > 2 * 16 * 16 * 3  # two images per device
         assert len(row["rounds"]) == 2
         assert row["images_per_second"] == pytest.approx(4 / row["median_seconds"])
         assert math.isfinite(row["compile_seconds"] + row["first_seconds"])

@@ -4,14 +4,14 @@ from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 
 
 def forward_flops(model: SwinConfig) -> float:
-    """FLOPs of the matrix products of one image's forward pass, two a multiply-add."""
+    """FLOPs of the matmuls of one image's forward pass; a multiply-add counts as two."""
     tokens = model.grid(0) ** 2
     total = tokens * 3 * PATCH**2 * model.channels(0)
     for stage, depth in enumerate(model.depths):
         channels, tokens = model.channels(stage), model.grid(stage) ** 2
         window, _ = model.window_and_shift(stage, 0)
         linear = (4 + 2 * MLP_RATIO) * channels**2  # qkv, projection, and the two of the MLP
-        attention = 2 * window**2 * channels  # scores, and their product with the values
+        attention = 2 * window**2 * channels  # queries by keys, and weights by values
         total += depth * tokens * (linear + attention)
         if stage + 1 < len(model.depths):
             total += tokens // 4 * 4 * channels * 2 * channels  # merging four tokens to one

@@ -1,6 +1,6 @@
-"""Memory, arithmetic, cycles and traffic of a compiled program, read from it and its HLO.
+"""Memory, FLOPs, cycles and traffic of a compiled program, read from it and its HLO.
 
-All figures are of one device. They are the compiler's, made without running anything.
+All figures are per device. They are the compiler's; nothing is run.
 """
 
 import dataclasses
@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 COLLECTIVES = (
-    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
-    "ragged-all-to-all", "collective-broadcast",
-)  # fmt: skip
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "ragged-all-to-all",
+    "collective-broadcast",
+)
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "c64": 8, "c128": 16}
 # Operations that only name what is there.
 NAMING = frozenset({"parameter", "constant", "tuple", "get-tuple-element", "bitcast"})
@@ -29,9 +34,9 @@ class Memory:
 
     Attributes:
         arguments: state and batch.
-        temporaries: what is alive inside the program at most.
-        outputs: what it returns beside what takes the place of an argument.
-        code: of the program itself.
+        temporaries: the most that is alive at once inside the program.
+        outputs: what it returns, but for outputs that take the place of an argument.
+        code: the program itself.
     """
 
     arguments: float
@@ -41,7 +46,7 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """Sum of all."""
+        """The sum of these."""
         return self.arguments + self.temporaries + self.outputs + self.code
 
 
@@ -66,8 +71,8 @@ class Kernel:
     """A Pallas kernel as its caller describes it.
 
     Attributes:
-        flops: floating-point operations of its matrix products.
-        bytes_accessed: that it reads from and writes to the memory of the device.
+        flops: floating-point operations of its matmuls.
+        bytes_accessed: bytes that it reads from and writes to the memory of the device.
     """
 
     flops: float
@@ -79,11 +84,11 @@ class Cost:
     """Cost of a compiled program, per device.
 
     Attributes:
-        memory: see there.
+        memory: see `Memory`.
         flops: floating-point operations, recomputed ones too; None where the compiler does not
             count them.
-        bytes_accessed: that its operations read and write; not all of them reach the memory.
-        cycles: the compiler's estimate for all but collectives and kernels, or None where it gives
+        bytes_accessed: bytes that its operations read and write; not all of them reach the memory.
+        cycles: the compiler's estimate for all but collectives and kernels; None where there is
             none.
         traffic: by kind of collective.
         kernels: Pallas kernels as they describe themselves; the compiler estimates nothing of them.
@@ -98,7 +103,7 @@ class Cost:
 
 
 def read_memory(compiled: Any) -> Memory:
-    """Memory that a `jax.stages.Compiled` plans on a device."""
+    """Memory per device that the compiler plans for a `jax.stages.Compiled`."""
     plan = compiled.memory_analysis()
     return Memory(
         arguments=plan.argument_size_in_bytes,
@@ -109,7 +114,7 @@ def read_memory(compiled: Any) -> Memory:
 
 
 def read_cost(compiled: Any, *, devices: int) -> Cost:
-    """Cost of a `jax.stages.Compiled` that runs on so many devices."""
+    """Cost of a `jax.stages.Compiled` that runs on `devices` devices."""
     costs = compiled.cost_analysis() or {}
     text = compiled.as_text()
     return Cost(
@@ -123,7 +128,7 @@ def read_cost(compiled: Any, *, devices: int) -> Cost:
 
 
 def read_cycles(text: str) -> float | None:
-    """The sum of the estimates in scheduled HLO; None where it holds none.
+    """The sum of the cycles in scheduled HLO that the compiler estimates; None without estimates.
 
     An operation inside a loop counts as often as the loop is known to run, or once.
     """
@@ -132,25 +137,25 @@ def read_cycles(text: str) -> float | None:
 
 
 def cycles_of(computations: dict[str, list[str]], lines: list[str]) -> float | None:
-    """`read_cycles` of some lines of a program, with what they call."""
-    found = [
+    """Cycles of some lines of a program and of what they call, as `read_cycles`."""
+    cycles = [
         times * int(estimate[1])
         for line, times in _walk({**computations, "": lines}, "", loops_only=True)
         if (estimate := re.search(r'"estimated_cycles":"(\d+)"', line))
     ]
-    return float(sum(found)) if found else None
+    return float(sum(cycles)) if cycles else None
 
 
 def read_kernels(text: str) -> tuple[Kernel, ...]:
     """The Pallas kernels of scheduled HLO; those in loops as often as `read_cycles` counts them."""
     computations, entry = computations_of(text)
-    found = []
+    kernels = []
     for line, times in _walk(computations, entry, loops_only=True):
         if estimate := re.search(
             r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"', line
         ):
-            found += [Kernel(float(estimate[1]), float(estimate[2]))] * times
-    return tuple(found)
+            kernels += [Kernel(float(estimate[1]), float(estimate[2]))] * times
+    return tuple(kernels)
 
 
 def read_bytes(text: str) -> float:
@@ -164,9 +169,9 @@ def read_bytes(text: str) -> float:
     for line in text.splitlines():
         if operation := OPERATION.match(line):
             sizes[operation[1]] = sum(
-                _size(*found)
-                for found in SHAPE.findall(operation[2])
-                if operation[3] != "custom-call" or found[0] not in ("s8", "u8")
+                _size(*array)
+                for array in SHAPE.findall(operation[2])
+                if operation[3] != "custom-call" or array[0] not in ("s8", "u8")
             )
     total = 0.0
     for line, times in _walk(computations, entry, loops_only=True):
@@ -180,7 +185,7 @@ def read_bytes(text: str) -> float:
 
 
 def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
-    """Collectives in HLO, those in loops as often as the loops are known to run."""
+    """Collectives in HLO by kind; those in loops count as often as the loops are known to run."""
     computations, entry = computations_of(text)
     totals: dict[str, Traffic] = {}
     seen: set[str] = set()
@@ -198,7 +203,7 @@ def read_traffic(text: str, *, devices: int) -> dict[str, Traffic]:
         if operation[3] != kind and kind in ("all-gather", "collective-permute"):
             shape = shape[shape.rindex(SHAPE.findall(shape)[-1][0] + "[") :]  # (operand, result)
         n = _group_size(line, devices)
-        size = times * sum(_size(*found) for found in SHAPE.findall(shape))
+        size = times * sum(_size(*array) for array in SHAPE.findall(shape))
         size *= n if kind == "reduce-scatter" else 1
         share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1, "collective-broadcast": 1}
         sent = size * share.get(kind, (n - 1) / n)

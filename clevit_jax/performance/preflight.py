@@ -1,4 +1,4 @@
-"""Compiles the steps of a config for a machine, and judges whether they fit."""
+"""`--mode preflight`: compiles the steps of a config for a machine, and says whether they fit."""
 
 import dataclasses
 import json
@@ -23,14 +23,14 @@ from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
 def preflight(
     config: ConfigDict, topology: str, *, as_json: bool = False, largest_batch: bool = False
 ) -> int:
-    """Compiles the very steps that training would run; prints whether they fit and what they cost.
+    """Compiles the very steps that training runs; prints whether they fit and what they cost.
 
     Nothing is run, no image is read and no file written.
 
     Args:
         config: in the form of `configs/base.py`.
         topology: the machine, see `topologies.find_target`.
-        as_json: whether to print JSON, in bytes, seconds and FLOPs, instead of text.
+        as_json: whether to print JSON (in bytes, seconds and FLOPs) instead of text.
         largest_batch: whether to look for the largest batch that fits, by compiling again.
 
     Returns:
@@ -67,7 +67,7 @@ def preflight(
         unit = mesh.size * config.accumulation
 
         def peak(units: int) -> float:
-            print(f"Trying a batch of {units * unit}.", file=sys.stderr, flush=True)
+            print(f"Trying a batch of {units * unit} images.", file=sys.stderr, flush=True)
             changed = config.copy_and_resolve_references()
             changed.unlock()
             changed.batch_size = units * unit
@@ -77,7 +77,7 @@ def preflight(
 
         known = train.memory.peak if train else float("inf")
         first = config.batch_size // unit
-        units = largest(peak, target.memory, start=first, known=known)
+        units = largest_within(peak, target.memory, start=first, known=known)
         result = dataclasses.replace(result, largest_batch=units * unit)
     if as_json:
         print(json.dumps(preflight_report.preflight_json(result), indent=2))
@@ -87,12 +87,12 @@ def preflight(
 
 
 def _num_classes(config: ConfigDict) -> int:
-    """What the config says, or else the data."""
+    """The number of classes that the config names, or else the data set has."""
     if config.model.num_classes or config.data.leaves.classes:
         return config.model.num_classes or config.data.leaves.classes
     if not (config.data.root or config.data.tfds):
         raise ConfigError(
-            "How many classes there are is not known; set --config.model.num_classes=N, or "
+            "The number of classes is not known; set --config.model.num_classes=N, or "
             "--config.data.root=DIR to count them."
         )
     return open_data(resolve_data(config)).num_classes
@@ -106,32 +106,32 @@ def make_steps(config: ConfigDict, mesh: Any, target: Target, num_classes: int) 
 
 
 def _arguments(steps: JittedSteps) -> tuple[Any, ...]:
-    """Shapes of what an update takes."""
+    """Shapes of the arguments of an update."""
     return steps.abstract_state, steps.train_batch, steps.abstract_numbers
 
 
 def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | None, str]:
-    """What a step costs, or why the compiler found no room for it."""
+    """The cost of a step, or why the compiler found no room for it."""
     lowered = step.trace(*arguments).lower(lowering_platforms=(target.lowering,))
     try:
-        done = lowered.compile(compiler_options=target.options or None)
+        compiled = lowered.compile(compiler_options=target.options or None)
     except jax.errors.JaxRuntimeError as error:
         reason = first_line(error)
         if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
             raise ConfigError(f"The compiler for {target.name} fails: {reason}") from error
         return None, reason
-    return hlo.read_cost(done, devices=len(target.devices)), ""
+    return hlo.read_cost(compiled, devices=len(target.devices)), ""
 
 
-def largest(peak: Callable[[int], float], limit: float, *, start: int, known: float) -> int:
+def largest_within(peak: Callable[[int], float], limit: float, *, start: int, known: float) -> int:
     """The largest number of units whose peak is within the limit; 0 when not even one is.
 
-    Memory grows about linearly, in steps where kernels pad a batch. So each try is where the line
-    through the least and the most that are known meets the limit, at first, and then by turns in
-    the middle of what is left.
+    Memory grows about linearly, in steps where kernels pad a batch. So the first try is where the
+    line through the lowest and the highest known peak meets the limit; later tries take turns
+    between that and the middle of what is left.
 
     Args:
-        peak: bytes that so many units take; infinite where the compiler gave up.
+        peak: bytes that a number of units takes; infinite where the compiler gave up.
         limit: bytes that there are.
         start: units whose peak is known.
         known: that peak.
@@ -154,6 +154,3 @@ def largest(peak: Callable[[int], float], limit: float, *, start: int, known: fl
                 guess = (good + bad) // 2
             halve = not halve
         peaks[guess] = peak(guess)
-
-
-__all__ = ["preflight"]

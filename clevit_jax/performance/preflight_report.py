@@ -12,7 +12,7 @@ from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.system.tables import align
 
 _STATIC = "Static figures of the compiler, not measured."
-_OTHERWISE = "a machine with more memory a device, or a smaller model.variant."
+_OTHERWISE = "a machine with more memory per device, or a smaller model.variant."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +21,15 @@ class PreflightResult:
 
     Attributes:
         target: the machine.
-        config: what the steps were made of.
+        config: settings of the steps.
         model: the architecture.
         mesh: devices along data and fsdp.
         train: cost of an update, or None when the compiler found no room for it.
-        evaluation: likewise of a batch of the evaluation.
-        kernels: which blocks run as fused kernels, a sentence; "" where none shall.
+        evaluation: the same of a batch of the evaluation.
+        kernels: a sentence on the blocks that run as fused kernels; "" where none does.
         problems: what the compiler said where it gave up.
-        seconds: that compiling took.
-        largest_batch: that fits, if it was looked for.
+        seconds: time that compiling took.
+        largest_batch: the largest that fits, if it was looked for.
     """
 
     target: Target
@@ -45,16 +45,16 @@ class PreflightResult:
 
     @property
     def fits(self) -> bool:
-        """Whether both steps do."""
+        """Whether both steps fit."""
         return _fits(self.train, self.target) and _fits(self.evaluation, self.target)
 
     @property
     def model_flops(self) -> float:
-        """Of an update, on all devices."""
+        """FLOPs of an update, on all devices."""
         return training_flops(self.model, self.config.batch_size, self.config.views.count)
 
     def times(self) -> dict[str, float]:
-        """Seconds of an update, each by one rule; see `to_json`."""
+        """Seconds of an update, each by one rule; see `preflight_json`."""
         chip, cost = self.target.chip, self.train
         if chip is None or cost is None:
             return {}
@@ -62,25 +62,25 @@ class PreflightResult:
         ring = sent / chip.interconnect if chip.interconnect else 0.0
         # The GPU compiler does not count what it leaves to libraries.
         flops = max(cost.flops or 0.0, self.model_flops / len(self.target.devices))
-        found = {
+        seconds = {
             "interconnect": ring,
             "arithmetic_bound": flops / chip.peak,
             "bytes": cost.bytes_accessed / chip.bandwidth,
         }
-        longest = max(found["arithmetic_bound"], found["bytes"])
+        longest = max(seconds["arithmetic_bound"], seconds["bytes"])
         if chip.clock and cost.cycles:
-            found["compiler"] = cost.cycles / chip.clock
-            found["kernels"] = sum(
+            seconds["compiler"] = cost.cycles / chip.clock
+            seconds["kernels"] = sum(
                 max(kernel.flops / chip.peak, kernel.bytes_accessed / chip.bandwidth)
                 for kernel in cost.kernels
             )
-            longest = found["compiler"] + found["kernels"]
-        found["step"] = longest + ring
-        return found
+            longest = seconds["compiler"] + seconds["kernels"]
+        seconds["step"] = longest + ring
+        return seconds
 
 
 def preflight_json(result: PreflightResult) -> dict[str, Any]:
-    """Everything, in bytes, seconds and FLOPs. Figures are of one device unless they say `all`.
+    """The result as JSON, in bytes, seconds and FLOPs, per device unless a name says `all`.
 
     `seconds.compiler` is the compiler's estimate of all but collectives and Pallas kernels, where
     it makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by
@@ -138,7 +138,7 @@ def _cost_json(cost: Cost | None) -> dict[str, Any] | None:
 
 
 def preflight_text(result: PreflightResult) -> str:
-    """For people."""
+    """The result as text: whether it fits, what it costs, and what to change."""
     target, config = result.target, result.config
     count = len(target.devices)
     hosts = f" on {target.processes} hosts" if target.processes > 1 else ""
@@ -146,14 +146,14 @@ def preflight_text(result: PreflightResult) -> str:
         f"{target.name}: {count} x {target.devices[0].device_kind}{hosts}, mesh "
         f"{result.mesh[0]} x {result.mesh[1]} (data x fsdp); {target.software}; compiled in "
         f"{result.seconds:.0f} s",
-        f"Batch {config.batch_size} ({config.batch_size / count:g} a device), accumulation "
+        f"Batch {config.batch_size} ({config.batch_size / count:g} per device), accumulation "
         f"{config.accumulation}, remat {config.model.remat}, {result.model.dtype.__name__}",
         *filter(None, [result.kernels]),
         "",
         *_verdict(result),
         "",
     ]
-    table = [["a device", "training", "evaluation"]]
+    table = [["per device", "training", "evaluation"]]
     costs = [result.train, result.evaluation]
 
     def add(name: str, of: Any, digits: int = 2) -> None:
@@ -189,7 +189,7 @@ def _verdict(result: PreflightResult) -> list[str]:
         assert result.train is not None
         peak = result.train.memory.peak
         return [f"FITS: {peak / GIB:.2f} of {limit / GIB:.2f} GiB ({100 * peak / limit:.0f} %)."]
-    lines = [f"DOES NOT FIT into {limit / GIB:.2f} GiB a device."]
+    lines = [f"DOES NOT FIT into {limit / GIB:.2f} GiB per device."]
     lines += [f"  The compiler: {problem}" for problem in result.problems]
     return lines + ["What would help:"] + [f"  * {line}" for line in advice(result)]
 
@@ -209,48 +209,46 @@ def _speed(result: PreflightResult) -> list[str]:
     return [
         f"{_STATIC} An update: {1e3 * times['step']:.1f} ms ({how}, "
         f"{1e3 * times['interconnect']:.1f} for the interconnect; {bound}).",
-        f"{facts['images_per_second_all']:,.0f} images a second in all, model FLOP utilisation "
+        f"{facts['images_per_second_all']:,.0f} images per second in all, model FLOP utilisation "
         f"{100 * facts['model_flop_utilisation']:.1f} %.",
     ]
 
 
 def advice(result: PreflightResult) -> list[str]:
-    """What to change, one sentence each, the harmless first."""
+    """What to change so that it fits, one sentence each, the harmless first."""
     config, target = result.config, result.target
     count = len(target.devices)
-    found = list[str]()
+    lines = list[str]()
     if not _fits(result.evaluation, target):
         smaller = max(count, config.eval_batch_size // 2 // count * count)
         if smaller < config.eval_batch_size:
-            found.append(f"--config.eval.batch_size={smaller}, for the evaluation.")
+            lines.append(f"--config.eval.batch_size={smaller}, for the evaluation.")
     if _fits(result.train, target):
-        return found or [_OTHERWISE]
+        return lines or [_OTHERWISE]
     if config.model.remat == "none":
-        found.append(
+        lines.append(
             "--config.model.remat=blocks recomputes each block: the same numbers, about a third "
             "more arithmetic."
         )
     state = result.train.memory.arguments if result.train else 0
     if result.mesh[1] == 1 and count % 2 == 0 and (not state or state > target.memory / 10):
         fsdp = math.gcd(count, 8)
-        found.append(
+        lines.append(
             f"--config.mesh.fsdp={fsdp} divides parameters, moments and average over {fsdp} "
             "devices."
         )
     unit = count * config.accumulation
     if config.batch_size > unit:
         smaller = max(unit, config.batch_size // 2 // unit * unit)
-        found.append(f"--config.batch_size={smaller}; the learning rate follows the batch.")
-    parts = next(
-        (k for k in range(2 * config.accumulation, config.batch_size + 1)
-         if config.batch_size % (count * k) == 0), None,
-    )  # fmt: skip
+        lines.append(f"--config.batch_size={smaller}; the learning rate follows the batch.")
+    more_parts = range(2 * config.accumulation, config.batch_size + 1)
+    parts = next((k for k in more_parts if config.batch_size % (count * k) == 0), None)
     if parts:
-        found.append(
+        lines.append(
             f"--config.accumulation={parts}; the contrastive term then compares only the "
             f"{config.batch_size // parts} images of a part with one another."
         )
-    return found or [_OTHERWISE]
+    return lines or [_OTHERWISE]
 
 
 def _fits(cost: Cost | None, target: Target) -> bool:

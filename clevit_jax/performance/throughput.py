@@ -1,4 +1,4 @@
-"""Images per second of training and of inference, by batch size, alone or beside a peer's."""
+"""`--mode throughput`: images per second of training and inference, alone or beside a peer's."""
 
 import dataclasses
 import sys
@@ -13,11 +13,11 @@ from clevit_jax.performance.throughput_table import OURS, Throughput, Throughput
 from clevit_jax.performance.timed_process import TimedProcess
 from clevit_jax.system import memory
 
-WORKS = ("training", "inference")
-ROUNDS = 3  # in each of which everything is timed once, so that a busy machine is fair to all
-LONGEST = 60.0  # seconds of a step; a series that is not asked for by its sizes ends there
+WORKS = ("training", "inference")  # what is timed
+ROUNDS = 3  # in each, everything is timed once, so that a busy machine is fair to all
+LONGEST = 60.0  # seconds of a step; batch sizes that were not asked for end there
 _OUR_STEPS = "clevit_jax.performance.timed_steps"
-# Else JAX takes three quarters of a GPU at its start, and leaves the peer the rest.
+# Without it, JAX takes three quarters of a GPU at once, and leaves the peer the rest.
 _SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -29,8 +29,8 @@ class Peer:
         module: run by `python -m`; calls `timed_process.serve_process`. Its request holds `work`,
             `batch`, and `platform`, `threads`, `model`, `views` and `loss` of
             `timed_steps.describe_device`.
-        variants: name in the table -> what the request holds beside these.
-        step: what is in its training step and what is not, in one sentence.
+        variants: name in the table -> what the request holds besides.
+        step: one sentence on what its training step does and does not do.
         check: called with `timed_steps.describe_device`; raises ConfigError where it cannot run.
     """
 
@@ -42,12 +42,12 @@ class Peer:
 
 @dataclasses.dataclass(frozen=True)
 class _Setup:
-    """What is timed, and where.
+    """What is timed, and on which machine.
 
     Attributes:
         request: config and number of classes, for the processes of our steps.
-        facts: of the machine and the model, see `timed_steps.describe_device`.
-        peer: beside ours, or None.
+        facts: machine and model, see `timed_steps.describe_device`.
+        peer: what is timed beside ours, or None.
     """
 
     request: dict[str, Any]
@@ -56,24 +56,24 @@ class _Setup:
 
     @property
     def names(self) -> list[str]:
-        """Ours, and the peer's variants."""
+        """Names in the table: ours, and the peer's variants."""
         return [OURS, *(self.peer.variants if self.peer else ())]
 
     def start(self, name: str, work: str, size: int, *, alone: bool) -> TimedProcess:
-        """A process with a step that is compiled and warm, or the reason why not."""
-        asked = {"work": work, "batch": size}
+        """A process whose step is compiled and warm; its `reply` says why where it is not."""
+        wanted = {"work": work, "batch": size}
         environ = None if alone else _SHARED
         if name == OURS:
-            return TimedProcess(_OUR_STEPS, {**self.request, **asked}, environ)
+            return TimedProcess(_OUR_STEPS, {**self.request, **wanted}, environ)
         assert self.peer is not None
         shared = {key: self.facts[key] for key in ("platform", "threads", "model", "views", "loss")}
         return TimedProcess(
-            self.peer.module, {**asked, **self.peer.variants[name], **shared}, environ
+            self.peer.module, {**wanted, **self.peer.variants[name], **shared}, environ
         )
 
 
 def read_batch_sizes(texts: Sequence[str] | None) -> list[int] | None:
-    """The numbers of `--batch_sizes`, None where there are none. Raises ConfigError."""
+    """The numbers of `--batch_sizes`, None where it is not given. Raises ConfigError."""
     try:
         return [int(size) for size in texts or ()] or None
     except ValueError:
@@ -89,7 +89,7 @@ def throughput(
     peer: Peer | None = None,
     as_json: bool = False,
 ) -> int:
-    """Prints what `measure_in_process` found, as JSON (bytes, seconds, FLOPs) or as a table.
+    """Prints what `measure_in_process` measures, as JSON (bytes, seconds, FLOPs) or as a table.
 
     Returns:
         0; 1 when not a single step of ours could be timed.
@@ -113,7 +113,7 @@ def measure_in_process(
     peer: Peer | None = None,
     works: Sequence[str] = WORKS,
 ) -> Throughput:
-    """Times the very update of training and the forward pass as served.
+    """Times the very update of training, and the forward pass of inference.
 
     No image is read and no file written: the images are random and lie on the device, so what the
     host does (`benchmarks/host_pipeline.py`) is not in the figures. Each step is timed in a process
@@ -149,7 +149,7 @@ def measure_in_process(
 
 
 def _describe(request: dict[str, Any]) -> dict[str, Any]:
-    """What a child says of the machine, which this process must not take itself."""
+    """Machine and model, from a child: this process must not take the devices itself."""
     child = TimedProcess(_OUR_STEPS, {**request, "work": "describe"})
     child.close()
     if "ready" not in child.reply:
@@ -164,7 +164,7 @@ def _check_sizes(sizes: Sequence[int] | None, unit: int, devices: int, accumulat
     wrong = [size for size in sizes if size < 1 or size % unit]
     if not sizes or wrong:
         raise ConfigError(
-            f"--batch_sizes holds {wrong[0] if wrong else 'none'}; each must be a multiple of "
+            f"--batch_sizes holds {wrong[0] if wrong else 'no number'}; each must be a multiple of "
             f"{unit} ({devices} devices, accumulation {accumulation})."
         )
 
@@ -178,20 +178,20 @@ def _doubling(size: int) -> Iterator[int]:
 def _time_series(
     work: str, sizes: Iterator[int], setup: _Setup, *, endless: bool
 ) -> list[ThroughputRow]:
-    """Rows of one kind of work; what fails leaves the series, and where ours fails it ends."""
+    """Rows of one kind of work. A peer that fails is left out of the rest; ours ends the series."""
     rows: list[ThroughputRow] = []
     active = setup.names
     for size in sizes:
         last = {row.name: row for row in rows}
         ours = last.get(OURS)
         if endless and ours and (expected := ours.median * size / ours.batch) > LONGEST:
-            text = f"not tried: a step may last {expected:.0f} s; ask for it by --batch_sizes"
+            text = f"not tried: a step may last {expected:.0f} s; to try it, --batch_sizes={size}"
             return [*rows, ThroughputRow(work, OURS, size, problem=text)]
-        print(f"Timing {work} at a batch of {size}.", file=sys.stderr, flush=True)
+        print(f"Timing {work} at a batch of {size} images.", file=sys.stderr, flush=True)
         timed = _time_all(work, size, active, setup, last)
         for row in timed:
-            said = row.problem or f"{row.images_per_second:,.2f} images per second"
-            print(f"  {row.name}: {said}", file=sys.stderr, flush=True)
+            outcome = row.problem or f"{row.images_per_second:,.2f} images per second"
+            print(f"  {row.name}: {outcome}", file=sys.stderr, flush=True)
         rows += timed
         active = [row.name for row in timed if row.seconds]
         if OURS not in active:
@@ -219,7 +219,7 @@ def _time_alternating(
     replies: dict[str, dict[str, Any]] = {}
     rounds: dict[str, list[list[float]]] = {name: [] for name in names}
     try:
-        for name in names:  # one after the other, for they compile
+        for name in names:  # one after the other: each compiles
             if problem := _too_large(name, size, setup.facts, last, replies.get(OURS)):
                 replies[name] = {"out_of_memory": problem}
                 continue
@@ -244,10 +244,13 @@ def _time_alternating(
 
 
 def _too_large(
-    name: str, size: int, facts: dict[str, Any], last: dict[str, ThroughputRow],
+    name: str,
+    size: int,
+    facts: dict[str, Any],
+    last: dict[str, ThroughputRow],
     ours: dict[str, Any] | None,
-) -> str:  # fmt: skip
-    """Why a peer on the CPU is not started: it has no plan, so it goes by the size before."""
+) -> str:
+    """Why a peer on the CPU is not started, or "": by its memory at the size before."""
     if name == OURS or facts["platform"] != "cpu":
         return ""
     before = last.get(name)

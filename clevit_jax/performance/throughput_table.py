@@ -1,4 +1,4 @@
-"""Timed steps as rows, and the table and JSON of them."""
+"""Table and JSON of timed steps."""
 
 import dataclasses
 import json
@@ -12,27 +12,27 @@ MEMORY = "out of memory: "
 MIB = 2**20
 _KINDS = {
     "peak": "the most that was in use on a device",
-    "plan": "what the compiler plans a device",
-    "resident": "the most that the process held, libraries and all",
+    "plan": "what the compiler plans per device",
+    "resident": "the most that the process held, with its libraries",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class ThroughputRow:
-    """An implementation at a batch size.
+    """A row of the table: an implementation at a batch size.
 
     Attributes:
         work: "training" or "inference".
-        name: "clevit_jax", or of a peer's variant.
+        name: "clevit_jax", or a peer's variant.
         batch: images of a step, over all devices.
-        problem: why there are no times; empty where there are.
-        rounds: seconds per step, of the samples of each round.
+        problem: why there are no times; "" where there are.
+        rounds: seconds per step of the samples of each round.
         compile_seconds: None where nothing is compiled.
         first_seconds: of the first step after compiling.
         memory: bytes, or None.
         memory_kind: "peak", "plan" or "resident".
-        flops: of a step, counted by hand (`performance.flops`).
-        peak_flops: per second, of the matrix product beside it; 0 where none was timed.
+        flops: FLOPs of a step, counted by hand (`performance.flops`).
+        peak_flops: FLOP/s of the matmul that was timed beside it; 0 where none was.
     """
 
     work: str
@@ -49,10 +49,15 @@ class ThroughputRow:
 
     @classmethod
     def of(
-        cls, work: str, name: str, batch: int, reply: dict[str, Any], rounds: list[list[float]],
+        cls,
+        work: str,
+        name: str,
+        batch: int,
+        reply: dict[str, Any],
+        rounds: list[list[float]],
         facts: dict[str, Any],
-    ) -> "ThroughputRow":  # fmt: skip
-        """A row of what the child said and of `timed_steps.describe_device`."""
+    ) -> "ThroughputRow":
+        """A row from a child's reply; `facts`: of `timed_steps.describe_device`."""
         if "ready" not in reply:
             problem = reply.get("error", "")
             if "out_of_memory" in reply:
@@ -60,7 +65,9 @@ class ThroughputRow:
             return cls(work, name, batch, problem=problem)
         ready = reply["ready"]
         return cls(
-            work, name, batch,
+            work,
+            name,
+            batch,
             rounds=tuple(map(tuple, rounds)),
             compile_seconds=ready["compile_seconds"],
             first_seconds=ready["first_seconds"],
@@ -68,7 +75,7 @@ class ThroughputRow:
             memory_kind=ready["memory_kind"],
             flops=facts["flops_an_image"][work] * batch,
             peak_flops=ready.get("peak_flops", 0.0),
-        )  # fmt: skip
+        )
 
     @property
     def seconds(self) -> list[float]:
@@ -87,12 +94,12 @@ class ThroughputRow:
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
-    """All that was timed.
+    """All rows that were timed.
 
     Attributes:
-        facts: of the machine and the model, see `timed_steps.describe_device`.
+        facts: machine and model, see `timed_steps.describe_device`.
         rows: in the order in which they were timed.
-        peer_step: what is in the training step of the peer, "" where there is none.
+        peer_step: a sentence on the training step of the peer; "" without one.
     """
 
     facts: dict[str, Any]
@@ -101,11 +108,11 @@ class Throughput:
 
     @property
     def peak_flops(self) -> float:
-        """FLOP/s, the most that any of the matrix products of this run reached."""
+        """FLOP/s, the most that any matmul of this run reached."""
         return max((row.peak_flops for row in self.rows), default=0.0)
 
     def utilisation(self, row: ThroughputRow) -> float | None:
-        """FLOP/s of a step over that of a matrix product, or None."""
+        """FLOP/s of a step over that of a matmul; None where none was timed."""
         return row.flops / row.median / self.peak_flops if self.peak_flops else None
 
     def ratio(self, row: ThroughputRow) -> tuple[float, float, float] | None:
@@ -125,7 +132,7 @@ class Throughput:
 
 
 def throughput_json(result: Throughput) -> str:
-    """Everything, in bytes, seconds and FLOPs; images per second are over all devices."""
+    """All rows, in bytes, seconds and FLOPs; images per second are over all devices."""
     rows = []
     for row in result.rows:
         facts = dataclasses.asdict(row)
@@ -135,10 +142,8 @@ def throughput_json(result: Throughput) -> str:
                 "median_seconds": row.median,
                 "images_per_second": row.images_per_second,
                 "utilisation": result.utilisation(row),
-                "ours_over_it": None if ratio is None else dict(
-                    zip(("median", "lowest", "highest"), ratio, strict=True)
-                ),
-            }  # fmt: skip
+                "ours_over_it": None if ratio is None else _named_ratio(ratio),
+            }
         rows.append(facts)
     more = {"peer_step": result.peer_step} if result.peer_step else {}
     return json.dumps(
@@ -147,11 +152,15 @@ def throughput_json(result: Throughput) -> str:
     )
 
 
+def _named_ratio(ratio: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("median", "lowest", "highest"), ratio, strict=True))
+
+
 def throughput_text(result: Throughput) -> str:
-    """An aligned table, and what its columns are."""
+    """An aligned table, and notes on its columns."""
     facts = result.facts
     peered = bool(result.peer_step)
-    head = ["", "", "batch", "images/s", "ms a step", "compile s", "first s", "MiB", "",
+    head = ["", "", "batch", "images/s", "ms / step", "compile s", "first s", "MiB", "",
             "GFLOP", "utilised", *(["ours / it"] if peered else [])]  # fmt: skip
     table = [head, *(_cells(result, row, peered) for row in result.rows)]
     threads = f", {facts['threads']} threads" if facts["platform"] == "cpu" else ""
@@ -159,15 +168,15 @@ def throughput_text(result: Throughput) -> str:
     notes = [
         f"{facts['devices']} x {facts['device']}{threads}. {facts['description']}, "
         f"{facts['model']['image_size']} px, {facts['model']['dtype']}; "
-        f"{facts['views']} views an image in training.",
-        f"Matrix product: {result.peak_flops / 1e9:,.1f} GFLOP/s, the most measured in this run; "
+        f"{facts['views']} views per image in training.",
+        f"Matmul: {result.peak_flops / 1e9:,.1f} GFLOP/s, the most measured in this run; "
         "utilised is of that.",
     ]
     below = ["", *(f"MiB, {kind}: {_KINDS[kind]}." for kind in kinds)]
     if peered:
         below += [
             result.peer_step,
-            "ours / it: our images a second over its in the same round; median, least and most.",
+            "ours / it: our images per second over its in the same round; median, least and most.",
         ]
     return "\n".join([*notes, "", *align(table, left=(0, 1, 8)), *below])
 

@@ -1,4 +1,4 @@
-"""A step to be timed, in a process of its own, so that no framework holds another's memory.
+"""Timing a step in a process of its own, so that no framework holds another's memory.
 
 The parent sends lines of JSON to the child's standard input and reads one for each: first the
 request, which the child answers when its step is compiled and warm; then, as often as it likes,
@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-LONG_ENOUGH = 0.2  # seconds of a sample, so that neither the clock nor a dispatch counts
-A_ROUND = 1.0  # seconds of samples that are wanted of a round
-MOST_SAMPLES = 5  # of a round
-_CLOSING = 30  # seconds that a child may take to end
+SAMPLE_SECONDS = 0.2  # at least, so that neither the clock nor a dispatch counts
+ROUND_SECONDS = 1.0  # that the samples of a round shall last
+MAX_SAMPLES = 5  # of a round
+_CLOSE_SECONDS = 30  # that a child may take to end
 
 
 class OutOfMemory(Exception):  # noqa: N818 - the end of a series, not a mistake
@@ -32,9 +32,9 @@ class Prepared:
     """A step that is compiled and warm.
 
     Attributes:
-        run: runs so many steps and waits until the device is done.
+        run: runs a number of steps and waits until the device is done.
         step_seconds: of the last step of the warm-up, to plan samples by.
-        facts: what the parent is told, JSON-able.
+        facts: a JSON object for the parent.
     """
 
     run: Callable[[int], None]
@@ -45,7 +45,7 @@ class Prepared:
 def warm_up(
     run: Callable[[int], None], clock: Callable[[], float] = time.perf_counter
 ) -> tuple[float, float]:
-    """Seconds of the first step, and of the second."""
+    """Runs two steps; returns the seconds of each."""
     times = [clock()]
     for _ in range(2):
         run(1)
@@ -54,27 +54,27 @@ def warm_up(
 
 
 def sample(prepared: Prepared, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Seconds per step, of a few samples; a sample is one step, or as many as last `LONG_ENOUGH`.
+    """Seconds per step of a few samples; each is one step, or as many as fill `SAMPLE_SECONDS`.
 
     Within a sample the host does not wait for each step, as it does not in training.
     """
     step = max(prepared.step_seconds, 1e-6)
-    steps = max(1, math.ceil(LONG_ENOUGH / step))
-    samples = min(MOST_SAMPLES, max(1, round(A_ROUND / (steps * step))))
-    found = []
+    steps = max(1, math.ceil(SAMPLE_SECONDS / step))
+    samples = min(MAX_SAMPLES, max(1, round(ROUND_SECONDS / (steps * step))))
+    seconds = []
     for _ in range(samples):
         started = clock()
         prepared.run(steps)
-        found.append((clock() - started) / steps)
-    return found
+        seconds.append((clock() - started) / steps)
+    return seconds
 
 
 def serve(prepare: Callable[[dict[str, Any]], Prepared], lines: TextIO, say: TextIO) -> None:
-    """The child's side.
+    """The child's side: answers a request, then times its step as often as it is asked.
 
     Args:
         prepare: makes the step of a request; raises OutOfMemory where it does not fit, and
-            ValueError, in one sentence, where it cannot be.
+            ValueError, in one sentence, where it cannot be made.
         lines: from the parent.
         say: to the parent; nothing else may write to it.
     """
@@ -102,7 +102,7 @@ def serve_process(prepare: Callable[[dict[str, Any]], Prepared]) -> None:
 
 
 class TimedProcess:
-    """The parent's side of a child; closed when the `with` ends.
+    """The parent's side of a child, which `close` ends.
 
     Args:
         module: that calls `serve_process`.
@@ -115,9 +115,13 @@ class TimedProcess:
     ) -> None:
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - see `close`
         self._child = subprocess.Popen(
-            [sys.executable, "-m", module], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._errors, env={**os.environ, **(environ or {})},
-        )  # fmt: skip
+            [sys.executable, "-m", module],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **(environ or {})},
+        )
         self.reply = self._ask(request)
 
     def time(self) -> dict[str, Any]:
@@ -148,7 +152,7 @@ class TimedProcess:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
         try:
-            self._child.wait(_CLOSING)
+            self._child.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()

@@ -1,4 +1,4 @@
-"""Our steps as they are timed: `jitted.make_jitted_steps`, and the forward pass as served.
+"""Our steps, to be timed: the update of `jitted.make_jitted_steps`, and the forward pass.
 
 `python -m clevit_jax.performance.timed_steps` is the child of `timed_process.TimedProcess`.
 """
@@ -28,8 +28,8 @@ from clevit_jax.system import memory
 from clevit_jax.system.malloc import keep_freed_memory
 
 GIB = 2**30
-MATRIX = {"cpu": 2048}  # side of the product that the peak is measured by
-LARGE_MATRIX = 8192  # on accelerators
+MATMUL_SIDE = {"cpu": 2048}  # of the square matmul that the peak is measured by
+LARGE_MATMUL_SIDE = 8192  # on accelerators
 
 
 def prepare_our_steps(request: dict[str, Any]) -> Prepared:
@@ -60,11 +60,11 @@ def prepare_our_steps(request: dict[str, Any]) -> Prepared:
     try:
         started = time.perf_counter()
         make = _training if work == "training" else _inference
-        done, arguments, advance = make(step, mesh)
+        compiled, arguments, advance = make(step, mesh)
         facts["compile_seconds"] = time.perf_counter() - started
-        planned = read_memory(done).peak
+        planned = read_memory(compiled).peak
         _check_plan(planned, platform)
-        run = _runner(done, arguments(), advance)
+        run = _runner(compiled, arguments(), advance)
         facts["first_seconds"], second = timed_process.warm_up(run)
         facts["memory"], facts["memory_kind"] = _memory(planned)
         facts["peak_flops"] = measure_peak(step.model.dtype, mesh)
@@ -81,10 +81,10 @@ def is_out_of_memory(text: str) -> bool:
 
 
 def describe_device(config: StepConfig, mesh: Mesh) -> dict[str, Any]:
-    """The machine, the model and its arithmetic, JSON-able."""
+    """The machine, the model and its FLOPs, as a JSON object."""
     device = mesh.devices.flat[0]
     model, views = config.model, config.views.count
-    cosine = config.loss.contrast_kind == "supervised_cosine"  # which the peer has, too
+    cosine = config.loss.contrast_kind == "supervised_cosine"  # the one that the peer has, too
     return {
         "platform": device.platform,
         "device": device.device_kind,
@@ -119,12 +119,12 @@ def threads() -> int:
 
 def _training(config: StepConfig, mesh: Mesh) -> Any:
     """Compiled update, its arguments, and how the result of one becomes those of the next."""
-    parts = make_jitted_steps(config, mesh)
-    abstract = (parts.abstract_state, parts.train_batch, parts.abstract_numbers)
-    done = parts.train_step.trace(*abstract).lower().compile()
+    steps = make_jitted_steps(config, mesh)
+    abstract = (steps.abstract_state, steps.train_batch, steps.abstract_numbers)
+    compiled = steps.train_step.trace(*abstract).lower().compile()
 
     def arguments() -> tuple[Any, ...]:
-        shapes = parts.train_batch
+        shapes = steps.train_batch
         rng = np.random.default_rng(0)
         batch = {
             "image": rng.integers(0, 256, shapes["image"].shape, np.uint8),
@@ -133,12 +133,13 @@ def _training(config: StepConfig, mesh: Mesh) -> Any:
             "epoch": np.zeros(config.batch_size, np.int32),
         }
         batch = {name: jax.device_put(x, shapes[name].sharding) for name, x in batch.items()}
-        return parts.initial_state(), batch, parts.numbers()
+        return steps.initial_state(), batch, steps.numbers()
 
-    return done, arguments, lambda result, arguments: (result[0], *arguments[1:])
+    return compiled, arguments, lambda result, arguments: (result[0], *arguments[1:])
 
 
 def _inference(config: StepConfig, mesh: Mesh) -> Any:
+    """Compiled forward pass, its arguments, and the same arguments for the next."""
     model = config.model
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     shape = (config.batch_size, model.image_size, model.image_size, 3)
@@ -147,22 +148,23 @@ def _inference(config: StepConfig, mesh: Mesh) -> Any:
         swin.abstract_swin(model)[1],
     )
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=rows)
-    done = jax.jit(make_forward(model), out_shardings=rows).lower(like, images).compile()
+    forward = jax.jit(make_forward(model), out_shardings=rows)
+    compiled = forward.lower(like, images).compile()
 
     def arguments() -> tuple[Any, ...]:
         params = replicate(swin.init_params(model, config.seed), mesh)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         return params, jax.device_put(pixels, rows)
 
-    return done, arguments, lambda result, arguments: arguments
+    return compiled, arguments, lambda result, arguments: arguments
 
 
-def _runner(done: Any, arguments: tuple[Any, ...], advance: Any) -> Callable[[int], None]:
+def _runner(compiled: Any, arguments: tuple[Any, ...], advance: Any) -> Callable[[int], None]:
     held = [arguments]  # the state is donated, so each step takes that of the one before
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            result = done(*held[0])
+            result = compiled(*held[0])
             held[0] = advance(result, held[0])
         jax.block_until_ready(result)
 
@@ -182,18 +184,19 @@ def _check_plan(planned: float, platform: str) -> None:
 
 
 def _memory(planned: float) -> tuple[float, str]:
-    """Bytes of the device that needs most, and whether they were measured."""
+    """Bytes of the device that needs most; "peak" where they were measured, else "plan"."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    key = "peak_bytes_in_use"
+    peaks = [device[key] for device in stats if key in device]
     return (float(max(peaks)), "peak") if peaks else (planned, "plan")
 
 
 def measure_peak(dtype: Any, mesh: Mesh) -> float:
-    """FLOP/s of all devices in a large matrix product, the best of several.
+    """FLOP/s of all devices in a large matmul, the best of several.
 
     0 where the step that is to be timed leaves no room for the matrices.
     """
-    side = MATRIX.get(mesh.devices.flat[0].platform, LARGE_MATRIX)
+    side = MATMUL_SIDE.get(mesh.devices.flat[0].platform, LARGE_MATMUL_SIDE)
     rows = NamedSharding(mesh, PartitionSpec(sharding.AXES))
     whole = sharding.replicated(mesh)
 
@@ -203,11 +206,11 @@ def measure_peak(dtype: Any, mesh: Mesh) -> float:
     best = float("inf")
     try:
         a, b = ones(side * mesh.size, rows), ones(side, whole)
-        product = jax.jit(jnp.matmul, out_shardings=rows)
-        product(a, b).block_until_ready()
+        matmul = jax.jit(jnp.matmul, out_shardings=rows)
+        matmul(a, b).block_until_ready()
         for _ in range(5):
             started = time.perf_counter()
-            product(a, b).block_until_ready()
+            matmul(a, b).block_until_ready()
             best = min(best, time.perf_counter() - started)
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(str(error)):

@@ -1,11 +1,11 @@
-"""The machines that a step can be compiled for without having them.
+"""Machines by name (`v5e:4x4`, `h200:8`): a step can be compiled for them without having them.
 
 Figures are per device, as JAX counts devices. Peaks, bandwidths and interconnects are those of
 Google's pages on each TPU version (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x) and of
 NVIDIA's data sheets; the memory of a TPU is what its compiler says that it has.
 
-Clocks of TPUs are derived: the peak divided by the FLOPs a cycle of the matrix units, which is the
-power of two above what the compiler's own estimate gives for a product of 8192 x 8192 bfloat16
+Clocks of TPUs are derived: the peak divided by the FLOPs per cycle of the matrix units, the power
+of two above what the compiler's own estimate gives for a matmul of 8192 x 8192 bfloat16
 matrices (libtpu 0.0.42.1: v4 117,756 of 131,072; v5e 115,044 of 131,072; v5p 236,349 of 262,144;
 v6e 369,231 of 524,288; TPU7x 422,142 of 524,288).
 """
@@ -26,17 +26,17 @@ from clevit_jax.system.logging import quiet
 
 GIB = 2**30
 GPU_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION is set
-_GPUS_A_HOST = 8
+_GPUS_PER_HOST = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one device of a kind can do.
+    """Figures of one device of a kind.
 
     Attributes:
         peak: dense bfloat16 FLOP per second.
         memory: bytes that a program may use.
-        bandwidth: of the memory, bytes per second.
+        bandwidth: bytes per second of the memory.
         interconnect: bytes per second that a device sends over all its links, or None.
         clock: cycles per second of the compiler's estimates, or None where it gives none.
     """
@@ -49,12 +49,12 @@ class Chip:
 
 
 TPUS = {
-    # libtpu describes v4 as two devices a chip; a Cloud TPU v4 joins them to one.
+    # libtpu describes v4 as two devices per chip; a Cloud TPU v4 joins them to one.
     "v4": Chip(275e12 / 2, 15.25 * GIB, 1228e9 / 2, 2400e9 / 8 / 2, 275e12 / 2 / 2**17),
     "v5e": Chip(197e12, 15.75 * GIB, 819e9, 1600e9 / 8, 197e12 / 2**17),
     "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 4800e9 / 8, 459e12 / 2**18),
     "v6e": Chip(918e12, 31.25 * GIB, 1640e9, 3584e9 / 8, 918e12 / 2**19),
-    # Two devices a chip: half of its figures each.
+    # Two devices per chip: half of its figures each.
     "tpu7x": Chip(2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 9600e9 / 8 / 2, 2307e12 / 2 / 2**19),
 }
 GPUS = {  # SXM; the memory that the driver shows; NVLink one way
@@ -89,8 +89,8 @@ class Target:
         devices: JAX's devices, which need not be here.
         chip: figures of one; None where they are not known (`local` CPUs and unknown chips).
         memory: bytes per device that a program may use.
-        options: of the compiler.
-        software: names and versions of what compiles.
+        options: compiler options.
+        software: names and versions of the packages that compile.
     """
 
     name: str
@@ -121,8 +121,8 @@ def find_target(name: str) -> Target:
         return _tpu(name, kind, shape)
     if kind in GPUS and shape.isdigit() and int(shape):
         return _gpu(name, kind, int(shape))
-    known = ", ".join([*(f"{k}:2x2x1" if k in ("v4", "v5p", "tpu7x") else f"{k}:4x4" for k in TPUS),
-                       *(f"{k}:8" for k in GPUS)])  # fmt: skip
+    tpus = [f"{k}:2x2x1" if k in ("v4", "v5p", "tpu7x") else f"{k}:4x4" for k in TPUS]
+    known = ", ".join([*tpus, *(f"{k}:8" for k in GPUS)])
     raise ConfigError(
         f"--topology is {name!r}; it must be local, or a kind of chip and its shape, as {known}."
     )
@@ -134,14 +134,14 @@ def _local() -> Target:
     total = psutil.virtual_memory().total / jax.local_device_count()
     platform = jax.default_backend()
     kind = devices[0].device_kind.lower()
-    found = {"tpu v4": "v4", "tpu v5 lite": "v5e", "tpu v5": "v5p", "tpu v6 lite": "v6e"}.get(kind)
-    found = found or next((gpu for gpu in GPUS if gpu in kind), None)
+    chip = {"tpu v4": "v4", "tpu v5 lite": "v5e", "tpu v5": "v5p", "tpu v6 lite": "v6e"}.get(kind)
+    chip = chip or next((gpu for gpu in GPUS if gpu in kind), None)
     return Target(
         name="local",
         platform=platform,
         lowering="cuda" if platform == "gpu" else platform,
         devices=devices,
-        chip=(TPUS | GPUS).get(found or ""),
+        chip=(TPUS | GPUS).get(chip or ""),
         memory=stats.get("bytes_limit", total),
         options={},
         software=f"jax {jax.__version__}",
@@ -158,26 +158,34 @@ def _tpu(name: str, kind: str, shape: str) -> Target:
     try:
         with quiet(stderr=True):
             topology = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{shape}")
-    except Exception as error:  # of the plugin: several kinds, by version
+    except Exception as error:  # the plugin raises other kinds in other versions
         said = first_line(error)
         if "lockfile" in said or "already in use" in said:
-            said = "libtpu is in use by another process, and serves one at a time"
-        raise ConfigError(f"--topology {name} cannot be had: {said}.") from error
+            said = (
+                "libtpu is in use by another process, and serves one at a time; wait for it to end"
+            )
+        raise ConfigError(f"--topology {name} cannot be compiled for: {said}.") from error
     chip = TPUS[kind]
     version = importlib.metadata.version("libtpu")
     return Target(
-        name=name, platform="tpu", lowering="tpu", devices=topology.devices, chip=chip,
-        memory=chip.memory, options={}, software=f"jax {jax.__version__}, libtpu {version}",
-    )  # fmt: skip
+        name=name,
+        platform="tpu",
+        lowering="tpu",
+        devices=topology.devices,
+        chip=chip,
+        memory=chip.memory,
+        options={},
+        software=f"jax {jax.__version__}, libtpu {version}",
+    )
 
 
 def _gpu(name: str, kind: str, count: int) -> Target:
     _need("jax-cuda13-plugin", "cuda")
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there need be no driver
     jax.config.update("jax_platforms", "cpu")
-    hosts = math.ceil(count / _GPUS_A_HOST)
+    hosts = math.ceil(count / _GPUS_PER_HOST)
     if count % hosts:
-        raise ConfigError(f"--topology {name}: more than {_GPUS_A_HOST} must fill whole hosts.")
+        raise ConfigError(f"--topology {name}: more than {_GPUS_PER_HOST} must fill whole hosts.")
     chip = GPUS[kind]
     described = _HOPPER.format(
         bandwidth=round(chip.bandwidth), memory=round(chip.memory), name=f"NVIDIA {kind.upper()}"
@@ -185,21 +193,27 @@ def _gpu(name: str, kind: str, count: int) -> Target:
     try:
         with quiet(stderr=True):
             topology = topologies.get_topology_desc(
-                platform="cuda", topology_name="", topology=f"1x{hosts}x{count // hosts}",
+                platform="cuda",
+                topology_name="",
+                topology=f"1x{hosts}x{count // hosts}",
                 target_config=described,
-            )  # fmt: skip
-    except Exception as error:  # of the plugin: several kinds, by version
+            )
+    except Exception as error:  # the plugin raises other kinds in other versions
         said = first_line(error)
-        raise ConfigError(f"--topology {name} cannot be had: {said}.") from error
+        raise ConfigError(f"--topology {name} cannot be compiled for: {said}.") from error
     share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", GPU_SHARE))
     version = importlib.metadata.version("jax-cuda13-plugin")
     return Target(
-        name=name, platform="gpu", lowering="cuda", devices=topology.devices, chip=chip,
+        name=name,
+        platform="gpu",
+        lowering="cuda",
+        devices=topology.devices,
+        chip=chip,
         memory=share * chip.memory,
-        # Autotuning would run what it compiles; Triton's products need it to find tiles that work.
+        # Autotuning would run what it compiles; Triton's matmuls need it to find tiles that work.
         options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
         software=f"jax {jax.__version__}, jax-cuda13-plugin {version}",
-    )  # fmt: skip
+    )
 
 
 def _need(package: str, extra: str) -> None:
@@ -207,6 +221,6 @@ def _need(package: str, extra: str) -> None:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise ConfigError(
-            f"{package} is not installed, which compiles for this --topology; "
+            f"{package} compiles for this --topology, and is not installed: "
             f"pip install -e '.[{extra}]' -c constraints.txt."
         ) from None
