@@ -7,7 +7,7 @@ not installed are left out. Each child lives in a process of its own, and in eve
 is timed once. Printed are the medians, and the ratio theirs / ours in seconds of the same round:
 its median, least and most; above 1, ours is faster.
 
-`--products` times the step's products with kernels alone (`cpu_products`), beside torch's.
+`--products` times the matmuls of the step's linear layers alone (`cpu_products`), beside torch's.
 
 Our process keeps freed memory, as our training does on a CPU; `--keep none` leaves it out, and
 `--keep all` does it for the peers as well.
@@ -35,8 +35,13 @@ def compare(args: argparse.Namespace) -> int:
     try:
         for name in names:
             keep = args.keep == "all" or (args.keep == "ours" and name == OURS)
-            request = {"name": name, "products": args.products, "batch": args.batch,
-                       "threads": args.threads, "keep": keep}  # fmt: skip
+            request = {
+                "name": name,
+                "products": args.products,
+                "batch": args.batch,
+                "threads": args.threads,
+                "keep": keep,
+            }
             running[name] = TimedProcess("benchmarks.cpu_steps", request, environ)
             if "ready" not in running[name].reply:
                 print(f"{name}: {running[name].reply}", file=sys.stderr)
@@ -55,12 +60,12 @@ def compare(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace, seconds: dict[str, list[float]], facts: dict[str, dict]) -> None:
     machine = f"{platform.machine()}, {args.threads} of {os.cpu_count()} cores"
-    what = "forward and backward" + (", products alone" if args.products else "")
+    what = "forward and backward" + (", matmuls alone" if args.products else "")
     print(
         f"{machine}, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}. Swin-T, 224 px, batch "
         f"{args.batch}, float32, {what}; {args.rounds} rounds; keep {args.keep}."
     )
-    print(f"{'':14}{'ms a step':>10}{'MiB resident':>14}  theirs / ours")
+    print(f"{'':14}{'ms / step':>10}{'MiB resident':>14}  theirs / ours")
     for name, times in seconds.items():
         ratios = [their / our for their, our in zip(times, seconds[OURS], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -1,7 +1,8 @@
-"""The products with kernels of the step that `cpu_steps` makes, and nothing else.
+"""The matmuls of the linear layers in the step of `cpu_steps`, and nothing else.
 
-Of each linear layer of a Swin-T's blocks and mergings: its forward product and both gradients, as
-often as the step computes them. What they take is what no order of the other work can save.
+For each linear layer of a Swin-T's blocks and mergings: the forward matmul and those of both
+gradients, as often as the step computes them. Their time is a floor: no order of the other work can
+save it.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ OVER_CHANNELS = (((1,), (0,)), ((), ()))
 
 
 def shapes(batch: int, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Tokens, channels in, channels out and number of each kind of layer."""
+    """(tokens, channels in, channels out, number of layers) of each kind of layer."""
     config = SwinConfig.variant("tiny", image_size=size, num_classes=1)
     for stage, depth in enumerate(config.depths):
         tokens, c = batch * config.grid(stage) ** 2, config.channels(stage)
@@ -32,7 +33,7 @@ def _arrays(tokens: int, i: int, o: int) -> list[np.ndarray]:
 
 
 def ours(batch: int, size: int) -> tuple[Callable[[], Any], str]:
-    """By XLA, as `gradients.dot_general` has them."""
+    """The matmuls by XLA, as in `ops.dot_general`."""
     import jax
     import jax.numpy as jnp
 
@@ -56,7 +57,7 @@ def ours(batch: int, size: int) -> tuple[Callable[[], Any], str]:
 
 
 def theirs(batch: int, size: int, threads: int) -> tuple[Callable[[], Any], str]:
-    """By torch, as its autograd has them."""
+    """The matmuls by torch, as in its autograd."""
     import torch
 
     torch.set_num_threads(threads)

@@ -1,8 +1,8 @@
 """The steps that `cpu.py` times, each in a process of its own (`timed_process.TimedProcess`).
 
 A step: forward of a Swin-T at 224 in training mode without drop path, the mean cross-entropy of
-1000 classes, and the gradient of all parameters, in float32. No optimizer. Or its products with
-kernels alone, see `cpu_products`.
+1000 classes, and the gradient of all parameters, in float32. No optimizer. Or the matmuls of its
+linear layers alone, see `cpu_products`.
 """
 
 import resource
@@ -20,12 +20,12 @@ OURS, TIMM, HUGGING_FACE, TORCH = "clevit_jax", "timm", "transformers", "torch"
 SIZE, CLASSES = 224, 1000
 
 
-def prepare(request: dict[str, Any]) -> Prepared:
+def prepare_cpu_steps(request: dict[str, Any]) -> Prepared:
     """Builds and warms up a step.
 
     Args:
-        request: `name` of the implementation; `products`, whether these alone; `batch`, images;
-            `threads`; `keep`, whether the process keeps freed memory, see `host_allocator`.
+        request: `name` of the implementation; `products`, whether to time matmuls alone; `batch`,
+            images; `threads`; `keep`, whether the process keeps freed memory, see `system.malloc`.
     """
     if request["keep"]:
         keep_freed_memory()
@@ -86,8 +86,9 @@ def theirs(
     if name == TIMM:
         import timm as library
 
-        module = library.create_model("swin_tiny_patch4_window7_224", num_classes=CLASSES,
-                                      drop_path_rate=0.0)  # fmt: skip
+        module = library.create_model(
+            "swin_tiny_patch4_window7_224", num_classes=CLASSES, drop_path_rate=0.0
+        )
     else:
         import transformers as library
 
@@ -99,12 +100,12 @@ def theirs(
 
     def step() -> None:
         module.zero_grad(set_to_none=True)
-        found = module(pixels)
-        logits = found if name == TIMM else found.logits
+        output = module(pixels)
+        logits = output if name == TIMM else output.logits
         torch.nn.functional.cross_entropy(logits, wanted).backward()
 
     return step, f"{name} {library.__version__}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":
-    timed_process.serve_process(prepare)
+    timed_process.serve_process(prepare_cpu_steps)

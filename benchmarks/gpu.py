@@ -4,10 +4,9 @@
 
 The recipe of `configs/base.py` in bfloat16: two views of an image, both cross-entropies, the
 contrastive loss, clipping, AdamW. timm's `swin_base_patch4_window7_224` at an image size of 448
-takes the same step under autocast, eager and by torch.compile;
-`benchmarks/timm_steps.py` says what it is spared (making the views). Batches double
-until ours does not fit. Needs the extras `cuda` and `peer`, with the torchvision that is built for
-that torch.
+takes the same step under autocast, eager and by torch.compile, but makes no views
+(`benchmarks/timm_steps.py`). Batches double until ours does not fit. Needs the extras `cuda` and
+`peer`, with the torchvision that is built for that torch.
 """
 
 import argparse
@@ -26,8 +25,8 @@ from clevit_jax.performance import throughput, throughput_table
 from clevit_jax.performance.throughput_table import OURS, Throughput, ThroughputRow
 from configs import base
 
-TARGETS = {EAGER: 2.0, COMPILED: 1.3}  # our pairs a second over the peer's
-UTILISATION = 0.4  # of the matrix product in the same dtype, beside it in the same run
+TARGETS = {EAGER: 2.0, COMPILED: 1.3}  # our pairs per second over the peer's
+UTILISATION = 0.4  # of a matmul in the same dtype, beside it in the same run
 PACKAGES = ("jax", "jaxlib", "torch", "timm")
 
 
@@ -45,7 +44,7 @@ def make_config(*, tiny: bool) -> ConfigDict:
 
 
 def summarise(result: Throughput) -> dict[str, Any]:
-    """What the targets are about.
+    """Figures that the targets are about.
 
     Returns:
         `best`: for each implementation its most pairs per second over all batch sizes, with that
@@ -82,8 +81,11 @@ def summarise(result: Throughput) -> dict[str, Any]:
             if row.name == peer and (ratio := result.ratio(row)):
                 median, least, most = ratio
                 facts["same_batch"][peer] = {
-                    "batch": row.batch, "median": median, "lowest": least, "highest": most,
-                }  # fmt: skip
+                    "batch": row.batch,
+                    "median": median,
+                    "lowest": least,
+                    "highest": most,
+                }
         if peer in best:
             ratio_of_best = best[OURS].images_per_second / best[peer].images_per_second
             facts["ratios"][peer] = ratio_of_best
@@ -119,7 +121,7 @@ def to_text(facts: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are compared."""
+    """Versions of the packages that are compared."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
@@ -132,7 +134,7 @@ def main() -> int:
     try:
         sizes = throughput.read_batch_sizes(args.batch_sizes and args.batch_sizes.split(","))
         if args.out and not args.out.parent.is_dir():
-            raise ConfigError(f"--out {args.out} is in a folder that is not there.")
+            raise ConfigError(f"The folder of --out {args.out} does not exist; create it first.")
         config = make_config(tiny=args.tiny)
         result = throughput.measure_in_process(
             config, batch_sizes=sizes, peer=find_peer("timm"), works=["training"]
@@ -143,8 +145,8 @@ def main() -> int:
     summary = summarise(result)
     print(throughput_table.throughput_text(result), to_text(summary), sep="\n\n")
     if args.out:
-        found = json.loads(throughput_table.throughput_json(result))
-        facts = {"command": sys.argv, "versions": versions(), "summary": summary, **found}
+        measured = json.loads(throughput_table.throughput_json(result))
+        facts = {"command": sys.argv, "versions": versions(), "summary": summary, **measured}
         args.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return 0 if OURS in summary["best"] else 1
 

@@ -30,7 +30,7 @@ from clevit_jax.data import decode, pipeline, sources
 from clevit_jax.distributed import sharding
 
 BATCH, SIZE = 12, 600  # batch_size; data.resize, pixels
-THREADS, PREFETCH, BUFFER = 2, 2, 2  # the last two as in `train._batches`
+THREADS, PREFETCH, BUFFER = 2, 2, 2  # the last two as in `train._train_batches`
 
 
 def decoded_images(folder: pathlib.Path, cache_bytes: int) -> pipeline.DecodedImages:
@@ -40,7 +40,7 @@ def decoded_images(folder: pathlib.Path, cache_bytes: int) -> pipeline.DecodedIm
 
 
 def train_batches(images: pipeline.DecodedImages) -> Any:
-    """The iterator of `train._batches`."""
+    """The iterator of `train._train_batches`."""
     dataset = pipeline.train_dataset(
         images,
         np.zeros(len(images), np.int32),
@@ -75,7 +75,7 @@ def memory(folder: pathlib.Path, cache_bytes: int) -> tuple[int, float, float, f
 
 
 def waiting(batches: Any, steps: int, step_seconds: float) -> tuple[float, float]:
-    """(share of the time spent waiting, milliseconds a step)."""
+    """(share of the time spent waiting, milliseconds per step)."""
     held: collections.deque[Any] = collections.deque([next(batches)], maxlen=1)
     waited, start = 0.0, time.perf_counter()
     for _ in range(steps):
@@ -102,8 +102,8 @@ def main() -> None:
         made_images.write(folder, args.count, args.side)
         fresh = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as process:
-            found = process.submit(memory, folder, args.cache_mb * 10**6).result()
-        number, before, filled, peak = found
+            measured = process.submit(memory, folder, args.cache_mb * 10**6).result()
+        number, before, filled, peak = measured
         print(
             f"memory: {number} images of {args.side} x {args.side}, decoded {number * 1.08:.0f} MB"
         )
@@ -123,7 +123,7 @@ def main() -> None:
     alone = [waiting(batches, args.steps, 0.0)[1] for _ in range(3)]
     batches.close()
     shares = sorted(100 * share for share, _ in rounds)
-    print(f"waiting: {args.rounds} rounds of {args.steps} steps, {BATCH} images a batch")
+    print(f"waiting: {args.rounds} rounds of {args.steps} steps, {BATCH} images per batch")
     print(
         f"  share of a step of {statistics.median(ms for _, ms in rounds):.2f} ms: "
         f"{statistics.median(shares):.2f} %, from {shares[0]:.2f} to {shares[-1]:.2f}"

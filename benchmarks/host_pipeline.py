@@ -4,7 +4,7 @@
 
 DIR has class folders, DIR/<class>/*; without it, JPEGs of 600 x 600 are made. Both sides read the
 same files, shuffled, in batches, with one thread in this process (no worker, no prefetch, so that
-no work is outside the measured time). Printed are milliseconds an image: of CPU (the process, all
+no work is outside the measured time). Printed are milliseconds per image: of CPU (the process, all
 threads) and of wall time, medians of several rounds in turn.
 
 * warm: images already decoded and in memory -> uint8 batch;
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=600, help="of the images that are made, pixels")
     parser.add_argument("--size", type=int, default=600, help="side of the decoded square, pixels")
     parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=8, help="batches a round; warm: 10 times")
+    parser.add_argument("--steps", type=int, default=8, help="batches per round; warm: 10 times")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     official_loader.import_torchvision()  # before any work

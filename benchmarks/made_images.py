@@ -10,9 +10,9 @@ def write(root: pathlib.Path, count: int, side: int) -> None:
     """Writes JPEGs of smooth colour with some grain, which compress about as photographs do.
 
     Args:
-      root: gets class folders.
-      count: number of images.
-      side: of each, pixels.
+        root: gets class folders.
+        count: number of images.
+        side: of each, pixels.
     """
     rng = np.random.default_rng(0)
     for i in range(count):

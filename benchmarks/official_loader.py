@@ -13,7 +13,7 @@ def import_torchvision() -> Any:
     """torchvision with its transforms, also where its compiled part does not fit a CPU torch.
 
     Raises:
-      SystemExit: it is not installed; the message says how to.
+        SystemExit: it is not installed; the message says how to.
     """
     # PyPI's torchvision is built for CUDA: beside a CPU torch its operators do not load, and it
     # trips over their absence when it describes two of them. None is used in a data loader.
@@ -35,7 +35,7 @@ def import_torchvision() -> Any:
 def two_views() -> Callable[[Any], tuple[torch.Tensor, torch.Tensor]]:
     """PIL image -> (anchor, positive), each float32 [3, 448, 448], as the official code makes them.
 
-    Both are drawn by themselves; in the positive a box is erased and the quarters are shuffled.
+    Each is drawn by itself; in the positive a box is erased and the quarters are shuffled.
     """
     transforms = import_torchvision().transforms
     common = transforms.Compose(

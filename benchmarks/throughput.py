@@ -45,7 +45,7 @@ def check_machine(facts: dict[str, Any]) -> None:
     """Raises ConfigError where torch cannot use what JAX uses.
 
     Args:
-        facts: `platform` and `devices`, of `timed_steps.describe_device`.
+        facts: `platform` and `devices` of `timed_steps.describe_device`.
     """
     if facts["platform"] not in ("cpu", "gpu"):
         raise ConfigError(
@@ -59,7 +59,7 @@ def check_machine(facts: dict[str, Any]) -> None:
 
 
 def main(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> int:
-    """Prints the table or the JSON; a failure is one sentence and exit code 2."""
+    """Prints the table or the JSON; a failure is one sentence. Returns the exit code."""
     from clevit_jax.distributed import processes
     from clevit_jax.runs.workdir import load_config
     from clevit_jax.system import compilation_cache

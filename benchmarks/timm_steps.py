@@ -2,8 +2,8 @@
 
 `python -m benchmarks.timm_steps` is the child of `timed_process.TimedProcess`.
 
-The peer's forward pass is that of ours: from uint8 [B, S, S, 3] on the device, normalised there.
-Its training step is that of ours but for the views. In it: the forward pass of both views' images
+Its forward pass does what ours does: it takes uint8 [B, S, S, 3] on the device and normalises it
+there. Its training step is ours without the views. In it: the forward pass of both views' images
 (2 B of them, drop path as in the config), two cross-entropies with label smoothing, the contrastive
 loss of the released code over the 2 B features, the backward pass, the clipping of the gradient's
 norm and torch's AdamW. Not in it: making the views (it is given 2 B normalised float images on the
@@ -48,14 +48,18 @@ def prepare_timm_steps(request: dict[str, Any]) -> Prepared:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("this torch sees no GPU; install one that is built for CUDA")
     torch.set_num_threads(request["threads"])
-    # XLA multiplies float32 on NVIDIA's tensor cores unless told otherwise; so be it here.
+    # XLA runs float32 matmuls in TF32 on NVIDIA GPUs by default, so torch does, too.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(0)
     module = SwinTransformer(
-        img_size=model["image_size"], embed_dim=model["embed_dim"], depths=model["depths"],
-        num_heads=model["num_heads"], window_size=model["window"],
-        num_classes=model["num_classes"], drop_path_rate=model["drop_path"],
-    ).to(device)  # fmt: skip
+        img_size=model["image_size"],
+        embed_dim=model["embed_dim"],
+        depths=model["depths"],
+        num_heads=model["num_heads"],
+        window_size=model["window"],
+        num_classes=model["num_classes"],
+        drop_path_rate=model["drop_path"],
+    ).to(device)
 
     def forward(images: Any) -> tuple[Any, Any]:
         features = module.forward_head(module.forward_features(images), pre_logits=True)
@@ -166,8 +170,8 @@ def resident_peak() -> int:
     """Bytes that this process held at most, with Python, torch and all."""
     import resource  # not on every system that can time our own steps
 
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else found * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

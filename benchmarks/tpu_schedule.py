@@ -1,8 +1,8 @@
-"""What the TPU compiler's own schedule says that each operation of a program costs.
+"""Cycles of each operation of a compiled TPU program, by the compiler's own schedule.
 
 The compiler estimates the cycles of its own operations and writes them into the program's text. Of
 a Pallas kernel it knows nothing, but on request it writes down the bundles of instructions that it
-has scheduled, a cycle each, from which the cycles of a kernel are counted here.
+has scheduled. A bundle is a cycle, so the cycles of a kernel are counted here from its bundles.
 
 Two rules, which must not be mixed freely, since the estimates charge less bandwidth than there is:
 
@@ -41,10 +41,10 @@ class Operation:
     """One operation of a compiled program, on one device.
 
     Attributes:
-        name: of the operation.
-        source: what it was made from, `jit(step)/layers.0/...`.
+        name: its name in HLO.
+        source: the JAX operation that it comes from, `jit(step)/layers.0/...`.
         kernel: whether it is a Pallas kernel.
-        cycles: the compiler's estimate, or of a kernel those of its schedule.
+        cycles: the compiler's estimate; for a kernel, counted from its schedule.
         size: bytes that it reads from and writes to the memory of the device.
     """
 
@@ -55,11 +55,11 @@ class Operation:
     size: float
 
     def rule_a(self, charged: float) -> float:
-        """Cycles by rule A; `charged`: bytes a cycle in the compiler's estimates."""
+        """Cycles by rule A; `charged`: bytes per cycle in the compiler's estimates."""
         return max(self.cycles, self.size / charged) if self.kernel else self.cycles
 
     def rule_b(self, bandwidth: float) -> float:
-        """Cycles by rule B; `bandwidth`: bytes a cycle by the data sheet."""
+        """Cycles by rule B; `bandwidth`: bytes per cycle by the data sheet."""
         moving = self.size / bandwidth
         return max(self.cycles, moving) if self.kernel else moving
 
@@ -72,7 +72,7 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
         dump: folder that the compiler wrote its schedules to, for kernels.
 
     Raises:
-        ValueError: the schedule of a kernel is not there, or not understood.
+        ValueError: the schedule of a kernel is missing, or not understood.
     """
     text = re.sub(r"kernel_metadata=\{\s*([^}]*?)\s*\}", r"kernel_metadata={\1}", text)
     entry = text[text.index("\nENTRY") :]
@@ -80,7 +80,7 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
     shapes: dict[str, str] = {}
     same: dict[str, str] = {}  # a bitcast is the same bytes
     schedules = _schedules(entry, dump) if dump else {}
-    found = []
+    operations = []
     for line in entry.splitlines():
         operation = OPERATION.match(line)
         if operation is None:
@@ -100,14 +100,14 @@ def read_operations(text: str, dump: pathlib.Path | None = None) -> list[Operati
             size = _moved(shape)
         elif kind.endswith("-start"):
             size /= 2 if shape.startswith("(") else 1  # a start's result holds its operand again
-        found.append(Operation(name, source[1] if source else "", kernel, cycles, size))
-    return found
+        operations.append(Operation(name, source[1] if source else "", kernel, cycles, size))
+    return operations
 
 
 def _schedules(entry: str, dump: pathlib.Path) -> dict[str, float]:
     """Cycles of all steps of each kernel, by name.
 
-    Of kernels that are the same, the compiler makes and writes down one.
+    The compiler makes, and writes down, only one of equal kernels.
     """
     same: dict[str, list[tuple[str, int]]] = {}
     for name, rest in re.findall(r"%?([\w.\-]+) = (.*\"tpu_custom_call\".*)", entry):
@@ -130,8 +130,8 @@ def _schedules(entry: str, dump: pathlib.Path) -> dict[str, float]:
 def count_bundles(text: str) -> tuple[float, float]:
     """Bundles outside of the loop over a kernel's steps, and those of one step.
 
-    An inner loop's count as often as it runs. A loop is a branch back; how often it runs is the
-    constant that its exit test compares with. Both sides of a condition count.
+    Bundles of an inner loop count as often as it runs. A loop is a branch back; how often it runs
+    is the constant that its exit test compares with. Both sides of a condition count.
 
     Raises:
         ValueError: a loop's exit test is not understood.
@@ -139,9 +139,9 @@ def count_bundles(text: str) -> tuple[float, float]:
     bundles = []  # (depth, instructions)
     tests: dict[str, int] = {}
     for line in text.splitlines():
-        if found := _BUNDLE.match(line):
-            bundles.append((int(found[1], 0), found[2].count(">"), found[3]))
-            for test in _EXIT.finditer(found[3]):
+        if bundle := _BUNDLE.match(line):
+            bundles.append((int(bundle[1], 0), bundle[2].count(">"), bundle[3]))
+            for test in _EXIT.finditer(bundle[3]):
                 tests[test[1]] = int(test[2])
     loops = []
     for address, depth, instructions in bundles:
@@ -162,12 +162,12 @@ def count_bundles(text: str) -> tuple[float, float]:
 
 
 def _bytes(shape: str) -> float:
-    """Of the device's memory: padded to whole tiles, and nothing for what lies on the chip."""
-    return sum(_array_bytes(*found) for found in SHAPE.findall(shape))
+    """Bytes in the device's memory: padded to whole tiles, and 0 for what lies in VMEM."""
+    return sum(_array_bytes(*array) for array in SHAPE.findall(shape))
 
 
 def _moved(shape: str) -> float:
-    """Of what copies the second array of a tuple from the first, or a slice of it."""
+    """Bytes that a copy moves; `shape` is a tuple of the source, whole or sliced, and the copy."""
     source, (dtype, dimensions, order, layout), *_ = SHAPE.findall(shape)
     size = _array_bytes(dtype, dimensions, order, layout.replace("S(1)", ""))
     return size * (("S(1)" not in source[3]) + ("S(1)" not in layout))

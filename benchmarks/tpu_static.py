@@ -1,4 +1,4 @@
-"""What the training step of a config costs on a TPU, by the compiler's static figures.
+"""Static cycles and memory of a config's training step on a TPU, by the compiler's figures.
 
     python -m benchmarks.tpu_static --config configs/base.py --config.model.num_classes=80 \
         --topology v5e:2x2 --kernels=pallas,xla
@@ -36,7 +36,7 @@ _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "Kind of chip and shape, 
 _KERNELS = flags.DEFINE_list("kernels", ["pallas", "xla"], "Which of model.kernels to compile.")
 _TOP = flags.DEFINE_integer("top", 0, "Print so many of the costliest operations, too.")
 
-# Parts of a step, by what JAX says an operation comes from; the first that fits.
+# Parts of a step, by the first pattern that the source of an operation matches.
 PARTS = {
     "views": r"make_views|views",
     "stage 1": r"layers\.0\)*/blocks",
@@ -51,7 +51,7 @@ PARTS = {
 
 
 def charged_bandwidth(target: topologies.Target) -> float:
-    """Bytes a cycle that the compiler charges its own operations: of 2 x in bfloat16."""
+    """Bytes per cycle that the compiler charges its own operations, from 2 x in bfloat16."""
     x = jax.ShapeDtypeStruct((2**13, 2**13), jnp.bfloat16)
     where = jax.sharding.SingleDeviceSharding(target.devices[0])
     done = (
@@ -65,7 +65,7 @@ def charged_bandwidth(target: topologies.Target) -> float:
 
 
 def compile_step(config, target: topologies.Target, kernels: str):
-    """Operations, memory and seconds of compiling."""
+    """Compiles the training step: its operations, its memory, and the seconds that it took."""
     with config.unlocked():
         config.model.kernels = kernels
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=target.devices)
@@ -92,8 +92,8 @@ def main(argv: list[str]) -> None:
     charged, bandwidth = charged_bandwidth(target), chip.bandwidth / chip.clock
     print(
         f"{target.software}; {_TOPOLOGY.value}: {chip.clock / 1e9:.3f} GHz, "
-        f"{chip.peak / chip.clock:.0f} FLOP a cycle, {bandwidth:.0f} bytes a cycle by the data "
-        f"sheet and {charged:.0f} in the compiler's estimates. M cycles a device, rules A / B:"
+        f"{chip.peak / chip.clock:.0f} FLOP per cycle, {bandwidth:.0f} bytes per cycle by the data "
+        f"sheet and {charged:.0f} in the compiler's estimates. M cycles per device, rules A / B:"
     )
     for kernels in _KERNELS.value:
         operations, memory, seconds = compile_step(config, target, kernels)

@@ -1,4 +1,4 @@
-"""Full-size files of other libraries, with random numbers, verified by the conversion tool.
+"""Checks the conversion tool on full-size files of other libraries, with random numbers.
 
     python -m benchmarks.verify_weights
 

@@ -1,4 +1,4 @@
-"""What the two views of an image cost: milliseconds here, and static cycles on a TPU.
+"""Cost of the two views of an image: milliseconds here, and static cycles on a TPU.
 
     python -m benchmarks.views
     python -m benchmarks.views --cycles     # pip install -e '.[tpu]'; needs no TPU
@@ -30,7 +30,7 @@ from clevit_jax.views import two_views  # noqa: E402
 from clevit_jax.views.config import ViewConfig  # noqa: E402
 
 IMAGES, SIDE, ROUNDS = 12, 600, 7
-CHARGED = 222  # bytes a cycle that the compiler charges on a v5e, see tpu_static.py
+CHARGED = 222  # bytes per cycle that the compiler charges on a v5e, see tpu_static.py
 
 
 def time_here() -> None:
@@ -45,7 +45,7 @@ def time_here() -> None:
         jax.block_until_ready(two_views.make_views(keys, images, config=config))
         times.append((time.perf_counter() - start) * 1000 / IMAGES)
     print(
-        f"{jax.devices()[0].device_kind}: {statistics.median(times):.1f} ms an image "
+        f"{jax.devices()[0].device_kind}: {statistics.median(times):.1f} ms per image "
         f"({min(times):.1f} to {max(times):.1f})"
     )
 
@@ -59,9 +59,7 @@ def count_cycles(name: str, config: ViewConfig, top: int) -> None:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), IMAGES))
     images = jax.ShapeDtypeStruct((IMAGES, SIDE, SIDE, 3), jnp.uint8)
 
-    def stacked(
-        keys: jax.Array, images: jax.Array
-    ) -> jax.Array:  # as the step's network takes them
+    def stacked(keys: jax.Array, images: jax.Array) -> jax.Array:
         # As the step hands them to the network.
         return jnp.stack(two_views.make_views(keys, images, config=config), 1)
 

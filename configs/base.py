@@ -1,7 +1,7 @@
 """Every setting and its default: Swin-B at 448 with the official CLE-ViT recipe.
 
-The other files of this folder start from here and change what they must. Not run by itself, for it
-names no data. "code": the official PyTorch code; "paper": Yu, Wang, Gao, IJCAI 2023.
+The other files of this folder start from here and change a few settings. It names no data, so it
+is not run by itself. "code": the official PyTorch code; "paper": Yu, Wang, Gao, IJCAI 2023.
 """
 
 from ml_collections import ConfigDict
@@ -13,40 +13,39 @@ def get_config() -> ConfigDict:
     config.epochs = 200  # passes over the training images (code: 200)
     config.batch_size = 12  # images of one update over all devices; each gives two views (code: 12)
     config.accumulation = 1  # parts that a batch is cut into to save memory; see docs/training.md
-    config.image_size = 448  # pixels a side that the network sees (code: 448)
+    config.image_size = 448  # pixels per side that the network sees (code: 448)
 
     config.data = data = ConfigDict()
     data.root = ""  # folder of the images
     data.layout = "auto"  # auto | ufg | cub | folders | csv | parquet | tfds; see docs/data.md
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
-    data.file_column = (
-        ""  # of a CSV or Parquet table, what names the image; "" is found by its name
-    )
-    data.label_column = ""  # likewise, what names the class
+    # Columns of a CSV or Parquet table; "" looks for usual names.
+    data.file_column = ""  # that names the image
+    data.label_column = ""  # that names the class
     data.test_fraction = 0.2  # of the images, cut for testing where the data has no test split
     data.val_fraction = 0.0  # of the training images, cut to choose the best checkpoint by
     data.folds = 0  # for cross-validation where the data has no test split; 0 is none
     data.fold = 0  # which fold is tested on, from 0
     data.split_seed = 0  # of these cuts; apart from seed, so that seeds compare on the same images
-    data.resize = 600  # pixels a side of the square that training images are kept at (paper: 600)
+    data.resize = 600  # pixels per side of the square that training images are kept at (paper: 600)
     data.cache_bytes = 8 << 30  # decoded images kept in memory, bytes
-    data.threads = 0  # that decode; 0 is one a core
+    data.threads = 0  # threads that decode; 0 is one per core
     # Before training, write procedural leaves to data.root; 0 classes writes none.
     data.leaves = ConfigDict()
     data.leaves.classes = 0
     data.leaves.train_per_class = 20
     data.leaves.test_per_class = 20
-    data.leaves.size = 128  # pixels a side
+    data.leaves.size = 128  # pixels per side
     data.leaves.seed = 0
     data.leaves.difficulty = 0.5  # 0 to 1: likeness of the cultivars, strength of the nuisances
 
     config.model = model = ConfigDict()
     model.variant = "base"  # tiny | small | base | large (code: base)
     model.embed_dim = 0  # channels of the first stage; 0 is the variant's
-    model.depths = ()  # blocks a stage; () is the variant's
-    model.num_heads = ()  # heads a stage; () is the variant's
-    model.window = 7  # tokens a side of a window (code: 7)
-    model.num_classes = 0  # 0 is what the data has
+    model.depths = ()  # blocks per stage; () is the variant's
+    model.num_heads = ()  # heads per stage; () is the variant's
+    model.window = 7  # tokens per side of a window (code: 7)
+    model.num_classes = 0  # 0 is as many as the data has
     # Where to start: a converted checkpoint, a .pth or .safetensors file, or a run; "" is random.
     model.pretrained = ""
     # Text file: on line i, from 0, which class of model.pretrained class i is (e.g. 22k to 1k).
@@ -83,7 +82,7 @@ def get_config() -> ConfigDict:
     optim.lr = 1e-3  # for 512 images; scaled by batch_size / 512 (code: 1e-3)
     optim.head_multiplier = 5.0  # peak rate of the head over that of the rest (code: 5)
     optim.schedule = "linear"  # after the warm-up: linear | cosine | constant (code: linear)
-    optim.warmup_epochs = 20.0  # (code: 20)
+    optim.warmup_epochs = 20.0  # in which the rate rises (code: 20)
     optim.warmup_start = 1e-3  # first rate, share of the peak, the same for the head (code: 1e-3)
     optim.end = 0.01  # last rate, share of the peak (code: 0.01)
     optim.weight_decay = 0.05  # not on 1-d parameters, biases and bias tables (code: 0.05)
@@ -95,17 +94,17 @@ def get_config() -> ConfigDict:
     optim.ema = 0.0  # decay of the average of parameters that is evaluated; 0 is off
 
     config.eval = evaluation = ConfigDict()
-    evaluation.every_epochs = 1  # (code: 1)
+    evaluation.every_epochs = 1  # epochs between evaluations (code: 1)
     evaluation.batch_size = 24  # images, over all devices
     evaluation.resize = 512  # pixels of the shorter side before the centre crop (code: 512)
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_minutes = 10.0  # between checkpoints; 0 is off; a new best is always saved
-    checkpoint.every_steps = 0  # and at every multiple of this; 0 is by time alone
-    checkpoint.keep = 2  # newest that are kept, besides the best
+    checkpoint.every_steps = 0  # one at every multiple of this, too; 0 is by time alone
+    checkpoint.keep = 2  # newest checkpoints that are kept, besides the best
 
     config.log = ConfigDict()
-    config.log.every_steps = 20  # between records in metrics.jsonl and TensorBoard
+    config.log.every_steps = 20  # updates between records in metrics.jsonl and TensorBoard
     config.log.report = True  # write report.html when the run is finished
 
     config.mesh = ConfigDict()
