@@ -99,7 +99,7 @@ def test_what_cannot_be_is_a_sentence(monkeypatch, tmp_path, capsys):
     for argument, said in {
         "--out=x.json": "error: --peer timm needs timm.\n",
         "--batch_sizes=a": "error: --batch_sizes is a; it must be numbers, as in 8,16,32.\n",
-        f"--out={tmp_path}/none/x.json": f"error: --out {tmp_path}/none/x.json is in a folder",
+        f"--out={tmp_path}/none/x.json": f"error: The folder of --out {tmp_path}/none/",
     }.items():
         monkeypatch.setattr(sys, "argv", ["gpu", argument])
         assert gpu.main() == 2

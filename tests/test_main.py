@@ -272,6 +272,19 @@ def test_every_file_is_found_from_anywhere(command, place):
     assert decode.read_rgb(place / "data" / "images" / "0_0_train.png").size == (16, 16)
 
 
+def test_help_names_every_mode_and_flag():
+    """A mode is a line; a flag stands where its value does, with the modes that take it."""
+    lines = command_line.help_text("How to begin.").splitlines()
+    assert lines[0] == "How to begin."
+    assert max(map(len, lines)) <= 90
+    for mode, does in command_line.MODES.items():
+        assert any(line.split(maxsplit=1) == [mode, does] for line in lines), mode
+    for flag in command_line.FLAGS:
+        (k,) = (k for k, line in enumerate(lines) if line.split()[:1] == [f"--{flag.name}"])
+        if flag.modes:
+            assert f"[{', '.join(flag.modes)}]" in "".join(lines[k : k + 2])
+
+
 def test_as_a_process():
     """What the tests above take apart: entry point, exit code and both streams of a process."""
     command = [sys.executable, "-m", "clevit_jax.main", "--config=none.py"]

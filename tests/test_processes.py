@@ -30,7 +30,7 @@ import time
 import tiny
 from clevit_jax.train import MetricLogger
 
-follow = MetricLogger.follow
+log_update = MetricLogger.log_update
 
 def held(self, step, *more):
     hold_at = int(os.environ["HOLD_AT"])
@@ -38,10 +38,10 @@ def held(self, step, *more):
         time.sleep(0.01)
     if 0 < hold_at < step:
         time.sleep(2)  # so that the processes agree on a stop before the end
-    follow(self, step, *more)
+    log_update(self, step, *more)
 
 def get_config():
-    MetricLogger.follow = held
+    MetricLogger.log_update = held
     config = tiny.get_config()
     config.data.root = "leaves"
     config.batch_size = 8

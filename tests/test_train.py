@@ -217,7 +217,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
         steps = itertools.product(kinds, ("train_step", "eval_step"))
         return all(counts[f"{kind}_duration", step] == 1 for kind, step in steps)
 
-    follow = training.MetricLogger.follow
+    follow = training.MetricLogger.log_update
     stop_at = 20
 
     def counted(self, step, *more):
@@ -226,7 +226,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
         if step == stop_at:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(training.MetricLogger, "follow", counted)
+    monkeypatch.setattr(training.MetricLogger, "log_update", counted)
     monitoring.register_event_duration_secs_listener(listen)
     assert train_workdir(make_config(root), tmp_path / "run") == training.STOPPED
     assert once(), counts
