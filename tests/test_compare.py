@@ -46,7 +46,7 @@ def test_a_mix_of_all(tmp_path):
     ]
     assert shown(*paths) == (
         """\
-On the test images, % after the last epoch; best is chosen on the images named.
+Test scores after the last epoch, in %; best: of the epoch best on the images named.
 
     run                 top-1   mean/class            loss         best top-1       step  seed
 1   plain               50.00        25.00          1.5000         55.00 test      60/60     0
@@ -109,7 +109,7 @@ def test_which_splits_differ(tmp_path):
         "! not comparable: 4-5 had other images, or another split of them, than 2 (split 50115011)."
     )
     assert note in text.splitlines()
-    assert "Of 1 it is not known" in text
+    assert "It is not recorded which images 1" in text
     assert "All were tested on the same" not in text
     assert "not comparable" not in shown(first, same)
     assert "All were tested on the same 20 images (split 50115011)." in shown(first, same)

@@ -162,7 +162,7 @@ def test_the_split_that_seeds_share(tmp_path):
     with pytest.raises(ConfigError) as error:
         results.common_split([one, fresh, other])
     assert f"(seed-0: {SPLIT[:8]}, seed-3: {OTHER_SPLIT[:8]})" in str(error.value)
-    assert "move those of the other images away" in str(error.value)
+    assert "move the folders of the other images away" in str(error.value)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))

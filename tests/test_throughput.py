@@ -312,7 +312,7 @@ def test_nothing_that_could_be_timed_is_a_failure(fake, capsys):
 
 def test_mistakes_are_one_sentence(fake):
     fake(lambda name, work, batch: 0.5)
-    for sizes, said in (([2, 3], "holds 3"), ([0], "holds 0"), ([], "holds none")):
+    for sizes, said in (([2, 3], "holds 3"), ([0], "holds 0"), ([], "holds no number")):
         with pytest.raises(ConfigError, match=rf"--batch_sizes {said}; .* a multiple of 2 \(1 dev"):
             throughput.throughput(config(accumulation=2, batch_size=4), batch_sizes=sizes)
 

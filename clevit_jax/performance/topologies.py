@@ -221,6 +221,6 @@ def _need(package: str, extra: str) -> None:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise ConfigError(
-            f"{package} compiles for this --topology, and is not installed: "
+            f"{package} is not installed, and this --topology needs it to compile; "
             f"pip install -e '.[{extra}]' -c constraints.txt."
         ) from None

@@ -114,7 +114,10 @@ def comparison_text(rows: Sequence[RunRow]) -> str:
     room = WIDTH - sum(2 + width for k, width in enumerate(widths) if k != 1)
     for cells in table:
         cells[1] = _shorten(cells[1], max(room, _MIN_NAME))
-    lines = ["On the test images, % after the last epoch; best is chosen on the images named.", ""]
+    lines = [
+        "Test scores after the last epoch, in %; best: of the epoch best on the images named.",
+        "",
+    ]
     lines += align(table, left=range(2))
     notes = _notes(rows, reference)
     return "\n".join([*lines, *([""] if notes else []), *notes, "", *_settings(rows)])
