@@ -140,7 +140,9 @@ def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch, sees):
     if sees:
         claim_workdir(tmp_path / "run", config)
     else:
-        with pytest.raises(ConfigError, match=r"of process 0 is not that of process 1; it must"):
+        with pytest.raises(
+            ConfigError, match=r"of process 0 is not the folder that process 1 sees; put"
+        ):
             claim_workdir(tmp_path / "run", config)
     assert [path.name for path in pathlib.Path(tmp_path / "run").iterdir()] == ["config.json"]
 
