@@ -102,8 +102,10 @@ def main() -> int:
     """Runs them; returns pytest's exit code."""
     changed = changed_files()
     seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
-    # The order of the imports is cheap to hold, whatever changed.
-    taken, left = fitting([*nearest(changed), "tests/test_layers.py"], seconds)
+    # The order of the imports and what docs name are cheap to hold, whatever changed.
+    taken, left = fitting(
+        [*nearest(changed), "tests/test_layers.py", "tests/test_docs.py"], seconds
+    )
     taken = list(dict.fromkeys(taken))
     print(f"{len(changed)} changed files: {', '.join(changed)}", flush=True)
     code = pytest.main(["-n", "2", "--dist", "worksteal", *taken])

@@ -29,7 +29,7 @@ WINGS = {
     "runs": "setup, workdir, checkpoints, metrics",
     "convert": "the other command",
     "evaluate": "the scores of a run",
-    "inference": "load, predict, export",
+    "inference": "load, predict",
     "analysis": "predict, explain, features, report",
     "performance": "preflight, throughput",
     "train": "the loop",
@@ -82,7 +82,9 @@ def draw(floors: list[list[str]]) -> str:
         top = bottom - ROW
         width = (WIDTH - LEFT - EDGE - GAP * (len(wings) - 1)) / len(wings)
         for place, wing in enumerate(wings):
-            lines += _draw_wing(wing, LEFT + place * (width + GAP), top, width, alone=len(wings) < 2)
+            lines += _draw_wing(
+                wing, LEFT + place * (width + GAP), top, width, alone=len(wings) < 2
+            )
         if wings[-1] in BANDS:
             lines += _draw_band(BANDS[wings[-1]], top, band)
             band = top - GAP
