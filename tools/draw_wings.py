@@ -40,7 +40,7 @@ WINGS = {
 }
 # From the bottom: the last wing of each band, and what holds in it.
 BANDS = {
-    "steps": "parts: know no config and no run",
+    "steps": "parts: know no ConfigDict and no run",
     "recipes": "settings",
     "runs": "a run on the disk",
     "sweeps": "what is done with runs and models",
