@@ -128,7 +128,7 @@ def test_reverse_mode_alone(name):
 
 def test_other_products_and_options_are_refused():
     x, kernel = normal(2, 3), normal(3, 3)
-    with pytest.raises(ValueError, match="only tokens times a kernel"):
+    with pytest.raises(ValueError, match="multiplies tokens by a kernel"):
         ops.dot_general(x, kernel, (((0,), (0,)), ((), ())))
-    with pytest.raises(ValueError, match="only tokens times a kernel"):
+    with pytest.raises(ValueError, match="multiplies tokens by a kernel"):
         ops.dot_general(x, kernel, (((1,), (0,)), ((), ())), precision="highest")

@@ -172,8 +172,9 @@ def test_what_no_kernel_fits_is_said_and_runs_plainly():
     little = dataclasses.replace(FAST, vmem=1000)
     config = make_config(embed_dim=24, num_heads=(1, 2), depths=(1, 1), kernels=little)
     assert swin_tpu.describe_kernels(config, 4) == (
-        "Kernels: 0 of 2 blocks run fused; layers.blocks 0.0, 1.0: no, for each has 24 channels a "
-        "head, which must be 8, 16, 32, 64 or 128; 4 images a chip are padded to 8."
+        "Kernels: 0 of 2 blocks run fused; blocks 0.0, 1.0 (stage.block) do not: each has 24 "
+        "channels per head, which must be 8, 16, 32, 64 or 128; 4 images per device are padded to "
+        "8."
     )
     params = random_params(config)
     features, _ = run(config, params, 4)
@@ -185,7 +186,7 @@ def test_a_small_chip_has_smaller_steps():
     """What fits first: the MLP in parts, then queries, keys and values, then fewer images."""
 
     def found(images, **changes):
-        (plans,) = swin_tpu.plans(make_config(**changes), images)
+        (plans,) = swin_tpu.plan_blocks(make_config(**changes), images)
         return {(plan.grid.images, plan.together, plan.parts) for plan in plans}
 
     small = {"embed_dim": 128, "num_heads": (4,), "window": 2}
@@ -199,8 +200,8 @@ def test_a_small_chip_has_smaller_steps():
     # Where windows are shifted a step has one line, and there is room for all three together.
     assert found(16, window=2, **wide, kernels=less) == {(8, 1, 4), (8, 3, 4)}
     heads = attention.Heads(4, 32, 7)  # which took 19.2 MiB for 48 images on a v4, libtpu said
-    assert attention.images_a_step(Grid(28, 28, 48, vmem=20 << 20), heads) == 48
-    assert attention.images_a_step(Grid(28, 28, 48, vmem=14 << 20), heads) == 24
+    assert attention.images_per_step(Grid(28, 28, 48, vmem=20 << 20), heads) == 48
+    assert attention.images_per_step(Grid(28, 28, 48, vmem=14 << 20), heads) == 24
 
 
 @pytest.mark.parametrize("together", [3, 1])

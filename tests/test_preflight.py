@@ -178,7 +178,7 @@ def planned(topology, images, stage, **model):
         like = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in shapes]
         jax.jit(function).trace(*like).lower(lowering_platforms=("tpu",)).compile()
 
-    return swin_tpu.plans(config, images)[stage][1], compile_for_it
+    return swin_tpu.plan_blocks(config, images)[stage][1], compile_for_it
 
 
 @needs_libtpu
@@ -189,7 +189,7 @@ def test_the_mlp_that_is_planned_fits_the_chip():
     )
     x, hidden = ((12, 12, 32, 1536), jnp.float32), 4 * 1536
     compile_for_it(
-        functools.partial(mlp.mlp_gradient, grid=plan.grid.unrolled, parts=plan.parts), x, x,
+        functools.partial(mlp.mlp_gradient, grid=plan.grid.without_roll, parts=plan.parts), x, x,
         *[(shape, jnp.float32) for shape in ((32,), (1536, hidden), (hidden,), (hidden, 1536))],
     )  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_attention_fits_the_chip():
         "v4:2x2x1", 48, 0, name="tiny", image_size=448, window=7, dtype=jnp.bfloat16
     )
     heads, tokens = plan.heads, (112, 112, 48)
-    grid = dataclasses.replace(plan.grid, most=48)
+    grid = dataclasses.replace(plan.grid, max_images=48)
     bias = (4 * heads.groups, heads.keys, heads.together * heads.queries)
     compile_for_it(
         functools.partial(attention.attend_gradient, grid=grid, heads=heads),

@@ -13,7 +13,14 @@ import tiny
 from clevit_jax.config import resolve
 from clevit_jax.distributed import sharding
 from clevit_jax.kernels.config import KernelConfig
-from clevit_jax.kernels.rotation import STEEPEST, _table, fits_vmem, movable, padded, rotate_planes
+from clevit_jax.kernels.rotation import (
+    MAX_DEGREES,
+    _table,
+    can_shuffle,
+    fits_vmem,
+    plane_shape,
+    rotate_planes,
+)
 from clevit_jax.steps import jitted
 from clevit_jax.steps.jitted import make_jitted_steps, make_train_step
 from clevit_jax.views import crop, rotation, transforms, two_views, two_views_tpu
@@ -29,7 +36,7 @@ def images(number: int, side: int) -> np.ndarray:
 
 def planes(turned: np.ndarray, size: int) -> np.ndarray:
     """[N, S, S, C] -> [N, C, R, P] with numbers beyond the image that no pixel may take."""
-    rows, columns = padded(size)
+    rows, columns = plane_shape(size)
     spare = ((0, 0), (0, 0), (0, rows - size), (0, columns - size))
     return np.pad(turned.transpose(0, 3, 1, 2), spare, constant_values=-7)
 
@@ -39,9 +46,11 @@ def planes(turned: np.ndarray, size: int) -> np.ndarray:
 def test_the_kernel_picks_what_the_gather_picks(size):
     angles = np.repeat(ANGLES if size < 300 else np.float32([15, -15, 40]), 2)
     flipped = np.arange(len(angles)) % 2 == 1
-    picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
+    picks = jax.vmap(functools.partial(rotation.rotation_picks, shape=(size, size)))(
+        angles, flipped
+    )
     image = np.random.RandomState(0).rand(len(angles), size, size, 3).astype(np.float32)
-    expected = jax.jit(jax.vmap(rotation.gather))(image, picks)
+    expected = jax.jit(jax.vmap(rotation.gather_pixels))(image, picks)
     kernel = functools.partial(
         rotate_planes, size=size, mean=(0.0,) * 3, deviation=(1.0,) * 3, interpret=True
     )
@@ -55,7 +64,9 @@ def test_flipped_picks_are_those_of_the_turned_image_flipped(shape):
     image = np.random.RandomState(1).rand(*shape, 3).astype(np.float32)
     for angle in (-15.0, 0.0, 7.3, 100.0):
         turned = transforms.flip_horizontal(transforms.rotate(jnp.asarray(image), angle))
-        ours = rotation.gather(jnp.asarray(image), rotation.picks(angle, True, shape=shape))
+        ours = rotation.gather_pixels(
+            jnp.asarray(image), rotation.rotation_picks(angle, True, shape=shape)
+        )
         np.testing.assert_array_equal(ours, turned)
 
 
@@ -63,9 +74,9 @@ def test_two_tables_hold_every_pixel_at_448():
     """What the kernel rests on, at the recipe's size and up to its steepest angle."""
     size = 448
     row, column = np.mgrid[:size, :size].astype(np.int32)
-    for angle in np.linspace(-STEEPEST, STEEPEST, 81, dtype=np.float32):
+    for angle in np.linspace(-MAX_DEGREES, MAX_DEGREES, 81, dtype=np.float32):
         for flipped in (False, True):
-            at = rotation.picks(angle, flipped, shape=(size, size))
+            at = rotation.rotation_picks(angle, flipped, shape=(size, size))
             e_at = np.asarray(_table(at))
             at = np.asarray(at)
             y = (at[0] + at[1] * column + at[2] * row) >> 16
@@ -91,7 +102,7 @@ def make_both(keys: jax.Array, images: jax.Array) -> list[tuple[Any, Any]]:
     made = []
     for kind, size, parts in [*((kind, 32, 2) for kind in KINDS), ("full", 30, 3)]:
         ours = dataclasses.replace(SMALL, kind=kind, size=size, parts=parts)
-        assert movable(size, parts) == (size == 32)
+        assert can_shuffle(size, parts) == (size == 32)
         plain = dataclasses.replace(ours, kernel=None)
         made.append(tuple(two_views.make_views(keys, images, config=c) for c in (ours, plain)))
     return made
@@ -136,13 +147,16 @@ def test_the_kernel_erases_and_shuffles(size, parts):
     boxes = np.int32([[0, 0, 0, 0], [5, 9, size // 2, 20], [size - 9, 3, 9, size - 3]])
     orders = np.int32([random.permutation(parts * parts) for _ in boxes])
     angles, flipped = np.float32([0, 12, -15]), np.array([False, True, False])
-    picks = jax.vmap(functools.partial(rotation.picks, shape=(size, size)))(angles, flipped)
+    picks = jax.vmap(functools.partial(rotation.rotation_picks, shape=(size, size)))(
+        angles, flipped
+    )
     kernel = functools.partial(
         rotate_planes, size=size, mean=(0.5, 1.0, 1.5), deviation=(0.5, 1.0, 2.0), interpret=True
     )
     ours = jax.jit(kernel)(planes(image, size), picks, boxes, orders)
-    expected = (np.asarray(jax.vmap(rotation.gather)(image, picks)) - [0.5, 1.0, 1.5]) / [0.5, 1, 2]
-    erased = jax.vmap(transforms.erase)(jnp.asarray(expected, jnp.float32), boxes)
+    rotated = np.asarray(jax.vmap(rotation.gather_pixels)(image, picks))
+    normalised = (rotated - [0.5, 1.0, 1.5]) / [0.5, 1, 2]
+    erased = jax.vmap(transforms.erase)(jnp.asarray(normalised, jnp.float32), boxes)
     shuffled = jax.vmap(functools.partial(transforms.shuffle_parts, parts=parts))(erased, orders)
     np.testing.assert_allclose(np.moveaxis(np.asarray(ours), 1, -1), shuffled, atol=1e-6, rtol=0)
 

@@ -209,7 +209,7 @@ def test_illegal_image_size_names_the_nearest(size, window, near):
     ("bad", "says"),
     [
         ({"num_heads": (3, 2, 4, 8)}, "num_heads\\[0\\]"),
-        ({"depths": (2, 2)}, "one entry a stage"),
+        ({"depths": (2, 2)}, "one entry per stage"),
         ({"drop_path": 1.0}, "drop_path"),
         ({"remat": "all"}, "remat"),
     ],

@@ -450,7 +450,7 @@ def test_key_comes_first_and_options_are_keyword_only():
         ({"erase_area": (0.1, 2)}, "views.erase_area is"),
         ({"erase_ratio": (1,)}, "views.erase_ratio is"),
         ({"brightness": -0.1}, "views.brightness is -0.1; it must lie in 0..1"),
-        ({"degrees": 41, "kernel": KernelConfig()}, "the kernel turns by 40.0 at most"),
+        ({"degrees": 41, "kernel": KernelConfig()}, "the kernel rotates by 40.0 at most"),
         ({"degrees": 181}, "views.degrees is 181"),
         ({"flip": 1.5}, "views.flip is 1.5"),
     ],
@@ -469,7 +469,7 @@ def test_options_from_json_are_options():
 def test_wrong_arrays_are_refused(images):
     with pytest.raises(ValueError, match="they must be uint8"):
         two_views.make_views(small_keys(), images.astype(np.float32), config=SMALL)
-    with pytest.raises(ValueError, match=r"keys of shape \(8,\) for 4 images"):
+    with pytest.raises(ValueError, match=r"keys have the shape \(8,\); it must be \(4,\)"):
         two_views.make_views(small_keys(), images[:4], config=SMALL)
     with pytest.raises(ValueError, match="4 parts do not divide an image of 6x8 pixels"):
         transforms.shuffle_parts(jnp.zeros((6, 8, 3)), jnp.arange(16), parts=4)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from clevit_jax.model.attention import heads
+from clevit_jax.model.attention import split_heads
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.ops import attention_weights
 from clevit_jax.model.swin import Block, Swin, abstract_swin
@@ -137,7 +137,7 @@ def _attention(block: Block, x: jax.Array) -> jax.Array:
     Returns:
         float32 [B, n, N, N]; rows sum to 1.
     """
-    q, k, _ = heads(block.attn.qkv(block.to_windows(x)), block.attn.num_heads)
+    q, k, _ = split_heads(block.attn.qkv(block.to_windows(x)), block.attn.num_heads)
     mask = block.mask((x.shape[1], x.shape[2]))
     return attention_weights(q, k, block.attn.bias(), mask).mean(axis=2)
 

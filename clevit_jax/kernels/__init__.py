@@ -1,1 +1,1 @@
-"""Swin's blocks as fused kernels for TPUs, on tokens laid out [H, W, B, C]; see `network.py`."""
+"""Pallas kernels for TPUs: Swin's blocks on tokens [H, W, B, C], and the rotation of views."""

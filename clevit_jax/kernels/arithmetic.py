@@ -1,7 +1,7 @@
-"""What the kernels compute with: matrix products, LayerNorm, GELU, each with its gradient.
+"""Matmul, LayerNorm and GELU inside the kernels, each with its gradient.
 
-All of it is on values inside a kernel (or outside of one, in tests). Statistics, sums and the
-results of products are float32; operands of products are in the dtype of the activations. In
+These are functions of values inside a kernel (or outside of one, in tests). Statistics, sums and
+the results of matmuls are float32; operands of matmuls are in the dtype of the activations. In
 float32 nothing is approximated, so that a kernel can be compared with the plain path.
 """
 
@@ -36,16 +36,18 @@ def matmul_tn(a: jax.Array, b: jax.Array) -> jax.Array:
 def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
     exact = a.dtype == jnp.float32
     return jax.lax.dot_general(
-        a, b, (((contract[0],), (contract[1],)), ((), ())),
+        a,
+        b,
+        (((contract[0],), (contract[1],)), ((), ())),
         precision=jax.lax.Precision.HIGHEST if exact else None,
         preferred_element_type=jnp.float32,
-    )  # fmt: skip
+    )
 
 
-def layer_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def standardise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows float32 [R, C] -> rows of mean 0 and variance 1, and 1 / deviation [R, 1].
 
-    Scale and shift are the caller's, who folds them into the product that follows.
+    LayerNorm without its scale and shift, which the caller folds into the matmul that follows.
     """
     share = 1 / x.shape[-1]
     centred = x - x.sum(-1, keepdims=True) * share
@@ -54,8 +56,8 @@ def layer_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return centred * inverse, inverse
 
 
-def layer_norm_gradient(grad: jax.Array, normal: jax.Array, inverse: jax.Array) -> jax.Array:
-    """The gradient of `layer_norm`'s input, from that of its rows [R, C] and what it returned."""
+def standardise_gradient(grad: jax.Array, normal: jax.Array, inverse: jax.Array) -> jax.Array:
+    """The gradient of `standardise`'s input, from that of its rows [R, C] and what it returned."""
     share = 1 / normal.shape[-1]
     mean = grad.sum(-1, keepdims=True) * share
     along = (grad * normal).sum(-1, keepdims=True) * share
@@ -63,28 +65,28 @@ def layer_norm_gradient(grad: jax.Array, normal: jax.Array, inverse: jax.Array) 
 
 
 def gelu(x: jax.Array, *, exact: bool) -> jax.Array:
-    """x times the share of a normal distribution below x, float32.
+    """x times the probability that a standard normal number is below x, float32.
 
-    Without `exact`, the share is (1 + tanh(x p(x**2))) / 2: relative error at most 1.7e-3 above
-    -5 (half a step of bfloat16 is 2.0e-3), absolute 1e-6 below, for half of erf's arithmetic.
+    Without `exact`, the probability is (1 + tanh(x p(x**2))) / 2: relative error at most 1.7e-3
+    above -5 (half a step of bfloat16 is 2.0e-3), absolute 1e-6 below, for half of erf's arithmetic.
     """
     if exact:
         return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
     half = 0.5 * x
-    return half + half * _tanh(x, x * x)
+    return half + half * _erf(x, x * x)
 
 
 def gelu_and_slope(x: jax.Array, *, exact: bool) -> tuple[jax.Array, jax.Array]:
     """`gelu` and its derivative."""
     square = x * x
-    odd = jax.lax.erf(x * 0.5**0.5) if exact else _tanh(x, square)
+    odd = jax.lax.erf(x * 0.5**0.5) if exact else _erf(x, square)
     below = 0.5 + 0.5 * odd
     density = 0.3989422804014327 * jnp.exp2(-0.7213475204444817 * square)  # of the normal
     return x * below, below + x * density
 
 
-def _tanh(x: jax.Array, square: jax.Array) -> jax.Array:
-    """The odd function erf(x / sqrt 2), within the error that `gelu` names."""
+def _erf(x: jax.Array, square: jax.Array) -> jax.Array:
+    """erf(x / sqrt 2) by a tanh, within the error that `gelu` names."""
     polynomial = jnp.full_like(x, _GELU[-1])
     for coefficient in _GELU[-2::-1]:
         polynomial = polynomial * square + coefficient
@@ -92,5 +94,5 @@ def _tanh(x: jax.Array, square: jax.Array) -> jax.Array:
 
 
 def column_sums(x: jax.Array) -> jax.Array:
-    """Rows [R, n] -> [8, n], whose sum over axis 0 is that of x; R is a multiple of 8."""
+    """Partial sums over rows, [R, n] -> [8, n]; R is a multiple of 8. Their sum is that of x."""
     return x.reshape(-1, SUBLANES, x.shape[-1]).sum(0)

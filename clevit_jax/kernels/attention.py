@@ -1,22 +1,23 @@
-"""Window attention as one kernel on tokens [H, W, B, C], and its gradient.
+"""Window attention on tokens [H, W, B, C]: a kernel for it, and one for its gradient.
 
 A step has one window of some images and as many heads as fill 128 lanes. Its block, tokens x images
-x 128, is turned in the chip's memory so that the tokens of one image come to lie together: it is
-written there in float32 and read with a stride.
+x 128, is transposed in VMEM, so that an image's tokens are contiguous: it is written there in
+float32 and read with a stride.
 
-Heads share the lanes, so a product over all lanes would mix them. The queries are therefore laid
-out once a head, with 0 in the lanes of the others: one product gives the scores of all heads, with
+Heads share the lanes, so a matmul over all lanes would mix them. The queries are therefore laid
+out once per head, with 0 in the lanes of the others: one matmul gives the scores of all heads, with
 keys down and (head, query) across. Maximum and sum of the softmax then run down columns, each
 within one head of one image: heads whose scores lie far apart cannot harm each other. Bias and
 shift mask are added beforehand, for four kinds of windows: inside, at the right edge, at the lower
 edge, at both.
 
-The gradient computes the softmax again and adds up that of the bias while it goes over windows.
+The gradient's kernel computes the softmax again, and sums the bias's gradient over the windows.
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ from clevit_jax.kernels.arithmetic import (
     matmul_nt,
     matmul_tn,
 )
-from clevit_jax.kernels.rows import Grid, like
+from clevit_jax.kernels.rows import Grid, token_shape
 
 LOG2_E = 1 / math.log(2)  # scores are in units of ln 2, since 2**x is what the chip computes
 _NEVER = -1e30  # score of a row that pads the keys
@@ -46,8 +47,8 @@ class Heads:
 
     Attributes:
         heads: of the block; its channels are heads * width.
-        width: channels a head; divides 128.
-        window: tokens a side.
+        width: channels per head; divides 128.
+        window: tokens per side of a window.
     """
 
     heads: int
@@ -56,21 +57,22 @@ class Heads:
 
     @property
     def together(self) -> int:
-        """Heads of a step."""
+        """Heads per step."""
         return LANES // self.width
 
     @property
     def groups(self) -> int:
-        """Steps that all heads take; the last one's may be partly heads of zeros."""
+        """Steps that all heads take; in the last one, some heads may be zeros."""
         return -(-self.heads // self.together)
 
     @property
     def channels(self) -> int:
-        """Of queries, of keys and of values, with heads of zeros to fill up."""
+        """Channels of queries (and of keys, and of values), filled up with heads of zeros."""
         return self.groups * LANES
 
     @property
     def tokens(self) -> int:
+        """Tokens per window."""
         return self.window**2
 
     @property
@@ -80,7 +82,7 @@ class Heads:
 
     @property
     def queries(self) -> int:
-        """Columns of the scores a head: tokens in whole registers of 16 bits."""
+        """Columns of the scores per head: tokens in whole registers of 16 bits."""
         return -(-self.tokens // (2 * SUBLANES)) * 2 * SUBLANES
 
     def mask(self, head: int) -> jax.Array:
@@ -93,25 +95,27 @@ class Heads:
         if dtype == jnp.float32:
             return jnp.concatenate([jnp.where(self.mask(h), x, 0) for h in range(self.together)])
         pairs = pltpu.bitcast(x.astype(dtype), jnp.uint32)  # two rows a word
-        none = jnp.uint32(0)
-        parts = [jnp.where(self.mask(h), pairs, none) for h in range(self.together)]
+        zero = jnp.uint32(0)
+        parts = [jnp.where(self.mask(h), pairs, zero) for h in range(self.together)]
         return pltpu.bitcast(jnp.concatenate(parts), dtype)
 
     def collect(self, x: jax.Array) -> jax.Array:
         """float32 [together * queries, 128] -> [keys, 128]: of each head its own lanes."""
-        parts = [jnp.where(self.mask(h), x[h * self.queries :][: self.keys], 0)
-                 for h in range(self.together)]  # fmt: skip
+        parts = [
+            jnp.where(self.mask(h), x[h * self.queries :][: self.keys], 0)
+            for h in range(self.together)
+        ]
         return sum(parts[1:], parts[0])
 
 
 def relative_bias(table: jax.Array, window: int) -> jax.Array:
-    """The relative position bias, by products with ones and zeros and not by a gather.
+    """The relative position bias, by matmuls with ones and zeros instead of a gather.
 
-    A TPU gathers, and adds the gradient up, row by row: 2401 of them for a window of 7.
+    A TPU gathers, and sums the gradient, row by row: 2401 of them for a window of 7.
 
     Args:
         table: float32 [(2 window - 1)**2, h], by row and column of the query less the key's.
-        window: tokens a side.
+        window: tokens per side.
 
     Returns:
         float32 [h, N, N], (head, query, key).
@@ -127,12 +131,12 @@ def relative_bias(table: jax.Array, window: int) -> jax.Array:
 
 
 def pack_bias(bias: jax.Array, heads: Heads, shift: int) -> jax.Array:
-    """What is added to the scores of each group of heads and kind of window.
+    """Bias and mask, as they are added to the scores of a group of heads and kind of window.
 
     Args:
         bias: float32 [h, N, N], (head, query, key).
         heads: the sizes.
-        shift: of the windows; 0 makes one kind, anything else four.
+        shift: of the windows, in tokens; 0 makes one kind, anything else four.
 
     Returns:
         float32 [groups * kinds, keys, together * queries], in units of ln 2.
@@ -149,7 +153,10 @@ def pack_bias(bias: jax.Array, heads: Heads, shift: int) -> jax.Array:
 
 
 def unpack_bias_gradient(packed: jax.Array, heads: Heads) -> jax.Array:
-    """float32 [groups, keys, together * queries] -> [h, N, N]."""
+    """The inverse of `pack_bias`, for a gradient summed over kinds of windows.
+
+    float32 [groups, keys, together * queries] -> [h, N, N].
+    """
     grad = packed.reshape(heads.groups, heads.keys, heads.together, heads.queries)
     grad = grad.transpose(0, 2, 3, 1).reshape(-1, heads.queries, heads.keys)
     return grad[: heads.heads, : heads.tokens, : heads.tokens]
@@ -157,7 +164,7 @@ def unpack_bias_gradient(packed: jax.Array, heads: Heads) -> jax.Array:
 
 @functools.cache
 def kind_masks(window: int, shift: int) -> np.ndarray:
-    """float32 [4, N, N]: 0 or -100, for windows inside, at the right, at the lower edge, at both.
+    """Masks float32 [4, N, N] of 0 or -100, of windows inside, at the right or lower edge, at both.
 
     After the roll, the last `shift` rows of the lowest windows come from the top of the image, and
     the last columns of the rightmost ones from its left. Without shift, [1, N, N] of zeros.
@@ -181,15 +188,15 @@ def _softmax(scores: list[jax.Array]) -> list[jax.Array]:
 
 
 # Everything is written stage by stage over several images, so that the scheduler finds
-# independent work while a product or a maximum of one image is under way.
+# independent work while a matmul or a maximum of one image is under way.
 
 
 def _forward(q_ref, k_ref, v_ref, bias_ref, out_ref, q_s, k_s, v_s, out_s, *, heads, images):
-    _turn_in((q_ref, k_ref, v_ref), (q_s, k_s, v_s), heads, images)
+    _to_scratch((q_ref, k_ref, v_ref), (q_s, k_s, v_s), heads, images)
     dtype = out_ref.dtype
 
-    def some(which: list[Any]) -> None:
-        read = functools.partial(_read, images=images)
+    def body(which: list[Any]) -> None:
+        read = functools.partial(_read_image, images=images)
         q = [heads.spread(read(q_s, i, heads.queries), dtype) for i in which]
         k = [read(k_s, i, heads.keys).astype(dtype) for i in which]
         v = [read(v_s, i, heads.keys).astype(dtype) for i in which]
@@ -197,10 +204,10 @@ def _forward(q_ref, k_ref, v_ref, bias_ref, out_ref, q_s, k_s, v_s, out_s, *, he
         weights = [p.astype(dtype) for p in _softmax(scores)]
         outs = [heads.collect(matmul_tn(a, b)) for a, b in zip(weights, v, strict=True)]
         for i, out in zip(which, outs, strict=True):
-            _write(out_s, i, out, images)
+            _write_image(out_s, i, out, images)
 
-    _for_images(images, _together(heads, images, "forward"), some)
-    _turn_out((out_s,), (out_ref,), heads, images)
+    _for_images(images, _together(heads, images, "forward"), body)
+    _from_scratch((out_s,), (out_ref,), heads, images)
 
 
 def _backward(
@@ -213,11 +220,11 @@ def _backward(
     def _() -> None:
         dbias_ref[...] = jnp.zeros_like(dbias_ref)
 
-    _turn_in((q_ref, k_ref, v_ref, dout_ref), (q_s, k_s, v_s, dout_s), heads, images)
+    _to_scratch((q_ref, k_ref, v_ref, dout_ref), (q_s, k_s, v_s, dout_s), heads, images)
     dtype = dq_ref.dtype
 
-    def some(which: list[Any]) -> None:
-        read = functools.partial(_read, images=images)
+    def body(which: list[Any]) -> None:
+        read = functools.partial(_read_image, images=images)
         q = [heads.spread(read(q_s, i, heads.queries), dtype) for i in which]
         dout = [heads.spread(read(dout_s, i, heads.queries), dtype) for i in which]
         k = [read(k_s, i, heads.keys).astype(dtype) for i in which]
@@ -232,60 +239,67 @@ def _backward(
         dk = [matmul(a, b) for a, b in zip(narrow, q, strict=True)]
         dq = [heads.collect(matmul_tn(a, b)) for a, b in zip(narrow, k, strict=True)]
         for n, i in enumerate(which):
-            _write(dq_s, i, dq[n] / LOG2_E, images)
-            _write(dk_s, i, dk[n] / LOG2_E, images)
-            _write(dv_s, i, dv[n], images)
+            _write_image(dq_s, i, dq[n] / LOG2_E, images)
+            _write_image(dk_s, i, dk[n] / LOG2_E, images)
+            _write_image(dv_s, i, dv[n], images)
         dbias_ref[0] += sum(dscores[1:], dscores[0])
 
-    _for_images(images, _together(heads, images, "backward"), some)
-    _turn_out((dq_s, dk_s, dv_s), (dq_ref, dk_ref, dv_ref), heads, images)
+    _for_images(images, _together(heads, images, "backward"), body)
+    _from_scratch((dq_s, dk_s, dv_s), (dq_ref, dk_ref, dv_ref), heads, images)
 
 
 def _together(heads: Heads, images: int, direction: str) -> int:
+    """Images in flight: at most `_TOGETHER`, fewer for large windows; divides `images`."""
     most = max(1, _TOGETHER[direction] * 64**2 // max(heads.queries, 64) ** 2)
     return max(n for n in range(1, most + 1) if images % n == 0)
 
 
-def _for_images(images: int, together: int, body: Any) -> None:
+def _for_images(images: int, together: int, body: Callable[[list[Any]], None]) -> None:
     jax.lax.fori_loop(
         0, images // together, lambda i, _: body([i * together + n for n in range(together)]), None
     )
 
 
-def _turn_in(blocks: tuple[Any, ...], turned: tuple[Any, ...], heads: Heads, images: int) -> None:
-    """Blocks [w, w, images, 128] -> float32 [tokens * images, 128], then rows of 0."""
+def _to_scratch(
+    blocks: tuple[Any, ...], scratch: tuple[Any, ...], heads: Heads, images: int
+) -> None:
+    """Copies blocks [w, w, images, 128] to float32 [tokens * images, 128], then rows of 0."""
     rows = heads.tokens * images
 
     @pl.when(functools.reduce(lambda a, b: a & b, (pl.program_id(i) == 0 for i in range(4))))
     def _() -> None:
-        for ref in turned:
+        for ref in scratch:
             if ref.shape[0] > rows:
                 ref[rows:] = jnp.zeros((ref.shape[0] - rows, LANES), jnp.float32)
 
-    for block, ref in zip(blocks, turned, strict=True):
+    for block, ref in zip(blocks, scratch, strict=True):
         ref[:rows] = block[...].astype(jnp.float32).reshape(rows, LANES)
 
 
-def _turn_out(turned: tuple[Any, ...], blocks: tuple[Any, ...], heads: Heads, images: int) -> None:
-    for ref, block in zip(turned, blocks, strict=True):
+def _from_scratch(
+    scratch: tuple[Any, ...], blocks: tuple[Any, ...], heads: Heads, images: int
+) -> None:
+    """The inverse of `_to_scratch`, without the rows of 0; rounds to the dtype of the blocks."""
+    for ref, block in zip(scratch, blocks, strict=True):
         value = ref[: heads.tokens * images].reshape(block.shape)
         block[...] = value.astype(block.dtype)
 
 
-def _read(ref: Any, image: Any, rows: int, *, images: int) -> jax.Array:
+def _read_image(ref: Any, image: Any, rows: int, *, images: int) -> jax.Array:
+    """The tokens of one image in scratch, float32 [rows, 128]."""
     return ref[pl.ds(image, rows, stride=images), :]
 
 
-def _write(ref: Any, image: Any, value: jax.Array, images: int) -> None:
+def _write_image(ref: Any, image: Any, value: jax.Array, images: int) -> None:
     ref[pl.ds(image, value.shape[0], stride=images), :] = value
 
 
-def _call(
+def _call_over_windows(
     kernel: Any, name: str, qkv: jax.Array, bias: jax.Array, dout: jax.Array | None,
     *, grid: Grid, heads: Heads,
 ) -> list[jax.Array]:  # fmt: skip
     """Runs a kernel over all windows: forward without `dout`, backward with it."""
-    images = images_a_step(grid, heads)
+    images = images_per_step(grid, heads)
     down, across = grid.height // heads.window, grid.width // heads.window
     steps = (heads.groups, down, across, grid.batch // images)
     kinds = bias.shape[0] // heads.groups
@@ -300,18 +314,18 @@ def _call(
         return (g * kinds + (2 * low + right if kinds > 1 else 0), 0, 0)
 
     packed = (1, heads.keys, heads.together * heads.queries)
-    shape = like(grid, heads.channels, qkv.dtype)
+    shape = token_shape(grid, heads.channels, qkv.dtype)
     in_specs, out_specs = [tokens(0), tokens(1), tokens(2)], [tokens()]
     arrays = [qkv, qkv, qkv]
     results: list[Any] = [shape]
-    turned = [heads.queries] * 3 + [heads.keys]
+    scratch = [heads.queries] * 3 + [heads.keys]
     if dout is not None:
         in_specs.append(tokens())
         arrays.append(dout)
         out_specs = [tokens(), tokens(), tokens(), pl.BlockSpec(packed, lambda g, *_: (g, 0, 0))]
         dbias = jax.ShapeDtypeStruct((heads.groups, *packed[1:]), jnp.float32)
         results = [shape, shape, shape, dbias]
-        turned = [heads.queries] * 4 + [heads.keys] * 3
+        scratch = [heads.queries] * 4 + [heads.keys] * 3
     pairs = grid.height * grid.width * grid.batch * heads.tokens
     return pl.pallas_call(
         functools.partial(kernel, heads=heads, images=images),
@@ -319,7 +333,7 @@ def _call(
         in_specs=[*in_specs, pl.BlockSpec(packed, bias_of)],
         out_specs=out_specs,
         out_shape=results,
-        scratch_shapes=[pltpu.VMEM((rows * images, LANES), jnp.float32) for rows in turned],
+        scratch_shapes=[pltpu.VMEM((rows * images, LANES), jnp.float32) for rows in scratch],
         name=name,
         interpret=grid.interpret,
         metadata={"steps": str(math.prod(steps))},
@@ -336,8 +350,8 @@ def _call(
     )(*arrays, bias)
 
 
-def images_a_step(grid: Grid, heads: Heads) -> int:
-    """As many as `grid` says, or fewer for large windows and little room."""
+def images_per_step(grid: Grid, heads: Heads) -> int:
+    """Images per step: as many as `grid` says, or fewer for large windows and little VMEM."""
     most = max(SUBLANES, grid.images * 64 // max(heads.queries, 64))
     sizes = [n for n in range(SUBLANES, most + 1, SUBLANES) if grid.batch % n == 0]
     fit = [n for n in sizes if vmem_bytes(heads, grid, images=n) <= grid.vmem]
@@ -345,13 +359,13 @@ def images_a_step(grid: Grid, heads: Heads) -> int:
 
 
 def vmem_bytes(heads: Heads, grid: Grid, *, images: int = SUBLANES) -> int:
-    """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
+    """VMEM that the gradient takes, in bytes; the forward pass takes less."""
     blocks = 7 * heads.tokens * grid.itemsize * 2  # in two buffers
-    turned = (4 * heads.queries + 3 * heads.keys) * 4
+    scratch = (4 * heads.queries + 3 * heads.keys) * 4
     scores = heads.keys * heads.together * heads.queries * 4
-    # The bias and its gradient in two buffers; what the registers do not hold (libtpu 0.0.42.1).
+    # The bias and its gradient in two buffers; what spills from registers (libtpu 0.0.42.1).
     values = (4 + 8 + 2 * _together(heads, images, "backward")) * scores
-    return (blocks + turned) * images * LANES + values
+    return (blocks + scratch) * images * LANES + values
 
 
 def attend(qkv: jax.Array, bias: jax.Array, *, grid: Grid, heads: Heads) -> jax.Array:
@@ -360,13 +374,15 @@ def attend(qkv: jax.Array, bias: jax.Array, *, grid: Grid, heads: Heads) -> jax.
     Args:
         qkv: [H, W, B, 3 channels], queries (scaled, in units of ln 2), keys, values.
         bias: float32, of `pack_bias`.
-        grid: the tokens; its roll says which kinds of windows there are.
+        grid: the tokens; without a roll there is one kind of windows, else four.
         heads: the sizes.
 
     Returns:
         [H, W, B, channels] in the dtype of `qkv`.
     """
-    return _call(_forward, "attention_forward", qkv, bias, None, grid=grid, heads=heads)[0]
+    return _call_over_windows(
+        _forward, "attention_forward", qkv, bias, None, grid=grid, heads=heads
+    )[0]
 
 
 def attend_gradient(
@@ -374,7 +390,9 @@ def attend_gradient(
 ) -> list[jax.Array]:
     """Gradients of `attend`: of queries, keys and values, each like `dout`, and of the bias.
 
-    The last is float32 [groups, keys, together * queries], see `unpack_bias_gradient`; it is that
-    of the bias in natural units.
+    The last is float32 [groups, keys, together * queries], see `unpack_bias_gradient`, with respect
+    to the bias in natural units.
     """
-    return _call(_backward, "attention_backward", qkv, bias, dout, grid=grid, heads=heads)
+    return _call_over_windows(
+        _backward, "attention_backward", qkv, bias, dout, grid=grid, heads=heads
+    )

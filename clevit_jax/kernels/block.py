@@ -1,4 +1,4 @@
-"""A Swin block made of kernels: the two residual branches, each with its gradient.
+"""A Swin block made of kernels: its two residual branches, each with a custom VJP.
 
 The second implementation of `swin.Block`, for tokens [H, W, B, C]; a test holds it to the first.
 """
@@ -17,18 +17,18 @@ from clevit_jax.kernels.arithmetic import LANES
 from clevit_jax.kernels.attention import LOG2_E, Heads
 from clevit_jax.kernels.rows import Grid
 
-LARGEST_WINDOW = 12  # tokens a side
+LARGEST_WINDOW = 12  # tokens per side
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockPlan:
-    """How a block runs.
+    """How the kernels of a block divide their work.
 
     Attributes:
-        grid: its tokens.
+        grid: the block's tokens.
         heads: its heads and windows.
-        together: of the gradients of queries, keys and values, how many a kernel takes: 3 or 1.
-        parts: that the MLP's hidden channels are divided in.
+        together: how many of the gradients of queries, keys and values a kernel takes: 3 or 1.
+        parts: number of kernels that the MLP's hidden channels are divided over.
     """
 
     grid: Grid
@@ -38,39 +38,39 @@ class BlockPlan:
 
 
 def plan_block(grid: Grid, *, channels: int, heads: int, window: int) -> BlockPlan | str:
-    """How a block runs, or why it cannot, as the end of a sentence on the block."""
+    """The plan of a block, or why no kernel fits it, as the end of a sentence on the block."""
     width = channels // heads
     if LANES % width or width < 8:
-        return f"has {width} channels a head, which must be 8, 16, 32, 64 or 128"
+        return f"has {width} channels per head, which must be 8, 16, 32, 64 or 128"
     if window > LARGEST_WINDOW:
-        return f"has windows of {window} tokens a side, more than {LARGEST_WINDOW}"
+        return f"has windows of {window} tokens per side, more than {LARGEST_WINDOW}"
     sizes = Heads(heads, width, window)
     least, filled = 0, rows.whole_lanes(channels)
     for smaller in grid.smaller_steps():
         for together, parts in itertools.product((3, 1), (1, 2, 4)):
             least = max(
                 linear.vmem_bytes(filled, sizes.channels, smaller, together=together),
-                mlp_kernels.vmem_bytes(filled, smaller.unrolled, parts=parts),
+                mlp_kernels.vmem_bytes(filled, smaller.without_roll, parts=parts),
                 attention.vmem_bytes(sizes, smaller),
             )
             if least <= grid.vmem:
                 return BlockPlan(smaller, sizes, together, parts)
     return (
-        f"would take {least / 2**20:.0f} MiB of the chip's own memory, "
-        f"which has {grid.vmem / 2**20:.0f}"
+        f"would take {least / 2**20:.0f} MiB of VMEM, of which a kernel may use "
+        f"{grid.vmem / 2**20:.0f}"
     )
 
 
-def apply(
+def run_block(
     x: jax.Array, params: Any, scales: tuple[jax.Array, jax.Array], plan: BlockPlan
 ) -> jax.Array:
-    """One block.
+    """Runs one block.
 
     Args:
         x: [H, W, B, C].
         params: nested dict of the parameters of a `swin.Block`, float32.
         scales: float32 [B] of the attention and of the MLP branch, for drop path.
-        plan: how it runs.
+        plan: of `plan_block`.
 
     Returns:
         Like x.
@@ -90,7 +90,7 @@ def apply(
 
 
 def _fold(norm: Any, layer: Any) -> tuple[jax.Array, jax.Array]:
-    """Kernel and bias of a linear layer that takes in the scale and shift of the norm before it."""
+    """Kernel and bias of a linear layer, with the norm's scale and shift folded in."""
     kernel = layer["kernel"]
     shift = jnp.einsum("c,cn->n", norm["bias"], kernel, precision=jax.lax.Precision.HIGHEST)
     return norm["scale"][:, None] * kernel, layer["bias"] + shift
@@ -101,7 +101,7 @@ def attention_branch(
     x: jax.Array, scale: jax.Array, wqkv: jax.Array, bqkv: jax.Array, bias: jax.Array,
     wproj: jax.Array, bproj: jax.Array, plan: BlockPlan,
 ) -> jax.Array:  # fmt: skip
-    """x + scale (attention(norm(x)) wproj + bproj), as `apply` prepares the operands."""
+    """x + scale (attention(norm(x)) wproj + bproj), as `run_block` prepares the operands."""
     return _attention_forward(x, scale, wqkv, bqkv, bias, wproj, bproj, plan)[0]
 
 
@@ -129,11 +129,16 @@ attention_branch.defvjp(_attention_forward, _attention_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def mlp_branch(
-    x: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array,
+    x: jax.Array,
+    scale: jax.Array,
+    w1: jax.Array,
+    b1: jax.Array,
+    w2: jax.Array,
+    b2: jax.Array,
     plan: BlockPlan,
-) -> jax.Array:  # fmt: skip
-    """x + scale (gelu(norm(x) w1 + b1) w2 + b2), as `apply` prepares the operands."""
-    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.unrolled, parts=plan.parts)
+) -> jax.Array:
+    """x + scale (gelu(norm(x) w1 + b1) w2 + b2), as `run_block` prepares the operands."""
+    return mlp_kernels.mlp(x, scale, w1, b1, w2, b2, grid=plan.grid.without_roll, parts=plan.parts)
 
 
 def _mlp_forward(x, scale, w1, b1, w2, b2, plan):
@@ -143,7 +148,7 @@ def _mlp_forward(x, scale, w1, b1, w2, b2, plan):
 def _mlp_backward(plan, saved, dy):
     x, scale, w1, b1, w2 = saved
     dx, *gradients = mlp_kernels.mlp_gradient(
-        x, dy, scale, w1, b1, w2, grid=plan.grid.unrolled, parts=plan.parts
+        x, dy, scale, w1, b1, w2, grid=plan.grid.without_roll, parts=plan.parts
     )
     return dx, jnp.zeros_like(scale), *gradients
 

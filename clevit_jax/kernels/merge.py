@@ -1,4 +1,4 @@
-"""Patch merging as a kernel, and its gradient.
+"""Patch merging as a kernel, with a custom VJP.
 
 y = norm(the four neighbours side by side) w, from tokens [H, W, B, C] to [H/2, W/2, B, 2C]. The
 plain path lays the neighbours side by side in memory; here a step reads each where it lies, in the
@@ -42,7 +42,7 @@ def _forward(x_ref, w_ref, b_ref, y_ref, *, grid: Grid):
         four = [normal.astype(x_ref.dtype) for normal in _normal(chunk, x_ref)[0]]
 
         def part_body(start, size):
-            part = rows.lanes(start, size)
+            part = rows.lane_slice(start, size)
             value = b_ref[:, part]
             for i, normal in enumerate(four):
                 value = value + matmul(normal, w_ref[i * channels : (i + 1) * channels, part])
@@ -89,13 +89,17 @@ def merge(x: jax.Array, w: jax.Array, b: jax.Array, grid: Grid) -> jax.Array:
         [H/2, W/2, B, 2C] in the dtype of x.
     """
     return rows.call(
-        _forward, "merge_forward",
+        _forward,
+        "merge_forward",
         [Neighbours(_view(x)), Whole(w.astype(x.dtype)), Whole(b[None])],
-        [Tokens(rows.like(grid, w.shape[1], x.dtype))], grid=grid, flops=2 * x.size * w.shape[1],
-    )[0]  # fmt: skip
+        [Tokens(rows.token_shape(grid, w.shape[1], x.dtype))],
+        grid=grid,
+        flops=2 * x.size * w.shape[1],
+    )[0]
 
 
 def _view(x: jax.Array) -> jax.Array:
+    """Tokens [H, W, B, C] as [H/2, 2, W/2, 2, B, C]."""
     height, width, batch, channels = x.shape
     return x.reshape(height // 2, 2, width // 2, 2, batch, channels)
 
@@ -121,11 +125,11 @@ merge.defvjp(_merge_forward, _merge_backward)
 
 
 def make_grid(grid: Grid, *, channels: int) -> Grid | None:
-    """How merged tokens are cut, so that a step of the gradient fits; None where it does not.
+    """Merged tokens, cut so that a step of the gradient fits VMEM; None where no cut does.
 
     Args:
         grid: the merged tokens.
-        channels: before the merge.
+        channels: of a token before the merge.
     """
     channels = rows.whole_lanes(channels)
     weights = 8 * channels**2 * (grid.itemsize + 4)

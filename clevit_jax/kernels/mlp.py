@@ -1,10 +1,10 @@
-"""LayerNorm, linear, GELU, linear, drop path and residual as one kernel, and its gradient.
+"""The MLP branch as one kernel, and its gradient: LayerNorm, linear, GELU, linear, residual.
 
-y = x + s (gelu(norm(x) w1 + b1) w2 + b2) on tokens [H, W, B, C], F hidden channels. The plain path
-writes the hidden activations of a block to memory four times; here they never leave the chip, and
-the gradient computes them again. Where the weights and their gradients are too large for the chip's
-own memory, the hidden channels are divided: a kernel for each part, which adds to the result of the
-one before.
+y = x + s (gelu(norm(x) w1 + b1) w2 + b2) on tokens [H, W, B, C], with F hidden channels and the
+drop path's scale s. The plain path writes the hidden activations of a block to memory four times;
+here they never leave the chip, and the gradient computes them again. Where the weights and their
+gradients are too large for VMEM, the hidden channels are divided: a kernel for each part, which
+adds to the result of the one before.
 """
 
 import functools
@@ -17,11 +17,11 @@ from clevit_jax.kernels.arithmetic import (
     column_sums,
     gelu,
     gelu_and_slope,
-    layer_norm,
-    layer_norm_gradient,
     matmul,
     matmul_nt,
     matmul_tn,
+    standardise,
+    standardise_gradient,
 )
 from clevit_jax.kernels.rows import Grid, Tokens, Whole
 
@@ -34,11 +34,11 @@ def _forward(x_ref, scale_ref, w1_ref, b1_ref, w2_ref, b2_ref, *others, grid: Gr
 
     def chunk_body(chunk):
         x = chunk.read(x_ref)
-        normal = layer_norm(x)[0].astype(x_ref.dtype)
+        normal = standardise(x)[0].astype(x_ref.dtype)
         total_ref[...] = jnp.broadcast_to(b2_ref[...], x.shape)
 
         def part_body(start, size):
-            part = rows.lanes(start, size)
+            part = rows.lane_slice(start, size)
             hidden = matmul(normal, w1_ref[:, part]) + b1_ref[:, part]
             total_ref[...] += matmul(gelu(hidden, exact=exact).astype(x_ref.dtype), w2_ref[part, :])
 
@@ -54,7 +54,7 @@ def _backward(x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: G
     dtype, exact = x_ref.dtype, x_ref.dtype == jnp.float32
 
     def chunk_body(chunk):
-        normal, inverse = layer_norm(chunk.read(x_ref))
+        normal, inverse = standardise(chunk.read(x_ref))
         narrow = normal.astype(dtype)
         dy = chunk.read(dy_ref)
         dz = dy * chunk.repeat(scale_ref[...])
@@ -63,7 +63,7 @@ def _backward(x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: G
         total_ref[...] = jnp.zeros_like(dy)
 
         def part_body(start, size):
-            part = rows.lanes(start, size)
+            part = rows.lane_slice(start, size)
             hidden = matmul(narrow, w1_ref[:, part]) + b1_ref[:, part]
             active, slope = gelu_and_slope(hidden, exact=exact)
             dhidden = matmul_nt(dz, w2_ref[part, :]) * slope
@@ -74,7 +74,7 @@ def _backward(x_ref, dy_ref, scale_ref, w1_ref, b1_ref, w2_ref, *others, grid: G
 
         grid.for_parts(w1_ref.shape[1], HIDDEN // 2, part_body)
         base = chunk.read(base_refs[0]) if base_refs else dy
-        chunk.write(dx_ref, base + layer_norm_gradient(total_ref[...], normal, inverse))
+        chunk.write(dx_ref, base + standardise_gradient(total_ref[...], normal, inverse))
 
     grid.for_chunks(x_ref, chunk_body)
 
@@ -83,14 +83,14 @@ def mlp(
     x: jax.Array, scale: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array,
     *, grid: Grid, parts: int = 1,
 ) -> jax.Array:  # fmt: skip
-    """y, like x.
+    """The MLP branch and its residual, y, of the shape and dtype of x.
 
     Args:
         x: [H, W, B, C].
-        scale: float32 [B], of the branch of each image.
+        scale: float32 [B], of the branch, per image.
         w1, b1, w2, b2: [C, F], [F], [F, C], [C]; LayerNorm's scale and shift are in the first two.
         grid: the tokens.
-        parts: that the hidden channels are divided in.
+        parts: number of kernels that the hidden channels are divided over.
     """
     channels, hidden = w1.shape[0], w1.shape[1] // parts
     y = x
@@ -101,7 +101,7 @@ def mlp(
             [Tokens(x), rows.per_image(scale, channels), Whole(w1[:, part].astype(x.dtype)),
              Whole(b1[None, part]), Whole(w2[part].astype(x.dtype)),
              Whole((jnp.zeros_like(b2) if later else b2)[None]), *[Tokens(y)] * later],
-            [Tokens(rows.like(grid, channels, x.dtype))],
+            [Tokens(rows.token_shape(grid, channels, x.dtype))],
             grid=grid, flops=4 * x.size * hidden, scratch=[(grid.rows, channels)],
         )  # fmt: skip
     return y
@@ -113,7 +113,7 @@ def mlp_gradient(
 ) -> tuple[jax.Array, ...]:  # fmt: skip
     """Gradients of x (in its dtype), w1, b1, w2 and b2 (float32); see `mlp`.
 
-    Sums over all tokens stay on the chip.
+    Sums over all tokens stay in VMEM until they are complete.
     """
     channels, hidden = w1.shape[0], w1.shape[1] // parts
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
@@ -125,7 +125,7 @@ def mlp_gradient(
             [Tokens(x), Tokens(dy), rows.per_image(scale, channels),
              Whole(w1[:, part].astype(x.dtype)), Whole(b1[None, part]),
              Whole(w2[part].astype(x.dtype)), *[Tokens(dx)] * later],
-            [Tokens(rows.like(grid, channels, x.dtype)), Whole(shape((8, hidden))),
+            [Tokens(rows.token_shape(grid, channels, x.dtype)), Whole(shape((8, hidden))),
              Whole(shape((8, channels))), Whole(shape((channels, hidden))),
              Whole(shape((hidden, channels)))],
             grid=grid, flops=10 * x.size * hidden, scratch=[(grid.rows, channels)],
@@ -133,17 +133,20 @@ def mlp_gradient(
         gradients.append(sums)
     db1, db2, dw1, dw2 = zip(*gradients, strict=True)
     return (
-        dx, jnp.concatenate(dw1, 1), jnp.concatenate(db1, 1).sum(0), jnp.concatenate(dw2),
+        dx,
+        jnp.concatenate(dw1, 1),
+        jnp.concatenate(db1, 1).sum(0),
+        jnp.concatenate(dw2),
         db2[0].sum(0),
-    )  # fmt: skip
+    )
 
 
 def vmem_bytes(channels: int, grid: Grid, *, parts: int) -> int:
-    """What the gradient takes of the chip's own memory, the hungrier of the two directions."""
+    """VMEM that the gradient takes, in bytes; the forward pass takes less."""
     hidden = 4 * channels // parts
     blocks = grid.lines * grid.width * grid.images * grid.itemsize * 2  # in two buffers
-    # Of a piece, in float32, with what the registers do not hold. Products in float32 spill more
+    # Of a chunk, in float32, with what spills from registers: more for matmuls in float32
     # (libtpu 0.0.42.1).
-    part = min(hidden, grid.part(HIDDEN // 2))
+    part = min(hidden, grid.limit(HIDDEN // 2))
     values = ((15 if grid.itemsize == 4 else 2) * channels + 7 * part) * grid.rows * 4
     return 2 * channels * hidden * (grid.itemsize + 4) + blocks * 4 * channels + values

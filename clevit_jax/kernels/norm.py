@@ -1,4 +1,7 @@
-"""LayerNorm as a kernel, and its gradient, for where no product follows that takes it in."""
+"""LayerNorm as a kernel, with a custom VJP.
+
+For where no matmul follows that its scale and shift could be folded into.
+"""
 
 import functools
 
@@ -6,15 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from clevit_jax.kernels import rows
-from clevit_jax.kernels.arithmetic import column_sums
-from clevit_jax.kernels.arithmetic import layer_norm as normalise
-from clevit_jax.kernels.arithmetic import layer_norm_gradient as normalise_gradient
+from clevit_jax.kernels.arithmetic import column_sums, standardise, standardise_gradient
 from clevit_jax.kernels.rows import Grid, Tokens, Whole
 
 
 def _forward(x_ref, scale_ref, shift_ref, y_ref, *, grid: Grid):
     def chunk_body(chunk):
-        normal, _ = normalise(chunk.read(x_ref))
+        normal, _ = standardise(chunk.read(x_ref))
         chunk.write(y_ref, normal * scale_ref[...] + shift_ref[...])
 
     grid.for_chunks(x_ref, chunk_body)
@@ -22,11 +23,11 @@ def _forward(x_ref, scale_ref, shift_ref, y_ref, *, grid: Grid):
 
 def _backward(x_ref, dy_ref, scale_ref, dx_ref, dscale_ref, dshift_ref, *, grid: Grid):
     def chunk_body(chunk):
-        normal, inverse = normalise(chunk.read(x_ref))
+        normal, inverse = standardise(chunk.read(x_ref))
         dy = chunk.read(dy_ref)
         dscale_ref[...] += column_sums(dy * normal)
         dshift_ref[...] += column_sums(dy)
-        chunk.write(dx_ref, normalise_gradient(dy * scale_ref[...], normal, inverse))
+        chunk.write(dx_ref, standardise_gradient(dy * scale_ref[...], normal, inverse))
 
     grid.for_chunks(x_ref, chunk_body)
 
@@ -38,15 +39,19 @@ def layer_norm(x: jax.Array, scale: jax.Array, shift: jax.Array, grid: Grid) -> 
     Args:
         x: [H, W, B, C].
         scale, shift: float32 [C].
-        grid: the tokens, none of them rolled.
+        grid: the tokens, without a roll.
 
     Returns:
         Like x.
     """
     return rows.call(
-        _forward, "norm_forward", [Tokens(x), Whole(scale[None]), Whole(shift[None])],
-        [Tokens(jax.ShapeDtypeStruct(x.shape, x.dtype))], grid=grid, flops=8 * x.size,
-    )[0]  # fmt: skip
+        _forward,
+        "norm_forward",
+        [Tokens(x), Whole(scale[None]), Whole(shift[None])],
+        [Tokens(jax.ShapeDtypeStruct(x.shape, x.dtype))],
+        grid=grid,
+        flops=8 * x.size,
+    )[0]
 
 
 def _layer_norm_forward(x, scale, shift, grid):
@@ -57,10 +62,13 @@ def _layer_norm_backward(grid, saved, dy):
     x, scale = saved
     sums = jax.ShapeDtypeStruct((8, scale.size), jnp.float32)
     dx, dscale, dshift = rows.call(
-        _backward, "norm_backward", [Tokens(x), Tokens(dy), Whole(scale[None])],
+        _backward,
+        "norm_backward",
+        [Tokens(x), Tokens(dy), Whole(scale[None])],
         [Tokens(jax.ShapeDtypeStruct(x.shape, x.dtype)), Whole(sums), Whole(sums)],
-        grid=grid, flops=14 * x.size,
-    )  # fmt: skip
+        grid=grid,
+        flops=14 * x.size,
+    )
     return dx, dscale.sum(0), dshift.sum(0)
 
 

@@ -1,4 +1,12 @@
-"""Pallas kernel for TPUs that rotates planes of uint8 pixels by two shears of whole rows."""
+"""Pallas kernel for TPUs that rotates, normalises, erases and shuffles images, plane by plane.
+
+It copies the same pixels as `views.rotation.gather_pixels`, bit by bit. A TPU gathers a pixel at a
+time from its main memory, but within 128 lanes of a register at once. So the kernel picks in two
+passes along lanes. With r the source row and x the output column, the first makes tables
+T_k[r, x] = S[r, e(r, x) + k], k = 0 and 1; the second, on the tables transposed,
+out[row, x] = T_k[r, x] for the r and k of the pixel. Rows that share r and x differ by less than a
+column in what they pick, and e is rounded so that two tables hold them all.
+"""
 
 import dataclasses
 import functools
@@ -12,15 +20,13 @@ from jax.experimental.pallas import tpu as pltpu
 
 from clevit_jax.kernels.arithmetic import LANES, SUBLANES
 
-ONE = 65536  # in 16.16 fixed point
-
-MOST_PARTS = 4  # a side: each needs a bit of code of its own
-
-STEEPEST = 40.0  # degrees that the kernel turns by: its two tables would do up to 45
+ONE = 65536  # 1 in 16.16 fixed point
+MAX_PARTS = 4  # per side, when shuffling: each adds code to the kernel
+MAX_DEGREES = 40.0  # of a rotation; two tables would do up to 45
 
 
 def _table(picks: jax.Array) -> jax.Array:
-    """e(r, x) as int32 [3] in 16.16 fixed point: at (0, 0), its change a column and a row.
+    """e(r, x) as int32 [3] in 16.16 fixed point: at (0, 0), its change per column and per row.
 
     It lies half a column below what the middle of source row r picks at column x. What a pixel of
     that row picks is less than half a column from there, so e or e + 1.
@@ -32,7 +38,7 @@ def _table(picks: jax.Array) -> jax.Array:
 
 
 def _affine(at: list, row: Any, column: Any) -> Any:
-    """Value of an affine function [at (0, 0), change a column, change a row]."""
+    """Value of an affine function [at (0, 0), change per column, change per row]."""
     return (at[0] + at[1] * column + at[2] * row) >> 16
 
 
@@ -50,19 +56,19 @@ def _pick_lanes(load: Any, first: Any, lane: jax.Array, *, tiles: int) -> jax.Ar
     """Element `lane` [8, 128] of rows of which `load(tile)` is 128 lanes: three tiles hold all."""
     inner, tile = lane & (LANES - 1), lane >> 7
 
-    def found(i: int) -> jax.Array:
+    def candidate(i: int) -> jax.Array:
         rows = load(jnp.minimum(first + i, tiles - 1))
         return jnp.take_along_axis(rows, inner, axis=1, mode="promise_in_bounds")
 
-    picked = found(0)
+    picked = candidate(0)
     for i in range(1, min(3, tiles)):
-        picked = jnp.where(tile == first + i, found(i), picked)
+        picked = jnp.where(tile == first + i, candidate(i), picked)
     return picked
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shape:
-    """What is fixed of a call of the kernel: see `kernel`."""
+class _Static:
+    """The static arguments of the kernel: see `rotate_planes`."""
 
     size: int
     parts: int
@@ -70,8 +76,8 @@ class _Shape:
     deviation: tuple[float, ...]
 
 
-def _kernel(numbers, source, out, tables, turned, *, shape: _Shape) -> None:
-    """One image: source [C, R, P], out [C, S, S], tables and turned [2 C, P, P]."""
+def _kernel(numbers, source, out, tables, transposed, *, static: _Static) -> None:
+    """One image: source [C, R, P], out [C, S, S], tables and transposed [2 C, P, P]."""
     height = source.shape[1]
     image = pl.program_id(0)
 
@@ -85,14 +91,14 @@ def _kernel(numbers, source, out, tables, turned, *, shape: _Shape) -> None:
 
     at = [numbers[image, i] for i in range(13)]
     in_pairs(functools.partial(_first_pass, source, tables, at[6:9]))
-    _transpose(tables, turned)
-    move = functools.partial(_move, numbers, image, shape)
-    in_pairs(functools.partial(_second_pass, turned, tables, at, move, shape))
+    _transpose(tables, transposed)
+    move = functools.partial(_source_offset, numbers, image, static)
+    in_pairs(functools.partial(_second_pass, transposed, tables, at, move, static))
     _transpose(tables, out)
 
 
 def _transpose(origin: Any, target: Any) -> None:
-    """Target [C, H, W] out of the first channels and the corner [W, H] of the origin."""
+    """Writes to target [C, H, W] the transposed corner [W, H] of the origin's first channels."""
     channels, height, width = target.shape
 
     def panel(start: Any, columns: int) -> None:
@@ -126,7 +132,7 @@ def _load(ref: Any, channel: int, start: Any, tile: Any) -> jax.Array:
 
 
 def _first_pass(source: Any, tables: Any, e_at: list, start: Any) -> None:
-    """Both tables of eight source rows, of every channel."""
+    """Writes both tables of eight source rows, of every channel."""
     channels, _, side = source.shape
     tiles = side // LANES
     sublane, lane = _iotas()
@@ -137,101 +143,106 @@ def _first_pass(source: Any, tables: Any, e_at: list, start: Any) -> None:
             lanes = jnp.clip(e + k, 0, side - 1)
             for channel in range(channels):
                 load = functools.partial(_load, source, channel, start)
-                found = _pick_lanes(load, first, lanes, tiles=tiles)
-                tables[2 * channel + k, pl.ds(start, SUBLANES), pl.ds(column, LANES)] = found
+                picked = _pick_lanes(load, first, lanes, tiles=tiles)
+                tables[2 * channel + k, pl.ds(start, SUBLANES), pl.ds(column, LANES)] = picked
 
 
-def _move(numbers: Any, image: Any, shape: _Shape, start: Any, part: int) -> tuple[Any, Any]:
-    """Rows and columns to what comes to part row `part` and to the columns from `start` on."""
-    column = jnp.minimum(jax.lax.div(start, shape.size // shape.parts), shape.parts - 1)
-    place = 13 + 2 * (part * shape.parts + column)
+def _source_offset(
+    numbers: Any, image: Any, static: _Static, start: Any, part: int
+) -> tuple[Any, Any]:
+    """Rows and columns from place to source of part row `part`, in the columns from `start` on."""
+    column = jnp.minimum(jax.lax.div(start, static.size // static.parts), static.parts - 1)
+    place = 13 + 2 * (part * static.parts + column)
     return numbers[image, place], numbers[image, place + 1]
 
 
 def _second_pass(
-    turned: Any, tables: Any, at: list, move: Any, shape: _Shape, start: Any
-) -> None:  # fmt: skip
-    """Eight columns of the result, [8, P] a channel."""
-    tall = shape.size // shape.parts
+    transposed: Any, tables: Any, at: list, move: Any, static: _Static, start: Any
+) -> None:
+    """Writes eight columns of the result, [8, P] per channel."""
+    tall = static.size // static.parts
     _, lane = _iotas()
-    for row in range(0, turned.shape[-1], LANES):
+    for row in range(0, transposed.shape[-1], LANES):
         to = (pl.ds(start, SUBLANES), pl.ds(row, LANES))
-        for part in range(row // tall, min(shape.parts, -(-(row + LANES) // tall))):
+        for part in range(row // tall, min(static.parts, -(-(row + LANES) // tall))):
             down, right = move(start, part)
             begin = pl.multiple_of(start + right, SUBLANES)
-            found = _finished(turned, at, shape, row + down, begin)
-            for channel, new in enumerate(found):
+            finished = _finished(transposed, at, static, row + down, begin)
+            for channel, new in enumerate(finished):
                 if part * tall > row:  # the part above has the first lanes
                     new = jnp.where(row + lane >= part * tall, new, tables[channel, *to])
                 tables[channel, *to] = new
 
 
-def _finished(turned: Any, at: list, shape: _Shape, top: Any, left: Any) -> list[jax.Array]:
-    """Turned, normalised and erased: the columns from `left` on, the rows from `top` on, [8, 128].
+def _finished(transposed: Any, at: list, static: _Static, top: Any, left: Any) -> list[jax.Array]:
+    """Pixels rotated, normalised and erased: columns from `left` on, rows from `top` on.
 
-    One array a channel.
+    An array [8, 128] per channel.
     """
     y_at, x_at, e_at, box = at[:3], at[3:6], at[6:9], at[9:]
     sublane, lane = _iotas()
-    side = turned.shape[-1]
+    side = transposed.shape[-1]
     tiles = side // LANES
     row, column = top + lane, left + sublane
     first = _first_tile(y_at, top, left, tiles=tiles, lanes=2)
     y, x = _affine(y_at, row, column), _affine(x_at, row, column)
-    inside = (y >= 0) & (y < shape.size) & (x >= 0) & (x < shape.size)
+    inside = (y >= 0) & (y < static.size) & (x >= 0) & (x < static.size)
     second = x > _affine(e_at, y, column)
     erased = (row >= box[0]) & (row < box[0] + box[2])
     erased &= (column >= box[1]) & (column < box[1] + box[3])
     lanes = jnp.clip(y, 0, side - 1)
-    result = []
-    for channel, (mean, deviation) in enumerate(zip(shape.mean, shape.deviation, strict=True)):
+    planes = []
+    for channel, (mean, deviation) in enumerate(zip(static.mean, static.deviation, strict=True)):
         none, one = (
             _pick_lanes(
-                functools.partial(_load, turned, 2 * channel + k, left), first, lanes, tiles=tiles
+                functools.partial(_load, transposed, 2 * channel + k, left),
+                first,
+                lanes,
+                tiles=tiles,
             )
             for k in range(2)
         )
-        found = jnp.where(inside, jnp.where(second, one, none), 0.0)
-        result.append(jnp.where(erased, 0.0, (found - mean) * (1 / deviation)))
-    return result
+        pixels = jnp.where(inside, jnp.where(second, one, none), 0.0)
+        planes.append(jnp.where(erased, 0.0, (pixels - mean) * (1 / deviation)))
+    return planes
 
 
-def padded(size: int) -> tuple[int, int]:
-    """Rows and columns, R and P, of the planes of an image of `size` pixels a side."""
+def plane_shape(size: int) -> tuple[int, int]:
+    """Rows and columns, R and P, of the planes of an image of `size` pixels per side."""
     return -(-size // (2 * SUBLANES)) * 2 * SUBLANES, -(-size // LANES) * LANES
 
 
-def _memory(size: int, channels: int = 3) -> int:
-    """Bytes of a chip's own memory that the kernel may use."""
-    return 13 * channels * padded(size)[1] ** 2 * 4
+def _vmem_bytes(size: int, channels: int = 3) -> int:
+    """VMEM that the kernel may use, in bytes."""
+    return 13 * channels * plane_shape(size)[1] ** 2 * 4
 
 
 def fits_vmem(size: int, *, degrees: float, vmem: int) -> bool:
-    """Whether the kernel can turn images of `size` pixels a side by as much as `degrees`.
+    """Whether the kernel can rotate images of `size` pixels per side by as much as `degrees`.
 
-    `vmem` is the bytes of a chip's own memory.
+    `vmem` is how much of it the chip has, in bytes.
     """
-    return degrees <= STEEPEST and _memory(size) <= vmem
+    return degrees <= MAX_DEGREES and _vmem_bytes(size) <= vmem
 
 
-def movable(size: int, parts: int) -> bool:
-    """Whether the kernel can shuffle parts x parts pieces of an image of `size` pixels a side."""
-    return parts <= MOST_PARTS and size % parts == 0 and (size // parts) % SUBLANES == 0
+def can_shuffle(size: int, parts: int) -> bool:
+    """Whether the kernel can shuffle parts x parts pieces of an image of `size` pixels per side."""
+    return parts <= MAX_PARTS and size % parts == 0 and (size // parts) % SUBLANES == 0
 
 
 def rotate_planes(
     planes: jax.Array, picks: jax.Array, boxes: jax.Array, orders: jax.Array, *, size: int,
     mean: tuple[float, ...], deviation: tuple[float, ...], interpret: bool = False,
 ) -> jax.Array:  # fmt: skip
-    """What `gather` makes, of square images that lie in planes; then what comes after it. For TPUs.
+    """Rotates, normalises, erases and shuffles square images, in this order.
 
     Args:
-        planes: float32 [N, C, R, P], R and P as `padded` says; what lies beyond `size` is finite.
-        picks: int32 [N, 6], of `picks` for angles of at most `STEEPEST` degrees.
-        boxes: int32 [N, 4], top, left, height and width of what is 0 in the end.
-        orders: int32 [N, parts * parts]; then part `order[i]` is put at place i, as `movable` says.
-        size: pixels a side of an image.
-        mean, deviation: of the C channels, for normalising before that.
+        planes: float32 [N, C, R, P], see `plane_shape`; what lies beyond `size` is finite.
+        picks: int32 [N, 6], of `views.rotation.rotation_picks` by at most `MAX_DEGREES`.
+        boxes: int32 [N, 4], top, left, height and width of what is set to 0.
+        orders: int32 [N, parts * parts]; part `order[i]` is put at place i, see `can_shuffle`.
+        size: pixels per side of an image.
+        mean, deviation: of the C channels, to normalise by.
         interpret: see `KernelConfig`.
 
     Returns:
@@ -244,18 +255,18 @@ def rotate_planes(
     moves = (moves * (size // parts)).reshape(number, -1)
     # [N, 13 + 2 parts * parts]: picks, table, box, moves.
     numbers = jnp.concatenate([picks, jax.vmap(_table)(picks), boxes, moves], axis=1)
-    result = jax.ShapeDtypeStruct((number, channels, size, size), planes.dtype)
+    rotated = jax.ShapeDtypeStruct((number, channels, size, size), planes.dtype)
     source, target = (
         pl.BlockSpec((None, *shape[1:]), lambda n: (n, 0, 0, 0))
-        for shape in (planes.shape, result.shape)
+        for shape in (planes.shape, rotated.shape)
     )
     scratch = pltpu.VMEM((2 * channels, side, side), jnp.float32)
     return pl.pallas_call(
-        functools.partial(_kernel, shape=_Shape(size, parts, mean, deviation)),
+        functools.partial(_kernel, static=_Static(size, parts, mean, deviation)),
         grid=(number,),
         in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), source],
         out_specs=target,
-        out_shape=result,
+        out_shape=rotated,
         scratch_shapes=[scratch, scratch],
         name="rotation",
         interpret=interpret,
@@ -264,6 +275,6 @@ def rotate_planes(
             flops=100 * planes.size, bytes_accessed=2 * planes.nbytes, transcendentals=0
         ),
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("arbitrary",), vmem_limit_bytes=_memory(size, channels)
+            dimension_semantics=("arbitrary",), vmem_limit_bytes=_vmem_bytes(size, channels)
         ),
     )(numbers, planes)

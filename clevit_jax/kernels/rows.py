@@ -1,12 +1,12 @@
-"""Kernels that go over tokens row by row: how [H, W, B, C] is cut, read and written.
+"""Row-wise kernels on tokens [H, W, B, C]: how these are cut, read and written.
 
-With images on the second axis from the end, which a TPU tiles by 8, and the grid's height and
-width before it, where nothing is tiled, a piece of the grid is an address and not a copy. A step of
-a kernel has some lines of the grid, their whole width, and some images. Inside it goes over chunks
-of a few hundred rows, a row being the channels of one token of one image.
+A TPU tiles the last two axes alone, images by 8 and channels by 128. So a piece of the grid, whose
+height and width come before them, is an address and not a copy. A step of a kernel has some lines
+of the grid, their whole width, and some images. Inside it goes over chunks of a few hundred rows, a
+row being the channels of one token of one image.
 
-The windows of a shifted block are those of the grid rolled up and left. Nothing is rolled: what
-would be is written to, and read from, its place in the rolled grid.
+The windows of a shifted block are those of the grid rolled up and left. No array is rolled: tokens
+are written to, and read from, their places in the rolled grid.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from jax.experimental.pallas import tpu as pltpu
 
 from clevit_jax.kernels.arithmetic import LANES, SUBLANES
 
-ROWS = 768  # of a chunk, at most: enough to fill the matrix units, few enough for the registers
-STEP_ROWS = 1024  # of a step, at most, when it could take more lines
-# Channels up to which chunks of 16 bits are no loop: one's little work hides in the other's.
-UNROLLED = 256
-IMAGES = 48  # of a step, at most
-# How much smaller pieces are in float32, where a product is six of bfloat16's and what does not fit
-# the registers would fill the chip's own memory.
-FLOAT32_PIECES = 2
+CHUNK_ROWS = 768  # at most: enough to fill the matrix units, few enough for the registers
+STEP_ROWS = 1024  # at most, when a step could take more lines
+# Channels up to which chunks of 16 bits are unrolled: their work is so little that it overlaps.
+UNROLL_CHANNELS = 256
+STEP_IMAGES = 48  # at most
+# Chunks are this much smaller in float32: HIGHEST takes six bfloat16 passes, and spills would fill
+# VMEM.
+FLOAT32_DIVISOR = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Grid:
         height, width: tokens of an image.
         batch: images, a multiple of 8.
         roll: tokens by which windows are shifted; 0 for a block that shifts none.
-        vmem: bytes of the chip's own memory that a kernel may use.
-        interpret: run the kernels step by step, on any device.
-        most: images of a step, at most; also lowers how many lines a step has.
-        itemsize: bytes of a channel of a token: 2 or 4, which is float32.
+        vmem: bytes of VMEM that a kernel may use.
+        interpret: run the kernels in Pallas's interpreter, on any device.
+        max_images: per step; fewer images also mean fewer lines per step.
+        itemsize: bytes per channel of a token: 2, or 4 for float32.
     """
 
     height: int
@@ -51,37 +51,37 @@ class Grid:
     roll: int = 0
     vmem: int = 56 << 20
     interpret: bool = False
-    most: int = IMAGES
+    max_images: int = STEP_IMAGES
     itemsize: int = 2
 
     def __post_init__(self) -> None:
         if self.batch % SUBLANES:
-            raise ValueError(f"a batch of {self.batch} is no multiple of {SUBLANES}.")
+            raise ValueError(f"a batch of {self.batch} is not a multiple of {SUBLANES}.")
 
     @property
-    def unrolled(self) -> "Grid":
-        """The same tokens where none are rolled."""
+    def without_roll(self) -> "Grid":
+        """The same tokens, not rolled."""
         return dataclasses.replace(self, roll=0)
 
     @property
     def images(self) -> int:
-        """Of a step."""
-        sizes = range(SUBLANES, min(self.most, self.batch) + 1, SUBLANES)
+        """Images per step."""
+        sizes = range(SUBLANES, min(self.max_images, self.batch) + 1, SUBLANES)
         return max(size for size in sizes if self.batch % size == 0)
 
     def smaller_steps(self) -> Iterator["Grid"]:
-        """These, then the same tokens with ever fewer of them a step."""
+        """This grid, then the same tokens with ever fewer of them per step."""
         yield self
         for images in range(self.images, 0, -SUBLANES):
             if self.batch % images == 0:
-                yield dataclasses.replace(self, most=images)
+                yield dataclasses.replace(self, max_images=images)
 
     @property
     def lines(self) -> int:
-        """Of a step; one where lines are rolled, for they go to places of their own."""
-        rows = STEP_ROWS * self.most // IMAGES
-        most = 1 if self.roll else max(1, rows // (self.width * self.images))
-        return max(n for n in range(1, most + 1) if self.height % n == 0)
+        """Lines per step; one where the grid is rolled, for each goes to a place of its own."""
+        rows = STEP_ROWS * self.max_images // STEP_IMAGES
+        most = 1 if self.roll else rows // (self.width * self.images)
+        return _largest_divisor(self.height, most)
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -90,30 +90,28 @@ class Grid:
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """Lines and columns of the pieces that a step is worked on in."""
-        line, most = self.width * self.images, self.part(ROWS)
-        columns = max((n for n in range(1, self.width + 1)
-                       if self.width % n == 0 and n * self.images <= most), default=1)  # fmt: skip
-        lines = max((n for n in range(1, self.lines + 1)
-                     if self.lines % n == 0 and n * line <= most), default=1)  # fmt: skip
+        """Lines and columns of the chunks that a step goes over."""
+        line, most = self.width * self.images, self.limit(CHUNK_ROWS)
+        columns = _largest_divisor(self.width, most // self.images)
+        lines = _largest_divisor(self.lines, most // line)
         return lines, columns
 
-    def part(self, most: int) -> int:
-        """How many rows or lanes a piece has where 16 bits would have `most`."""
-        return most // FLOAT32_PIECES if self.itemsize == 4 else most
+    def limit(self, size: int) -> int:
+        """`size` rows or lanes of 16 bits, or fewer of float32."""
+        return size // FLOAT32_DIVISOR if self.itemsize == 4 else size
 
     @property
     def rows(self) -> int:
-        """Of a piece."""
+        """Rows per chunk."""
         return math.prod(self.chunk) * self.images
 
     def for_chunks(self, tokens: Any, body: Callable[["Chunk"], None]) -> None:
-        """Goes over a step, piece by piece; `tokens` is the reference to one of its blocks."""
+        """Goes over a step, chunk by chunk; `tokens` is the reference to one of its blocks."""
         lines, columns = self.chunk
         across = self.width // columns
         count = self.lines // lines * across
-        # Where lines are rolled, places must be known: a piece across the edge is in two.
-        if self.roll or (tokens.dtype.itemsize == 2 and tokens.shape[-1] <= UNROLLED):
+        # Where the grid is rolled, places must be known: a chunk across the edge is in two.
+        if self.roll or (tokens.dtype.itemsize == 2 and tokens.shape[-1] <= UNROLL_CHANNELS):
             for i in range(count):
                 body(Chunk(self, i // across * lines, i % across * columns))
             return
@@ -125,7 +123,7 @@ class Grid:
 
     def for_parts(self, whole: int, part: int, body: Callable[[Any, int], None]) -> None:
         """Goes over `whole` lanes, `part` at a time (the last may be fewer): body(start, size)."""
-        part = self.part(part)
+        part = self.limit(part)
         if whole // part > 2 and whole % part == 0:
             jax.lax.fori_loop(0, whole // part, lambda i, _: body(i * part, part), None)
             return
@@ -133,13 +131,18 @@ class Grid:
             body(start, min(part, whole - start))
 
 
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`; 1 if `most` is less."""
+    return max(n for n in range(1, max(1, min(most, number)) + 1) if number % n == 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Some lines and columns of a step's block [lines, width, images, n], from (line, start)."""
+    """Some lines and columns of a step's block [lines, width, images, n], from (line, column)."""
 
     grid: Grid
-    line: Any
-    start: Any
+    line: Any  # an int, or traced
+    column: Any
 
     def read(self, ref: Any, lanes: Any = slice(None), *, rolled: bool = False) -> jax.Array:
         """float32 [rows, n]; `rolled` where the block is one of the rolled grid."""
@@ -166,11 +169,11 @@ class Chunk:
         shape = (*self.grid.chunk, self.grid.images, value.shape[-1])
         ref[self._lines, row, self._columns, column] = value.reshape(shape).astype(ref.dtype)
 
-    def repeat(self, per_image: jax.Array) -> jax.Array:
-        """Rows of a value [images, n] that is the same for all tokens of an image."""
+    def repeat(self, values: jax.Array) -> jax.Array:
+        """Rows [rows, n] of values per image, [images, n], the same for all tokens of an image."""
         lines, columns = self.grid.chunk
-        shape = (lines * columns, *per_image.shape)
-        return jnp.broadcast_to(per_image[None], shape).reshape(-1, per_image.shape[-1])
+        shape = (lines * columns, *values.shape)
+        return jnp.broadcast_to(values[None], shape).reshape(-1, values.shape[-1])
 
     @property
     def _lines(self) -> Any:
@@ -178,26 +181,26 @@ class Chunk:
 
     @property
     def _columns(self) -> Any:
-        return pl.ds(self.start, self.grid.chunk[1])
+        return pl.ds(self.column, self.grid.chunk[1])
 
     def _places(self, rolled: bool) -> list[tuple[slice, Any]]:
-        """Columns of the chunk, and where in the block they are: two pieces across the edge."""
+        """Columns of the chunk, and where in the block they are: in two pieces across the edge."""
         width, n = self.grid.width, self.grid.chunk[1]
         if not (rolled and self.grid.roll):
             return [(slice(0, n), self._columns)]
-        start = (self.start - self.grid.roll) % width
+        start = (self.column - self.grid.roll) % width
         inside = min(n, width - start)
         places = [(slice(0, inside), pl.ds(start, inside))]
         return places if inside == n else [*places, (slice(inside, n), pl.ds(0, n - inside))]
 
 
 def whole_lanes(channels: int) -> int:
-    """How many channels the rows of registers hold that so many take."""
+    """Channels, rounded up to whole registers."""
     return -(-channels // LANES) * LANES
 
 
-def lanes(start: Any, size: int) -> Any:
-    """An index of lanes that the compiler knows to begin where registers do."""
+def lane_slice(start: Any, size: int) -> Any:
+    """A slice of lanes, of which the compiler knows that it is aligned to registers."""
     known = isinstance(start, int)
     return pl.ds(start if known else pl.multiple_of(start, math.gcd(size, LANES)), size)
 
@@ -219,7 +222,7 @@ class Neighbours:
 
 @dataclasses.dataclass(frozen=True)
 class PerImage:
-    """An operand [B, n], of which each step has the rows of its images."""
+    """An operand [B, n], of which each step has the rows of its images; see `per_image`."""
 
     array: Any
 
@@ -244,15 +247,15 @@ def call(
     flops: float,
     scratch: Sequence[tuple[int, int]] = (),
 ) -> list[jax.Array]:
-    """Runs a kernel over all tokens.
+    """Runs a kernel over all tokens of a grid.
 
     Args:
-        kernel: takes references to the blocks of operands and results, and `grid`.
-        name: in profiles and dumps.
+        kernel: takes references to the blocks of operands, results and scratch, and `grid`.
+        name: of the kernel in profiles and dumps.
         operands: arrays.
         results: shapes. A `Whole` one is 0 before the first step and keeps what steps add.
         grid: the tokens.
-        flops: of the whole call, for the compiler's plan.
+        flops: of the whole call, for the compiler's schedule.
         scratch: shapes of float32 blocks that a step works in; their references come last.
     """
     first, last = grid.steps
@@ -292,7 +295,7 @@ def call(
 
 
 def _spec(operand: Operand, grid: Grid) -> pl.BlockSpec:
-    """What a step has of an operand or result."""
+    """The block of an operand or result that a step has."""
     array = operand.array
     if isinstance(operand, Whole):
         # Fetched or written once: a second buffer would only take room.
@@ -309,11 +312,11 @@ def _spec(operand: Operand, grid: Grid) -> pl.BlockSpec:
     )
 
 
-def like(grid: Grid, channels: int, dtype: Any) -> jax.ShapeDtypeStruct:
-    """The shape of tokens [H, W, B, channels]."""
+def token_shape(grid: Grid, channels: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of tokens [H, W, B, channels]."""
     return jax.ShapeDtypeStruct((grid.height, grid.width, grid.batch, channels), dtype)
 
 
 def per_image(scale: jax.Array, channels: int) -> PerImage:
-    """A number an image, float32 [B], in as many lanes as the rows that it multiplies."""
+    """One number per image, float32 [B], repeated over the channels that it multiplies."""
     return PerImage(jnp.broadcast_to(scale[:, None], (scale.shape[0], channels)))

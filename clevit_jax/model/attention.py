@@ -1,6 +1,6 @@
 """Window attention: softmax(q k^T / sqrt(D) + bias + mask) v inside each window.
 
-Shapes: B images, n windows per image, N tokens a window, C channels, h heads, D = C / h.
+Shapes: B images, n windows per image, N tokens per window, C channels, h heads, D = C / h.
 Source: Liu et al., Swin Transformer, ICCV 2021, section 3.2; official `swin_transformer.py`.
 """
 
@@ -29,7 +29,7 @@ def relative_position_index(window: int) -> np.ndarray:
 
 @functools.cache
 def shift_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
-    """What is added to the attention of a shifted grid, so that only true neighbours meet.
+    """Mask added to the scores of a shifted grid, so that only true neighbours meet.
 
     After the cyclic shift the last windows hold tokens of up to four distant regions of the
     image; pairs from different regions get -100.
@@ -45,8 +45,8 @@ def shift_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     height, width = grid
 
     def band(size: int) -> np.ndarray:  # 0, 1 or 2: which of the three bands a coordinate is in
-        at = np.arange(size)
-        return (at >= size - window).astype(np.int32) + (at >= size - shift)
+        index = np.arange(size)
+        return (index >= size - window).astype(np.int32) + (index >= size - shift)
 
     region = 3 * band(height)[:, None] + band(width)[None, :]  # [H, W]
     region = region.reshape(height // window, window, width // window, window)
@@ -55,7 +55,7 @@ def shift_mask(grid: tuple[int, int], window: int, shift: int) -> np.ndarray:
     return np.where(different, np.float32(MASKED_LOGIT), np.float32(0))
 
 
-def heads(qkv: jax.Array, num_heads: int) -> list[jax.Array]:
+def split_heads(qkv: jax.Array, num_heads: int) -> list[jax.Array]:
     """Queries (scaled by D^-1/2), keys and values, each [B, n, h, N, D], of qkv [B, n, N, 3C]."""
     shape = (*qkv.shape[:-1], num_heads, qkv.shape[-1] // (3 * num_heads))
     q, k, v = jnp.split(qkv, 3, axis=-1)
@@ -77,5 +77,5 @@ def window_attention(
     Returns:
         [B, n, N, C] in the dtype of `qkv`; the softmax is computed in float32.
     """
-    out = attention(*heads(qkv, num_heads), bias, mask)  # [B, n, h, N, D]
+    out = attention(*split_heads(qkv, num_heads), bias, mask)  # [B, n, h, N, D]
     return out.swapaxes(2, 3).reshape(*qkv.shape[:-1], qkv.shape[-1] // 3)

@@ -1,4 +1,4 @@
-"""Architecture of a Swin: its published variants, and the image sizes that fit its windows."""
+"""`SwinConfig`: a Swin's architecture, the published variants, and the legal image sizes."""
 
 import dataclasses
 from typing import Any, Literal
@@ -64,8 +64,8 @@ class SwinConfig:
     def __post_init__(self) -> None:
         if not self.depths or len(self.depths) != len(self.num_heads):
             raise ValueError(
-                f"model.depths {self.depths} and model.num_heads {self.num_heads} must have one "
-                "entry a stage each."
+                f"model.depths is {self.depths} and model.num_heads {self.num_heads}; each must "
+                "have one entry per stage."
             )
         if self.window < 2 or self.embed_dim < 1 or self.num_classes < 1:
             raise ValueError(
@@ -151,7 +151,7 @@ class SwinConfig:
         """The inverse of `to_json`, in float32 and without drop path.
 
         Raises:
-            WeightsError: anything else, or no architecture.
+            WeightsError: fields that `to_json` does not write, or that make no network.
         """
         try:
             if set(fields) != set(_SHAPE_FIELDS):
@@ -173,7 +173,7 @@ class SwinConfig:
 
 
 def is_legal_image_size(size: int, window: int, stages: int) -> bool:
-    """Whether every stage's grid is whole and is divided by the window (or smaller than it)."""
+    """Whether each stage has a whole number of windows, or a grid smaller than one."""
     if size < 1 or size % (PATCH * 2 ** (stages - 1)):
         return False
     grids = [size // PATCH // 2**stage for stage in range(stages)]
@@ -186,9 +186,11 @@ def legal_image_sizes(size: int, window: int, stages: int) -> list[int]:
     below = range(size // step * step, 0, -step)
     # Multiples of step * window are always legal, so the search upwards ends.
     above = range(max(size, 0) // step * step + step, max(size, 0) + step * (window + 1), step)
-    found = (next((s for s in sizes if is_legal_image_size(s, window, stages)), None)
-             for sizes in (below, above))  # fmt: skip
-    return [s for s in found if s is not None]
+    nearest = (
+        next((s for s in sizes if is_legal_image_size(s, window, stages)), None)
+        for sizes in (below, above)
+    )
+    return [s for s in nearest if s is not None]
 
 
 def _dashes(numbers: tuple[int, ...]) -> str:

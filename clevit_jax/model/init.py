@@ -1,6 +1,6 @@
 """Random initial parameters, drawn by one small program whatever the architecture.
 
-Left to itself, each parameter is a generator and a truncated normal of its own in the program of
+With Flax alone, each parameter is a generator and a truncated normal of its own in the program of
 the first state: hundreds of them for a Swin-B, a quarter of what a short run compiles. Threefry
 computes number i of a draw from (key, i) alone. So here rows of all parameters are drawn together,
 and the bits are those of the initializers.
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-WIDTH, ROWS = 4096, 64  # numbers a row, and rows a call of the program
+WIDTH, ROWS = 4096, 64  # numbers per row, and rows per call of the program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def truncated_normal(deviation: float) -> Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class _Taken:
-    """The parameter in whose place `place` stands: number of its key, and its initializer."""
+    """A parameter: what stands in its place, the number of its key, and its initializer."""
 
     place: np.ndarray
     number: int
@@ -57,14 +57,14 @@ class _Taken:
 
 @dataclasses.dataclass(frozen=True)
 class _Ticket:
-    """Takes the place of key `number` of a construction."""
+    """Stands for key `number` while a model is traced."""
 
     number: int
     taken: list[_Taken]
 
 
 class _Tickets:
-    """Takes the place of `nnx.Rngs`, to find out which parameter has which key."""
+    """Stands for `nnx.Rngs`, to see which parameter takes which key."""
 
     def __init__(self) -> None:
         self.given = 0
@@ -81,7 +81,7 @@ def random_params(build: Callable[[Any], nnx.Module], seed: int) -> Any:
     Args:
         build: makes the model from an `nnx.Rngs`; its initializers are each an `Initializer`, or
             zeros, or ones where the parameter is named `scale`.
-        seed: of Threefry.
+        seed: of the Threefry keys.
 
     Returns:
         A nested dict of NumPy float32, the bits of `build(nnx.Rngs(key))`.
@@ -95,16 +95,16 @@ def random_params(build: Callable[[Any], nnx.Module], seed: int) -> Any:
     taken = {id(one.place): one for one in tickets.taken}
     keys = _keys(seed, tickets.given)
     leaves, structure = jax.tree.flatten_with_path(places)
-    found = [taken.get(id(leaf)) for _, leaf in leaves]
+    drawn = [taken.get(id(leaf)) for _, leaf in leaves]  # None for zeros and ones
     normals = _truncated_normals(
         [
             (keys[one.number], one.place.shape, one.initializer.deviation)
-            for one in found
+            for one in drawn
             if one and one.initializer.deviation is not None
         ]
     )
     params = []
-    for (path, leaf), one in zip(leaves, found, strict=True):
+    for (path, leaf), one in zip(leaves, drawn, strict=True):
         if one is None:
             params.append(np.full(leaf.shape, path[-1].key == "scale", np.float32))
         elif one.initializer.deviation is not None:
@@ -118,7 +118,7 @@ def random_params(build: Callable[[Any], nnx.Module], seed: int) -> Any:
 
 def _keys(seed: int, count: int) -> np.ndarray:
     """uint32 [count, 2], the keys that `nnx.Rngs` hands out one after the other."""
-    numbers = np.arange(-(-count // ROWS) * ROWS, dtype=np.uint32)  # for few programs
+    numbers = np.arange(-(-count // ROWS) * ROWS, dtype=np.uint32)  # so that few sizes are compiled
     return np.asarray(_fold_in(np.uint32(seed), numbers))[:count]
 
 
@@ -157,9 +157,14 @@ def _unused(*_: Any) -> Any:
 
 
 _PART = jax.extend.random.define_prng_impl(
-    key_shape=(3,), seed=_unused, split=_unused, fold_in=_unused, random_bits=_bits,
-    name="threefry2x32_part", tag="part",
-)  # fmt: skip
+    key_shape=(3,),
+    seed=_unused,
+    split=_unused,
+    fold_in=_unused,
+    random_bits=_bits,
+    name="threefry2x32_part",
+    tag="part",
+)
 
 
 @jax.jit

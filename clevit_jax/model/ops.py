@@ -1,6 +1,6 @@
 """Matmul, LayerNorm, GELU and attention with custom VJPs, for speed.
 
-Left to itself, XLA on a CPU computes what the backward pass needs of a forward value once for each
+Without them, XLA on a CPU computes what the backward pass needs of a forward value once for each
 use, and transposes whole activations for the gradient of a kernel. All is computed in float32 but
 matmuls, which are in the dtype of their operands. Only reverse mode: JAX refuses `jax.jvp`, and so
 `jax.hessian`, of a function with a custom VJP.
@@ -28,12 +28,15 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **optio
         [..., O], in the dtype of `x`.
 
     Raises:
-        ValueError: any other product or option.
+        ValueError: another contraction, or an option.
     """
     if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or any(
         option is not None for option in options.values()
     ):
-        raise ValueError(f"only tokens times a kernel, not {dimension_numbers} with {options}.")
+        raise ValueError(
+            "dot_general multiplies tokens by a kernel, without options; it was asked for "
+            f"{dimension_numbers} with {options}."
+        )
     return _matmul(x, kernel)
 
 

@@ -1,4 +1,4 @@
-"""The blocks of a stage as a `jax.lax.scan` over pairs, so that a pair is compiled once for all."""
+"""The blocks of a stage as a `jax.lax.scan` over pairs, which compiles one pair for all."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-FEWEST = 6  # blocks of a stage that are worth it
+FEWEST = 6  # blocks of a stage for which a scan is worth it
 
 
 def scan_blocks(

@@ -1,4 +1,4 @@
-"""Swin Transformer, top to bottom.
+"""Swin Transformer, the definition of the model.
 
 Parameter names mirror the official checkpoint (`layers.0.blocks.1.attn.qkv` and so on), with
 Flax's words for the leaves: `weight` of a linear layer or convolution is `kernel`, of a norm
@@ -49,9 +49,13 @@ class LayerNorm(nnx.LayerNorm):
 
     def __init__(self, channels: int, out_dtype: Any, rngs: nnx.Rngs):
         super().__init__(
-            channels, epsilon=LAYER_NORM_EPSILON, use_fast_variance=False,
-            dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs,
-        )  # fmt: skip
+            channels,
+            epsilon=LAYER_NORM_EPSILON,
+            use_fast_variance=False,
+            dtype=jnp.float32,
+            param_dtype=jnp.float32,
+            rngs=rngs,
+        )
         self.out_dtype = out_dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
@@ -267,10 +271,14 @@ class Swin(nnx.Module):
         self.layers = nnx.List(Stage(config, stage, rngs) for stage in range(len(config.depths)))
         self.norm = LayerNorm(config.channels(-1), jnp.float32, rngs)
         self.head = nnx.Linear(
-            config.channels(-1), config.num_classes, kernel_init=nnx.initializers.zeros_init(),
-            dtype=jnp.float32, param_dtype=jnp.float32, precision=jax.lax.Precision.HIGHEST,
+            config.channels(-1),
+            config.num_classes,
+            kernel_init=nnx.initializers.zeros_init(),
+            dtype=jnp.float32,
+            param_dtype=jnp.float32,
+            precision=jax.lax.Precision.HIGHEST,
             rngs=rngs,
-        )  # fmt: skip
+        )
 
     def __call__(
         self,
@@ -303,7 +311,7 @@ class Swin(nnx.Module):
         size = self.config.image_size
         if images.shape[1:] != (size, size, 3):
             raise ValueError(
-                f"Swin was built for images [B, {size}, {size}, 3], not {images.shape}."
+                f"images have the shape {images.shape}; this Swin takes [B, {size}, {size}, 3]."
             )
         if self.config.kernels is not None and tap is None:
             features = swin_tpu.features(self, images, drop_path_noise)
@@ -337,7 +345,7 @@ def abstract_swin(config: SwinConfig) -> tuple[nnx.GraphDef, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _traced_swin(config: SwinConfig) -> tuple[nnx.GraphDef, Any]:
-    """Seconds for a Swin-B, and asked for wherever weights are read, fitted and used."""
+    """`abstract_swin`, cached: a Swin-B takes seconds, and all that reads weights asks for it."""
     model = nnx.eval_shape(lambda: Swin(config, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(model, nnx.Param)  # raises if there is any other state
     return graphdef, nnx.to_pure_dict(params)

@@ -23,13 +23,14 @@ from clevit_jax.kernels import merge as merge_kernels
 from clevit_jax.kernels import norm as norm_kernels
 from clevit_jax.kernels.arithmetic import SUBLANES
 from clevit_jax.kernels.rows import Grid
+from clevit_jax.model.config import SwinConfig
 
 
-def plans(config: Any, images: int) -> list[list[block_kernels.BlockPlan | str]]:
-    """How each block of each stage runs, or why no kernel fits it.
+def plan_blocks(config: SwinConfig, images: int) -> list[list[block_kernels.BlockPlan | str]]:
+    """The plan of each block of each stage, or why no kernel fits it.
 
     Args:
-        config: a `model.config.SwinConfig` with `kernels`.
+        config: with `kernels`.
         images: per device.
     """
 
@@ -37,32 +38,37 @@ def plans(config: Any, images: int) -> list[list[block_kernels.BlockPlan | str]]
         window, shift = config.window_and_shift(stage, index)
         side = config.grid(stage)
         grid = dataclasses.replace(_grid(config, side, side, _padded(images)), roll=shift)
-        return block_kernels.plan_block(
-            grid, channels=config.channels(stage), heads=config.num_heads[stage], window=window,
-        )  # fmt: skip
+        channels, heads = config.channels(stage), config.num_heads[stage]
+        return block_kernels.plan_block(grid, channels=channels, heads=heads, window=window)
 
     return [[plan(stage, i) for i in range(depth)] for stage, depth in enumerate(config.depths)]
 
 
-def describe_kernels(config: Any, images: int) -> str:
-    """One sentence: how many blocks run as kernels, and which do not and why."""
-    found = plans(config, images)
-    total = sum(len(stage) for stage in found)
+def describe_kernels(config: SwinConfig, images: int) -> str:
+    """One sentence: how many blocks run as kernels, and which do not and why.
+
+    Args:
+        config: with `kernels`.
+        images: per device.
+    """
+    plans = plan_blocks(config, images)
+    total = sum(len(stage_plans) for stage_plans in plans)
     why: dict[str, list[str]] = {}
-    for stage, blocks in enumerate(found):
-        for index, plan in enumerate(blocks):
+    for stage, stage_plans in enumerate(plans):
+        for index, plan in enumerate(stage_plans):
             if isinstance(plan, str):
                 why.setdefault(plan, []).append(f"{stage}.{index}")
     plain = sum(len(names) for names in why.values())
     text = f"Kernels: {total - plain} of {total} blocks run fused"
     for reason, names in why.items():
-        text += f"; layers.blocks {', '.join(names)}: no, for each {reason}"
-    waste = _padded(images)
-    return text + (f"; {images} images a chip are padded to {waste}." if waste > images else ".")
+        text += f"; blocks {', '.join(names)} (stage.block) do not: each {reason}"
+    if (padded := _padded(images)) > images:
+        text += f"; {images} images per device are padded to {padded}"
+    return text + "."
 
 
 def features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Array:
-    """What `swin.Swin` makes of images before its head.
+    """The features of images, as `swin.Swin` returns them.
 
     Args:
         model: the `swin.Swin`, whose config has `kernels`.
@@ -91,7 +97,8 @@ def _features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Arr
     with jax.named_scope("patch_embed"):
         x = _embed(model.patch_embed, images, config)  # [H, W, B, C]
     used = 0
-    for i, (stage, stage_plans) in enumerate(zip(model.layers, plans(config, count), strict=True)):
+    plans = plan_blocks(config, count)
+    for i, (stage, stage_plans) in enumerate(zip(model.layers, plans, strict=True)):
         for block, plan in zip(stage.blocks, stage_plans, strict=True):
             pair = None if noise is None else noise[:, used : used + 2]
             run: Callable[..., jax.Array] = _run_plainly
@@ -107,6 +114,7 @@ def _features(model: Any, images: jax.Array, noise: jax.Array | None) -> jax.Arr
 
 
 def _padded(images: int) -> int:
+    """Images in whole registers."""
     return -(-images // SUBLANES) * SUBLANES
 
 
@@ -120,33 +128,36 @@ def _run_block(
             return jnp.ones(x.shape[2], jnp.float32)
         return jnp.where(noise[:, branch] >= block.rate, 1 / (1 - block.rate), 0.0)
 
-    return block_kernels.apply(x, params, (scale(0), scale(1)), plan)
+    return block_kernels.run_block(x, params, (scale(0), scale(1)), plan)
 
 
 def _run_plainly(block: Any, x: jax.Array, noise: jax.Array | None) -> jax.Array:
     return block(x.transpose(2, 0, 1, 3), noise).transpose(1, 2, 0, 3)
 
 
-def _embed(embed: Any, images: jax.Array, config: Any) -> jax.Array:
-    """Images [B, S, S, 3] -> tokens [S/4, S/4, B, C], which a convolution may write as they lie."""
+def _embed(embed: Any, images: jax.Array, config: SwinConfig) -> jax.Array:
+    """Images [B, S, S, 3] -> tokens [S/4, S/4, B, C], in the order that the convolution writes."""
     kernel, dtype = embed.proj.kernel[...].astype(config.dtype), config.dtype
     side = kernel.shape[:2]
     x = jax.lax.conv_general_dilated(
-        images.astype(dtype), kernel, side, "VALID", dimension_numbers=("NHWC", "HWIO", "HWNC"),
+        images.astype(dtype),
+        kernel,
+        side,
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "HWNC"),
         precision=embed.proj.precision,
-    )  # fmt: skip
+    )
     x += embed.proj.bias[...].astype(dtype).reshape(1, 1, 1, -1)
     return norm_kernels.layer_norm(
         x, embed.norm.scale[...], embed.norm.bias[...], _grid(config, *x.shape[:3])
     )
 
 
-def _merge(merging: Any, x: jax.Array, config: Any) -> jax.Array:
+def _merge(merging: Any, x: jax.Array, config: SwinConfig) -> jax.Array:
     """Tokens [H, W, B, C] -> [H/2, W/2, B, 2C]."""
     height, width, batch, channels = x.shape
-    grid = merge_kernels.make_grid(
-        _grid(config, height // 2, width // 2, batch), channels=channels
-    )  # fmt: skip
+    merged = _grid(config, height // 2, width // 2, batch)
+    grid = merge_kernels.make_grid(merged, channels=channels)
     if grid is None:
         return merging(x.transpose(2, 0, 1, 3)).transpose(1, 2, 0, 3)
     kernel, shift = merging.reduction.kernel[...], merging.norm.bias[...]
@@ -154,10 +165,15 @@ def _merge(merging: Any, x: jax.Array, config: Any) -> jax.Array:
     return merge_kernels.merge(x, merging.norm.scale[...][:, None] * kernel, bias, grid)
 
 
-def _grid(config: Any, height: int, width: int, batch: int) -> Grid:
-    """Of tokens, none of them rolled."""
+def _grid(config: SwinConfig, height: int, width: int, batch: int) -> Grid:
+    """The grid of tokens of images, without a roll."""
     kernels = config.kernels
+    assert kernels is not None
     return Grid(
-        height, width, batch, vmem=kernels.vmem, interpret=kernels.interpret,
+        height,
+        width,
+        batch,
+        vmem=kernels.vmem,
+        interpret=kernels.interpret,
         itemsize=jnp.dtype(config.dtype).itemsize,
-    )  # fmt: skip
+    )

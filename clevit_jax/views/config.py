@@ -1,9 +1,9 @@
-"""How the two views of CLE-ViT are made: the options of `make_views`."""
+"""`ViewConfig`: the options of `make_views`, by which the two views of CLE-ViT are made."""
 
 import dataclasses
 
 from clevit_jax.kernels.config import KernelConfig
-from clevit_jax.kernels.rotation import STEEPEST
+from clevit_jax.kernels.rotation import MAX_DEGREES
 
 KINDS = ("full", "base", "mask_only", "swap_only")
 ERASING_KINDS = ("full", "mask_only")
@@ -12,7 +12,7 @@ SHUFFLING_KINDS = ("full", "swap_only")
 
 @dataclasses.dataclass(frozen=True)
 class ViewConfig:
-    """How views are made; the defaults are those of the official code.
+    """The options of `make_views`; the defaults are those of the official code.
 
     Raises:
         ValueError: a value that makes no sense, in one sentence that names the field.
@@ -20,20 +20,20 @@ class ViewConfig:
 
     kind: str = "full"  # full | base (anchor alone) | mask_only | swap_only
     size: int = 448  # side of a view, pixels; the config's `image_size`
-    crop_scale: tuple[float, float] = (0.67, 1.0)  # area of the crop, share of the image
+    crop_scale: tuple[float, float] = (0.67, 1.0)  # area of the crop over that of the image
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height of the crop
     brightness: float = 0.3  # factor uniform in 1 +- this; 0 switches it off
     degrees: float = 15.0  # angle uniform in +- this; 0 switches it off
     flip: float = 0.5  # probability of the horizontal flip
-    erase_area: tuple[float, float] = (0.15, 0.45)  # area of the erased box, share of the view
+    erase_area: tuple[float, float] = (0.15, 0.45)  # area of the box over that of the view
     erase_ratio: tuple[float, float] = (0.3, 3.3)  # height over width of the erased box
     parts: int = 2  # the positive is shuffled in parts x parts pieces
-    # How a TPU crops and turns, where a gather is slow; None for the compiler's own way.
+    # How a TPU crops and rotates, where a gather is slow; None for what XLA makes of it.
     kernel: KernelConfig | None = None
 
     @property
     def count(self) -> int:
-        """Views of an image: the anchor, and the positive where there is one."""
+        """Views per image: the anchor, and the positive where there is one."""
         return 1 if self.kind == "base" else 2
 
     def __post_init__(self) -> None:
@@ -53,9 +53,9 @@ class ViewConfig:
             value = getattr(self, name)
             if not 0 <= value <= highest:
                 raise ValueError(f"views.{name} is {value}; it must lie in 0..{highest}.")
-        if self.kernel is not None and self.degrees > STEEPEST:
+        if self.kernel is not None and self.degrees > MAX_DEGREES:
             raise ValueError(
-                f"views.degrees is {self.degrees}; the kernel turns by {STEEPEST} at most."
+                f"views.degrees is {self.degrees}; the kernel rotates by {MAX_DEGREES} at most."
             )
         if self.parts < 1:
             raise ValueError(f"views.parts is {self.parts}; it must be at least 1.")

@@ -1,4 +1,4 @@
-"""Resized crops as matrix products: Pillow's bilinear filter with antialias.
+"""Resized crops as matmuls: Pillow's bilinear filter with antialias.
 
 A box is int32 [4]: top, left, height, width, in pixels; it lies in the image and is not empty.
 """

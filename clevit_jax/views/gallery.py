@@ -24,7 +24,7 @@ def save_gallery(
     *,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Writes a PNG of one row an image: original, anchor, positive, under column headings.
+    """Writes a PNG with one row per image: original, anchor, positive, under column headings.
 
     The file appears whole or not at all: it is written beside its place and then moved there.
 
@@ -33,7 +33,7 @@ def save_gallery(
         originals: uint8 [N, S, S, 3], shown at the size of the views.
         anchors: float [N, s, s, 3], ImageNet-normalised.
         positives: the same, or None for views that have none.
-        names: one a row, written above it; none are written without.
+        names: one per row, written above it; None for no names.
 
     Raises:
         ValueError: no rows, or an argument of another shape, dtype or number of rows.
@@ -42,7 +42,7 @@ def save_gallery(
     columns = {"original": originals, "anchor": _pixels(anchors)}
     if positives is not None:
         columns["positive"] = _pixels(np.asarray(positives))
-    _check(columns, names)
+    _check_columns(columns, names)
 
     rows, side = anchors.shape[:2]
     name_height = LINE_HEIGHT if names is not None else 0
@@ -61,7 +61,7 @@ def save_gallery(
     for row, name in enumerate(names or ()):
         top = MARGIN + LINE_HEIGHT + row * row_height
         draw.text((MARGIN, top), name, fill="black", font=font)
-    _write_whole(sheet, pathlib.Path(path))
+    _write_png(sheet, pathlib.Path(path))
 
 
 def _pixels(views: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _pixels(views: np.ndarray) -> np.ndarray:
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
-def _check(columns: dict[str, np.ndarray], names: Sequence[str] | None) -> None:
+def _check_columns(columns: dict[str, np.ndarray], names: Sequence[str] | None) -> None:
     """Raises ValueError unless the columns are pictures of as many rows, with as many names."""
     originals, anchors = columns["original"], columns["anchor"]
     if originals.dtype != np.uint8 or originals.ndim != 4 or originals.shape[-1] != 3:
@@ -92,7 +92,7 @@ def _check(columns: dict[str, np.ndarray], names: Sequence[str] | None) -> None:
         raise ValueError(f"there are {len(names)} names for {len(originals)} rows.")
 
 
-def _write_whole(sheet: Image.Image, path: pathlib.Path) -> None:
+def _write_png(sheet: Image.Image, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
         sheet.save(new, format="PNG")

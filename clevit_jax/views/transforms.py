@@ -1,6 +1,11 @@
-"""Image transforms on the device, one image each: deterministic cores and their `random_*`.
+"""Image transforms on the device: crop, brightness, rotation, flip, erasing, shuffling.
 
-The key comes first, options are keywords. A batch goes through `jax.vmap`.
+Each takes one image [H, W, C]; a batch goes through `jax.vmap`. Each is a deterministic core and a
+thin `random_*` wrapper that draws its parameters: `key` comes first, options are keyword-only.
+Unless said otherwise an image is float32 in the range 0..1; the crop is not rounded to 8 bits. A
+box is int32 [4]: top, left, height, width, in pixels.
+
+Source: torchvision's `RandomResizedCrop`, `ColorJitter`, `RandomRotation` and `RandomErasing`.
 """
 
 import math
@@ -13,17 +18,19 @@ from clevit_jax.views import rotation
 from clevit_jax.views.crop import crop
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
-
-
 BOX_TRIES = 10  # torchvision's, for the crop and for the erased box
 
 
 def _random_box(
-    key: jax.Array, *, shape: tuple[int, int], area: tuple[float, float],
-    aspect: tuple[float, float], largest: tuple[int, int], fallback: tuple[int, int],
-) -> jax.Array:  # fmt: skip
+    key: jax.Array,
+    *,
+    shape: tuple[int, int],
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    largest: tuple[int, int],
+    fallback: tuple[int, int],
+) -> jax.Array:
     """First of ten drawn sizes that is within `largest`, at a uniform place; else `fallback`.
 
     Sizes are (height, width), `aspect` is height over width. The fall-back box is centred.
@@ -38,21 +45,29 @@ def _random_box(
     widths = jnp.round(jnp.sqrt(areas / aspects)).astype(jnp.int32)
     legal = (heights > 0) & (heights <= largest[0]) & (widths > 0) & (widths <= largest[1])
     first = jnp.argmax(legal)
-    fits = legal[first]
-    size = jnp.where(fits, jnp.stack([heights, widths])[:, first], jnp.array(fallback, jnp.int32))
+    any_legal = legal[first]
+    size = jnp.where(
+        any_legal, jnp.stack([heights, widths])[:, first], jnp.array(fallback, jnp.int32)
+    )
     room = jnp.array(shape, jnp.int32) - size
     drawn = jnp.floor(uniform[-2:] * (room + 1).astype(jnp.float32)).astype(jnp.int32)
-    return jnp.concatenate([jnp.where(fits, drawn, room // 2), size])
+    return jnp.concatenate([jnp.where(any_legal, drawn, room // 2), size])
 
 
 def random_crop_box(
-    key: jax.Array, *, height: int, width: int,
-    scale: tuple[float, float], ratio: tuple[float, float],
-) -> jax.Array:  # fmt: skip
+    key: jax.Array,
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> jax.Array:
     """Box int32 [4] of a random resized crop of a height x width image.
 
-    `scale` is the share of the area, `ratio` width over height, log-uniform. After ten illegal
-    draws: the largest centred box of legal aspect. Source: torchvision `RandomResizedCrop`.
+    `scale` is the crop's area over the image's; `ratio` is width over height, log-uniform. After
+    ten illegal draws: the largest centred box of legal aspect.
+
+    Source: torchvision `RandomResizedCrop`.
     """
     fallback = (height, width)
     if width / height < ratio[0]:
@@ -60,15 +75,23 @@ def random_crop_box(
     elif width / height > ratio[1]:
         fallback = (height, round(height * ratio[1]))
     return _random_box(
-        key, shape=(height, width), area=scale, aspect=(1 / ratio[1], 1 / ratio[0]),
-        largest=(height, width), fallback=fallback,
-    )  # fmt: skip
+        key,
+        shape=(height, width),
+        area=scale,
+        aspect=(1 / ratio[1], 1 / ratio[0]),
+        largest=(height, width),
+        fallback=fallback,
+    )
 
 
 def random_resized_crop(
-    key: jax.Array, image: jax.Array, *, size: int,
-    scale: tuple[float, float], ratio: tuple[float, float],
-) -> jax.Array:  # fmt: skip
+    key: jax.Array,
+    image: jax.Array,
+    *,
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> jax.Array:
     """`crop` at a `random_crop_box`: float32 [size, size, C], same range as the image."""
     height, width = image.shape[:2]
     box = random_crop_box(key, height=height, width=width, scale=scale, ratio=ratio)
@@ -87,14 +110,15 @@ def random_brightness(key: jax.Array, image: jax.Array, *, brightness: float) ->
 
 
 def rotate(image: jax.Array, angle: jax.Array | float) -> jax.Array:
-    """Image [H, W, C] turned counter-clockwise by `angle` degrees about its centre.
+    """Image [H, W, C] rotated counter-clockwise by `angle` degrees about its centre.
 
     Nearest neighbour, corners black, same shape and dtype; an angle of 0 is the identity.
     Source: Pillow's `Image.rotate`, whose 16.16 fixed-point coordinates are kept: integers pick
     the same pixel on every device and in every batch, where floats would part at ties.
     """
     height, width = image.shape[:2]
-    return rotation.gather(image, rotation.picks(angle, False, shape=(height, width)))
+    picks = rotation.rotation_picks(angle, False, shape=(height, width))
+    return rotation.gather_pixels(image, picks)
 
 
 def random_rotate(key: jax.Array, image: jax.Array, *, degrees: float) -> jax.Array:
@@ -125,18 +149,28 @@ def normalize_images(images: jax.Array) -> jax.Array:
 
 
 def random_erase_box(
-    key: jax.Array, *, height: int, width: int,
-    area: tuple[float, float], ratio: tuple[float, float],
-) -> jax.Array:  # fmt: skip
+    key: jax.Array,
+    *,
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+) -> jax.Array:
     """Box int32 [4] to erase in a height x width image, smaller than it on both sides.
 
-    `area` is the share of the area, `ratio` height over width, log-uniform. After ten illegal
-    draws the box is empty. Source: torchvision `RandomErasing`.
+    `area` is the box's over the image's; `ratio` is height over width, log-uniform. After ten
+    illegal draws the box is empty.
+
+    Source: torchvision `RandomErasing`.
     """
     return _random_box(
-        key, shape=(height, width), area=area, aspect=ratio,
-        largest=(height - 1, width - 1), fallback=(0, 0),
-    )  # fmt: skip
+        key,
+        shape=(height, width),
+        area=area,
+        aspect=ratio,
+        largest=(height - 1, width - 1),
+        fallback=(0, 0),
+    )
 
 
 def erase(image: jax.Array, box: jax.Array) -> jax.Array:

@@ -1,12 +1,9 @@
 """The two views of CLE-ViT, made on the device: crop, jitter, rotate, flip, erase, shuffle.
 
-A deterministic core a step and a thin `random_*` wrapper that draws its parameters; `key` comes
-first, options are keyword-only. Both take one image [H, W, C] and are vmapped in `make_views`.
-Unless said otherwise an image is float32 in the range 0..1; the crop is not rounded to 8 bits.
-A box is int32 [4]: top, left, height, width, in pixels.
+The transforms of one image are in `views.transforms`; `make_views` puts them in order, and maps
+them over a batch.
 
-Source: CLE-ViT (doi 10.24963/ijcai.2023/504) and its official code, drawn as torchvision's
-`RandomResizedCrop`, `ColorJitter`, `RandomRotation` and `RandomErasing`.
+Source: CLE-ViT (doi 10.24963/ijcai.2023/504) and its official code.
 """
 
 import functools
@@ -58,7 +55,7 @@ def _common_view(key: jax.Array, image: jax.Array, *, config: ViewConfig) -> jax
         view = random_brightness(brightness_key, view, brightness=config.brightness)
     if config.degrees:
         picks = rotation.draw_picks(angle_key, flip_key, config=config)
-        view = rotation.gather(view, picks)  # turns and flips
+        view = rotation.gather_pixels(view, picks)  # rotates and flips
     elif config.flip:
         view = random_flip_horizontal(flip_key, view, probability=config.flip)
     return normalize(view)
@@ -74,7 +71,7 @@ def _example_views(
     common = functools.partial(_common_view, config=config)
     if config.kind == "base":
         return common(anchor_key, image), None
-    # One vmap over both keys: the two crops become one matrix product over the shared image.
+    # One vmap over both keys: the two crops become one matmul over the shared image.
     anchor, positive = jax.vmap(common, in_axes=(0, None))(
         jnp.stack([anchor_key, positive_key]), image
     )
@@ -94,7 +91,7 @@ def make_views(
     """Anchors and positives of a batch.
 
     Args:
-        keys: typed keys [B], one an example (`example_keys`).
+        keys: typed keys [B], one per example (`example_keys`).
         images: uint8 [B, S, S, 3], resized by the host to a square.
         config: the kind and the options of the views.
 
@@ -103,14 +100,16 @@ def make_views(
         `base` the positives are None and nothing is computed for them.
 
     Raises:
-        ValueError: images are not uint8 [B, S, S, 3], or not one key an image.
+        ValueError: images are not uint8 [B, S, S, 3], or there is not one key per image.
     """
     if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images are {images.dtype}{images.shape}; they must be uint8 [B, S, S, 3]."
         )
     if keys.shape != images.shape[:1]:
-        raise ValueError(f"there are keys of shape {keys.shape} for {images.shape[0]} images.")
+        raise ValueError(
+            f"keys have the shape {keys.shape}; it must be ({len(images)},), one per image."
+        )
     if config.kernel is None:
         return jax.vmap(functools.partial(_example_views, config=config))(keys, images)
     local = functools.partial(views_by_kernel, config=config)
