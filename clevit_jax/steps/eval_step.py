@@ -1,4 +1,4 @@
-"""Masked evaluation: every example counts exactly once, on any number of devices."""
+"""The evaluation step, with a mask: each example counts exactly once, on any number of devices."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -20,11 +20,11 @@ Array = TypeVar("Array", jax.Array, np.ndarray)
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a model scored on a split; shares are in [0, 1].
+    """Metrics of a model on a split; fractions are in [0, 1].
 
     Attributes:
-        top1: share of examples whose label has the largest logit.
-        top5: share whose label is among the five largest (or all, with fewer classes).
+        top1: fraction of examples whose label has the largest logit.
+        top5: fraction whose label is among the five largest (or all, with fewer classes).
         mean_per_class: mean over the classes that occur of their own top-1.
         loss: mean cross-entropy without label smoothing, in nats.
         count: examples.
@@ -44,10 +44,10 @@ class Evaluation:
 
 
 def rank_of_label(logits: Array, labels: Array) -> Array:
-    """How many classes come before the label, int32 [B], of NumPy's arrays or JAX's.
+    """Rank of each label: how many classes come before it, int32 [B]. For NumPy and JAX arrays.
 
-    Of equal logits the lower class comes first, so that a model that says nothing is not right;
-    a label whose logit is not a number comes last.
+    Of equal logits the lower class comes first, so that equal logits for all are not right by
+    default; a label whose logit is NaN comes last.
     """
     xp = logits.__array_namespace__()
     classes = logits.shape[-1]
@@ -69,11 +69,11 @@ def make_eval_step(
 
     Args:
         graphdef: of the Swin.
-        gather: see `step.make_train_step`.
+        gather: see `train_step.make_train_step`.
 
     Returns:
-        (params, batch) -> sums, with batch `image` uint8 [B, S, S, 3], `label` int32 [B] and
-        `mask` bool [B], False for padding; sums over the examples by class, [K]: `count`,
+        (params, batch) -> sums, with `batch` `image` uint8 [B, S, S, 3], `label` int32 [B] and
+        `mask` bool [B], False for padding; the sums are over the examples of a class, [K]: `count`,
         `top1`, `top5` int32 and `loss` float32.
     """
 
@@ -101,7 +101,7 @@ def make_eval_step(
 def evaluate_batches(
     eval_step: Callable[[Any, Batch], Sums], params: Any, batches: Iterable[Batch]
 ) -> Evaluation:
-    """Runs `eval_step` over all batches; sums of counts, divided once.
+    """Runs `eval_step` over all batches, and divides the sums once.
 
     Raises:
         ValueError: there is no example at all.
@@ -114,9 +114,9 @@ def evaluate_batches(
 
     running = None  # read one batch later, so that the device never waits for the host
     for batch in batches:
-        before, running = running, eval_step(params, batch)
-        if before is not None:
-            add(before)
+        previous, running = running, eval_step(params, batch)
+        if previous is not None:
+            add(previous)
     if running is not None:
         add(running)
     if not totals or totals["count"].sum() == 0:
@@ -125,15 +125,15 @@ def evaluate_batches(
 
 
 def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """What `evaluate` counts, of logits [N, K] and labels [N] that are there already."""
+    """The `Evaluation` of logits [N, K] and labels [N] that are there already."""
     rank = rank_of_label(logits, labels)
-    of_images = {"count": rank >= 0, "top1": rank < 1, "top5": rank < 5}
-    of_images["loss"] = loss_of_label(logits, labels)
-    return _evaluation({name: np.bincount(labels, value) for name, value in of_images.items()})
+    per_image = {"count": rank >= 0, "top1": rank < 1, "top5": rank < 5}
+    per_image["loss"] = loss_of_label(logits, labels)
+    return _evaluation({name: np.bincount(labels, value) for name, value in per_image.items()})
 
 
 def _evaluation(totals: dict[str, np.ndarray]) -> Evaluation:
-    """Of sums by class, [K] each, as `make_eval_step` names them."""
+    """The `Evaluation` of sums per class, [K] each, as `make_eval_step` names them."""
     count = totals["count"]
     present = count > 0
     return Evaluation(

@@ -1,7 +1,6 @@
-"""The jitted steps of a run, and what goes into them.
+"""The jitted steps of a run, and the shapes that go into them.
 
-Training, evaluation and preflight all take them from here, so that what preflight compiles is what
-runs.
+Training, evaluation and preflight all take them from here, so that preflight compiles what runs.
 """
 
 import dataclasses
@@ -29,17 +28,17 @@ from clevit_jax.views.config import ViewConfig
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What the steps of a run are made of.
+    """Settings of the steps of a run.
 
     Attributes:
-        seed: of random parameters, views, drop path and negatives.
+        seed: of the random parameters, views, drop path and negatives.
         model: the architecture, without kernels.
         views: how the two views are made, without kernels.
-        loss: weights and kinds of its terms.
+        loss: weights and kinds of the loss's terms.
         optim: the optimizer.
-        schedule: its learning rates.
+        schedule: the learning rates.
         batch_size: images of one update, over all devices.
-        accumulation: parts that a batch is cut into.
+        accumulation: number of parts that a batch is cut into.
         resize: pixels per side of the training images.
         eval_batch_size: images of one evaluation step, over all devices.
         scan: whether the blocks of a long stage are compiled once for all.
@@ -64,11 +63,11 @@ class StepConfig:
 
 @dataclasses.dataclass(frozen=True)
 class JittedSteps:
-    """What is compiled for a config on a mesh; nothing is computed yet.
+    """The jitted steps of a config on a mesh; each is compiled when it is first called.
 
     Attributes:
-        mesh: where it runs.
-        config: what it was made of.
+        mesh: the devices that they run on.
+        config: what they were made of.
         model: the architecture, with its kernels.
         optimizer: the optimizer with the numbers of the config, to make states by.
         abstract_state: shapes, dtypes and shardings of a state.
@@ -77,7 +76,8 @@ class JittedSteps:
         train_batch: shapes, dtypes and shardings of a batch of `train_step`.
         eval_batch: likewise of `eval_step`.
         abstract_numbers: likewise of the numbers.
-        kernels: how many blocks run as fused kernels, and why others do not; "" where none shall.
+        kernels: a sentence on how many blocks run as fused kernels, and why others do not; ""
+            where kernels are off.
     """
 
     mesh: Mesh
@@ -96,9 +96,13 @@ class JittedSteps:
         """A state of pre-trained parameters (see `state.create_state`), or of random ones."""
         config = self.config
         return create_state(
-            self.model, self.optimizer, self.mesh,
-            seed=config.seed, ema=config.optim.ema > 0, params=params,
-        )  # fmt: skip
+            self.model,
+            self.optimizer,
+            self.mesh,
+            seed=config.seed,
+            ema=config.optim.ema > 0,
+            params=params,
+        )
 
     def numbers(self) -> Any:
         """Seed and schedule on the devices: what `train_step` takes besides state and batch."""
@@ -148,7 +152,7 @@ def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
         gather=gather,
         scatter=functools.partial(constrain, shardings=divided.params),
     )
-    rows = views.count * config.batch_size // (mesh.size * config.accumulation)  # of a device
+    rows = views.count * config.batch_size // (mesh.size * config.accumulation)  # per device
     return JittedSteps(
         mesh=mesh,
         config=config,
@@ -157,8 +161,10 @@ def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
         abstract_state=state,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(divided, whole)),
         eval_step=jax.jit(make_eval_step(graphdef, gather), out_shardings=whole),
-        train_batch=_batch(mesh, config.batch_size, config.resize, id=jnp.int32, epoch=jnp.int32),
-        eval_batch=_batch(mesh, config.eval_batch_size, model.image_size, mask=jnp.bool_),
+        train_batch=_abstract_batch(
+            mesh, config.batch_size, config.resize, id=jnp.int32, epoch=jnp.int32
+        ),
+        eval_batch=_abstract_batch(mesh, config.eval_batch_size, model.image_size, mask=jnp.bool_),
         abstract_numbers=jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), _numbers(config)
         ),
@@ -167,7 +173,7 @@ def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
 
 
 def _with_kernels(config: StepConfig, mesh: Mesh) -> tuple[SwinConfig, ViewConfig]:
-    """The model and the views with their kernels, where they shall have some."""
+    """The model and the views, with their kernels where these are on and fit."""
     if not config.kernels:
         return config.model, config.views
     kernels = make_kernel_config(mesh, interpret=config.platform != "tpu")
@@ -177,7 +183,13 @@ def _with_kernels(config: StepConfig, mesh: Mesh) -> tuple[SwinConfig, ViewConfi
     return dataclasses.replace(config.model, kernels=kernels), views
 
 
-def _batch(mesh: Mesh, size: int, side: int, **others: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def _abstract_batch(
+    mesh: Mesh, size: int, side: int, **others: Any
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a batch of `size` images of `side` pixels per side.
+
+    Beside `image` and `label`, it holds one number per image for each of `others`: name=dtype.
+    """
     shapes = {"image": ((size, side, side, 3), jnp.uint8), "label": ((size,), jnp.int32)}
     shapes |= {name: ((size,), dtype) for name, dtype in others.items()}
     return {

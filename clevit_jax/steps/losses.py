@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+CONTRAST_KINDS = ("supervised_cosine", "instance_triplet")
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float) -> jax.Array:
     """Cross-entropy of each image against its smoothed label.
@@ -19,12 +21,12 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: floa
     `LabelSmoothingCrossEntropy`.
 
     Args:
-      logits: `[B, K]`, any float type; computed in float32.
-      labels: `[B]` int32, from 0 to K - 1.
-      label_smoothing: from 0 (none) to 1; the recipes use 0.1.
+        logits: `[B, K]`, any float type; computed in float32.
+        labels: `[B]` int32, from 0 to K - 1.
+        label_smoothing: from 0 (none) to 1; the recipes use 0.1.
 
     Returns:
-      `[B]` float32, in nats; not yet averaged, so that an evaluation can mask padded rows.
+        `[B]` float32, in nats; not yet averaged, so that an evaluation can mask padded rows.
 
     Source: Szegedy et al. 2016, section 7 (https://arxiv.org/abs/1512.00567).
     """
@@ -40,14 +42,14 @@ def supervised_cosine(features: jax.Array, labels: jax.Array, *, margin: float =
     with itself included, and `max(cos - margin, 0)` where they differ; the mean of it.
 
     Args:
-      features: `[R, C]`, any float type; computed in float32. R = 2B, both views stacked. A row of
-        zeros has cosine 0 with every row and takes no gradient.
-      labels: `[R]` int32, of the same rows.
-      margin: cosine below which rows of different classes are left alone. 0.4 in the released
-        code, whatever its `--margin` says.
+        features: `[R, C]`, any float type; computed in float32. R = 2B, both views stacked. A row
+            of zeros has cosine 0 with every row and takes no gradient.
+        labels: `[R]` int32, of the same rows.
+        margin: cosine below which rows of different classes are left alone. 0.4 in the released
+            code, whatever its `--margin` says.
 
     Returns:
-      A float32 scalar.
+        A float32 scalar.
 
     Source: the official code; `tests/golden/supervised_cosine_loss.npz`.
     """
@@ -72,18 +74,18 @@ def instance_triplet(
     L2-normalised rows, and n_i the anchor of another image of the batch. Each other image is
     equally likely. The draw depends on `key` and on the two ids alone, so neither the order of
     the batch nor the number of devices changes it; only where the drawn image is in the batch
-    more than once does the order decide, for its first copy is taken.
+    more than once does the order decide: its first copy is taken.
 
     Args:
-      key: a typed key (`jax.random.key`); another key draws other negatives.
-      anchor: `[B, C]` features of the anchor views, any float type; computed in float32.
-      positive: `[B, C]` features of the positive views of the same images.
-      ids: `[B]` int32, which image a row is of. Rows of equal id are never each other's negative.
-      margin: in units of d, which lies between 0 and 2.
+        key: a typed key (`jax.random.key`); another key draws other negatives.
+        anchor: `[B, C]` features of the anchor views, any float type; computed in float32.
+        positive: `[B, C]` features of the positive views of the same images.
+        ids: `[B]` int32, which image a row is of. Rows of equal id are never each other's negative.
+        margin: in units of d, which lies between 0 and 2.
 
     Returns:
-      A float32 scalar. A row without any other image in the batch (always so at B = 1) counts as
-      0 in the mean.
+        A float32 scalar. A row without any other image in the batch (always so at B = 1) counts as
+        0 in the mean.
 
     Source: the instance-level contrastive loss of the paper (doi 10.24963/ijcai.2023/504). The
     official code carries a disabled variant that is no distance; it is not reproduced.
@@ -96,7 +98,7 @@ def instance_triplet(
 
 
 def _pair_scores(key: jax.Array, ids: jax.Array) -> jax.Array:
-    """`[B, B]` int32 >= 0, uniform, a hash of (key, ids[i], ids[j]) and of nothing else."""
+    """Random int32 `[B, B]` >= 0: a hash of (key, ids[i], ids[j]) and of nothing else."""
 
     def score(row_id: jax.Array, column_id: jax.Array) -> jax.Array:
         bits = jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, row_id), column_id))
@@ -119,9 +121,6 @@ def _distance(x: jax.Array, y: jax.Array) -> jax.Array:
     squared = jnp.sum(jnp.square(x - y), axis=1)
     zero = squared == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squared)))
-
-
-CONTRAST_KINDS = ("supervised_cosine", "instance_triplet")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Parameter groups and the optimizer.
+"""The optimizer, and its parameter groups.
 
-What counts as decayed or as head is told from a parameter's path and rank in the nested dict of
-parameters, whose names mirror the official checkpoint.
+Which parameters decay, and which are of the head, is told from their path and rank in the nested
+dict of parameters, whose names mirror the official checkpoint.
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ def make_optimizer(
 
     Args:
         params: nested dict of parameters (or their `jax.ShapeDtypeStruct`), for names and ranks.
-        config: which, and its numbers.
+        config: name and numbers of the optimizer.
         schedules: learning rates of everything outside `params['head']`, and of the head.
 
     Returns:
@@ -120,10 +120,10 @@ def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
 
 
 def _skip_unless_finite(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`optax.apply_if_finite` without a branch, without end, and with its state.
+    """`optax.apply_if_finite`, with its state, but without a branch and without a limit.
 
-    What a branch holds is not fused with what stands before and after it, which was half the time
-    of an update on a TPU (docs/performance.md).
+    XLA fuses nothing across a branch, which was half the time of an update on a TPU
+    (docs/performance.md).
     """
 
     def init(params: Any) -> optax.ApplyIfFiniteState:
@@ -136,8 +136,8 @@ def _skip_unless_finite(inner: optax.GradientTransformation) -> optax.GradientTr
         finite = jnp.isfinite(optax.tree.norm(grads))
         updates, inner_state = inner.update(grads, state.inner_state, params)
 
-        def choose(done: jax.Array, left: jax.Array) -> jax.Array:
-            return jax.lax.select(finite, done, left)
+        def choose(applied: jax.Array, skipped: jax.Array) -> jax.Array:
+            return jax.lax.select(finite, applied, skipped)
 
         def count(number: jax.Array, otherwise: jax.Array) -> jax.Array:
             return choose(otherwise, optax.safe_increment(number))

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and how epochs become updates.
+"""Learning-rate schedules, and the `Plan` by which epochs become updates.
 
 The numbers of a schedule are arguments of the jitted step, not constants of its program, so that
 runs that differ in them share what is compiled.
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 SCHEDULES = ("linear", "cosine", "constant")
-Numbers = dict[str, Any]  # float32 and int32 scalars of one parameter group
+RateNumbers = dict[str, Any]  # float32 and int32 scalars of one parameter group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,8 @@ def schedule_numbers(
     warmup_updates: int,
     total_updates: int,
     end_fraction: float = 0.01,
-) -> Numbers:
-    """What `learning_rate_schedule` computes with, for one parameter group.
+) -> RateNumbers:
+    """The numbers that `learning_rate_schedule` computes with, for one parameter group.
 
     Args:
         peak: learning rate at the end of the warm-up.
@@ -94,16 +94,16 @@ def schedule_numbers(
         "total": np.int32(total_updates),
         "start": np.float32(warmup_start),
         "per_warmup": per_warmup,
-        "rise": per_warmup * np.float32(peak),  # an update, up to the peak
+        "rise": per_warmup * np.float32(peak),  # per update, up to the peak
         "end": np.float32(peak * end_fraction),
         "span": span,
-        "fall": per_decay * span,  # an update, down from the peak
-        "quarter": per_decay * np.float32(math.pi / 2),  # of a turn, an update
+        "fall": per_decay * span,  # per update, down from the peak
+        "quarter": per_decay * np.float32(math.pi / 2),  # of a circle, per update
     }
 
 
-def learning_rate_schedule(shape: str, numbers: Numbers) -> optax.Schedule:
-    """The learning rate in force at each update of one parameter group.
+def learning_rate_schedule(shape: str, numbers: RateNumbers) -> optax.Schedule:
+    """The learning rate of one parameter group at each update.
 
     With W and T the updates of the warm-up and of the run: linear from `warmup_start` at t = 0 to
     `peak` at t = W, then from `peak` to `end_fraction * peak` at t = T along `shape`, and constant
@@ -157,7 +157,7 @@ class Schedule:
         peak: learning rate of the backbone at the end of the warm-up.
         head_multiplier: peak of the head over that of the backbone.
         warmup_updates, total_updates, end_fraction: see `schedule_numbers`.
-        warmup_start_fraction: first rate of both, of the backbone's peak.
+        warmup_start_fraction: first rate of both groups, over the backbone's peak.
 
     Raises:
         ValueError: see `learning_rate_schedule` and `schedule_numbers`.
@@ -174,8 +174,8 @@ class Schedule:
     def __post_init__(self) -> None:
         self.functions()
 
-    def numbers(self) -> dict[str, Numbers]:
-        """`schedule_numbers` of "backbone" and "head"."""
+    def numbers(self) -> dict[str, RateNumbers]:
+        """The `schedule_numbers` of "backbone" and "head"."""
         return {
             group: schedule_numbers(
                 peak=peak,
@@ -191,7 +191,7 @@ class Schedule:
         }
 
     def functions(
-        self, numbers: dict[str, Numbers] | None = None
+        self, numbers: dict[str, RateNumbers] | None = None
     ) -> tuple[optax.Schedule, optax.Schedule]:
         """Learning rates of backbone and head by update, with these numbers or its own."""
         numbers = numbers or self.numbers()

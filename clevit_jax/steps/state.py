@@ -1,4 +1,4 @@
-"""What training changes: parameters, optimizer state, their average, and the step."""
+"""`TrainState`, which training changes: parameters, optimizer state, average and step."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ from clevit_jax.model.swin import init_params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Plain arrays, so that jit, sharding and checkpoints see nothing else.
+    """The state of training: plain arrays, so that jit, sharding and checkpoints see nothing else.
 
     Attributes:
         step: int32 scalar, updates made.
@@ -56,8 +56,9 @@ def abstract_state(
     shapes = jax.eval_shape(lambda params: _new_state(params, optimizer, ema), params)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes, state_sharding(mesh, shapes),
-    )  # fmt: skip
+        shapes,
+        state_sharding(mesh, shapes),
+    )
 
 
 def create_state(
@@ -69,7 +70,7 @@ def create_state(
     ema: bool = False,
     params: Any = None,
 ) -> TrainState:
-    """A new state, made where it will live, so that no device ever holds more than its share.
+    """A new state, made on its devices, so that none ever holds more than its share.
 
     Args:
         model: the architecture.
@@ -92,10 +93,11 @@ def create_state(
 
 
 def replicate(values: Any, mesh: Mesh) -> Any:
-    """A tree of NumPy arrays, the same on every process, whole on each device."""
+    """Puts a tree of NumPy arrays, the same on every process, whole on each device."""
     return jax.tree.map(lambda value: _place(value, replicated(mesh)), values)
 
 
 def _place(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Puts a NumPy array, the same on every process, on the devices."""
     array = np.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

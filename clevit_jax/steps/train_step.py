@@ -1,4 +1,4 @@
-"""What one update is: views -> Swin -> losses -> update.
+"""One update: views -> Swin -> losses -> optimizer.
 
 Source: Yu, Wang, Gao, CLE-ViT, IJCAI 2023, and its official code.
 """
@@ -19,7 +19,7 @@ from clevit_jax.views.two_views import ViewConfig, example_keys, make_views
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Numbers = dict[str, Any]  # scalars that a run is made with, see `jitted.JittedSteps`
+StepNumbers = dict[str, Any]  # seed and schedule of a run, see `jitted.JittedSteps.numbers`
 
 
 def clevit_loss(
@@ -42,7 +42,7 @@ def clevit_loss(
         anchors: float32 [B, S, S, 3], normalised.
         positives: the same shape, or None for anchors alone.
         batch: `label` and `id`, int32 [B].
-        config: weights and kinds.
+        config: weights and kinds of the terms.
         key: draws the negatives of `instance_triplet`.
         noise: uniform float32 [B, views, drop paths], or None for no drop path.
         scan: see `swin.Swin.__call__`.
@@ -125,7 +125,7 @@ def apply_gradients(
 
 def make_train_step(
     graphdef: nnx.GraphDef,
-    optimizer: Callable[[Numbers], optax.GradientTransformation],
+    optimizer: Callable[[StepNumbers], optax.GradientTransformation],
     *,
     views: ViewConfig,
     loss: LossConfig,
@@ -135,14 +135,13 @@ def make_train_step(
     scan: bool = False,
     gather: Callable[[Any], Any] = lambda params: params,
     scatter: Callable[[Any], Any] = lambda grads: grads,
-) -> Callable[[TrainState, Batch, Numbers], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Batch, StepNumbers], tuple[TrainState, Metrics]]:
     """The function of one update, for `jax.jit`.
 
     With `accumulation` k > 1 the batch is cut into k parts that go through the model one after
     the other, and their gradients are averaged. Cross-entropies are then exactly those of the
     whole batch. The contrastive term is not: it compares rows within each of the k parts only,
-    so it sees B/k images at a time. Views and drop path do not
-    depend on k.
+    so it sees B/k images at a time. Views and drop path do not depend on k.
 
     Args:
         graphdef: of the Swin.
@@ -175,7 +174,9 @@ def make_train_step(
             config=loss, key=key, noise=part.get("noise"), scan=scan,
         )  # fmt: skip
 
-    def train_step(state: TrainState, batch: Batch, numbers: Numbers) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, numbers: StepNumbers
+    ) -> tuple[TrainState, Metrics]:
         seed = numbers["seed"]
         # Views draw from (seed, epoch, id); the rest from (seed, step), on a stream of its own.
         root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 2**31)
