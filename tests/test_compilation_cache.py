@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line(child, tmp_path, folder):
     folder = folder if folder == "auto" else str(tmp_path / folder)
     used, told, _, err = child(folder, XDG_CACHE_HOME=str(tmp_path / "taken"))
     assert (used, told) == (None, None)
-    assert err.startswith("Warning: what is compiled is not kept for the next run, for ")
+    assert err.startswith("Warning: the next run will compile everything again, because ")
     assert str(tmp_path / "taken") in err
     assert err.count("\n") == 1
 

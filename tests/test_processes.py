@@ -311,7 +311,7 @@ def test_some_do_not_come(place, tmp_path):
     assert f"localhost:{first.port}" in err[1]
     codes, _, err = ends[1]
     assert codes == [2]
-    assert f"process 0 does not answer at localhost:{second.port}, or no more" in err[0]
+    assert f"process 0 does not answer at localhost:{second.port}, or no longer" in err[0]
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
 

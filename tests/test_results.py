@@ -82,7 +82,7 @@ def test_torn_lines_and_missing_numbers_of_the_metrics(tmp_path):
     assert all(math.isnan(value) for value in run.last.values())
 
 
-NO_OBJECT = "is no JSON object; it was not written by this program"
+NO_OBJECT = "is not a JSON object; it was not written by this program"
 WRONG = {
     "torn config": ("config.json", '{"seed": 0, "mod', "is not JSON"),
     "config is a list": ("config.json", "[]", NO_OBJECT),

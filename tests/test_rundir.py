@@ -148,7 +148,7 @@ def test_what_run_json_says_of_the_machine():
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[]", "is no JSON object"), ("3", "is no JSON object"), ("{}", "holds no settings")],
+    [("[]", "is not a JSON object"), ("3", "is not a JSON object"), ("{}", "holds no settings")],
 )
 def test_a_config_of_another_program_is_named(tmp_path, text, said):
     (tmp_path / "config.json").write_text(text)

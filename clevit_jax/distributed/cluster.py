@@ -1,11 +1,12 @@
 """The group of processes of one run: how they find each other, or say who did not come.
 
-JAX's own runtime does it (`jax.distributed`): from what a TPU pod, Slurm, Open MPI or an indexed
-Kubernetes Job tell each process, or from the command line. JAX ends a process that waited in vain
-by aborting it; here it is told before what is missing.
+JAX's own runtime connects them (`jax.distributed`): from what a TPU pod, Slurm, Open MPI or an
+indexed Kubernetes Job tell each process, or from the command line. JAX aborts a process that waited
+in vain; here the user is told before who is missing.
 
-Alone uses what is private to JAX (`jax._src`): its detection of clusters, and the state of its
-runtime, since `jax.process_count()` and `jax.process_index()` take the devices first.
+This is the only module that uses what is private to JAX (`jax._src`): its detection of clusters,
+and the state of its runtime, since `jax.process_count()` and `jax.process_index()` take the devices
+first.
 """
 
 import dataclasses
@@ -25,20 +26,20 @@ from jax._src.distributed import global_state
 
 from clevit_jax.errors import ProcessError, first_line
 
-HEARTBEAT = 30  # seconds without a sign of life after which a process is given up
-_LOOKING = 1.0  # seconds between two looks at who has come
-_GRACE = 60  # seconds that JAX itself waits longer, so that our sentence comes first
+HEARTBEAT = 30  # seconds without a sign of life, after which a process is given up
+_POLL_SECONDS = 1.0  # between two looks at who has come
+_GRACE = 60  # seconds that JAX waits longer than we do, so that our sentence comes first
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Which process this is.
+    """A group of processes, and which of them this one is.
 
     Attributes:
         coordinator: "host:port" of process 0, or None where the environment knows it.
         processes: how many there are.
         process: this one, from 0.
-        found_by: "the command line", or the environment that knew.
+        found_by: "the command line", or the environment that told.
         local_devices: as `jax.distributed.initialize` wants them; None leaves it to JAX, [] is all.
     """
 
@@ -88,24 +89,25 @@ def find_group(
 
 
 def _from_environment(environ: Mapping[str, str]) -> Group | None:
-    """What JAX's detection finds. Raises ProcessError, see `find_group`."""
+    """The group that JAX's detection finds. Raises ProcessError, see `find_group`."""
     known = clusters.ClusterEnv._cluster_types
-    found = next((env for env in known if _present(env, environ)), None)
-    if found is None:
+    cluster = next((env for env in known if _present(env, environ)), None)
+    if cluster is None:
         if "JOB_COMPLETION_INDEX" in environ and importlib.util.find_spec("kubernetes") is None:
             raise ProcessError(
-                "This is a pod of an indexed Kubernetes Job. To find the others the package "
-                "kubernetes is needed (pip install kubernetes), or --coordinator, --processes and "
-                "--process; a pod that trains by itself says so with --processes 1."
+                "This is a pod of an indexed Kubernetes Job, and the package kubernetes, by which "
+                "it finds the others, is missing: pip install kubernetes. Or give --coordinator, "
+                "--processes and --process, or --processes 1 to train alone."
             )
         return None
-    name = found.name if isinstance(found.name, str) else found.__name__
+    name = cluster.name if isinstance(cluster.name, str) else cluster.__name__
     try:
-        processes, process = found.get_process_count(), found.get_process_id()
+        processes, process = cluster.get_process_count(), cluster.get_process_id()
     except Exception as error:  # of requests, kubernetes and others
         raise ProcessError(
-            f"The environment ({found.__name__}) does not tell which processes there are: {error}. "
-            "Give --coordinator, --processes and --process, or --processes 1 to train alone."
+            f"The environment ({cluster.__name__}) does not tell which processes there are: "
+            f"{error}. Give --coordinator, --processes and --process, or --processes 1 to train "
+            "alone."
         ) from error
     if processes == 1:
         return None
@@ -118,6 +120,7 @@ def _from_environment(environ: Mapping[str, str]) -> Group | None:
 
 
 def _present(env: type[clusters.ClusterEnv], environ: Mapping[str, str]) -> bool:
+    """Whether a kind of cluster is the one that this process runs in."""
     if env.opt_in_only_method:
         return False
     # JAX's detection asks for a Job in whatever pod it runs, such as one of a notebook.
@@ -161,27 +164,27 @@ def connect(group: Group, *, wait: int) -> None:
 
 
 def _watch(group: Group, wait: int, everyone: threading.Event) -> None:
-    """Ends the process with a sentence unless all have come."""
+    """Ends the process, and says who is missing, unless all come in time."""
     came, until = list[str](), time.monotonic() + wait
     while (left := until - time.monotonic()) > 0:
-        if everyone.wait(min(_LOOKING, left)):
+        if everyone.wait(min(_POLL_SECONDS, left)):
             return
         if group.process == 0:  # others that wait as long may have given up before it looks
             came = max(came, _callers(_port(group)), key=len)
-    print(f"error: {absent(group, wait, came)}", file=sys.stderr, flush=True)
+    print(f"error: {_missing(group, wait, came)}", file=sys.stderr, flush=True)
     os._exit(2)  # the main thread waits inside JAX, and would be aborted
 
 
-def absent(group: Group, wait: int, came: list[str]) -> str:
-    """What a process that waited in vain knows: how many came, and what to run.
+def _missing(group: Group, wait: int, came: list[str]) -> str:
+    """Who is missing, as far as a process that waited in vain knows, and what to run.
 
     Args:
-        group: what it waited for.
-        wait: seconds.
-        came: where others called process 0 from.
+        group: the group that it waited for.
+        wait: seconds that it waited.
+        came: addresses from which others called process 0.
     """
     address = group.coordinator or global_state.coordinator_address
-    start = (
+    advice = (
         f"start the same command on each, with --processes {group.processes} and --process 0 to "
         f"{group.processes - 1}"
         if group.coordinator
@@ -191,19 +194,19 @@ def absent(group: Group, wait: int, came: list[str]) -> str:
         host, _, port = (address or "").rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
-            reached = f"process 0 is there ({address}), and says how many came"
+            reached = f"process 0 answers at {address}, and says how many came"
         except (OSError, ValueError) as error:
-            reached = f"process 0 does not answer at {address}, or no more ({error})"
+            reached = f"process 0 does not answer at {address}, or no longer ({error})"
         return (
             f"Not all {group.processes} processes came within {wait} s: this is process "
-            f"{group.process}, and {reached}. Is each started, and may they talk to each other? "
-            f"If not all run, {start}."
+            f"{group.process}, and {reached}. Is each started, and can they reach each other? "
+            f"If not all run, {advice}."
         )
     others = f", from {', '.join(sorted(set(came)))}" if came else ""
     return (
         f"Only {1 + len(came)} of {group.processes} processes came within {wait} s (process 0, "
         f"and {len(came)} other(s){others}). Is each of the others started, and can it reach "
-        f"{address}? If not all run, {start}."
+        f"{address}? If not all run, {advice}."
     )
 
 

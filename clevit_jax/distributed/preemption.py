@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: an end that all processes take at the same place."""
+"""SIGTERM and Ctrl-C: a stop that all processes make at the same place."""
 
 import os
 import signal
@@ -13,11 +13,12 @@ STOPPED = 75  # exit code after SIGTERM or Ctrl-C: saved, run again to go on (sy
 
 
 class Stop:
-    """While entered, SIGTERM and Ctrl-C ask for an end instead of making one.
+    """While entered, SIGTERM and Ctrl-C ask for a stop instead of ending the process.
 
     One process looks at its own signals; a second signal ends it at once. Among several, JAX's
     preemption service takes SIGTERM (and what else it hears of a machine that is to be taken
-    away) and picks a place that no process has passed yet; Ctrl-C counts as SIGTERM.
+    away) and picks a place that no process has passed yet; Ctrl-C counts as SIGTERM. A place is
+    a call of `asked`.
     """
 
     def __init__(self) -> None:
@@ -31,9 +32,11 @@ class Stop:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -46,7 +49,7 @@ class Stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def asked(self) -> bool:
-        """Whether to end here. Several processes must ask at the same places, in the same order."""
+        """Whether to stop here. Several processes must ask at the same places in the same order."""
         if processes.count() == 1:
             return self._received
         self._places += 1

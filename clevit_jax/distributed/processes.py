@@ -23,7 +23,7 @@ from clevit_jax.errors import ClevitError, ProcessError, first_line
 LOST = 76  # exit code when another process was lost: run all again to go on (sysexits' EX_PROTOCOL)
 _FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a lost process ends the wait long before
 _FAILURE, _ACK_KEY = "clevit_jax/failure", "clevit_jax/heard"
-_POLL_SECONDS = 0.5  # seconds between two looks for a failure
+_POLL_SECONDS = 0.5  # between two looks for a failure
 _ACK_TIMEOUT = 10.0  # seconds that a failed process waits until all others have heard of it
 
 _uses: dict[str, int] = {}  # how often each name was used: a key is written once
@@ -40,6 +40,7 @@ def index() -> int:
 
 
 def _key(name: str) -> str:
+    """A key of the store that was not used before; the same on all processes."""
     _uses[name] = _uses.get(name, -1) + 1
     return f"clevit_jax/{name}/{_uses[name]}"
 
@@ -58,12 +59,12 @@ def gather(name: str, value: Any) -> list[Any]:
     store = cluster.key_value_store()
     store.key_value_set(f"{key}/{index()}", json.dumps(value))
     store.wait_at_barrier(f"{key}/all", _FOREVER)
-    found = {int(k.rpartition("/")[2]): v for k, v in store.key_value_dir_get(f"{key}/")}
-    return [json.loads(found[process]) for process in range(count())]
+    values = {int(k.rpartition("/")[2]): v for k, v in store.key_value_dir_get(f"{key}/")}
+    return [json.loads(values[process]) for process in range(count())]
 
 
 def broadcast(name: str, value: Any) -> Any:
-    """The JSON-able value of process 0, on all; that of the others is not looked at."""
+    """The JSON-able value of process 0, on all; those of the others are ignored."""
     if count() == 1:
         return value
     key = _key(name)
@@ -79,7 +80,7 @@ def check_alone(what: str, processes: int | None) -> None:
     if group is not None:
         raise ProcessError(
             f"{what} runs in one process, and this is one of {group.processes} "
-            f"({group.found_by}); run it on one host alone, with --processes 1."
+            f"({group.found_by}). Run it on one host only, with --processes 1."
         )
 
 
@@ -102,7 +103,7 @@ def joined(
     process: int | None,
     wait: int,
 ) -> Iterator[None]:
-    """Joins the other processes, where there are some; all leave together.
+    """Joins the other processes, if there are any; all leave together.
 
     An error inside reaches all processes, whatever they wait for: each says it, and ends with the
     same exit code. Process 0 alone prints to standard output.
@@ -156,12 +157,10 @@ def _fail(error: BaseException) -> None:
     elif isinstance(error, jax.errors.JaxRuntimeError):
         if "oordination" not in str(error):  # when that is lost, JAX ends this process in a moment
             time.sleep(4 * _POLL_SECONDS)  # the word of one that failed by itself comes first
-        code, says = (
-            LOST,
-            (
-                f"{me} cannot go on: {first_line(error)}. If another process was "
-                "killed, start all of them again: the run goes on from its newest checkpoint."
-            ),
+        code = LOST
+        says = (
+            f"{me} cannot go on: {first_line(error)}. If another process was killed, start all of "
+            "them again: the run goes on from its newest checkpoint."
         )
     elif not isinstance(error, ClevitError | OSError):
         code, says = 1, f"{me} failed: {type(error).__name__}: {error}"
@@ -178,7 +177,7 @@ def _say(failure: str) -> None:
 
 
 def _end(code: int) -> None:
-    """Ends at once: the main thread may wait inside a collective for ever.
+    """Ends this process at once: the main thread may wait inside a collective for ever.
 
     Process 0 holds what the others have to hear, so it ends last.
     """

@@ -1,4 +1,4 @@
-"""Mesh, where parameters live, and batches that span processes."""
+"""The mesh of devices, where parameters live on it, and batches that span processes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def make_mesh(
     Args:
         data: devices along `data`; -1 for all that `fsdp` leaves.
         fsdp: devices that share one copy of the parameters; -1 for all that `data` leaves.
-        devices: all of JAX's by default.
+        devices: to make the mesh of; all of JAX's by default.
 
     Raises:
         ValueError: the two do not multiply to the number of devices.
@@ -42,12 +42,12 @@ def make_mesh(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis divided over every device."""
+    """The sharding of a batch: its first axis is divided over every device."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding of what every device has a whole copy of."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -56,7 +56,7 @@ def on_each_device(
 ) -> Callable[..., Any]:
     """A function of a batch, run by each device on its own rows.
 
-    Else the partitioner would divide what is inside, and it cannot divide a Pallas kernel.
+    Otherwise XLA would divide what is inside, and it cannot divide a Pallas kernel.
 
     Args:
         function: takes and returns trees of arrays [B, ...], each row by itself.

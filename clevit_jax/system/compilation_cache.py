@@ -1,4 +1,4 @@
-"""What JAX compiles, kept on disk for the next process: JAX's persistent compilation cache."""
+"""JAX's persistent compilation cache: compiled programs on disk, for the next process."""
 
 import contextlib
 import hashlib
@@ -30,12 +30,12 @@ def enable(folder: str, *, alone: bool = True) -> None:
     nothing is kept any more.
 
     Args:
-        folder: where; "" for no cache; `AUTO` for what JAX was told (JAX_COMPILATION_CACHE_DIR), or
-            else for a folder of the user, which is kept below `MAX_BYTES`. JAX's own switch,
+        folder: of the cache; "" for none; `AUTO` for what JAX was told (JAX_COMPILATION_CACHE_DIR),
+            or else for a folder of the user, which is kept below `MAX_BYTES`. JAX's own switch,
             JAX_ENABLE_COMPILATION_CACHE=0, goes before all.
         alone: whether this is the only process of the run. Of several, JAX lets the first alone
-            write, and on GPUs they compile together; so `AUTO` makes no folder then, which need not
-            be one that all see.
+            write, and on GPUs they compile together; so `AUTO` makes no folder then, for not all
+            might see it.
     """
     told = jax.config.values[_SETTING] is not None
     if not jax.config.values["jax_enable_compilation_cache"] or (folder == AUTO and told):
@@ -65,7 +65,7 @@ def child_environment() -> dict[str, str]:
 
 
 def users_folder() -> pathlib.Path:
-    """Where a user's cache is, by the kind of processor: code for one may not run on another.
+    """The folder of a user's cache for this kind of processor: code for one may not run on another.
 
     Raises:
         RuntimeError: the home folder is not known.
@@ -76,14 +76,14 @@ def users_folder() -> pathlib.Path:
 
 
 def _processor() -> str:
-    """Such as `x86_64-1f2e3d4c`: the architecture, and a hash of the model and what it can do."""
-    facts = {platform.processor()}
+    """A name such as `x86_64-1f2e3d4c`: architecture, and hash of the model and its features."""
+    traits = {platform.processor()}
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         # "flags" and "model name" on x86, "Features" and "CPU part" on Arm.
         names = ("flags", "model name", "Features", "CPU part")
-        facts |= {line for line in lines if line.startswith(names)}
-    digest = hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()
+        traits |= {line for line in lines if line.startswith(names)}
+    digest = hashlib.sha256("\n".join(sorted(traits)).encode()).hexdigest()
     return f"{platform.machine() or 'unknown'}-{digest[:8]}"
 
 
@@ -93,9 +93,9 @@ def prune(folder: pathlib.Path, most: int) -> None:
     with contextlib.suppress(OSError):
         for path in folder.rglob("*"):
             with contextlib.suppress(OSError):  # another process was faster
-                facts = path.stat()
+                stat = path.stat()
                 if path.is_file():
-                    files.append((max(facts.st_atime, facts.st_mtime), facts.st_size, path))
+                    files.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total <= most:
@@ -111,7 +111,7 @@ def _use(folder: str | None) -> None:
 
 
 def _can_write(folder: str) -> bool:
-    """Makes the folder, for this user alone; says in a line why that is not possible."""
+    """Makes the folder, for this user alone; warns where it cannot be written."""
     try:
         pathlib.Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -123,7 +123,8 @@ def _can_write(folder: str) -> bool:
 
 def _warn(reason: str) -> None:
     print(
-        f"Warning: what is compiled is not kept for the next run, for {reason}. "
-        "--compilation_cache names another folder.",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        f"Warning: the next run will compile everything again, because {reason}. "
+        "Name another folder with --compilation_cache FOLDER.",
+        file=sys.stderr,
+        flush=True,
+    )

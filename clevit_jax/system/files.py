@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON in them."""
 
 import contextlib
 import json
@@ -13,10 +13,11 @@ from clevit_jax.errors import ConfigError
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.Path]:
-    """A file beside `path` to write to; it takes its place at the end, or goes on failure.
+    """A temporary file to write to, which replaces `path` at the end, or goes on failure.
 
-    Its name is drawn at random, so that no two processes write to one, on whatever machines. It is
-    there and empty at the beginning. It has the permissions of any new file, whoever writes it.
+    It lies beside `path`. Its name is drawn at random, so that no two processes write to one, on
+    whatever machines. It exists and is empty at the beginning. It has the permissions of any new
+    file, whoever writes it.
 
     Args:
         path: the file; its folder exists.
@@ -62,7 +63,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Raises ConfigError when the file is missing or is no JSON."""
+    """The value in a JSON file. Raises ConfigError when the file is missing or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -73,7 +74,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def read_json_object(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ConfigError when there is none."""
-    facts = read_json(path)
-    if not isinstance(facts, dict):
-        raise ConfigError(f"{path} is no JSON object; it was not written by this program.")
-    return facts
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is not a JSON object; it was not written by this program.")
+    return value

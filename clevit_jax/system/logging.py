@@ -1,4 +1,4 @@
-"""What other libraries log, kept quiet."""
+"""Warnings and log messages of other libraries, kept back."""
 
 import contextlib
 import logging
@@ -16,9 +16,9 @@ def quiet(level: int = logging.ERROR, *, stderr: bool = False) -> Iterator[None]
     """Keeps back the warnings and log messages of libraries inside the block.
 
     Args:
-        level: of Python's logging; what is more severe is still told.
-        stderr: keeps back all that is written to file descriptor 2, too, which is how compiled
-            code speaks.
+        level: of Python's logging; messages above it still appear.
+        stderr: keeps back all that is written to file descriptor 2, too, by which compiled code
+            logs.
     """
     disabled = logging.root.manager.disable
     logging.disable(level)
@@ -44,7 +44,7 @@ def _no_stderr() -> Iterator[None]:
 
 
 def quiet_command() -> None:
-    """For the rest of a command: leaves out what orbax says beside the errors passed on."""
+    """Keeps back, for the rest of a command, what orbax says beside the errors that it raises."""
     absl_logging.set_verbosity(absl_logging.ERROR)  # warns of every checkpoint without a score
     # The reads that it gave up at the first damaged file end in tracebacks of their own.
     logging.getLogger("asyncio").setLevel("CRITICAL")

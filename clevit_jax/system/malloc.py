@@ -1,4 +1,4 @@
-"""glibc's malloc, told to keep what is freed: on a CPU, XLA asks for each step's memory anew.
+"""glibc's malloc, set to keep freed memory: on a CPU, XLA allocates each step's memory anew.
 
 Memory fresh from the system costs a page fault for every 4 KiB, which is about a sixth of a step.
 """
@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     that it ever needed at once, and all threads allocate from one arena.
 
     Returns:
-        Whether it is so; False without glibc, and nothing was changed.
+        Whether malloc accepted it; False without glibc, and nothing was changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

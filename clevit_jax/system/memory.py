@@ -1,10 +1,10 @@
-"""How much memory of the host is free, for what runs on a CPU: it must never swap."""
+"""Free memory of the host: what runs on a CPU must never swap."""
 
 import pathlib
 
 import psutil
 
-SHARE = 0.9  # of the free memory that a step may plan for; the compiler's plan is not all
+SHARE = 0.9  # of the free memory, that a step may plan for: the compiler does not count all
 _CONTROL_GROUP = pathlib.Path("/sys/fs/cgroup")  # version 2; what a container is held to
 
 

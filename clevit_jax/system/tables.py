@@ -1,10 +1,10 @@
-"""Tables in text."""
+"""Tables as lines of text."""
 
 from collections.abc import Collection, Sequence
 
 
 def align(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> list[str]:
-    """Lines of cells in columns that are as wide as their widest cell, two spaces apart.
+    """Lines of a table whose columns are as wide as their widest cell, two spaces apart.
 
     The last cell of a row that is shorter than the others runs on to the right: a heading, or a
     sentence in the place of figures.
@@ -16,8 +16,8 @@ def align(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> lis
     count = max(map(len, rows), default=0)
     widths = [0] * count
     for row in rows:
-        own = row if len(row) == count else row[:-1]
-        for k, cell in enumerate(own):
+        in_columns = row if len(row) == count else row[:-1]
+        for k, cell in enumerate(in_columns):
             widths[k] = max(widths[k], len(cell))
     lines = []
     for row in rows:
