@@ -114,7 +114,7 @@ def test_no_home(monkeypatch, capsys):
         compilation_cache.enable("auto")
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
-    assert "for no home folder is known." in capsys.readouterr().err
+    assert "because no home folder is known." in capsys.readouterr().err
 
 
 def test_an_entry_that_is_torn_is_compiled_again(child):
