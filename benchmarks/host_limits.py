@@ -34,7 +34,7 @@ THREADS, PREFETCH, BUFFER = 2, 2, 2  # the last two as in `train._train_batches`
 
 
 def decoded_images(folder: pathlib.Path, cache_bytes: int) -> pipeline.DecodedImages:
-    dataset = sources.load(folder, layout="folders")
+    dataset = sources.load_dataset(folder, layout="folders")
     decoder = functools.partial(decode.decode_train, size=SIZE)
     return pipeline.DecodedImages(dataset.train, decoder, cache_bytes=cache_bytes)
 

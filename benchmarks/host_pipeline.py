@@ -62,7 +62,7 @@ def milliseconds(batches: Iterator[object], steps: int, batch_size: int) -> tupl
 
 
 def compare(folder: pathlib.Path, args: argparse.Namespace) -> None:
-    dataset = sources.load(folder, layout="folders")
+    dataset = sources.load_dataset(folder, layout="folders")
     examples = sorted(dataset.train + dataset.test, key=lambda example: example.name)
     sides = np.array([decode.read_rgb(e.data, e.name).size for e in examples]).mean(0)
     print(f"{len(examples)} images of {sides[0]:.0f} x {sides[1]:.0f} pixels in the mean")

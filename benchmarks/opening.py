@@ -2,9 +2,10 @@
 
     python -m benchmarks.opening [--layouts ufg-anno,csv]
 
-Opening is `sources.load`: finding out the layout, listing, labels, and cutting the test split where
-there is none. Where torchvision's `ImageFolder` can list the same files, it does, in turn. Seconds
-are of wall time and of CPU, medians of several rounds; the folders are in the system's cache.
+Opening is `sources.load_dataset`: finding out the layout, listing, labels, and cutting the test
+split where there is none. Where torchvision's `ImageFolder` can list the same files, it does, in
+turn. Seconds are of wall time and of CPU, medians of several rounds; the folders are in the
+system's cache.
 """
 
 import argparse
@@ -123,7 +124,7 @@ def write_parquet(root: pathlib.Path, names: Names) -> None:
 def write_tfds_records(root: pathlib.Path, names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_ufg(pathlib.Path(folder) / "ufg", names)
-        dataset = sources.load(pathlib.Path(folder) / "ufg")
+        dataset = sources.load_dataset(pathlib.Path(folder) / "ufg")
         write_tfds.write_tfds(dataset, root.parent, name=root.name, threads=os.cpu_count() or 1)
 
 
@@ -150,11 +151,11 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
 def compare(root: pathlib.Path, listed: list[str], rounds: int, count: int) -> str:
     """A line of the table: our seconds, ImageFolder's, and their ratio."""
     list_folder = official_loader.import_torchvision().datasets.ImageFolder
-    dataset = sources.load(root)
+    dataset = sources.load_dataset(root)
     assert len(dataset.train) + len(dataset.test) == count
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(seconds(lambda: sources.load(root)))
+        ours.append(seconds(lambda: sources.load_dataset(root)))
         theirs.append(seconds(lambda: [list_folder(root / part) for part in listed]))
     wall, cpu = (statistics.median(column) for column in zip(*ours, strict=True))
     line = f"{wall:7.2f} ({cpu:.2f})"

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the converted checkpoint, or file for --to; without it nothing is written",
     )  # fmt: skip
     parser.add_argument(
-        "--to", choices=export.DIALECTS,
+        "--to", choices=export.WRITTEN_DIALECTS,
         help="write for this library: .safetensors, .pth, or for huggingface also a folder",
     )  # fmt: skip
     parser.add_argument(
@@ -131,10 +131,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.target and options.to:
         export.check_torch_target(options.target, options.to, overwrite=options.overwrite)
     elif options.target:
-        if options.target.suffix.lower() in export.FILES:
+        if options.target.suffix.lower() in export.FILE_SUFFIXES:
             raise WeightsError(
                 f"{options.target} is the name of a file, and a converted checkpoint is a folder; "
-                f"name one, or a library to write for: --to {'|'.join(export.DIALECTS)}."
+                f"name one, or a library to write for: --to {'|'.join(export.WRITTEN_DIALECTS)}."
             )
         check_converted_target(options.target, overwrite=options.overwrite)
 

@@ -7,7 +7,7 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import VARIANTS, SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights.convert import named_leaves, official_name
-from clevit_jax.weights.infer import infer
+from clevit_jax.weights.infer import infer_architecture
 
 
 def shapes_of(model):
@@ -34,13 +34,13 @@ def shapes():
 )
 def test_published(variant, window, size, classes):
     model = SwinConfig.variant(variant, image_size=size, window=window, num_classes=classes)
-    assert infer(shapes_of(model)) == model
+    assert infer_architecture(shapes_of(model)) == model
     assert f"Swin-{variant}: embed {VARIANTS[variant]['embed_dim']}," in model.describe()
 
 
 def test_golden_with_its_masks(golden):
     official = torch.load(golden / "swin_nano_224.pth", weights_only=True)["model"]
-    found = infer({name: tuple(value.shape) for name, value in official.items()})
+    found = infer_architecture({name: tuple(value.shape) for name, value in official.items()})
     assert found == SwinConfig(
         image_size=224, num_classes=21, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)
     )
@@ -50,15 +50,15 @@ def test_golden_with_its_masks(golden):
 def test_masks_tell_the_image_size(shapes):
     """448 pixels: a grid of 112 in windows of 7 is 256 windows."""
     masks = {"layers.0.blocks.1.attn_mask": (256, 49, 49)}
-    assert infer(shapes | masks).image_size == 448
+    assert infer_architecture(shapes | masks).image_size == 448
     nonsense = {"layers.0.blocks.1.attn_mask": (255, 49, 49)}
-    assert infer(shapes | nonsense).image_size == 224
+    assert infer_architecture(shapes | nonsense).image_size == 224
 
 
 def test_a_table_that_shrank_tells_the_image_size():
     """At 96 the last grid is 3, where a window of 6 cannot be."""
     model = SwinConfig(image_size=96, window=6, embed_dim=8, num_heads=(1, 1, 1, 1))
-    assert infer(shapes_of(model)) == model
+    assert infer_architecture(shapes_of(model)) == model
 
 
 def test_a_few_wrong_entries_do_not_mislead(shapes):
@@ -67,13 +67,13 @@ def test_a_few_wrong_entries_do_not_mislead(shapes):
     wrong["layers.2.blocks.3.attn.relative_position_bias_table"] = (225, 13)
     wrong["head.bias"] = (7,)
     del wrong["layers.2.blocks.2.norm1.weight"]
-    assert infer(wrong) == TINY
+    assert infer_architecture(wrong) == TINY
 
 
 def test_without_head_or_with_headless_classes(shapes):
     bare = {name: shape for name, shape in shapes.items() if not name.startswith("head")}
-    assert infer(bare).num_classes == 1
-    assert infer(bare | {"head.bias": (9,)}).num_classes == 9
+    assert infer_architecture(bare).num_classes == 1
+    assert infer_architecture(bare | {"head.bias": (9,)}).num_classes == 9
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_without_head_or_with_headless_classes(shapes):
 )  # fmt: skip
 def test_no_swin(shapes, change):
     with pytest.raises(WeightsError):
-        infer(change(shapes))
+        infer_architecture(change(shapes))
 
 
 def test_json():

@@ -41,7 +41,7 @@ def ours(params, pixels):
 def theirs(params):
     """transformers' Swin with the same weights."""
     weights = Weights(MODEL, params, "clevit_jax", "made")
-    model = verify.build(weights, "transformers").module
+    model = verify.build_torch_swin(weights, "transformers").module
     model.set_attn_implementation("eager")  # the one that tells its attention
     return model
 
@@ -175,7 +175,7 @@ def demo(golden, tmp_path_factory):
     )
     model = clevit_jax.load(golden / "demo_leaves.safetensors", image_size=64)
     model.resize = 72
-    test = sources.load(folder).test
+    test = sources.load_dataset(folder).test
     order = np.random.RandomState(0).permutation(len(test))
     seen = np.stack([model.pixels(test[i].data) for i in order])
     labels = np.array([test[i].label for i in order])

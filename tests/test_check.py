@@ -20,7 +20,7 @@ from clevit_jax.config import resolve_data
 from clevit_jax.data import decode
 from clevit_jax.data.audit import command, filenames, findings
 from clevit_jax.data.audit import read as check
-from clevit_jax.data.audit.read import ENDINGS, read_image_facts, read_images
+from clevit_jax.data.audit.read import ENDINGS_BY_FORMAT, read_image_facts, read_images
 from clevit_jax.data.dataset import Dataset, Example
 from clevit_jax.errors import ConfigError, DecodeError
 
@@ -381,8 +381,8 @@ def test_odd_names_of_files(root, run):
 
 
 def test_endings_are_those_of_the_formats_that_are_read():
-    assert set(ENDINGS) == set(decode._FORMATS)
-    for kind, endings in ENDINGS.items():
+    assert set(ENDINGS_BY_FORMAT) == set(decode._FORMATS)
+    for kind, endings in ENDINGS_BY_FORMAT.items():
         Image.init()
         assert set(endings) <= {e for e, known in Image.EXTENSION.items() if known == kind}
 

@@ -108,7 +108,7 @@ def test_every_name_of_the_library(file, architecture):
     dialect, wrapper = TABLES[file]
     theirs = table(file)[architecture]
     assert dialects.recognise(theirs, wrapper) == dialect
-    official, ignored = dialects.to_official(zeros(theirs), dialect)
+    official, ignored = dialects.to_official_names(zeros(theirs), dialect)
     assert shapes_of(official) == wanted(architecture)
     counts = {kind: len(names) for kind, names in ignored.items()}
     stored = {
@@ -122,7 +122,7 @@ def test_every_name_of_the_library(file, architecture):
         given = given | buffers(architecture)
     # Written in the one spelling that both transformers 4 and 5 read.
     expected = table(file.replace("huggingface5_memory", "huggingface"))[architecture]
-    assert shapes_of(dialects.from_official(zeros(given), dialect)) == expected
+    assert shapes_of(dialects.from_official_names(zeros(given), dialect)) == expected
 
 
 def test_tables_are_whole():
@@ -148,12 +148,12 @@ def is_buffer(name):
 
 @pytest.mark.parametrize("dialect", dialects.DIALECTS)
 def test_round_trip_is_bitwise(nano, dialect):
-    official, ignored = dialects.to_official(nano, "microsoft")
+    official, ignored = dialects.to_official_names(nano, "microsoft")
     assert official.keys() | {n for names in ignored.values() for n in names} == nano.keys()
     assert not any(map(is_buffer, official))
-    written = dialects.from_official(nano, dialect)
+    written = dialects.from_official_names(nano, dialect)
     assert dialects.recognise(written, "model" if dialect == "microsoft" else "") == dialect
-    back, _ = dialects.to_official(written, dialect)
+    back, _ = dialects.to_official_names(written, dialect)
     assert back.keys() == official.keys()
     for name, value in official.items():
         assert back[name].dtype == value.dtype
@@ -171,7 +171,7 @@ def test_round_trip_is_bitwise(nano, dialect):
     ],
 )
 def test_buffers_go_where_the_library_stores_them(nano, dialect, index, mask):
-    written = {n: v for n, v in dialects.from_official(nano, dialect).items() if is_buffer(n)}
+    written = {n: v for n, v in dialects.from_official_names(nano, dialect).items() if is_buffer(n)}
     assert len(written) == (8 if index else 0) + (3 if mask else 0)
     if index:
         index = index.format("relative_position_index")
@@ -214,7 +214,7 @@ def test_outputs_of_the_library(golden, forward, file):
     tensors = safetensors.numpy.load_file(golden / f"{file}.safetensors")
     dialect = dialects.recognise(tensors)
     assert dialect == GOLDENS[file]
-    official, _ = dialects.to_official(tensors, dialect)
+    official, _ = dialects.to_official_names(tensors, dialect)
     images = np.random.RandomState(7).standard_normal((2, 64, 64, 3)).astype(np.float32)
     logits, features = forward(official, images)
     reference = np.load(golden / f"{file}.npz")
@@ -240,8 +240,8 @@ def test_both_spellings_of_transformers_mean_the_same(golden):
     for old, new in spellings.items():
         memory = {name.replace(old, new): value for name, value in memory.items()}
     assert len(memory.keys() & hub.keys()) == 4 + 4 * 4 + 6 + 4  # all but those of the blocks
-    official, _ = dialects.to_official(hub, "huggingface")
-    same, _ = dialects.to_official(memory, "huggingface")
+    official, _ = dialects.to_official_names(hub, "huggingface")
+    same, _ = dialects.to_official_names(memory, "huggingface")
     assert same.keys() == official.keys()
     for name, value in official.items():
         np.testing.assert_array_equal(same[name], value, err_msg=name)
@@ -258,14 +258,14 @@ def tiny(file):
 def test_what_an_outer_module_puts_before_all_names_is_taken_off(prefix):
     wrapped = {prefix + name: value for name, value in tiny("timm").items()}
     assert dialects.recognise(wrapped) == "timm"
-    official, _ = dialects.to_official(wrapped | {prefix + "extra": np.zeros(1)}, "timm")
+    official, _ = dialects.to_official_names(wrapped | {prefix + "extra": np.zeros(1)}, "timm")
     assert shapes_of(official) == wanted("tiny_window7_224") | {prefix + "extra": (1,)}
 
 
 def test_wrapping_of_some_names_is_their_own():
     given = tiny("timm")
     given["module.norm.bias"] = given.pop("norm.bias")
-    official, _ = dialects.to_official(given, "timm")
+    official, _ = dialects.to_official_names(given, "timm")
     expected = wanted("tiny_window7_224")
     expected["module.norm.bias"] = expected.pop("norm.bias")
     assert shapes_of(official) == expected
@@ -276,7 +276,7 @@ def test_bare_swin_model_has_no_head(file):
     given = tiny(file).items()
     bare = {n.removeprefix("swin."): v for n, v in given if not n.startswith("classifier.")}
     assert dialects.recognise(bare) == "huggingface"
-    official, _ = dialects.to_official(bare, "huggingface")
+    official, _ = dialects.to_official_names(bare, "huggingface")
     expected = wanted("tiny_window7_224")
     assert shapes_of(official) == {n: s for n, s in expected.items() if not n.startswith("head.")}
 
@@ -328,7 +328,7 @@ def test_another_network_is_refused(names, message):
 )
 def test_what_the_dialect_has_not_stays_as_it_is(dialect, name):
     value = np.arange(3)
-    official, ignored = dialects.to_official({name: value}, dialect)
+    official, ignored = dialects.to_official_names({name: value}, dialect)
     assert list(official) == [name]
     assert official[name] is value
     assert not ignored
@@ -338,7 +338,7 @@ def test_query_without_key_and_value_is_left_over():
     given = tiny("huggingface")
     lone = "swin.encoder.layers.1.blocks.0.attention.self.query.weight"
     del given[lone.replace("query", "key")], given[lone.replace("query", "value")]
-    official, _ = dialects.to_official(given, "huggingface")
+    official, _ = dialects.to_official_names(given, "huggingface")
     expected = wanted("tiny_window7_224")
     del expected["layers.1.blocks.0.attn.qkv.weight"]
     assert shapes_of(official) == expected | {lone: (192, 192)}
@@ -350,7 +350,7 @@ def test_query_key_and_value_must_fit():
     given[f"{start}.key.bias"] = np.zeros(6, np.uint8)
     given[f"{start}.value.weight"] = np.zeros((192, 192), np.float32)
     with pytest.raises(WeightsError) as error:
-        dialects.to_official(given, "huggingface")
+        dialects.to_official_names(given, "huggingface")
     assert "layers.1.blocks.0.attn.*.bias are uint8[192] and uint8[6] and uint8[192]" in str(
         error.value
     )
@@ -375,29 +375,31 @@ def test_query_key_and_value_must_fit():
 def test_a_mixture_of_dialects_is_refused(file, extra, culprits):
     given = tiny(file) | {extra: np.zeros(3)}
     with pytest.raises(WeightsError, match=re.escape(culprits)):
-        dialects.to_official(given, TABLES[file][0])
+        dialects.to_official_names(given, TABLES[file][0])
 
 
 def test_all_mixed_names_are_told_at_once():
     given = tiny("torchvision") | {"layers.0.blocks.0.norm1.bias": np.zeros(3)}
     given |= {"layers.0.blocks.0.norm2.bias": np.zeros(3)}
     with pytest.raises(WeightsError, match=r"norm1\.bias.*norm2\.bias"):
-        dialects.to_official(given, "torchvision")
+        dialects.to_official_names(given, "torchvision")
 
 
 def test_writing_names_every_stranger():
     given = {"norm.weight": np.zeros(3), "norm.scale": np.zeros(3), "layers.x": np.zeros(3)}
     with pytest.raises(WeightsError, match=r"norm\.scale, layers\.x\."):
-        dialects.from_official(given, "torchvision")
+        dialects.from_official_names(given, "torchvision")
 
 
 def test_qkv_that_cannot_be_cut():
     with pytest.raises(WeightsError, match=r"attn\.qkv\.bias \[4\]"):
-        dialects.from_official({"layers.0.blocks.0.attn.qkv.bias": np.zeros(4)}, "huggingface")
+        dialects.from_official_names(
+            {"layers.0.blocks.0.attn.qkv.bias": np.zeros(4)}, "huggingface"
+        )
 
 
 def test_unknown_dialect():
     with pytest.raises(WeightsError, match=r"'keras'.*microsoft, timm<0.9, timm, huggingface"):
-        dialects.to_official({}, "keras")
+        dialects.to_official_names({}, "keras")
     with pytest.raises(WeightsError, match="'keras'"):
-        dialects.from_official({}, "keras")
+        dialects.from_official_names({}, "keras")

@@ -47,7 +47,9 @@ def images(pixels):
 @pytest.fixture(scope="module")
 def theirs(params):
     """transformers' Swin with the same weights."""
-    return verify.build(Weights(MODEL, params, "clevit_jax", "made"), "transformers").module
+    return verify.build_torch_swin(
+        Weights(MODEL, params, "clevit_jax", "made"), "transformers"
+    ).module
 
 
 def modules(theirs):

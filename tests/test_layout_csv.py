@@ -34,7 +34,7 @@ def make(root: pathlib.Path, tables: dict, files=FILES) -> pathlib.Path:
 
 def problems(root, **options) -> tuple[str, ...]:
     with pytest.raises(DataError) as caught:
-        sources.load(root, **options)
+        sources.load_dataset(root, **options)
     return caught.value.problems
 
 
@@ -43,7 +43,7 @@ def labels(examples) -> list[tuple[str, int]]:
 
 
 def test_train_and_test(tmp_path):
-    data = sources.load(make(tmp_path, {"train.csv": TRAIN, "test.csv": TEST}))
+    data = sources.load_dataset(make(tmp_path, {"train.csv": TRAIN, "test.csv": TEST}))
     assert (data.layout, data.recognised_by) == ("csv", "train.csv and test.csv")
     assert (data.class_names, data.warnings) == (("ash", "oak"), ())
     assert [tuple(e) for e in data.train] == [
@@ -72,8 +72,8 @@ def test_train_and_test(tmp_path):
     ],
 )
 def test_dialects(tmp_path, text):
-    plain = sources.load(make(tmp_path / "plain", {"train.csv": TRAIN, "test.csv": TEST}))
-    other = sources.load(make(tmp_path / "other", {"train.csv": text, "test.csv": TEST}))
+    plain = sources.load_dataset(make(tmp_path / "plain", {"train.csv": TRAIN, "test.csv": TEST}))
+    other = sources.load_dataset(make(tmp_path / "other", {"train.csv": text, "test.csv": TEST}))
     assert other.class_names == plain.class_names
     assert [e[1:] for e in other.train] == [e[1:] for e in plain.train]
 
@@ -81,14 +81,16 @@ def test_dialects(tmp_path, text):
 @pytest.mark.parametrize("name", ["Training.CSV", "train.tsv"])
 @pytest.mark.parametrize("test", ["TEST.csv", "testing.tsv"])
 def test_table_names(tmp_path, name, test):
-    data = sources.load(make(tmp_path, {name: TRAIN, test: TEST, "valid.csv": TEST}))
+    data = sources.load_dataset(make(tmp_path, {name: TRAIN, test: TEST, "valid.csv": TEST}))
     assert [len(inside) for inside in data.splits.values()] == [2, 2, 2]
     assert list(data.splits) == ["train", "val", "test"]
 
 
 def test_one_table_with_a_split_column(tmp_path):
     rows = "img,target,subset\na 1.png,x,TRAIN\nb.JPG,y,training\nc.png,x,Test\nd.png,y, val\n"
-    data = sources.load(make(tmp_path, {"list.csv": rows, "sizes.csv": "width,height\n1,2\n"}))
+    data = sources.load_dataset(
+        make(tmp_path, {"list.csv": rows, "sizes.csv": "width,height\n1,2\n"})
+    )
     assert data.recognised_by == "the columns of list.csv"
     assert [labels(inside) for inside in data.splits.values()] == [
         [("images/a 1.png", 0), ("images/b.JPG", 1)],
@@ -105,7 +107,7 @@ def test_one_table_with_a_split_column(tmp_path):
 def test_one_table_without_splits_is_cut(tmp_path):
     files = [f"{k}.png" for k in range(10)]
     rows = "".join(f"{file},{'ab'[k % 2]}\n" for k, file in enumerate(files))
-    data = sources.load(make(tmp_path, {"list.csv": "path,class\n" + rows}, files))
+    data = sources.load_dataset(make(tmp_path, {"list.csv": "path,class\n" + rows}, files))
     assert data.recognised_by == (
         "the columns of list.csv; test split: 20 % of the images, cut by seed 0"
     )
@@ -115,7 +117,7 @@ def test_one_table_without_splits_is_cut(tmp_path):
 
 def test_validation_stands_for_a_test_that_is_not_there(tmp_path):
     """As with class folders."""
-    data = sources.load(make(tmp_path, {"train.csv": TRAIN, "val.csv": TEST}))
+    data = sources.load_dataset(make(tmp_path, {"train.csv": TRAIN, "val.csv": TEST}))
     assert (len(data.train), len(data.test), data.val) == (2, 2, ())
 
 
@@ -125,7 +127,7 @@ def test_an_unlabelled_test_is_not_read(tmp_path):
     rows = "".join(f"{file},{'ab'[k % 2]}\n" for k, file in enumerate(files))
     root = make(tmp_path, {"train.csv": "file,label\n" + rows, "test.csv": "file\nx.png\n"}, files)
     for request in (Request(), Request(label_column="label")):
-        data = sources.load(root, request=request)
+        data = sources.load_dataset(root, request=request)
         assert len(data.train + data.test) == 10
         assert data.warnings == (f"{root / 'test.csv'} has no column of labels and is not read.",)
     make(root, {"test.csv": "width\n3\n"})
@@ -143,7 +145,7 @@ def test_ids_without_ending(tmp_path):
     ]
     rows = "image_id,label\nT_0,1\nT_1,2\nT_2.0,2\na/T_3,1\nT_4,1\n"
     root = make(tmp_path, {"train.csv": rows, "test.csv": "image_id,label\nT_0,1\n"}, files)
-    assert labels(sources.load(root).train) == [
+    assert labels(sources.load_dataset(root).train) == [
         ("images/T_0.jpg", 0), ("images/T_1.JPG", 1), ("train/T_2.0.png", 1), ("a/T_3.bmp", 0),
         ("images/T_4", 0),
     ]  # fmt: skip
@@ -160,7 +162,7 @@ def test_files_are_looked_for_in_the_folder_of_the_split(tmp_path):
     files = ["train/1.png", "test/1.png", "train_images/2.png", "test_images/2.png"]
     files += ["images/train/3.png", "images/test/3.png", "4.png", "images/4.png"]
     rows = "file,label\n1.png,a\n2.png,b\n3.png,a\n4.png,b\n"
-    data = sources.load(make(tmp_path, {"train.csv": rows, "test.csv": rows}, files))
+    data = sources.load_dataset(make(tmp_path, {"train.csv": rows, "test.csv": rows}, files))
     assert [e.name for e in data.train] == [*files[0:5:2], "4.png"]
     assert [e.name for e in data.test] == [*files[1:6:2], "4.png"]
 
@@ -179,7 +181,7 @@ def test_one_hot(tmp_path):
     # The columns of the test table may be in another order.
     swapped = [[row[i] for i in (4, 3, 2, 1, 0)] for row in [header, *other]]
     make(root, {"test.csv": written(swapped)}, files)
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert data.class_names == tuple(header[1:])
     assert [e.label for e in data.train] == hot.argmax(1).tolist()
     assert [e.label for e in data.test] == hot[[0, 4]].argmax(1).tolist()
@@ -197,7 +199,7 @@ def test_one_hot(tmp_path):
 
 def test_one_hot_with_a_class_of_no_image(tmp_path):
     text = "file,x,y,z\na 1.png,1,0,0\nb.JPG,0,0,1\n"
-    data = sources.load(make(tmp_path, {"train.csv": text, "test.csv": text}))
+    data = sources.load_dataset(make(tmp_path, {"train.csv": text, "test.csv": text}))
     assert (data.class_names, [e.label for e in data.train]) == (("x", "z"), [0, 1])
     assert "1 of the labels 0 to 2 have no training image (1)" in data.warnings[0]
     make(tmp_path, {"train.csv": text.replace("y", "x")})
@@ -209,7 +211,7 @@ def test_one_hot_with_a_class_of_no_image(tmp_path):
 def test_one_hot_beside_other_columns(tmp_path):
     """The numbers of the rows, as pandas writes them, and the split."""
     text = ",file,split,x,y\n0,a 1.png,train,0,1\n1,b.JPG,train,1,0\n2,c.png,test,1,0\n"
-    data = sources.load(make(tmp_path, {"all.csv": text}))
+    data = sources.load_dataset(make(tmp_path, {"all.csv": text}))
     assert data.class_names == ("x", "y")
     assert [e.label for e in data.train + data.test] == [1, 0, 0]
     make(tmp_path, {"all.csv": text.replace("0,1\n", "0\n", 1)})
@@ -220,11 +222,11 @@ def test_one_hot_beside_other_columns(tmp_path):
 def test_class_names_go_with_labels(tmp_path):
     text = "file,label,class_name\na 1.png,10,oak\nb.JPG,9,yew\nc.png,9,yew\n"
     root = make(tmp_path, {"train.csv": text, "test.csv": text})
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert (data.class_names, [e.label for e in data.train]) == (("yew", "oak"), [1, 0, 0])
     # The only column of classes is that of labels.
     make(root, {"train.csv": text.replace("label", "x"), "test.csv": text.replace("label", "x")})
-    assert sources.load(root).class_names == ("oak", "yew")
+    assert sources.load_dataset(root).class_names == ("oak", "yew")
     make(root, {"train.csv": text + "d.png,9,oak\n", "test.csv": text})
     place = root / "train.csv"
     assert problems(root) == (
@@ -255,7 +257,7 @@ def test_class_names_go_with_labels(tmp_path):
 def test_numbers_as_labels(tmp_path, written_labels, names, warned):
     rows = zip(["a 1.png", "b.JPG", "c.png"], written_labels, strict=True)
     text = written([["image", "label"], *rows])
-    data = sources.load(make(tmp_path, {"train.csv": text, "test.csv": text}))
+    data = sources.load_dataset(make(tmp_path, {"train.csv": text, "test.csv": text}))
     assert data.class_names == names
     whole = [label.removesuffix("0").rstrip(".") if "." in label else label
              for label in written_labels]  # fmt: skip
@@ -302,13 +304,13 @@ def test_columns_asked_for(tmp_path):
     text = "file,label,species,Foto\nx,p,q,a 1.png\ny,p,r,b.JPG\n"
     root = make(tmp_path, {"train.csv": text, "test.csv": text})
     request = Request(file_column="foto", label_column="species")
-    data = sources.load(root, request=request)
+    data = sources.load_dataset(root, request=request)
     assert data.class_names == ("q", "r")
     assert [e.name for e in data.train] == ["images/a 1.png", "images/b.JPG"]
     # Names that nobody could guess need the layout, too.
     make(root, {name: text.replace("file", "a").replace("label", "b") for name in
                 ("train.csv", "test.csv")})  # fmt: skip
-    assert sources.load(root, layout="csv", request=request).class_names == ("q", "r")
+    assert sources.load_dataset(root, layout="csv", request=request).class_names == ("q", "r")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,7 @@ def test_all_problems_at_once(tmp_path):
 
 def test_a_file_listed_twice_is_a_warning(tmp_path):
     root = make(tmp_path, {"train.csv": TRAIN + b"images/b.JPG,oak\n", "test.csv": TEST})
-    (warning,) = sources.load(root).warnings
+    (warning,) = sources.load_dataset(root).warnings
     assert "1 file(s) are listed more than once for training" in warning
     assert "(images/b.JPG)" in warning
 
@@ -472,7 +474,7 @@ def test_no_stat_for_each_file(tmp_path, monkeypatch):
     listed = []
     kept_scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or kept_scandir(path))
-    sources.load(root, layout="csv")
+    sources.load_dataset(root, layout="csv")
     assert not [path for path in calls if path.lower().endswith((".png", ".jpg"))]
     assert listed.count(str(root / "images")) == 1
 
@@ -530,7 +532,7 @@ def test_what_the_standard_library_writes_is_read(
         files = [below + name for name, _ in rows]
         root = make(pathlib.Path(folder), {"train.csv": text}, files)
         make(root, {"test.csv": written([["file", "label"], [files[0], rows[0][1]]])}, [])
-        data = sources.load(root, layout="csv")  # class folders may be among the names
+        data = sources.load_dataset(root, layout="csv")  # class folders may be among the names
         assert all(e.data.is_file() for e in data.train)
     assert [e.name for e in data.train] == files
     assert [data.class_names[e.label] for e in data.train] == [name for _, name in rows]
@@ -548,7 +550,7 @@ def test_accents_in_another_form_are_found(names, forms):
     with tempfile.TemporaryDirectory() as folder:
         root = make(pathlib.Path(folder), {}, [f"images/{name}" for name in there])
         make(root, {"train.csv": written(rows), "test.csv": written(rows)}, [])
-        data = sources.load(root)
+        data = sources.load_dataset(root)
         assert [e.name for e in data.train] == [f"images/{name}" for name in there]
 
 
@@ -561,6 +563,8 @@ def test_columns_that_are_set_are_recognised_by(tmp_path, table):
     assert problems(root, request=Request(file_column="Datei", label_column="Sorte"))[0].endswith(
         said
     )
-    data = sources.load(root, request=Request(file_column="Dateiname", label_column="Sorte"))
+    data = sources.load_dataset(
+        root, request=Request(file_column="Dateiname", label_column="Sorte")
+    )
     assert (data.layout, data.class_names) == ("csv", ("Eiche", "Esche"))
     assert labels(data.test) == [("images/c.png", 1)]

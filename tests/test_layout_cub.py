@@ -49,12 +49,12 @@ def make(root: pathlib.Path, changes=None, files=None) -> pathlib.Path:
 
 def problems(root, **options) -> tuple[str, ...]:
     with pytest.raises(DataError) as caught:
-        sources.load(root, **options)
+        sources.load_dataset(root, **options)
     return caught.value.problems
 
 
 def test_cub(tmp_path):
-    data = sources.load(make(tmp_path))
+    data = sources.load_dataset(make(tmp_path))
     assert (data.layout, data.warnings) == ("cub", ())
     assert data.recognised_by == "images.txt and image_class_labels.txt"
     assert data.class_names == tuple(name for _, name in CLASSES)
@@ -82,8 +82,8 @@ def test_text_variants(tmp_path, name, change):
     # Without the one name that has a blank in it: more blanks there make another name.
     files = [file.replace("a 1", "a1") for _, file in IMAGES]
     base = {part: text(pairs).replace(b"a 1", b"a1") for part, pairs in PARTS.items()}
-    plain = sources.load(make(tmp_path / "plain", base, files))
-    other = sources.load(make(tmp_path / "other", base | {name: change(base[name])}, files))
+    plain = sources.load_dataset(make(tmp_path / "plain", base, files))
+    other = sources.load_dataset(make(tmp_path / "other", base | {name: change(base[name])}, files))
     assert other.class_names == plain.class_names
     assert [[e[1:] for e in inside] for inside in other.splits.values()] == [
         [e[1:] for e in inside] for inside in plain.splits.values()
@@ -93,19 +93,19 @@ def test_text_variants(tmp_path, name, change):
 def test_class_names(tmp_path):
     names = text([("2", "Laysan Albatross"), ("1", "Black-footed")])
     root = make(tmp_path, {"classes.txt": names})
-    assert sources.load(root).class_names == ("Black-footed", "Laysan Albatross")
+    assert sources.load_dataset(root).class_names == ("Black-footed", "Laysan Albatross")
     make(root, {"classes.txt": None})
-    assert sources.load(root).class_names == tuple(name for _, name in CLASSES)
+    assert sources.load_dataset(root).class_names == tuple(name for _, name in CLASSES)
     mixed = [("1", "1"), ("2", "2"), ("3", "2"), ("4", "2")]  # one folder, two classes
     make(root, {"classes.txt": None, "image_class_labels.txt": text(mixed)})
-    assert sources.load(root).class_names == ("1", "2")
+    assert sources.load_dataset(root).class_names == ("1", "2")
     # Images in no folder, only some in one, and a class of two folders.
     for files in ["1.jpg 2.jpg 3.jpg 4.jpg", "a/1.jpg 2.jpg a/3.jpg 4.jpg",
                   "a/1.jpg b/2.jpg a/3.jpg c/4.jpg"]:  # fmt: skip
         images = text(enumerate(files.split(), start=1))
         root = make(tmp_path / files.replace("/", "_"), {"classes.txt": None, "images.txt": images},
                     files.split())  # fmt: skip
-        assert sources.load(root).class_names == ("1", "2")
+        assert sources.load_dataset(root).class_names == ("1", "2")
 
 
 def test_nabirds(tmp_path):
@@ -123,7 +123,7 @@ def test_nabirds(tmp_path):
     }
     root = make(tmp_path, {name: text(pairs) for name, pairs in changes.items()},
                 [name for _, name in changes["images.txt"]])  # fmt: skip
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert data.class_names == ("Oak", "Ash (Adult male)", "Elm")
     assert ([e.label for e in data.train], [e.label for e in data.test]) == ([1, 0, 2], [1])
     (warning,) = data.warnings
@@ -138,7 +138,7 @@ def test_without_a_split_file(tmp_path):
         "train_test_split.txt": None,
         "classes.txt": None,
     }
-    data = sources.load(make(tmp_path, changes, files))
+    data = sources.load_dataset(make(tmp_path, changes, files))
     assert data.recognised_by.endswith("test split: 20 % of the images, cut by seed 0")
     assert (data.class_names, len(data.train), len(data.test)) == (("a", "b"), 8, 2)
 
@@ -260,7 +260,7 @@ def test_no_stat_for_each_file(tmp_path, monkeypatch):
             return kept(path, *args, **options)
 
         monkeypatch.setattr(where, name, counted)
-    sources.load(root, layout="cub")
+    sources.load_dataset(root, layout="cub")
     assert not [path for path in calls if path.lower().endswith(".jpg")]
     assert calls.count(str(root / "images" / "002.Laysan_Albatross")) == 1
 
@@ -314,4 +314,4 @@ def test_accents_in_another_form_are_found(tmp_path):
     images = [(str(k), unicodedata.normalize("NFD", name)) for k, name in enumerate(files, 1)]
     images[1] = ("2", "é\\2.jpg")
     root = make(tmp_path, {"images.txt": text(images)}, files)
-    assert [e.name for e in sources.load(root).train] == files[:2]
+    assert [e.name for e in sources.load_dataset(root).train] == files[:2]

@@ -116,7 +116,7 @@ def fuzz(root: pathlib.Path, case: str, count: int, seed: int = 0) -> tuple[int,
         (root / file).parent.mkdir(exist_ok=True)
         (root / file).write_bytes(text.encode())
     there = {root / file for file in FILES} | {root / file for file in texts}
-    sources.load(root)  # without damage it is read
+    sources.load_dataset(root)  # without damage it is read
     read = 0
     draw = random.Random(f"{case} {seed}")
     for _ in range(count):

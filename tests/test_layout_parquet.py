@@ -43,7 +43,7 @@ def write(path: pathlib.Path, columns: dict, *, metadata=None, **options) -> pat
 
 
 def load(root, **options):
-    return sources.load(root, **options)
+    return sources.load_dataset(root, **options)
 
 
 def problems(root, **options) -> tuple[str, ...]:
@@ -368,7 +368,7 @@ def test_mutated_files_are_read_or_refused(tmp_path):
                 data[at:at] = data[at : at + length]
         (root / "all.parquet").write_bytes(data)
         try:
-            for example in sources.load(root).train:
+            for example in sources.load_dataset(root).train:
                 decode.decode_train(example.data, example.name, size=6)
             outcomes["read"] += 1
         except (DataError, DecodeError):

@@ -96,12 +96,12 @@ def leaves(prepared, tmp_path):
 
 def problems(root, **options) -> tuple[str, ...]:
     with pytest.raises(DataError) as caught:
-        sources.load(root, **options)
+        sources.load_dataset(root, **options)
     return caught.value.problems
 
 
 def test_same_as_tfds_reads(prepared):
-    data = sources.load(prepared / "leaves")
+    data = sources.load_dataset(prepared / "leaves")
     assert (data.layout, data.recognised_by) == ("tfds", "dataset_info.json in 1.0.0/")
     assert data.class_names == ("Anjou", "Bœuf tomate")
     assert data.warnings == ()
@@ -124,7 +124,7 @@ def test_same_as_tfds_reads(prepared):
 
 
 def test_pixels(prepared):
-    example = sources.load(prepared / "leaves").test[0]
+    example = sources.load_dataset(prepared / "leaves").test[0]
     (mine,) = [r for r in ROWS["test"] if r["file_name"] == example.name]
     with Image.open(io.BytesIO(mine["image"])) as image:
         np.testing.assert_array_equal(decode.read_rgb(example.data), image)
@@ -144,7 +144,7 @@ def test_names_by_index(tmp_path):
     features = {"image": F.Image(), "label": F.ClassLabel(num_classes=2)}
     features |= {"name": F.ClassLabel(num_classes=3), "note": F.Text()}
     rows = [{"image": png(i), "label": i % 2, "name": 2, "note": "x"} for i in range(4)]
-    data = sources.load(make(tmp_path, {"train": rows[:2], "test": rows[2:]}, features))
+    data = sources.load_dataset(make(tmp_path, {"train": rows[:2], "test": rows[2:]}, features))
     assert [e.name for e in data.train + data.test] == ["train/0", "train/1", "test/0", "test/1"]
     assert data.class_names == ("0", "1")
 
@@ -174,7 +174,7 @@ def test_many_features(tmp_path):
     """As in caltech_birds2011."""
     birds = [bird(i) for i in range(6)]
     splits = {"train": birds[:4], "test": birds[4:]}
-    data = sources.load(make(tmp_path / "keys", splits, BIRDS))
+    data = sources.load_dataset(make(tmp_path / "keys", splits, BIRDS))
     assert {(e.name, e.label, e.data.read()) for e in data.train} == {
         (b["image/filename"], b["label"], b["image"]) for b in birds[:4]
     }
@@ -184,7 +184,7 @@ def test_many_features(tmp_path):
         "each of attribute, label may be a class label; set data.label_column to one.",
     ]
     forced = Request(file_column="segmentation_mask", label_column="attribute")
-    data = sources.load(folder, request=forced)
+    data = sources.load_dataset(folder, request=forced)
     assert {(e.label, e.data.read()) for e in data.train} == {(5, b"mask")}
     (image, label) = problems(folder, request=Request(file_column="bbox", label_column="image"))
     assert image.startswith(
@@ -195,7 +195,7 @@ def test_many_features(tmp_path):
 
 def test_only_train_is_cut(tmp_path):
     folder = make(tmp_path, {"train": ROWS["train"]})
-    data = sources.load(folder, split=sources.SplitConfig(test_fraction=0.3))
+    data = sources.load_dataset(folder, split=sources.SplitConfig(test_fraction=0.3))
     assert (len(data.train), len(data.test)) == (6, 3)
     assert "test split: 30 % of the images" in data.recognised_by
 
@@ -207,7 +207,7 @@ def test_validation_alone_is_the_test_split(tmp_path):
         "validation": ROWS["validation"],
         "unlabelled": [row(1), row(2)],
     }
-    data = sources.load(make(tmp_path, splits))
+    data = sources.load_dataset(make(tmp_path, splits))
     assert (len(data.test), data.val) == (3, ())
     (warning,) = data.warnings
     assert "1 split(s) are not read (unlabelled)" in warning
@@ -247,28 +247,32 @@ def test_no_label(tmp_path):
 
 
 def test_by_name(prepared, tmp_path, monkeypatch):
-    plain = sources.load(prepared / "leaves")
-    named = sources.load(prepared, request=Request(tfds="leaves"))
+    plain = sources.load_dataset(prepared / "leaves")
+    named = sources.load_dataset(prepared, request=Request(tfds="leaves"))
     assert named.split_hash() == plain.split_hash()
     assert (named.layout, named.recognised_by) == ("tfds", "data.tfds = leaves")
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
-    default = sources.load("", layout="tfds", request=Request(tfds="leaves:1.0.0"))
+    default = sources.load_dataset("", layout="tfds", request=Request(tfds="leaves:1.0.0"))
     assert default.split_hash() == plain.split_hash()
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copytree(prepared, tmp_path / "tensorflow_datasets")
-    assert sources.load("", request=Request(tfds="leaves")).split_hash() == plain.split_hash()
+    assert (
+        sources.load_dataset("", request=Request(tfds="leaves")).split_hash() == plain.split_hash()
+    )
 
 
 def test_versions(tmp_path):
     for version, count in (("9.0.0", 2), ("10.0.0", 3), ("1.9.0", 4)):
         make(tmp_path, {"train": ROWS["train"][:count], "test": ROWS["test"]}, version=version)
-    newest = sources.load(tmp_path / "leaves")
+    newest = sources.load_dataset(tmp_path / "leaves")
     assert newest.recognised_by == "dataset_info.json in 10.0.0/, the newest of 3 versions"
-    assert len(newest.train) == len(sources.load(tmp_path, request=Request(tfds="leaves")).train)
+    assert len(newest.train) == len(
+        sources.load_dataset(tmp_path, request=Request(tfds="leaves")).train
+    )
     assert len(newest.train) == 3
-    assert len(sources.load(tmp_path, request=Request(tfds="leaves:1.9.0")).train) == 4
-    assert len(sources.load(tmp_path / "leaves" / "9.0.0").train) == 2
+    assert len(sources.load_dataset(tmp_path, request=Request(tfds="leaves:1.9.0")).train) == 4
+    assert len(sources.load_dataset(tmp_path / "leaves" / "9.0.0").train) == 2
 
 
 def test_configs(tmp_path):
@@ -276,9 +280,9 @@ def test_configs(tmp_path):
         splits = {"train": ROWS["train"][:count], "test": ROWS["test"]}
         make(tmp_path, splits, config=config)
         if config == "large":  # the only one, so far
-            assert len(sources.load(tmp_path, request=Request(tfds="leaves")).train) == 2
+            assert len(sources.load_dataset(tmp_path, request=Request(tfds="leaves")).train) == 2
     for wanted in ("leaves/small", "leaves/small:1.0.0"):
-        assert len(sources.load(tmp_path, request=Request(tfds=wanted)).train) == 3
+        assert len(sources.load_dataset(tmp_path, request=Request(tfds=wanted)).train) == 3
     assert problems(tmp_path, request=Request(tfds="leaves")) == (
         f"{tmp_path / 'leaves'} has several configs; set data.tfds to one of leaves/large, "
         "leaves/small.",
@@ -365,7 +369,7 @@ def test_flipped_bit(leaves):
 
 def test_damage_after_opening(leaves):
     """A shard that is cut off while training reads it gives a sentence, not an empty image."""
-    examples = sources.load(leaves).train
+    examples = sources.load_dataset(leaves).train
     for name in (SHARD, OTHER):
         edit(leaves / name, lambda data: data[:100])
     with pytest.raises(DecodeError, match=r"leaves-train\.array_record-0000.*, record 0 can"):
@@ -399,13 +403,13 @@ def test_array_record_beside_another_form(leaves):
     text = json.loads((leaves / "dataset_info.json").read_text())
     text |= {"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]}
     (leaves / "dataset_info.json").write_text(json.dumps(text))
-    data = sources.load(leaves)
+    data = sources.load_dataset(leaves)
     assert {e.data.read() for e in data.test} == {r["image"] for r in ROWS["test"]}
     assert str(data.test[0].data).startswith(str(leaves / "leaves-test.array_record-"))
 
 
 def test_threads(prepared):
-    examples = sources.load(prepared / "leaves").train * 40
+    examples = sources.load_dataset(prepared / "leaves").train * 40
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         read = list(pool.map(lambda example: example.data.read(), examples))
     by_name = {r["file_name"]: r["image"] for r in ROWS["train"]}
@@ -413,7 +417,7 @@ def test_threads(prepared):
 
 
 def test_records_are_light_and_say_where(prepared):
-    data = sources.load(prepared / "leaves").train
+    data = sources.load_dataset(prepared / "leaves").train
     assert all(not hasattr(example.data, "__dict__") for example in data)
     places = [str(example.data) for example in data]
     folder = prepared / "leaves" / "1.0.0"
@@ -432,7 +436,7 @@ def refuse(*args, **options):
 socket.socket.connect = socket.getaddrinfo = refuse
 from clevit_jax.data import sources
 from clevit_jax.data.decode import read_rgb
-data = sources.load(sys.argv[1], request=sources.Request(tfds="leaves"))
+data = sources.load_dataset(sys.argv[1], request=sources.Request(tfds="leaves"))
 assert read_rgb(data.train[0].data).size == (4, 5)
 assert "tensorflow" not in sys.modules
 """

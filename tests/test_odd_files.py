@@ -164,7 +164,7 @@ def test_right_pixels_or_a_sentence_that_names_the_file(layout, folders, stem, e
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder) / "set"
         LAYOUTS[layout](root, name, data, style)
-        dataset = sources.load(root)
+        dataset = sources.load_dataset(root)
         assert dataset.layout == layout
         assert dataset.warnings == () or layout != "folders"
         (found,) = dataset.train
@@ -193,6 +193,6 @@ def test_a_file_outside_of_the_data_set_is_refused(tmp_path, layout, name):
         if path.suffix in (".txt", ".csv"):
             path.write_text(path.read_text().replace("inside.png", name))
     with pytest.raises(DataError) as caught:
-        sources.load(root)
+        sources.load_dataset(root)
     assert all("points out of" in problem for problem in caught.value.problems)
     assert repr(name) in caught.value.problems[0]

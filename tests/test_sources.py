@@ -42,12 +42,12 @@ FOLDERS = ["train/b/1.png", "train/a/x/2.JPG", "train/a/1.jpeg", "test/a/3.tif",
 
 def problems(root, **options) -> tuple[str, ...]:
     with pytest.raises(DataError) as caught:
-        sources.load(root, **options)
+        sources.load_dataset(root, **options)
     return caught.value.problems
 
 
 def test_ufg(tmp_path):
-    data = sources.load(make_ufg(tmp_path))
+    data = sources.load_dataset(make_ufg(tmp_path))
     assert (data.layout, data.num_classes, data.warnings) == ("ufg", 2, ())
     assert [tuple(e)[1:] for e in data.train] == [(0, 0, "a 1_train.png"), (1, 1, "b_1_train.png")]
     assert [e.data for e in data.test] == [tmp_path / "images" / name for name, _ in TEST]
@@ -66,8 +66,8 @@ def test_ufg(tmp_path):
     ids=["bom", "crlf", "no last newline", "empty lines", "blanks"],
 )
 def test_ufg_text_variants(tmp_path, text):
-    plain = sources.load(make_ufg(tmp_path / "plain"))
-    other = sources.load(make_ufg(tmp_path / "other", train=text))
+    plain = sources.load_dataset(make_ufg(tmp_path / "plain"))
+    other = sources.load_dataset(make_ufg(tmp_path / "other", train=text))
     assert [e[1:] for e in other.train] == [e[1:] for e in plain.train]
 
 
@@ -76,16 +76,16 @@ def test_ufg_class_names(tmp_path):
     test = [("x_y_9_test.png", 1), ("z_3_test.png", 2)]
     files = [name for name, _ in pattern + test]
     root = make_ufg(tmp_path / "pattern", rows(pattern), rows(test), files)
-    assert sources.load(root).class_names == ("x_y", "z")
+    assert sources.load_dataset(root).class_names == ("x_y", "z")
     root = make_ufg(tmp_path / "file", rows(pattern), rows(test), files, "Anjou\nBeef Tomato\n")
-    assert sources.load(root).class_names == ("Anjou", "Beef Tomato")
+    assert sources.load_dataset(root).class_names == ("Anjou", "Beef Tomato")
     test[0] = ("q_9_test.png", 1)  # label 1 is x_y in training
     files.append("q_9_test.png")
     root = make_ufg(tmp_path / "mixed", rows(pattern), rows(test), files)
-    assert sources.load(root).class_names == ("1", "2")
+    assert sources.load_dataset(root).class_names == ("1", "2")
     same = [("x_1_train.png", 1), ("x_2_train.png", 2)]  # two labels, one name
     root = make_ufg(tmp_path / "same", rows(same), rows(same), [name for name, _ in same])
-    assert sources.load(root).class_names == ("1", "2")
+    assert sources.load_dataset(root).class_names == ("1", "2")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_ufg_all_problems_at_once(tmp_path):
 def test_long_lists_are_cut_in_the_message_only(tmp_path):
     root = make_ufg(tmp_path, rows(TRAIN) + b"".join(b"gone%d.png 1\n" % i for i in range(50)))
     with pytest.raises(DataError) as caught:
-        sources.load(root)
+        sources.load_dataset(root)
     assert len(caught.value.problems) == 50
     assert str(caught.value).count("\n") == 20
     assert str(caught.value).endswith("and 30 more.")
@@ -168,7 +168,7 @@ def test_ufg_classes_file_must_fit(tmp_path):
 
 def test_ufg_warnings(tmp_path):
     train = [*TRAIN, TRAIN[0]]
-    data = sources.load(make_ufg(tmp_path, rows(train), rows([*TEST, TRAIN[1]])))
+    data = sources.load_dataset(make_ufg(tmp_path, rows(train), rows([*TEST, TRAIN[1]])))
     assert len(data.warnings) == 2
     assert "1 file(s) are listed more than once" in data.warnings[0]
     assert "(b_1_train.png)" in data.warnings[1]
@@ -179,14 +179,14 @@ def test_ufg_warnings(tmp_path):
 def test_ufg_subfolders(tmp_path):
     train = [("s/a.png", 1), ("./b.png", 2)]
     root = make_ufg(tmp_path, rows(train), rows(train), ["s/a.png", "b.png"])
-    assert [e.name for e in sources.load(root).train] == ["s/a.png", "b.png"]
+    assert [e.name for e in sources.load_dataset(root).train] == ["s/a.png", "b.png"]
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_folders(tmp_path, test):
     files = [file.replace("test/", f"{test}/") for file in FOLDERS]
     hidden = ["train/a/.hidden.png", "train/.git/x.png", "train/a/notes.txt", "train/a/._1.jpg"]
-    data = sources.load(make_folders(tmp_path, files + hidden))
+    data = sources.load_dataset(make_folders(tmp_path, files + hidden))
     assert (data.layout, data.class_names) == ("folders", ("a", "b"))
     (warning,) = data.warnings  # of what is no image, and not of what is hidden
     assert "1 file(s) have no ending that is read (train/a/notes.txt)" in warning
@@ -224,7 +224,9 @@ def test_folders_without_splits(tmp_path):
 
 
 def test_folders_warnings(tmp_path):
-    data = sources.load(make_folders(tmp_path, [*FOLDERS, "val/a/1.png", "train/loose.png"]))
+    data = sources.load_dataset(
+        make_folders(tmp_path, [*FOLDERS, "val/a/1.png", "train/loose.png"])
+    )
     (warning,) = data.warnings
     assert "loose.png" in warning
     assert (len(data.test), [e.name for e in data.val]) == (2, ["val/a/1.png"])
@@ -235,7 +237,7 @@ def test_folders_follow_links_but_not_in_circles(tmp_path):
     (root / "train" / "c").symlink_to(tmp_path / "elsewhere")
     (root / "test" / "c").symlink_to(tmp_path / "elsewhere")
     (root / "train" / "a" / "again").symlink_to(root / "train")
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert data.class_names == ("a", "b", "c")
     assert len(data.train) == 4
 
@@ -245,8 +247,8 @@ def test_layout_is_found_or_asked_for(tmp_path):
     (found,) = problems(root)
     assert "ufg (anno/train.txt and anno/test.txt) and folders (train/<class>/" in found
     assert "data.layout" in found
-    assert sources.load(root, layout="ufg").layout == "ufg"
-    assert sources.load(root, layout="folders").layout == "folders"
+    assert sources.load_dataset(root, layout="ufg").layout == "ufg"
+    assert sources.load_dataset(root, layout="folders").layout == "folders"
     assert problems(root, layout="zip")[0].startswith("Layout 'zip' is none of auto, ufg, ")
 
 
@@ -261,12 +263,14 @@ def test_no_data(tmp_path):
 
 
 def test_split_hash(tmp_path):
-    data = sources.load(make_ufg(tmp_path / "here"))
+    data = sources.load_dataset(make_ufg(tmp_path / "here"))
     text = "train\0a 1_train.png\x000\ntrain\0b_1_train.png\x001\n"
     text += "test\0a 1_test.png\x000\ntest\0b_1_test.png\x001\n"
     assert data.split_hash() == hashlib.sha256(text.encode()).hexdigest()
-    assert sources.load(make_ufg(tmp_path / "there")).split_hash() == data.split_hash()
-    moved = sources.load(make_ufg(tmp_path / "moved", rows(TRAIN + TEST[:1]), rows(TEST[1:])))
+    assert sources.load_dataset(make_ufg(tmp_path / "there")).split_hash() == data.split_hash()
+    moved = sources.load_dataset(
+        make_ufg(tmp_path / "moved", rows(TRAIN + TEST[:1]), rows(TEST[1:]))
+    )
     assert moved.split_hash() != data.split_hash()
 
 
@@ -281,7 +285,7 @@ def test_no_stat_for_each_file(tmp_path, monkeypatch):
             return kept(self, *args, **options)
 
         monkeypatch.setattr(pathlib.Path, name, counted)
-    sources.load(root)
+    sources.load_dataset(root)
     assert not [path for path in calls if path.suffix == ".png"]
 
 
@@ -289,7 +293,7 @@ def test_ufg_by_names_alone(tmp_path):
     """The set of produce22: class, number and split are in the name, classes in classes.txt."""
     files = ["z_1_train.png", "z_2_test.JPG", "a_b_1_train.png", "s/a_b_7_test.png", "notes.txt"]
     root = make_folders(tmp_path, [f"images/{file}" for file in files])
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert (data.layout, data.class_names) == ("ufg", ("a_b", "z"))
     assert "<class>_<k>_<split>" in data.recognised_by
     assert [(e.name, e.label, e.id) for e in data.train] == [
@@ -300,7 +304,7 @@ def test_ufg_by_names_alone(tmp_path):
     assert data.test[0].data == root / "images" / data.test[0].name
     assert "1 file(s) are no images (notes.txt)" in data.warnings[0]
     (root / "classes.txt").write_text("z\na_b\n")
-    assert sources.load(root).class_names == ("z", "a_b")
+    assert sources.load_dataset(root).class_names == ("z", "a_b")
     (root / "classes.txt").write_text("z\nq\n")
     (found,) = problems(root)
     assert "does not name the class 'a_b'" in found
@@ -311,17 +315,17 @@ def test_ufg_by_names_alone(tmp_path):
 def test_ufg_by_names_counts_numbers_as_numbers(tmp_path):
     files = [f"images/{k}_1_{split}.png" for k in (10, 2, 1) for split in ("train", "test")]
     root = make_folders(tmp_path, files)
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert data.class_names == ("1", "2", "10")
     assert {e.name: e.label for e in data.train}["10_1_train.png"] == 2
     (root / "classes.txt").write_text("one\ntwo\nten\n")
-    assert sources.load(root).class_names == ("one", "two", "ten")
+    assert sources.load_dataset(root).class_names == ("one", "two", "ten")
 
 
 def test_ufg_with_validation(tmp_path):
     root = make_ufg(tmp_path, files=[name for name, _ in TRAIN + TEST] + ["v.png"])
     (root / "anno" / "val.txt").write_text("v.png 2\n")
-    data = sources.load(root)
+    data = sources.load_dataset(root)
     assert [(e.name, e.label, e.id) for e in data.val] == [("v.png", 1, 0)]
     assert data.splits.keys() == {"train", "val", "test"}
     (found,) = problems(root, split=sources.SplitConfig(val_fraction=0.5))
@@ -333,7 +337,7 @@ def test_annotated_names_in_another_form(tmp_path):
     train = [("s\\b.png", 2), ("cafe\u0301.png", 1), ("\u00a0x\u00a0.png", 1)]
     root = make_ufg(tmp_path, rows(train), files=["s/b.png", "caf\u00e9.png", "\u00a0x\u00a0.png"]
                     + [name for name, _ in TEST])  # fmt: skip
-    names = [e.name for e in sources.load(root).train]
+    names = [e.name for e in sources.load_dataset(root).train]
     assert names == ["s/b.png", "caf\u00e9.png", "\u00a0x\u00a0.png"]
 
 
@@ -341,14 +345,14 @@ TREE = [f"{c}/{k}.jpg" for c in ("ash", "oak", "elm") for k in range(10)]
 
 
 def test_class_folders_alone_are_split_by_seed(tmp_path):
-    data = sources.load(make_folders(tmp_path, [*TREE, ".git/x.png", "README.md"]))
+    data = sources.load_dataset(make_folders(tmp_path, [*TREE, ".git/x.png", "README.md"]))
     assert (data.layout, data.class_names) == ("folders", ("ash", "elm", "oak"))
     assert data.recognised_by == "<class>/ as ash/; test split: 20 % of the images, cut by seed 0"
     assert (len(data.train), len(data.test), data.val) == (24, 6, ())
     assert sorted(e.name for e in data.train + data.test) == sorted(TREE)
     assert [e.id for e in data.test] == list(range(6))
     assert all(e.name.startswith(data.class_names[e.label]) for e in data.train + data.test)
-    other = sources.load(tmp_path, split=sources.SplitConfig(seed=1))
+    other = sources.load_dataset(tmp_path, split=sources.SplitConfig(seed=1))
     assert {e.name for e in other.test} != {e.name for e in data.test}
     assert other.split_hash() != data.split_hash()
 
@@ -356,7 +360,9 @@ def test_class_folders_alone_are_split_by_seed(tmp_path):
 def test_folds_test_each_image_once(tmp_path):
     make_folders(tmp_path, [f"train/{file}" for file in TREE])
     parts = [
-        sources.load(tmp_path, split=sources.SplitConfig(folds=5, fold=i, val_fraction=0.25))
+        sources.load_dataset(
+            tmp_path, split=sources.SplitConfig(folds=5, fold=i, val_fraction=0.25)
+        )
         for i in range(5)
     ]
     assert sorted(e.name for part in parts for e in part.test) == sorted(f"train/{f}" for f in TREE)
@@ -399,7 +405,7 @@ def test_senseless_splits(setting, said):
 
 
 def test_folders_by_other_names(tmp_path):
-    data = sources.load(
+    data = sources.load_dataset(
         make_folders(tmp_path, ["Training/a/1.png", "valid/a/2.png", "TEST/a/3.png"])
     )
     assert data.recognised_by == "Training/<class>/ and valid/<class>/ and TEST/<class>/"

@@ -26,7 +26,7 @@ import safetensors.numpy
 import torch
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.weights import torch_pickle
+from clevit_jax.weights import pickle_survey
 from clevit_jax.weights.files import read_weight_file, sha256, write_pth, write_safetensors
 
 DTYPES = ["f8", "f4", "f2", "bfloat16", "i8", "i4", "i2", "i1", "u1", "?"]
@@ -156,7 +156,7 @@ def test_official_files_read_as_an_independent_reader_reads_them(golden, name, b
     found = read_weight_file(path)
 
     assert set(torch.serialization.get_safe_globals()) == allowed
-    assert (found.wrapper, found.beside) == ("model", beside)
+    assert (found.wrapper, found.other_entries) == ("model", beside)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.sha256 == sha256(path)
     with zipfile.ZipFile(path) as archive:
@@ -173,7 +173,7 @@ def test_every_dtype_and_stride_of_torch_comes_out(tmp_path, old):
     tensors = _tensors()
     (tmp_path / "a.safetensors").write_bytes(_saved(tensors, old))  # the content counts
     found = read_weight_file(tmp_path / "a.safetensors")
-    assert (found.wrapper, found.beside, list(found.tensors)) == ("", (), list(tensors))
+    assert (found.wrapper, found.other_entries, list(found.tensors)) == ("", (), list(tensors))
     dtypes = {torch.bfloat16: ml_dtypes.bfloat16, torch.float16: np.float16, torch.bool: np.bool_}
     dtypes |= {torch.float32: np.float32, torch.int64: np.int64}
     for name, tensor in tensors.items():
@@ -201,7 +201,7 @@ def test_what_training_scripts_leave_beside_the_weights_is_only_named(tmp_path, 
     path.write_bytes(_saved({"epoch": 3, "state_dict": {"w": weight}, **beside}, old))
     found = read_weight_file(path)
     assert found.wrapper == "state_dict"
-    assert found.beside == ("epoch", *beside)
+    assert found.other_entries == ("epoch", *beside)
     assert found.tensors["w"].tolist() == weight.tolist()
 
 
@@ -223,7 +223,7 @@ def test_the_other_names_of_numpy_and_yacs_are_inert_too(tmp_path):
     path = tmp_path / "a.pth"
     path.write_bytes(_rezip(weights, change))
     found = read_weight_file(path)
-    assert (found.wrapper, found.beside) == ("model", ("c", "m"))
+    assert (found.wrapper, found.other_entries) == ("model", ("c", "m"))
     assert found.tensors["w"].tolist() == [0, 1, 2, 3]
 
 
@@ -239,7 +239,7 @@ def test_the_plain_state_dict_is_taken_where_several_are_there(tmp_path):
     ]:
         (tmp_path / "a.pth").write_bytes(_saved(content))
         found = read_weight_file(tmp_path / "a.pth")
-        assert (found.wrapper, found.beside) == (wrapper, beside)
+        assert (found.wrapper, found.other_entries) == (wrapper, beside)
         assert found.tensors["w"].tolist() == [0]
 
 
@@ -295,13 +295,13 @@ def test_whole_modules_and_other_callables_are_named(refused):
 
 def test_what_this_torch_does_not_allow_is_named(refused, monkeypatch):
     """Where our list is longer than that of torch: neither read nor called damage."""
-    monkeypatch.setattr(torch_pickle, "_KNOWN", torch_pickle._KNOWN | {"fractions.Fraction"})
+    monkeypatch.setattr(pickle_survey, "_KNOWN", pickle_survey._KNOWN | {"fractions.Fraction"})
     sentence = refused(_saved({"model": {"w": torch.ones(1)}, "x": fractions.Fraction}))
     assert sentence.startswith("asks for 'fractions.Fraction', which could run code")
 
 
 def test_stand_ins_hold_nothing():
-    inert = torch_pickle._Inert({"a": 1}, 2)
+    inert = pickle_survey.Inert({"a": 1}, 2)
     inert.__setstate__({"a": 1})
     with pytest.raises(AttributeError):
         inert.a  # noqa: B018
@@ -602,7 +602,7 @@ def test_written_safetensors_hold_the_right_bytes(tmp_path):
     _assert_same(found, _arrays())
     assert metadata == {"made by": "a test"}
     read = read_weight_file(path)
-    assert (read.wrapper, read.beside) == ("", ())
+    assert (read.wrapper, read.other_entries) == ("", ())
     _assert_same(read.tensors, _arrays())
 
 

@@ -115,8 +115,8 @@ def test_same_pixels_labels_and_names(command, leaves, tmp_path):
     assert code == 0
     folder = tmp_path / "out" / "my_leaves"
     assert out.endswith(f"Wrote {folder}/1.0.0; train from it: --config.data.root={folder}\n")
-    source = sources.load(leaves)
-    written = sources.load(folder)
+    source = sources.load_dataset(leaves)
+    written = sources.load_dataset(folder)
     assert (written.layout, written.warnings) == ("tfds", ())
     assert_same(written, source)
     for mine, theirs in zip(written.train, source.train, strict=True):
@@ -150,12 +150,12 @@ def test_splits_are_kept_as_they_are_cut(command, leaves, tmp_path):
     options = ["--test-fraction", 0.3, "--val-fraction", 0.25, "--split-seed", 7]
     assert command(leaves, tmp_path, "--name", "mine", *options)[0] == 0
     split = sources.SplitConfig(test_fraction=0.3, val_fraction=0.25, seed=7)
-    source = sources.load(leaves, split=split)
+    source = sources.load_dataset(leaves, split=split)
     assert len(source.val) == round(0.25 * len(source.train + source.val)) > 0
-    assert_same(sources.load(tmp_path / "mine"), source)
+    assert_same(sources.load_dataset(tmp_path / "mine"), source)
     # Prepared once more, from the records.
     assert command(tmp_path / "mine", tmp_path / "again")[0] == 0
-    assert_same(sources.load(tmp_path / "again" / "mine"), source)
+    assert_same(sources.load_dataset(tmp_path / "again" / "mine"), source)
 
 
 def test_shards(command, leaves, tmp_path):
@@ -266,13 +266,13 @@ def test_any_names_survive_or_are_refused(tmp_path_factory, names, class_names, 
         assert [problem for problem in refused if "rename it." not in problem] == []
         assert list(out.iterdir()) == []
     else:
-        assert_same(sources.load(folder), source)
+        assert_same(sources.load_dataset(folder), source)
 
 
 def test_same_file_twice(tmp_path):
     """What the annotation lists twice stays so, with its name."""
     source = dataset(["x", "x", "y", "x"])
-    assert_same(sources.load(write_tfds.write_tfds(source, tmp_path, name="mine")), source)
+    assert_same(sources.load_dataset(write_tfds.write_tfds(source, tmp_path, name="mine")), source)
 
 
 def test_failure_leaves_nothing(tmp_path):
@@ -326,7 +326,7 @@ from clevit_jax.data import sources, write_tfds
 def kill(done, total):
     if done == total // 2 + int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-source = sources.load(sys.argv[1])
+source = sources.load_dataset(sys.argv[1])
 write_tfds.write_tfds(source, pathlib.Path(sys.argv[2]), name="mine", shards=4, progress=kill)
 """
 
@@ -344,8 +344,8 @@ def test_killed(leaves, tmp_path, after):
     done = alone(_KILLED, leaves, out, after)
     assert done.returncode == -signal.SIGKILL
     assert [path.name[0] for path in out.iterdir()] == ["."]  # hidden, and not under the name
-    folder = write_tfds.write_tfds(sources.load(leaves), out, name="mine")
-    assert_same(sources.load(folder), sources.load(leaves))
+    folder = write_tfds.write_tfds(sources.load_dataset(leaves), out, name="mine")
+    assert_same(sources.load_dataset(folder), sources.load_dataset(leaves))
 
 
 def test_command_without_tensorflow(leaves, tmp_path):
@@ -356,7 +356,7 @@ def test_command_without_tensorflow(leaves, tmp_path):
     assert done.returncode == 0
     said = [line for line in re.split(r"[\r\n]", done.stderr) if line.strip()]
     assert all(line.startswith("Checking, then writing") for line in said)  # the bar, no chatter
-    assert_same(sources.load(tmp_path / "out" / "my_leaves"), sources.load(leaves))
+    assert_same(sources.load_dataset(tmp_path / "out" / "my_leaves"), sources.load_dataset(leaves))
 
 
 class Large:
@@ -399,7 +399,9 @@ def prepared(tmp_path_factory):
 def hosts(prepared, split, count):
     """For each process its images, which share nothing, and its counters."""
     for index in range(count):
-        examples = [e._replace(data=Counted(e.data)) for e in sources.load(prepared).splits[split]]
+        examples = [
+            e._replace(data=Counted(e.data)) for e in sources.load_dataset(prepared).splits[split]
+        ]
         images = pipeline.DecodedImages(
             examples, lambda data, name: np.array(decode.read_rgb(data, name)), cache_bytes=0
         )

@@ -101,7 +101,7 @@ def _check(options: argparse.Namespace, name: str) -> None:
 
 
 def _load(options: argparse.Namespace) -> Dataset:
-    return sources.load(
+    return sources.load_dataset(
         options.root,
         layout=options.layout,
         request=Request(file_column=options.file_column, label_column=options.label_column),

@@ -6,7 +6,7 @@ import pathlib
 from typing import NamedTuple, Protocol
 
 
-class Stored(Protocol):
+class StoredImage(Protocol):
     """An encoded image inside a larger file; `str()` of it says where, for errors.
 
     It is read when it is decoded, so that a data set may be larger than the memory.
@@ -21,13 +21,13 @@ class Example(NamedTuple):
     """One labelled image.
 
     Attributes:
-      data: where the encoded image lies, or its bytes.
-      label: class number, from 0.
-      id: index in its split, from 0.
-      name: the file as the data set itself names it; the same on every machine.
+        data: where the encoded image lies, or its bytes.
+        label: class number, from 0.
+        id: index in its split, from 0.
+        name: the file as the data set itself names it; the same on every machine.
     """
 
-    data: pathlib.Path | bytes | Stored
+    data: pathlib.Path | bytes | StoredImage
     label: int
     id: int
     name: str
@@ -38,13 +38,13 @@ class Dataset:
     """A data set that was found to be free of errors.
 
     Attributes:
-      layout: name of the layout, as `data.layout` takes it.
-      recognised_by: the files that the layout was recognised by, and how it was split, if it was.
-      class_names: one name for each label.
-      train: training examples.
-      test: test examples.
-      warnings: a sentence for each thing that is odd but no error.
-      val: validation examples, by which the best checkpoint is chosen; often none.
+        layout: name of the layout, as `data.layout` takes it.
+        recognised_by: the files that the layout was recognised by, and how it was split, if it was.
+        class_names: one name for each label.
+        train: training examples.
+        test: test examples.
+        warnings: a sentence for each thing that is odd but no error.
+        val: validation examples, by which the best checkpoint is chosen; often none.
     """
 
     layout: str
@@ -79,10 +79,10 @@ class SplitWords(NamedTuple):
     """How a split is called.
 
     Attributes:
-      adjective: before "images".
-      purpose: after "for".
-      spellings: of folders, tables and entries of a column, in lower case.
-      tfds: names in TFDS; the first is the one to write.
+        adjective: before "images".
+        purpose: after "for".
+        spellings: of folders, tables and entries of a column, in lower case.
+        tfds: names in TFDS; the first is the one to write.
     """
 
     adjective: str

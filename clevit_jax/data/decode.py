@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from clevit_jax.data.dataset import Stored
+from clevit_jax.data.dataset import StoredImage
 from clevit_jax.errors import DecodeError
 
 # Formats outside this list are refused: Pillow would hand some of them (EPS) to other programs.
@@ -49,11 +49,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _place(data: pathlib.Path | bytes | Stored, name: str) -> str:
+def _place(data: pathlib.Path | bytes | StoredImage, name: str) -> str:
     return (name or "An image in memory") if isinstance(data, bytes) else str(data)
 
 
-def read_rgb(data: pathlib.Path | bytes | Stored, name: str = "") -> Image.Image:
+def read_rgb(data: pathlib.Path | bytes | StoredImage, name: str = "") -> Image.Image:
     """Decodes an image as torchvision's loader does, upright.
 
     EXIF orientation is applied. Alpha is dropped, grey is repeated, the first frame stands for an
@@ -61,14 +61,14 @@ def read_rgb(data: pathlib.Path | bytes | Stored, name: str = "") -> Image.Image
     several threads. From the first call on, Python shows no warnings out of Pillow's modules.
 
     Args:
-      data: a path, an encoded image, or what reads one.
-      name: what errors call an image that is given as bytes.
+        data: a path, an encoded image, or what reads one.
+        name: what errors call an image that is given as bytes.
 
     Returns:
-      An image of mode RGB.
+        An image of mode RGB.
 
     Raises:
-      DecodeError: unreadable, truncated, empty, no image, or a decompression bomb.
+        DecodeError: unreadable, truncated, empty, no image, or a decompression bomb.
     """
     # Pillow warns of harmless things (broken EXIF, many pixels) from within `open`. To filter
     # only around the call, `warnings.catch_warnings`, is not safe with threads. Compare first,
@@ -92,23 +92,25 @@ def read_rgb(data: pathlib.Path | bytes | Stored, name: str = "") -> Image.Image
         raise DecodeError(f"{place} cannot be decoded: {text}.") from error
 
 
-def decode_train(data: pathlib.Path | bytes | Stored, name: str = "", *, size: int) -> np.ndarray:
+def decode_train(
+    data: pathlib.Path | bytes | StoredImage, name: str = "", *, size: int
+) -> np.ndarray:
     """Decodes an image and resizes it to a fixed square, bilinear.
 
     As torchvision's `Resize((size, size))` (paper: 600 x 600).
 
     Returns:
-      uint8 [size, size, 3], read-only.
+        uint8 [size, size, 3], read-only.
 
     Raises:
-      DecodeError: see `read_rgb`.
+        DecodeError: see `read_rgb`.
     """
     image = read_rgb(data, name)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def decode_eval(
-    data: pathlib.Path | bytes | Stored, name: str = "", *, resize: int, crop: int
+    data: pathlib.Path | bytes | StoredImage, name: str = "", *, resize: int, crop: int
 ) -> np.ndarray:
     """Decodes an image, resizes its shorter side, bicubic, and cuts out the centre.
 
@@ -116,12 +118,12 @@ def decode_eval(
     (`tests/golden/eval_preprocess.npz`).
 
     Returns:
-      uint8 [crop, crop, 3], read-only.
+        uint8 [crop, crop, 3], read-only.
 
     Raises:
-      DecodeError: see `read_rgb`; also when the image is so narrow that resizing would exhaust
-        the memory.
-      ValueError: `crop` exceeds `resize`.
+        DecodeError: see `read_rgb`; also when the image is so narrow that resizing would exhaust
+            the memory.
+        ValueError: `crop` exceeds `resize`.
     """
     return centre_crop(read_rgb(data, name), _place(data, name), resize=resize, crop=crop)
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import grain
 import numpy as np
 
-from clevit_jax.data.dataset import Example, Stored
+from clevit_jax.data.dataset import Example, StoredImage
 from clevit_jax.errors import DataError, DecodeError
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 
 class Images(Protocol):
@@ -28,16 +28,16 @@ class DecodedImages:
     """Random access to decoded images; as many as fit a budget stay in memory.
 
     Args:
-      examples: what to decode.
-      decode: `decode(example.data, example.name)` -> uint8 [S, S, 3], for example
-        `functools.partial(decode_train, size=600)`.
-      cache_bytes: decoded bytes to keep; what does not fit is decoded each time.
+        examples: what to decode.
+        decode: `decode(example.data, example.name)` -> uint8 [S, S, 3], for example
+            `functools.partial(decode_train, size=600)`.
+        cache_bytes: decoded bytes to keep; what does not fit is decoded each time.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
-        decode: Callable[[pathlib.Path | bytes | Stored, str], np.ndarray],
+        decode: Callable[[pathlib.Path | bytes | StoredImage, str], np.ndarray],
         *,
         cache_bytes: int,
     ):
@@ -74,12 +74,12 @@ class DecodedImages:
         """Decodes images once: fills the cache, and checks those that do not fit.
 
         Args:
-          rows: which; all by default.
-          threads: images to decode at a time.
-          progress: called with (images done, images in all).
+            rows: which; all by default.
+            threads: images to decode at a time.
+            progress: called with (images done, images in all).
 
         Raises:
-          DataError: names every image that cannot be decoded.
+            DataError: names every image that cannot be decoded.
         """
 
         def problem(index: int) -> str | None:
@@ -113,7 +113,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
     return slice(process_index * rows, (process_index + 1) * rows)
 
 
-def _batches(load: Callable[[int], Batch], count: int, prefetch: int) -> grain.IterDataset:
+def _batches(load: Callable[[int], HostBatch], count: int, prefetch: int) -> grain.IterDataset:
     """`load(0)`, `load(1)`, ...; `prefetch` of them ahead, two under way."""
     options = grain.ReadOptions(num_threads=min(2, prefetch), prefetch_buffer_size=prefetch)
     return grain.MapDataset.range(count).map(load).to_iter_dataset(options)
@@ -139,24 +139,24 @@ def train_dataset(
     number of processes and threads, and whether or not B divides N or even exceeds it.
 
     Args:
-      images: uint8 [S, S, 3] each.
-      labels: integers [N].
-      ids: integers [N] that the views are seeded by; by default the index.
-      seed: of the order, at least 0.
-      batch_size: of the global batch, B.
-      process_index: this process.
-      process_count: number of processes.
-      threads: images to load at a time.
-      prefetch: batches to load ahead; 0 loads each when it is asked for.
+        images: uint8 [S, S, 3] each.
+        labels: integers [N].
+        ids: integers [N] that the views are seeded by; by default the index.
+        seed: of the order, at least 0.
+        batch_size: of the global batch, B.
+        process_index: this process.
+        process_count: number of processes.
+        threads: images to load at a time.
+        prefetch: batches to load ahead; 0 loads each when it is asked for.
 
     Returns:
-      A dataset of {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": int32 [b],
-      "epoch": int32 [b]}, b = B / process_count. The state of its iterator is JSON-able: the
-      number of batches that were handed out, which any number of processes can resume from.
+        A dataset of {"image": uint8 [b, S, S, 3], "label": int32 [b], "id": int32 [b],
+        "epoch": int32 [b]}, b = B / process_count. The state of its iterator is JSON-able: the
+        number of batches that were handed out, which any number of processes can resume from.
 
     Raises:
-      ValueError: no images, lengths that differ, a negative seed, or a batch that does not divide
-        among the processes.
+        ValueError: no images, lengths that differ, a negative seed, or a batch that does not divide
+            among the processes.
     """
     number = len(images)
     share = _share(batch_size, process_index, process_count)
@@ -176,7 +176,7 @@ def train_dataset(
     def order(epoch: int) -> np.ndarray:
         return np.random.RandomState([seed, epoch]).permutation(number)
 
-    def load(step: int) -> Batch:
+    def load(step: int) -> HostBatch:
         positions = step * batch_size + np.arange(share.start, share.stop)  # [b]
         epochs = positions // number
         rows = [int(order(int(e))[p % number]) for e, p in zip(epochs, positions, strict=True)]
@@ -191,7 +191,7 @@ def train_dataset(
 
 
 def to_device(
-    dataset: grain.IterDataset, put: Callable[[Batch], Any], *, buffer: int
+    dataset: grain.IterDataset, put: Callable[[HostBatch], Any], *, buffer: int
 ) -> grain.IterDataset:
     """Maps `put` over the batches in a background thread, at most `buffer` + 1 ahead.
 
@@ -217,7 +217,7 @@ def eval_batches(
     process_index: int,
     process_count: int,
     threads: int,
-) -> Generator[Batch, None, None]:
+) -> Generator[HostBatch, None, None]:
     """All examples once, in order, in batches of one shape.
 
     Global batch t is the examples [t * B, (t + 1) * B), of which a process loads its block. Rows
@@ -225,18 +225,18 @@ def eval_batches(
     batches, also one that has no example.
 
     Args:
-      images: uint8 [S, S, 3] each.
-      labels: integers [N].
-      batch_size: of the global batch, B.
-      process_index: this process.
-      process_count: number of processes.
-      threads: images to load at a time.
+        images: uint8 [S, S, 3] each.
+        labels: integers [N].
+        batch_size: of the global batch, B.
+        process_index: this process.
+        process_count: number of processes.
+        threads: images to load at a time.
 
     Yields:
-      {"image": uint8 [b, S, S, 3], "label": int32 [b], "mask": bool [b]}, b = B / process_count.
+        {"image": uint8 [b, S, S, 3], "label": int32 [b], "mask": bool [b]}, b = B / process_count.
 
     Raises:
-      ValueError: no images, lengths that differ, or a batch that does not divide among processes.
+        ValueError: no images, lengths that differ, or a batch that does not divide among processes.
     """
     number = len(images)
     share = _share(batch_size, process_index, process_count)
@@ -250,11 +250,11 @@ def eval_batches(
 
 def _eval_batches(
     images: Images, labels: np.ndarray, batch_size: int, share: slice, threads: int
-) -> Generator[Batch, None, None]:
+) -> Generator[HostBatch, None, None]:
     number = len(images)
     zeros = np.zeros_like(images[0])
 
-    def load(step: int) -> Batch:
+    def load(step: int) -> HostBatch:
         rows = step * batch_size + np.arange(share.start, share.stop)  # [b]
         mask = rows < number
         loaded = list(pool.map(images.__getitem__, rows[mask].tolist()))

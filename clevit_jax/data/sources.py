@@ -13,7 +13,7 @@ from typing import NamedTuple
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts import csv_table, cub, folders, parquet, tfds_records, ufg
-from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.errors import DataError
 
 
@@ -22,11 +22,11 @@ class SplitConfig:
     """How splits are cut where the data set does not have them.
 
     Attributes:
-      test_fraction: share of the images that are tested on, where the data set has no test split.
-      val_fraction: share of the training images that the best checkpoint is chosen by.
-      folds: number of folds for cross-validation; 0 is none. The data set has no test split then.
-      fold: which of them is tested on, from 0.
-      seed: of the draw.
+        test_fraction: share of the images that are tested on, where the data set has no test split.
+        val_fraction: share of the training images that the best checkpoint is chosen by.
+        folds: number of folds for cross-validation; 0 is none. The data set has no test split then.
+        fold: which of them is tested on, from 0.
+        seed: of the draw.
     """
 
     test_fraction: float = 0.2
@@ -53,7 +53,7 @@ class SplitConfig:
 class _Layout(NamedTuple):
     looks_for: str
     fits: Callable[[pathlib.Path, Request], str | None]
-    read: Callable[[pathlib.Path, Request, Notes], Found]
+    read: Callable[[pathlib.Path, Request, Notes], Contents]
 
 
 _LAYOUTS = {
@@ -102,7 +102,7 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
         return "folders", seen
     hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
     if not hint and (tables := csv_table.table_files(root)):
-        hint = f" For what is amiss with {sample(tables)}, set data.layout=csv."
+        hint = f" For what is amiss with {first_three(tables)}, set data.layout=csv."
     raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
@@ -115,10 +115,10 @@ def scan(
 ) -> tuple[Dataset, list[str]]:
     """Finds the examples of a data set, and a sentence for each thing that is wrong with it.
 
-    Args, Raises: see `load`; DataError here says only that the layout cannot be told.
+    Args, Raises: see `load_dataset`; DataError here says only that the layout cannot be told.
 
     Returns:
-      The data set, as far as the problems allow, and the problems.
+        The data set, as far as the problems allow, and the problems.
     """
     place = tfds_records.data_dir(root) if request.tfds else pathlib.Path(root)
     if not place.is_dir():
@@ -175,7 +175,7 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
         if again:
             yield (
                 f"{root}: {len(again)} file(s) are listed more than once for "
-                f"{SPLIT_WORDS[split].purpose} and count each time ({sample(again)})."
+                f"{SPLIT_WORDS[split].purpose} and count each time ({first_three(again)})."
             )
     for first, second in itertools.combinations(names, 2):
         known = set(names[first])
@@ -183,7 +183,7 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
         if shared:
             yield (
                 f"{root}: {len(shared)} file(s) are listed both for {SPLIT_WORDS[first].purpose} "
-                f"and for {SPLIT_WORDS[second].purpose} ({sample(shared)})."
+                f"and for {SPLIT_WORDS[second].purpose} ({first_three(shared)})."
             )
 
 
@@ -245,7 +245,7 @@ def _split(
     return how
 
 
-def load(
+def load_dataset(
     root: str | os.PathLike[str],
     *,
     layout: str = "auto",
@@ -255,22 +255,25 @@ def load(
     """Finds the examples of a data set; no image is opened.
 
     Args:
-      root: folder of the data set.
-      layout: 'ufg' (the official UFG sets: `anno/{train,test}.txt` with lines `<file> <label>`,
-        labels from 1, `images/`, and perhaps `classes.txt` with a class name a line; or all of it
-        told by `images/<class>_<k>_<split>.*`), 'cub' (`images.txt`, `image_class_labels.txt` and
-        perhaps `train_test_split.txt`, `classes.txt`), 'folders' (`train/<class>/**`, `test` and
-        `val` alike, or `<class>/**` alone), 'csv' (`train.csv`, perhaps `test.csv` and `val.csv`,
-        or one table, with a header), 'parquet' (tables that hold the images), 'tfds' (what TFDS
-        prepared as array_record), or 'auto' to find out.
-      request: what the readers need to know besides.
-      split: how to cut splits that are not there.
+        root: folder of the data set.
+        layout: one of these, or 'auto' to find out which it is.
+            'ufg': the official UFG sets, `anno/{train,test}.txt` with lines `<file> <label>`,
+            labels from 1, `images/`, and perhaps `classes.txt` with one class name per line; or
+            all of it told by `images/<class>_<k>_<split>.*`.
+            'cub': `images.txt`, `image_class_labels.txt`, perhaps `train_test_split.txt` and
+            `classes.txt`.
+            'folders': `train/<class>/**`, `test` and `val` alike, or `<class>/**` alone.
+            'csv': `train.csv`, perhaps `test.csv` and `val.csv`, or one table, with a header.
+            'parquet': tables that hold the images.
+            'tfds': what TFDS prepared as array_record.
+        request: what the readers need to know besides.
+        split: how to cut splits that are not there.
 
     Returns:
-      The data set. Examples keep the order of the annotation, or that of the sorted folders.
+        The data set. Examples keep the order of the annotation, or that of the sorted folders.
 
     Raises:
-      DataError: with a sentence for each thing that is missing, unreadable or contradictory.
+        DataError: with a sentence for each thing that is missing, unreadable or contradictory.
     """
     dataset, problems = scan(root, layout=layout, request=request, split=split)
     if problems:

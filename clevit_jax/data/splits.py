@@ -43,13 +43,13 @@ def cut(
     classes that lost most by that one more, until the number is reached. Every class keeps a file.
 
     Args:
-      examples: the split; their order does not matter.
-      fraction: in [0, 1).
-      seed: of the draw.
-      what: name of the draw, so that two draws with one seed differ.
+        examples: the split; their order does not matter.
+        fraction: in [0, 1).
+        seed: of the draw.
+        what: name of the draw, so that two draws with one seed differ.
 
     Returns:
-      The rest and what was cut out, each in the order of `examples`.
+        The rest and what was cut out, each in the order of `examples`.
     """
     classes = _files_by_class(examples, seed, what)
     exact = {label: fraction * len(names) for label, names in classes.items()}
@@ -84,7 +84,7 @@ def take_fold(
     """The examples outside one of `folds` stratified folds, and those in it.
 
     Raises:
-      ValueError: there are not at least two folds, or there is no such one.
+        ValueError: there are not at least two folds, or there is no such one.
     """
     if folds < 2:
         raise ValueError(f"folds is {folds}; there must be at least 2.")

@@ -53,19 +53,19 @@ def write_tfds(
     takes does not depend on the number of images, but for their names.
 
     Args:
-      dataset: what to write.
-      out_dir: folder of TFDS data sets; it may not exist.
-      name: of the data set, as TFDS takes it.
-      shards: files of each split, at most one an image; None makes them of 256 MB at most.
-      threads: images to check at a time.
-      progress: called with (images checked or written, twice the images).
+        dataset: what to write.
+        out_dir: folder of TFDS data sets; it may not exist.
+        name: of the data set, as TFDS takes it.
+        shards: files of each split, at most one an image; None makes them of 256 MB at most.
+        threads: images to check at a time.
+        progress: called with (images checked or written, twice the images).
 
     Returns:
-      The folder that was written.
+        The folder that was written.
 
     Raises:
-      DataError: the target is there, or a name or an image cannot be kept; all that are.
-      OSError: the disk is full, for example.
+        DataError: the target is there, or a name or an image cannot be kept; all that are.
+        OSError: the disk is full, for example.
     """
     check_tfds_target(out_dir, name)
     everything = list(itertools.chain.from_iterable(dataset.splits.values()))
@@ -220,7 +220,7 @@ def _write(
 
 def _compare(dataset: Dataset, folder: pathlib.Path) -> None:
     """Raises DataError unless what was written reads as the same data set."""
-    written = sources.load(folder, layout="tfds")
+    written = sources.load_dataset(folder, layout="tfds")
     if (written.split_hash(), written.class_names) != (dataset.split_hash(), dataset.class_names):
         raise DataError(
             [f"{folder} does not read as what was written; the disk may be full or damaged."]

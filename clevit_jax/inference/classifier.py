@@ -216,7 +216,7 @@ class Classifier:
         """An image as evaluations see it, uint8 [S, S, 3]; safe to call from several threads.
 
         Args:
-            image: as `predict` takes it, or encoded as bytes or a `data.dataset.Stored`.
+            image: as `predict` takes it, or encoded as bytes or a `data.dataset.StoredImage`.
             name: what errors call it.
         """
         how = {"resize": self.resize, "crop": self.model.image_size}

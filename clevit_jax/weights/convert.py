@@ -19,7 +19,7 @@ from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights import dialects, files
-from clevit_jax.weights.infer import infer
+from clevit_jax.weights.infer import infer_architecture
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
@@ -137,10 +137,10 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
     file = files.read_weight_file(path)
     try:
         dialect = dialects.recognise(file.tensors, file.wrapper)
-        official, buffers = dialects.to_official(file.tensors, dialect)
+        official, buffers = dialects.to_official_names(file.tensors, dialect)
         shapes = {name: value.shape for name, value in official.items()}
         masks = buffers.get("attention mask", ())
-        model = infer(shapes | {name: file.tensors[name].shape for name in masks})
+        model = infer_architecture(shapes | {name: file.tensors[name].shape for name in masks})
         anew = () if official.keys() & _HEAD.keys() else tuple(sorted(_HEAD.values()))
         if anew:  # a backbone alone
             wide = model.channels(-1)
@@ -150,8 +150,8 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     ignored = {kind: tuple(names) for kind, names in buffers.items() if names}
-    if file.beside:
-        ignored[OTHER_ENTRIES] = file.beside
+    if file.other_entries:
+        ignored[OTHER_ENTRIES] = file.other_entries
     names = tuple(name for name in named_leaves(params) if name not in anew)
     return Weights(
         model, params, dialect, path.name, file.sha256,
@@ -187,7 +187,7 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
         like = _to_official(np.broadcast_to(np.float32(0), wanted.shape), ours)
         value = np.asarray(given.pop(name)) if name in given else None
         if problem := _problem(value, like.shape):
-            in_file = " + ".join(dialects.from_official({name: like}, dialect))
+            in_file = " + ".join(dialects.from_official_names({name: like}, dialect))
             problems.append(problem.format(in_file))
             return None
         assert value is not None
@@ -233,7 +233,9 @@ def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
     Returns:
         name -> float32 array (an index is int64) in the dialect's names and order of axes.
     """
-    return dialects.from_official(to_official(weights.params) | _buffers(weights.model), dialect)
+    return dialects.from_official_names(
+        to_official(weights.params) | _buffers(weights.model), dialect
+    )
 
 
 def _buffers(model: SwinConfig) -> dict[str, np.ndarray]:

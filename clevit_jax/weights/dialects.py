@@ -13,119 +13,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from clevit_jax.errors import WeightsError
-
-DIALECTS = ("microsoft", "timm<0.9", "timm", "huggingface", "torchvision")
-
-
-def _table(block: str, inside: Mapping[str, str], outside: Mapping[str, str]) -> dict[str, str]:
-    """A dialect: official name -> its name, with `inside` relative to a block.
-
-    {i} is a stage and {j} a block, both from 0; {2i+1} is arithmetic; * is weight or bias.
-    """
-    official = "layers.{i}.blocks.{j}"
-    return {f"{official}.{o}": f"{block}.{n}" for o, n in inside.items()} | dict(outside)
-
-
-_MICROSOFT_BLOCK = {
-    name: name
-    for name in (
-        "norm1.*",
-        "attn.qkv.*",
-        "attn.proj.*",
-        "attn.relative_position_bias_table",
-        "norm2.*",
-        "mlp.fc1.*",
-        "mlp.fc2.*",
-        "attn.relative_position_index",
-        "attn_mask",
-    )
-}
-_MICROSOFT = _table(
-    "layers.{i}.blocks.{j}",
-    _MICROSOFT_BLOCK,
-    {
-        "patch_embed.proj.*": "patch_embed.proj.*",
-        "patch_embed.norm.*": "patch_embed.norm.*",
-        "layers.{i}.downsample.norm.*": "layers.{i}.downsample.norm.*",
-        "layers.{i}.downsample.reduction.weight": "layers.{i}.downsample.reduction.weight",
-        "norm.*": "norm.*",
-        "head.*": "head.*",
-    },
-)
-
-# Since 0.9 timm merges patches at the start of the next stage and stores no buffer.
-_TIMM = {o: n for o, n in _MICROSOFT.items() if not o.endswith(("position_index", "attn_mask"))} | {
-    "layers.{i}.downsample.norm.*": "layers.{i+1}.downsample.norm.*",
-    "layers.{i}.downsample.reduction.weight": "layers.{i+1}.downsample.reduction.weight",
-    "head.*": "head.fc.*",
-}
-
-# Of the hub's files, of transformers 4, and of what 5 writes with `save_pretrained`. The index is
-# a stored buffer of 4, which misses it in a file without; 5 does not store it, and ignores it.
-_HUGGINGFACE = _table(
-    "swin.encoder.layers.{i}.blocks.{j}",
-    {
-        "norm1.*": "layernorm_before.*",
-        "attn.query.*": "attention.self.query.*",
-        "attn.key.*": "attention.self.key.*",
-        "attn.value.*": "attention.self.value.*",
-        "attn.proj.*": "attention.output.dense.*",
-        "attn.relative_position_bias_table": "attention.self.relative_position_bias_table",
-        "norm2.*": "layernorm_after.*",
-        "mlp.fc1.*": "intermediate.dense.*",
-        "mlp.fc2.*": "output.dense.*",
-        "attn.relative_position_index": "attention.self.relative_position_index",
-    },
-    {
-        "patch_embed.proj.*": "swin.embeddings.patch_embeddings.projection.*",
-        "patch_embed.norm.*": "swin.embeddings.norm.*",
-        "layers.{i}.downsample.norm.*": "swin.encoder.layers.{i}.downsample.norm.*",
-        "layers.{i}.downsample.reduction.weight": (
-            "swin.encoder.layers.{i}.downsample.reduction.weight"
-        ),
-        "norm.*": "swin.layernorm.*",
-        "head.*": "classifier.*",
-    },
-)
-
-# Of the modules of transformers 5 in memory; differs inside the blocks alone.
-_HUGGINGFACE_5 = _table(
-    "swin.encoder.layers.{i}.blocks.{j}",
-    {
-        "attn.query.*": "attention.q_proj.*",
-        "attn.key.*": "attention.k_proj.*",
-        "attn.value.*": "attention.v_proj.*",
-        "attn.proj.*": "attention.o_proj.*",
-        "attn.relative_position_bias_table": (
-            "attention.relative_position_bias.relative_position_bias_table"
-        ),
-        "mlp.fc1.*": "mlp.fc1.*",
-        "mlp.fc2.*": "mlp.fc2.*",
-    },
-    {},
-)
-
-_TORCHVISION = _table(
-    "features.{2i+1}.{j}",
-    {name: name for name in _MICROSOFT_BLOCK if name != "attn_mask"}  # the index is flat: [N * N]
-    | {"mlp.fc1.*": "mlp.0.*", "mlp.fc2.*": "mlp.3.*"},
-    {
-        "patch_embed.proj.*": "features.0.0.*",
-        "patch_embed.norm.*": "features.0.2.*",
-        "layers.{i}.downsample.norm.*": "features.{2i+2}.norm.*",
-        "layers.{i}.downsample.reduction.weight": "features.{2i+2}.reduction.weight",
-        "norm.*": "norm.*",
-        "head.*": "head.*",
-    },
-)
-
-_TABLES = {
-    "microsoft": _MICROSOFT,
-    "timm<0.9": _MICROSOFT,
-    "timm": _TIMM,
-    "huggingface": _HUGGINGFACE,
-    "torchvision": _TORCHVISION,
-}
+from clevit_jax.weights.dialect_tables import DIALECTS, HUGGINGFACE_5, TABLES
 
 # Recomputed, never loaded; under these names in every dialect.
 _IGNORED = {
@@ -189,10 +77,10 @@ def _respell(name: str, table: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _table_of(dialect: str) -> dict[str, str]:
-    if dialect not in _TABLES:
+    if dialect not in TABLES:
         known = ", ".join(DIALECTS)
         raise WeightsError(f"There is no dialect {dialect!r} of weights; known are {known}.")
-    return _TABLES[dialect]
+    return TABLES[dialect]
 
 
 @functools.cache
@@ -200,14 +88,14 @@ def _reading(dialect: str) -> tuple[tuple[str, str], ...]:
     """(name in the dialect, official name), of every spelling that the dialect has."""
     table = [(name, official) for official, name in _table_of(dialect).items()]
     if dialect == "huggingface":
-        table += [(name, official) for official, name in _HUGGINGFACE_5.items()]
+        table += [(name, official) for official, name in HUGGINGFACE_5.items()]
         # Files of the bare SwinModel, which is `swin` inside the classifier.
         table += [(n.removeprefix("swin."), o) for n, o in table if n.startswith("swin.")]
     return tuple(table)
 
 
 def _is_official(name: str) -> bool:
-    return _respell(name, _MICROSOFT.items()) is not None
+    return _respell(name, TABLES["microsoft"].items()) is not None
 
 
 def _without_wrapping(names: Iterable[str]) -> dict[str, str]:
@@ -266,7 +154,7 @@ def ignored_kind(name: str) -> str | None:
     return next((kind for kind, ends in _IGNORED.items() if ends.search(name)), None)
 
 
-def to_official(
+def to_official_names(
     tensors: Mapping[str, np.ndarray], dialect: str
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Gives the tensors of a file their official names.
@@ -346,8 +234,8 @@ def _join_attention(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return joined
 
 
-def from_official(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
-    """Gives official tensors the names of a dialect; the inverse of `to_official`.
+def from_official_names(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
+    """Gives official tensors the names of a dialect; the inverse of `to_official_names`.
 
     Args:
         tensors: official name -> array in the official layout. Buffers (an index

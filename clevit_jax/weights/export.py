@@ -11,23 +11,23 @@ from clevit_jax.weights import files
 from clevit_jax.weights.convert import Weights, to_dialect
 from clevit_jax.weights.converted import check_converted_target, replacing_folder
 
-DIALECTS = ("microsoft", "timm", "huggingface")
-PICKLED = (".pth", ".pt", ".bin")
-FILES = (".safetensors", *PICKLED)
+WRITTEN_DIALECTS = ("microsoft", "timm", "huggingface")
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 
 
 def check_torch_target(target: pathlib.Path, dialect: str, *, overwrite: bool) -> None:
     """Raises WeightsError unless `write` would write there."""
-    is_file = target.suffix.lower() in FILES
+    is_file = target.suffix.lower() in FILE_SUFFIXES
     if not is_file and dialect != "huggingface":
         raise WeightsError(f"{target} must end in .safetensors (needs no torch) or .pth.")
     if not is_file:
-        check_converted_target(target, overwrite=overwrite, holds=HUGGING_FACE)
+        check_converted_target(target, overwrite=overwrite, holds=HUGGING_FACE_FILES)
     elif target.exists() and not overwrite:
         raise WeightsError(f"{target} is there; name another target, or replace it: --overwrite.")
 
 
-HUGGING_FACE = ("model.safetensors", "config.json")
+HUGGING_FACE_FILES = ("model.safetensors", "config.json")
 
 
 def write_torch_weights(
@@ -39,8 +39,8 @@ def write_torch_weights(
         weights: what to write.
         target: a `.safetensors` file, or a `.pth` file, for which torch is needed. For
             "huggingface" also a folder, for `SwinForImageClassification.from_pretrained`.
-        dialect: one of `DIALECTS`; "microsoft" is wrapped in `model` in a `.pth`, and holds the
-            masks for the image size of `weights`.
+        dialect: one of `WRITTEN_DIALECTS`; "microsoft" is wrapped in `model` in a `.pth`, and
+            holds the masks for the image size of `weights`.
         overwrite: replaces what is there.
 
     Raises:
@@ -56,19 +56,19 @@ def write_torch_weights(
         )
     tensors = to_dialect(weights, dialect)
     suffix = target.suffix.lower()
-    if suffix in PICKLED:
+    if suffix in PICKLE_SUFFIXES:
         wrapper = "model" if dialect == "microsoft" else ""
         files.write_pth(target, tensors, wrapper=wrapper, overwrite=overwrite)
-    elif suffix in FILES:
+    elif suffix in FILE_SUFFIXES:
         # "pt" is what transformers asks for.
         metadata = {"format": "pt"}
         files.write_safetensors(target, tensors, metadata, overwrite=overwrite)
     else:
-        with replacing_folder(target, overwrite=overwrite, holds=HUGGING_FACE) as folder:
-            files.write_safetensors(folder / HUGGING_FACE[0], tensors, {"format": "pt"})
+        with replacing_folder(target, overwrite=overwrite, holds=HUGGING_FACE_FILES) as folder:
+            files.write_safetensors(folder / HUGGING_FACE_FILES[0], tensors, {"format": "pt"})
             config = hugging_face_config(model, weights.class_names)
             text = json.dumps(config, indent=2) + "\n"
-            (folder / HUGGING_FACE[1]).write_text(text, encoding="utf-8")
+            (folder / HUGGING_FACE_FILES[1]).write_text(text, encoding="utf-8")
 
 
 def hugging_face_config(model: SwinConfig, class_names: tuple[str, ...] = ()) -> dict[str, Any]:

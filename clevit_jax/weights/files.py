@@ -1,6 +1,6 @@
 """Containers of weights: `.pth` and `.safetensors`, read without trust and written atomically.
 
-What a pickle may hold is the matter of `torch_pickle`.
+`torch_pickle` reads a `.pth`; `pickle_survey` says what its pickle may hold.
 """
 
 import collections
@@ -22,8 +22,8 @@ import safetensors.numpy
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.files import replacing
-from clevit_jax.weights import torch_pickle
-from clevit_jax.weights.torch_pickle import BF16, damaged, quoted
+from clevit_jax.weights import pickle_survey, torch_pickle
+from clevit_jax.weights.pickle_survey import BF16, damaged, quoted
 
 # Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts;
 # last, for files that have nothing else, the averages of timm and others.
@@ -61,13 +61,13 @@ class WeightFile:
         tensors: name as in the file, without the wrapper -> array of the file's shape and dtype
             (bfloat16 is that of ml_dtypes). Tied weights share memory.
         wrapper: the entry of the file that held the state dict; "" where the file is one.
-        beside: the other entries of the file, such as "optimizer" and "config".
+        other_entries: the rest of the file, such as "optimizer" and "config".
         sha256: of the file's bytes, in hex.
     """
 
     tensors: dict[str, np.ndarray]
     wrapper: str
-    beside: tuple[str, ...]
+    other_entries: tuple[str, ...]
     sha256: str
 
 
@@ -95,7 +95,7 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
             torch_pickle.survey_legacy(file, size)
         else:
             raise WeightsError(_looks_like(file, head))
-        return WeightFile(*_state_dict(torch_pickle.load(file)), digest)
+        return WeightFile(*_state_dict(torch_pickle.load_surveyed(file)), digest)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -142,7 +142,7 @@ def write_pth(
     with _one_sentence(path, "written"), _replacing(path, overwrite) as unfinished:
         torch = torch_pickle.import_torch()
         state = collections.OrderedDict()
-        for name, array in _contiguous(tensors, torch_pickle.DTYPES.values()).items():
+        for name, array in _contiguous(tensors, pickle_survey.TORCH_DTYPES.values()).items():
             raw = array.view(np.int16) if array.dtype == BF16 else array
             tensor = torch.from_numpy(raw)
             state[name] = tensor.view(torch.bfloat16) if array.dtype == BF16 else tensor
@@ -196,7 +196,7 @@ def _looks_like(file: io.BufferedReader, head: bytes) -> str:
     if head[257:262] == b"ustar":
         looks = "a tar archive: unpack it first"
     with contextlib.suppress(Exception):  # a pickle of any protocol, or not
-        if refusal := torch_pickle.foreign(io.BytesIO(file.read(torch_pickle.MAX_PICKLE))):
+        if refusal := pickle_survey.unsafe_pickle(io.BytesIO(file.read(pickle_survey.MAX_PICKLE))):
             return refusal
         looks = _MAGIC[b"\x80"]
     return f"is neither a .pth nor a .safetensors file; it looks like {looks}"
@@ -213,11 +213,11 @@ def _read_safetensors(path: Any, file: io.BufferedReader) -> dict[str, np.ndarra
             if unread := [
                 name for name, dtype in dtypes.items() if dtype not in _SAFETENSORS_DTYPES
             ]:
-                found = ", ".join(
+                listed = ", ".join(
                     f"{quoted([name])} as {quoted([dtypes[name]])}" for name in unread[:9]
                 )
                 raise WeightsError(
-                    f"holds {found}, but only {', '.join(_SAFETENSORS_DTYPES)} are read"
+                    f"holds {listed}, but only {', '.join(_SAFETENSORS_DTYPES)} are read"
                 )
             if not dtypes:
                 raise WeightsError("holds no tensors")
@@ -245,7 +245,7 @@ def _check_entries(file: io.BufferedReader) -> None:
 
 
 def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
-    """(tensors, wrapper, beside) of what torch has read."""
+    """Tensors, wrapper and other entries of what torch has read."""
     torch = torch_pickle.import_torch()
 
     def entries(value: Any) -> dict[Any, Any]:
@@ -271,8 +271,8 @@ def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ..
             return tensor.detach().view(torch.int16).numpy().view(BF16)
         return tensor.detach().numpy()
 
-    beside = tuple(str(name) for name in top if name != wrapper) if wrapper else ()
-    return {name: array(tensor) for name, tensor in state.items()}, wrapper, beside
+    others = tuple(str(name) for name in top if name != wrapper) if wrapper else ()
+    return {name: array(tensor) for name, tensor in state.items()}, wrapper, others
 
 
 # --- writing

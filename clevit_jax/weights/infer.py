@@ -12,7 +12,7 @@ _BLOCK = re.compile(r"layers\.(\d{1,2})\.blocks\.(\d{1,2})\.(.+)")
 MAX_STAGES = 8
 
 
-def infer(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
+def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
     """The architecture that most entries agree on, so that a wrong one among them stands out.
 
     Args:

@@ -1,90 +1,26 @@
-"""What may be in the pickle of a `.pth`, looked at before torch reads it.
+"""A `.pth`, in the zip form of torch.save or the older one: surveyed, then read by torch.
 
-Reading a pickle may run code or fill the memory. Its opcodes are followed first without building
-anything (`_Survey`): only what a checkpoint needs passes, and only tensors that lie within their
-storages. `torch.load(weights_only=True)` then reads what has passed, with inert stand-ins for the
+`torch.load(weights_only=True)` reads what has passed `pickle_survey`, with inert stand-ins for the
 foreign objects that training scripts leave beside the weights.
 """
 
 import collections
-import dataclasses
 import io
-import itertools
-import math
-import pickletools
-import re
 import struct
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
-from typing import IO, Any
-
-import ml_dtypes
-import numpy as np
+from typing import Any
 
 from clevit_jax.errors import WeightsError
-
-BF16 = np.dtype(ml_dtypes.bfloat16)
-DTYPES = {
-    code: np.dtype(name)
-    for code, name in zip(
-        ["Double", "Float", "Half", "Long", "Int", "Short", "Char", "Byte", "Bool"],
-        ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?"],
-        strict=True,
-    )
-} | {"BFloat16": BF16}
-
-
-# What the pickle of a checkpoint may name. The config node of yacs is a dict; torch fills only
-# true dicts, so an OrderedDict stands in for it. All other foreign names become `_Inert`.
-_STORAGES = {f"torch.{name}Storage": dtype for name, dtype in DTYPES.items()}
-_CONFIG_NODE = "yacs.config.CfgNode"
-_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_PATHLIB = ("pathlib", "pathlib._local")
-_FOREIGN = frozenset(
-    ["argparse.Namespace", "numpy.dtype", "numpy.ndarray"]
-    + [f"{module}.{name}" for module in _MULTIARRAY for name in ("scalar", "_reconstruct")]
-    + [f"{module}.{name}" for module in _PATHLIB for name in ("PosixPath", "WindowsPath")]
+from clevit_jax.weights.pickle_survey import (
+    CONFIG_NODE,
+    FOREIGN,
+    MAX_PICKLE,
+    Inert,
+    PickleSurvey,
+    damaged,
+    quoted,
+    unsafe_names,
 )
-_KNOWN = frozenset(
-    [*_STORAGES, *_FOREIGN, _CONFIG_NODE, "collections.OrderedDict", "collections.Counter"]
-    + ["builtins.set", "__builtin__.set", "_codecs.encode", "torch.device", "torch.Size"]
-    + ["torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"]
-    + [f"torch.{dtype}" for dtype in ("float32", "float16", "bfloat16", "float64", "int64")]
-)
-_SPECIAL_TENSORS = re.compile(
-    r"torch\.(_utils\._rebuild_\w+|serialization\._get_layout|per_\w+|\w*float\w*|\w+Storage"
-    r"|storage\.UntypedStorage)"
-)
-MAX_PICKLE = 64 << 20
-_PICKLE_OPCODES = 1_000_000  # a Swin-L with its optimizer needs a tenth
-_TENSORS_PER_FILE = 4  # tied weights may add up to more bytes than the file has, but not many times
-
-
-class _Inert:
-    """Takes the place of a foreign object: swallows arguments and state, and holds nothing."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_: Any) -> "_Inert":
-        return object.__new__(cls)
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-@dataclasses.dataclass(frozen=True)
-class _Global:
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    dtype: np.dtype
-    count: int
-
-
-class _Checked:
-    """A tensor that lies within its storage, or another harmless value of no interest."""
 
 
 def survey_zip(file: io.BufferedReader, size: int) -> None:
@@ -119,7 +55,7 @@ def survey_zip(file: io.BufferedReader, size: int) -> None:
                 damaged(f"the checksum of {quoted([wrong])}")
                 + ", or save it anew with torch.serialization.set_crc32_options(True)"
             )
-        _Survey(size, records).run(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        PickleSurvey(size, records).run(io.BytesIO(archive.read(f"{root}/data.pkl")))
 
 
 def _ends_plainly(file: io.BufferedReader, size: int) -> bool:
@@ -140,7 +76,7 @@ def survey_legacy(file: io.BufferedReader, size: int) -> None:
     Five pickles (magic number, version, system, content, keys), then the storages.
     """
     stream = io.BytesIO(file.read(MAX_PICKLE))
-    survey = _Survey(size, None)
+    survey = PickleSurvey(size, None)
     keys = [survey.run(stream) for _ in range(5)][-1]
     if len(keys) != len(survey.storages) or set(keys) != set(survey.storages):
         raise WeightsError(damaged("its list of storages"))
@@ -149,229 +85,17 @@ def survey_legacy(file: io.BufferedReader, size: int) -> None:
         raise WeightsError(damaged("its storages are longer than the file"))
 
 
-def _opcodes(stream: IO[bytes]) -> list[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    opcodes = list(itertools.islice(pickletools.genops(stream), _PICKLE_OPCODES + 1))
-    if len(opcodes) > _PICKLE_OPCODES:
-        raise WeightsError(f"holds a pickle of over {_PICKLE_OPCODES} steps")
-    return opcodes
-
-
-def _globals(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> set[str]:
-    """All that a pickle of any protocol imports, as `module.name`."""
-    # By hand: torch's own list (see `load`) is of zips of protocol 2 only, counts no steps, and
-    # leaves out what torch allows but a checkpoint does not need, such as `bytearray`.
-    names: set[str] = set()
-    pushed: list[Any] = []
-    memo: dict[Any, Any] = {}
-    for opcode, arg, _ in opcodes:
-        if opcode.name in ("GLOBAL", "INST"):
-            names.add(arg.replace(" ", "."))
-        elif opcode.name == "STACK_GLOBAL":
-            names.add(".".join(str(text) for text in pushed[-2:]))
-        if opcode.name == "MEMOIZE" or "PUT" in opcode.name:
-            memo[len(memo) if arg is None else arg] = pushed[-1] if pushed else None
-        else:
-            pushed.append(memo.get(arg) if "GET" in opcode.name else arg)
-    return names
-
-
-def _check_keys(keys: Iterable[Any]) -> None:
-    """Refuses keys whose hashes take for ever (nested tuples) or all collide (huge integers)."""
-
-    def plain(key: Any) -> bool:
-        if type(key) in (int, float):
-            return abs(key) < 1 << 60
-        return type(key) in (str, bool, bytes, type(None))
-
-    for key in keys:
-        parts = key if type(key) is tuple and len(key) <= 8 else (key,)
-        if not all(map(plain, parts)):
-            raise WeightsError(
-                "holds a dict whose keys are no text or numbers, which is not read: save "
-                "model.state_dict() alone"
-            )
-
-
-def foreign(stream: IO[bytes]) -> str:
-    """What to say of a pickle of any protocol that would run code; "" if it would not.
-
-    Raises:
-        Exception: of many kinds, where it is no pickle.
-    """
-    unknown = _globals(_opcodes(stream)) - _KNOWN
-    return _would_run(unknown) if unknown else ""
-
-
-def _would_run(names: Collection[str]) -> str:
-    listed = quoted(sorted(names))
-    if all(_SPECIAL_TENSORS.fullmatch(name) for name in names):
-        return f"holds tensors that are not plain dense numbers ({listed}): save them as float32"
-    mend = "take a .safetensors of these weights, or save model.state_dict() alone"
-    return f"asks for {listed}, which could run code when it is read: {mend}"
-
-
-class _Survey:
-    """Follows the opcodes of a pickle, builds no objects, and refuses what is not a checkpoint.
-
-    Args:
-        size: bytes of the file.
-        records: key -> bytes of the storages in a zip; None for the older format.
-    """
-
-    def __init__(self, size: int, records: Mapping[str, int] | None) -> None:
-        self.storages: dict[str, _Storage] = {}
-        self._size, self._records = size, records
-        self._tensor_bytes = self._handed = 0
-
-    def run(self, stream: IO[bytes]) -> Any:
-        """What the pickle holds, with marks in the place of tensors and foreign objects."""
-        opcodes = _opcodes(stream)
-        if unknown := _globals(opcodes) - _KNOWN:
-            raise WeightsError(_would_run(unknown))
-        stack: list[Any] = []
-        marks: list[list[Any]] = []
-        memo: dict[int, Any] = {}
-        for opcode, arg, _ in opcodes:
-            match opcode.name:
-                case "PROTO" if arg == 2:
-                    pass
-                case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
-                    stack.append(arg)
-                case "NONE" | "NEWTRUE" | "NEWFALSE":
-                    stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-                case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                    stack.append({"T": tuple, "L": list, "D": dict}[opcode.name[6]]())
-                case "GLOBAL":
-                    stack.append(_Global(arg.replace(" ", ".")))
-                case "BINPUT" | "LONG_BINPUT":
-                    memo[arg] = stack[-1]
-                case "BINGET" | "LONG_BINGET":
-                    stack.append(memo[arg])
-                case "MARK":
-                    marks.append(stack)
-                    stack = []
-                case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    count = int(opcode.name[-1])
-                    stack[-count:] = [tuple(stack[-count:])]
-                case "TUPLE" | "APPENDS" | "SETITEMS":
-                    items, stack = stack, marks.pop()
-                    if opcode.name == "TUPLE":
-                        stack.append(tuple(items))
-                    else:
-                        self._extend(stack[-1], items, opcode.name == "SETITEMS")
-                case "APPEND":
-                    item = stack.pop()
-                    self._extend(stack[-1], [item], False)
-                case "SETITEM":
-                    value, key = stack.pop(), stack.pop()
-                    self._extend(stack[-1], [key, value], True)
-                case "REDUCE" | "NEWOBJ":
-                    args = stack.pop()
-                    stack[-1] = self._call(stack[-1].name, args, opcode.name == "NEWOBJ")
-                case "BUILD":
-                    state = stack.pop()
-                    if type(stack[-1]) is collections.OrderedDict and isinstance(state, dict):
-                        self._hand(state)
-                    elif type(stack[-1]) is not _Inert:
-                        raise TypeError
-                case "BINPERSID":
-                    stack[-1] = self._storage(*stack[-1])
-                case "STOP":
-                    return stack.pop()
-                case name:
-                    what = f"protocol {arg}" if name == "PROTO" else name
-                    raise WeightsError(
-                        f"holds a pickle of another kind ({what}): save it by a plain torch.save"
-                    )
-        raise EOFError
-
-    def _extend(self, target: Any, items: list[Any], pairs: bool) -> None:
-        if not pairs and type(target) is list:
-            target.extend(items)
-        elif pairs and type(target) in (dict, collections.OrderedDict):
-            _check_keys(items[::2])
-            target.update(zip(items[::2], items[1::2], strict=True))
-        else:
-            raise TypeError
-
-    def _call(self, name: str, args: tuple[Any, ...], new: bool) -> Any:
-        if type(args) is not tuple:
-            raise TypeError
-        self._hand(args, *args)
-        if name in _FOREIGN:
-            return _Inert()
-        match name, args:
-            case (("collections.OrderedDict" | "yacs.config.CfgNode"), ()):
-                return collections.OrderedDict()
-            case "torch._utils._rebuild_tensor_v2", _ if not new:
-                return self._tensor(*args)
-            case "torch._utils._rebuild_parameter", (_Checked(), bool(), collections.OrderedDict()):
-                return _Checked()
-            case (("builtins.set" | "__builtin__.set"), (list(values),)):
-                _check_keys(values)
-                return _Checked()
-            case "collections.Counter", (dict(),):
-                return _Checked()
-            case "_codecs.encode", (str(), "latin1"):
-                return b""
-            case (("torch.device" | "torch.Size"), (str() | tuple(), *_)):
-                return _Checked()
-        raise TypeError
-
-    def _hand(self, *values: Any) -> None:
-        """Counts what calls get: the same long value, given again and again, would take hours."""
-        self._handed += sum(len(v) for v in values if isinstance(v, str | tuple | list | dict))
-        if self._handed > MAX_PICKLE:
-            raise WeightsError("holds a pickle that repeats itself without end")
-
-    def _storage(self, kind: str, type_: _Global, key: str, _: str, count: int, *view: None) -> Any:
-        storage = _Storage(_STORAGES[type_.name], count)
-        room = self._size if self._records is None else self._records[key]
-        if kind != "storage" or type(key) is not str or type(count) is not int or any(view):
-            raise TypeError
-        # torch itself would read beyond the end of a record, or set aside any number of bytes.
-        if not 0 <= count * storage.dtype.itemsize <= room:
-            raise WeightsError(damaged(f"a storage of {count} numbers in {room} bytes"))
-        if self.storages.setdefault(key, storage) != storage:
-            raise WeightsError(damaged(f"storage {quoted([key])} is given two sizes"))
-        return storage
-
-    def _tensor(
-        self,
-        storage: _Storage,
-        offset: int,
-        size: tuple[int, ...],
-        stride: tuple[int, ...],
-        requires_grad: bool,
-        hooks: Any,
-    ) -> _Checked:
-        if type(size) is not tuple or type(stride) is not tuple or len(size) > 64:
-            raise TypeError
-        if not all(type(n) is int and 0 <= n < 1 << 48 for n in (offset, *size, *stride)):
-            raise TypeError
-        if type(requires_grad) is not bool or hooks:
-            raise TypeError
-        count = math.prod(size)
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if count > storage.count or (count and last >= storage.count):
-            raise WeightsError("holds a tensor that is larger than its data: save it contiguous")
-        self._tensor_bytes += count * storage.dtype.itemsize
-        if self._tensor_bytes > _TENSORS_PER_FILE * self._size:
-            raise WeightsError("holds tensors of many times its own size: they share their data")
-        return _Checked()
-
-
-def load(file: io.BufferedReader) -> Any:
+def load_surveyed(file: io.BufferedReader) -> Any:
     """What torch reads from a file that was surveyed, foreign objects replaced by inert ones."""
     torch = import_torch()
-    stand_ins: list[Any] = [(_Inert, name) for name in sorted(_FOREIGN)]
-    stand_ins.append((collections.OrderedDict, _CONFIG_NODE))
+    stand_ins: list[Any] = [(Inert, name) for name in sorted(FOREIGN)]
+    stand_ins.append((collections.OrderedDict, CONFIG_NODE))
     file.seek(0)
     with torch.serialization.safe_globals(stand_ins):
         if file.peek(2)[:2] == b"PK":  # a zip; of the older format torch has no list
             # Some torch may allow less than `_KNOWN`: that is no damage, as its error would say.
             if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(file):
-                raise WeightsError(_would_run(unsafe))
+                raise WeightsError(unsafe_names(unsafe))
             file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
 
@@ -384,14 +108,3 @@ def import_torch() -> Any:
         mend = "install it with `pip install 'clevit_jax[convert]'` or use a .safetensors file"
         raise WeightsError(f"is a .pth, which needs PyTorch: {mend}") from None
     return torch
-
-
-def damaged(detail: str) -> str:
-    """The end of a sentence about a file that is not as it was written."""
-    return f"is damaged or cut short ({detail}): download or copy it again"
-
-
-def quoted(names: Iterable[Any], most: int = 20) -> str:
-    """Names of a file as a list; the quotes also take the sting out of control characters."""
-    shown = [repr(name)[:80] for name in names]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -137,7 +137,7 @@ def _run_on_cpu(weights: Weights, images: np.ndarray) -> tuple[np.ndarray, np.nd
         return jax.device_get(forward(params, images))
 
 
-def build(weights: Weights, library: str) -> TorchSwin:
+def build_torch_swin(weights: Weights, library: str) -> TorchSwin:
     """The network of `weights` in a PyTorch library, every tensor loaded strictly.
 
     Args:
@@ -156,7 +156,7 @@ def _build_by_table(
 ) -> TorchSwin:
     if reason := _import_error(library):
         raise WeightsError(f"{library} cannot be imported ({reason}); install it with PyTorch.")
-    return _build(library, model, dialects.from_official(official, _WRITTEN[library]))
+    return _build(library, model, dialects.from_official_names(official, _WRITTEN[library]))
 
 
 def _file_of(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarray] | None:
@@ -187,7 +187,7 @@ def _by_our_table(
     official = (
         to_official(weights.params)
         if tensors is None
-        else dialects.to_official(tensors, weights.dialect)[0]
+        else dialects.to_official_names(tensors, weights.dialect)[0]
     )
     refusals = []
     for library in _WRITTEN:
@@ -238,7 +238,7 @@ def _build(library: str, model: SwinConfig, tensors: Mapping[str, np.ndarray]) -
         return TorchSwin(module.eval(), f"{library} {version}", forward)
 
 
-def _buffers(module: Any) -> dict[str, Any]:
+def _stored_buffers(module: Any) -> dict[str, Any]:
     """The index and mask tables that a new module stores: some versions do, for one image size."""
     stored = module.state_dict()
     return {name: stored[name] for name, _ in module.named_buffers() if name in stored}
@@ -255,7 +255,7 @@ def _timm(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _Forward]
         mlp_ratio=float(MLP_RATIO), weight_init="skip",
     )  # fmt: skip
     state = checkpoint_filter_fn(clean_state_dict(state), module)
-    module.load_state_dict(state | _buffers(module), strict=True)
+    module.load_state_dict(state | _stored_buffers(module), strict=True)
 
     def forward(images: Any) -> tuple[Any, Any]:
         tokens = module.forward_features(images)  # [B, H, W, C]
@@ -268,7 +268,7 @@ def _transformers(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _
     import transformers
 
     config = transformers.SwinConfig.from_dict(hugging_face_config(model))
-    buffers = _buffers(transformers.SwinForImageClassification(config))
+    buffers = _stored_buffers(transformers.SwinForImageClassification(config))
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -303,7 +303,7 @@ def _torchvision(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _F
         num_heads=list(model.num_heads), window_size=[model.window] * 2,
         mlp_ratio=float(MLP_RATIO), num_classes=model.num_classes,
     )  # fmt: skip
-    module.load_state_dict(state | _buffers(module), strict=True)
+    module.load_state_dict(state | _stored_buffers(module), strict=True)
 
     def forward(images: Any) -> tuple[Any, Any]:
         tokens = module.norm(module.features(images))  # [B, H, W, C]

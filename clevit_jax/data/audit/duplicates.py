@@ -17,7 +17,7 @@ def pixel_digest(image: Image.Image) -> bytes:
     """16 bytes: the same where size and pixels are the same, and different where they differ.
 
     Args:
-      image: of mode RGB, upright.
+        image: of mode RGB, upright.
     """
     size = f"{image.width} x {image.height}\n".encode()
     return hashlib.blake2b(size + image.tobytes(), digest_size=16).digest()
@@ -45,10 +45,10 @@ def perceptual_hash(image: Image.Image) -> np.ndarray:
     blurred pictures, whose high frequencies are noise.
 
     Args:
-      image: of mode RGB, upright.
+        image: of mode RGB, upright.
 
     Returns:
-      uint64 [4].
+        uint64 [4].
     """
     import imagehash  # takes scipy along
 
@@ -59,11 +59,11 @@ def distances(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Bits in which hashes differ.
 
     Args:
-      hashes: uint64 [..., 4].
-      others: uint64 [..., 4], of a shape that broadcasts.
+        hashes: uint64 [..., 4].
+        others: uint64 [..., 4], of a shape that broadcasts.
 
     Returns:
-      int [...], 0 to 256.
+        int [...], 0 to 256.
     """
     return np.bitwise_count(hashes ^ others).sum(-1, dtype=np.int64)
 
@@ -72,11 +72,11 @@ def alike_pairs(hashes: np.ndarray, *, most: int = ALIKE) -> Iterator[np.ndarray
     """The pairs of hashes that differ in at most `most` bits, block by block.
 
     Args:
-      hashes: uint64 [N, 4].
-      most: bits.
+        hashes: uint64 [N, 4].
+        most: bits.
 
     Yields:
-      int [P, 2], each pair (i, j) once, i < j.
+        int [P, 2], each pair (i, j) once, i < j.
     """
     # The highest frequencies tell most images apart by themselves: compare these 64 bits first.
     last = np.ascontiguousarray(hashes[:, -1])  # [N]
@@ -93,11 +93,11 @@ def alike_groups(hashes: np.ndarray, *, most: int = ALIKE) -> list[list[int]]:
     """Groups of hashes that differ in at most `most` bits, or are linked by such pairs.
 
     Args:
-      hashes: uint64 [N, 4].
-      most: bits.
+        hashes: uint64 [N, 4].
+        most: bits.
 
     Returns:
-      Indices of each group of two or more, sorted, in the order of their first.
+        Indices of each group of two or more, sorted, in the order of their first.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

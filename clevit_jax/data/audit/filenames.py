@@ -49,14 +49,14 @@ _ODD_PARTS = {
 }
 
 
-class Odd(NamedTuple):
+class OddNames(NamedTuple):
     """File names that are odd in one way.
 
     Attributes:
-      kind: a short name, for programs.
-      several: what "file names ..." are or do.
-      single: what "file name ..." is or does.
-      names: them, sorted.
+        kind: a short name, for programs.
+        several: what "file names ..." are or do.
+        single: what "file name ..." is or does.
+        names: them, sorted.
     """
 
     kind: str
@@ -65,18 +65,18 @@ class Odd(NamedTuple):
     names: list[str]
 
 
-def odd_names(names: Iterable[str]) -> list[Odd]:
+def odd_names(names: Iterable[str]) -> list[OddNames]:
     """File names that will make trouble on another system or in another program.
 
     Args:
-      names: with forward slashes.
+        names: with forward slashes.
 
     Returns:
-      One for each kind of oddness that occurs.
+        One for each kind of oddness that occurs.
     """
     distinct = sorted(set(names))
     found = [
-        Odd(kind, many, one, [name for name in distinct if any(map(is_odd, name.split("/")))])
+        OddNames(kind, many, one, [name for name in distinct if any(map(is_odd, name.split("/")))])
         for kind, (many, one, is_odd) in _ODD_PARTS.items()
     ]
     same = collections.defaultdict[str, list[str]](list)
@@ -84,7 +84,7 @@ def odd_names(names: Iterable[str]) -> list[Odd]:
         same[unicodedata.normalize("NFC", name).casefold()].append(name)
     colliding = sorted(name for group in same.values() if len(group) > 1 for name in group)
     what = "from another one in nothing but case or the coding of accents"
-    found.append(Odd("differ_in_case", f"differ {what}", f"differs {what}", colliding))
+    found.append(OddNames("differ_in_case", f"differ {what}", f"differs {what}", colliding))
     return [odd for odd in found if odd.names]
 
 
@@ -97,7 +97,7 @@ def namesakes(train: Sequence[Example], other: Sequence[Example]) -> dict[int, l
     """Which training images have the class and the stem of an image of another split.
 
     Returns:
-      Index in `other` -> indices in `train`, of the images that have such a namesake.
+        Index in `other` -> indices in `train`, of the images that have such a namesake.
     """
     known = collections.defaultdict[tuple[int, str], list[int]](list)
     for index, example in enumerate(train):

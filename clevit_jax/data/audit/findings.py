@@ -19,10 +19,10 @@ class Finding(NamedTuple):
     """One thing that was found.
 
     Attributes:
-      kind: a short name, for programs.
-      sentence: for people.
-      number: how many images, files, classes or groups it is about.
-      items: them: names, or groups of {"file", "split", "class"}.
+        kind: a short name, for programs.
+        sentence: for people.
+        number: how many images, files, classes or groups it is about.
+        items: them: names, or groups of {"file", "split", "class"}.
     """
 
     kind: str
@@ -51,9 +51,9 @@ def errors(dataset: Dataset, problems: Sequence[str], reading: Reading) -> list[
     """What makes a data set unusable: problems of its files, unreadable images, two labels.
 
     Args:
-      dataset: as far as problems allow.
-      problems: of `sources.scan`; they name the files that are missing.
-      reading: the images.
+        dataset: as far as problems allow.
+        problems: of `sources.scan`; they name the files that are missing.
+        reading: the images.
     """
     found = [Finding("problem", problem) for problem in problems]
     found += [Finding("unreadable", why, 1, [name]) for name, why in reading.unreadable]
@@ -318,7 +318,7 @@ def _names(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
         formats = ", ".join(sorted(set(lying.values())))
         what = f"an ending that is not of the format, {formats}"
         found.append(
-            filenames.Odd("wrong_ending", f"have {what}", f"has {what}", sorted(lying)),
+            filenames.OddNames("wrong_ending", f"have {what}", f"has {what}", sorted(lying)),
         )
     for odd in found:
         number = len(odd.names)

@@ -18,7 +18,7 @@ from clevit_jax.data.layouts.listing import is_image, points_out
 from clevit_jax.errors import DecodeError
 
 # Format, as Pillow calls it -> endings of files that hold it.
-ENDINGS = {
+ENDINGS_BY_FORMAT = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
     "TIFF": (".tif", ".tiff"),
@@ -34,14 +34,14 @@ class ImageFacts(NamedTuple):
     """What is kept of an image.
 
     Attributes:
-      width: in pixels, upright.
-      height: in pixels, upright.
-      format: as Pillow calls it; a JPEG of several pictures (MPO) is JPEG.
-      mode: as Pillow calls it, in the file.
-      turned: whether EXIF says that it is not stored upright.
-      animated: whether it has several frames or pages.
-      pixels: `likeness.pixel_digest`.
-      look: `likeness.perceptual_hash`.
+        width: in pixels, upright.
+        height: in pixels, upright.
+        format: as Pillow calls it; a JPEG of several pictures (MPO) is JPEG.
+        mode: as Pillow calls it, in the file.
+        turned: whether EXIF says that it is not stored upright.
+        animated: whether it has several frames or pages.
+        pixels: `likeness.pixel_digest`.
+        look: `likeness.perceptual_hash`.
     """
 
     width: int
@@ -58,9 +58,9 @@ class Entry(NamedTuple):
     """An example, the split that it is in, and what was read of it.
 
     Attributes:
-      split: train, val or test.
-      example: the example.
-      facts: None where it could not be read.
+        split: train, val or test.
+        example: the example.
+        facts: None where it could not be read.
     """
 
     split: str
@@ -72,10 +72,10 @@ class Reading(NamedTuple):
     """All examples as they were read.
 
     Attributes:
-      entries: split by split, in their order.
-      unreadable: file name, and why it could not be read in one sentence.
-      missing: names of files that are not there, or that may not be read.
-      files: what was read of each file, once each.
+        entries: split by split, in their order.
+        unreadable: file name, and why it could not be read in one sentence.
+        missing: names of files that are not there, or that may not be read.
+        files: what was read of each file, once each.
     """
 
     entries: list[Entry]
@@ -88,8 +88,8 @@ def read_image_facts(example: Example) -> ImageFacts:
     """Reads and decodes one image.
 
     Raises:
-      DecodeError: see `decode.read_rgb`.
-      FileNotFoundError: there is no such file.
+        DecodeError: see `decode.read_rgb`.
+        FileNotFoundError: there is no such file.
     """
     data, name = example.data, example.name
     if not isinstance(data, bytes):
@@ -102,7 +102,9 @@ def read_image_facts(example: Example) -> ImageFacts:
             text = getattr(error, "strerror", None) or str(error).removesuffix(".")
             raise DecodeError(f"{name} cannot be read: {text}.") from error
     rgb = decode.read_rgb(data, name)
-    with Image.open(io.BytesIO(data), formats=tuple(ENDINGS)) as image:  # no more than its header
+    with Image.open(
+        io.BytesIO(data), formats=tuple(ENDINGS_BY_FORMAT)
+    ) as image:  # no more than its header
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         mode, turned, animated = image.mode, decode.is_turned(image), _is_animated(image)
     return ImageFacts(
@@ -143,9 +145,9 @@ def read_images(
     not opened.
 
     Args:
-      dataset: as `sources.scan` gives it, also with problems.
-      threads: images to read at a time; so many decoded images are in memory at most.
-      progress: called with (files done, files in all).
+        dataset: as `sources.scan` gives it, also with problems.
+        threads: images to read at a time; so many decoded images are in memory at most.
+        progress: called with (files done, files in all).
     """
     examples = [(split, e) for split, inside in dataset.splits.items() for e in inside]
     places = {_place(split, example): example for split, example in examples}
@@ -183,7 +185,7 @@ def _facts_or_why_not(example: Example) -> ImageFacts | str | None:
 
 def has_wrong_ending(name: str, image_format: str) -> bool:
     """Whether a file's ending, if it is that of an image, is of another format."""
-    return is_image(name) and not name.lower().endswith(ENDINGS[image_format])
+    return is_image(name) and not name.lower().endswith(ENDINGS_BY_FORMAT[image_format])
 
 
 def spread(numbers: Iterable[int]) -> dict[str, float]:
@@ -211,8 +213,8 @@ def describe_images(files: Sequence[ImageFacts], *, sides: dict[str, int]) -> di
     """Sizes, formats and modes, JSON-able.
 
     Args:
-      files: what was read.
-      sides: name -> pixels; counted are the images that have a shorter side.
+        files: what was read.
+        sides: name -> pixels; counted are the images that have a shorter side.
     """
 
     def counted(values: Iterable[str]) -> dict[str, int]:

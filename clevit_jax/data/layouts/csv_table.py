@@ -10,17 +10,24 @@ from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
+from clevit_jax.data.layouts.columns import (
+    Columns,
+    choose_columns,
+    missing_column,
+    quoted_names,
+    split_of,
+)
 from clevit_jax.data.layouts.listing import (
     BLANKS,
-    Found,
+    Contents,
     Notes,
     Request,
     files_below,
     find_file,
+    first_three,
     is_image,
     points_out,
     read_text,
-    sample,
 )
 
 LOOKS_FOR = "train.csv, perhaps with test.csv and val.csv, or one *.csv of files and labels"
@@ -34,16 +41,16 @@ class _Head(NamedTuple):
     """How a table is to be read, as its header and first row tell.
 
     Attributes:
-      header: names of the columns; empty if there is none.
-      first: fields of the first row; empty if there is none.
-      one_hot: positions of the columns that are a class each, where there is no column of labels.
-      problems: sentences on the choice of columns.
+        header: names of the columns; empty if there is none.
+        first: fields of the first row; empty if there is none.
+        one_hot: positions of the columns that are a class each, where there is no column of labels.
+        problems: sentences on the choice of columns.
     """
 
     delimiter: str
     header: list[str]
     first: list[str]
-    columns: table.Columns
+    columns: Columns
     one_hot: list[int]
     problems: list[str]
 
@@ -61,7 +68,7 @@ def fits(root: pathlib.Path, request: Request) -> str | None:
     return names if "train" in tables else f"the columns of {names}"
 
 
-def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads the tables in `root`.
 
     A table is UTF-8 text with a header, and commas, semicolons or tabs between its fields. Read are
@@ -81,10 +88,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
         if len(paths) > 1:
             what = f"the table of the {split} split" if split else "the table"
             mend = "keep one" if split else "keep one, or name them train.csv, val.csv and test.csv"
-            names = table.listed(path.name for path in paths)
+            names = quoted_names(path.name for path in paths)
             notes.problems.append(f"{root}: {names} may all be {what}; {mend}.")
     if notes.problems:
-        return Found((), {"train": []})
+        return Contents((), {"train": []})
     chosen = {split: paths[0] for split, paths in tables.items()}
     if "test" in chosen:
         head = _peek(chosen["test"], request)
@@ -94,8 +101,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
     reader = _Reader(root, request, notes, alone=len(chosen) == 1)
     rows = [row for split, path in chosen.items() for row in reader.rows(path, split or "train")]
     if not rows and notes.problems:
-        return Found((), {"train": []})
-    return table.found(rows, str(root), notes)
+        return Contents((), {"train": []})
+    return table.to_contents(rows, str(root), notes)
 
 
 def table_files(root: pathlib.Path) -> list[str]:
@@ -115,7 +122,7 @@ def _tables(root: pathlib.Path, request: Request) -> tuple[bool, dict[str, list[
     there = [root / name for name in table_files(root)]
     splits: dict[str, list[pathlib.Path]] = {}
     for split in SPLIT_WORDS:
-        if paths := [path for path in there if table.split_of(path.stem) == split]:
+        if paths := [path for path in there if split_of(path.stem) == split]:
             splits[split] = paths
     train = splits.get("train", [])
     fitting = [path for path in there if _is_of_images(_peek(path, request), root)]
@@ -158,7 +165,7 @@ def _head_by(text: str, delimiter: str, request: Request) -> _Head:
         header = []
     if isinstance(first, str):
         first = []
-    columns, problems = table.choose(header, request)
+    columns, problems = choose_columns(header, request)
     one_hot: list[int] = []
     if columns.label is None and not request.label_column and len(first) == len(header):
         rest = [i for i, name in enumerate(header) if name.strip()]
@@ -218,7 +225,7 @@ class _Files:
             return find_file(name, (), places)
         file, *others = self._called[known]
         if others:
-            both = table.listed([file, *others])
+            both = quoted_names([file, *others])
             return file, f"the file {name!r} may be any of {both}; write its ending."
         return file, None
 
@@ -248,9 +255,9 @@ class _Reader:
             return
         problems.extend(f"{path}: {problem}" for problem in head.problems)
         if head.columns.file is None and not self._request.file_column:
-            problems.append(f"{path}: {table.absent('file', header)}")
+            problems.append(f"{path}: {missing_column('file', header)}")
         if not head.labelled and not self._request.label_column:
-            problems.append(f"{path}: {table.absent('label', header)}")
+            problems.append(f"{path}: {missing_column('label', header)}")
         if head.columns.file is None or not head.labelled:
             return
         for i in head.one_hot:
@@ -304,7 +311,7 @@ class _Reader:
         if head.columns.split is None:
             return split, []
         text = fields[head.columns.split]
-        told = table.split_of(text)
+        told = split_of(text)
         if told is None:
             return None, [f"the split {text!r} is none of train, val and test."]
         if told != split and not self._alone:
@@ -328,7 +335,7 @@ class _Reader:
             if bit is None
         ]
         if not wrong and sum(map(bool, bits)) != 1:
-            shown = sample([repr(name) for name in classes])
+            shown = first_three([repr(name) for name in classes])
             wrong = [f"{sum(map(bool, bits))} of the columns {shown} are 1; one must be."]
         if wrong:
             return "", "", wrong

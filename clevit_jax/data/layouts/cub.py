@@ -8,15 +8,15 @@ from typing import NamedTuple
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import (
     BLANKS,
-    Found,
+    Contents,
     Notes,
     Request,
     files_below,
     find_file,
     in_order,
     label_problem,
-    lines,
     points_out,
+    read_lines,
 )
 
 LOOKS_FOR = "images.txt and image_class_labels.txt, as in CUB-200-2011"
@@ -36,7 +36,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     return " and ".join(_NEEDED) if all((root / name).is_file() for name in _NEEDED) else None
 
 
-def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """images.txt, image_class_labels.txt and perhaps train_test_split.txt and classes.txt.
 
     Their lines are `<id> <file in images/>`, `<id> <label from 1>`, `<id> <1 for training, else 0>`
@@ -74,8 +74,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
         for key in both
     ]
     if not rows and notes.problems:
-        return Found((), {"train": []})
-    found = table.found(rows, str(root), notes)
+        return Contents((), {"train": []})
+    found = table.to_contents(rows, str(root), notes)
     if _SPLIT in parts:
         found.splits.setdefault("test", [])
     return found
@@ -87,7 +87,7 @@ def _pairs(path: pathlib.Path, notes: Notes) -> dict[str, _Value] | None:
         notes.problems.append(f"{path} is missing.")
         return None
     before = len(notes.problems)
-    rows = lines(path, notes)
+    rows = read_lines(path, notes)
     if len(notes.problems) > before:
         return None
     pairs: dict[str, _Value] = {}

@@ -6,12 +6,12 @@ import pathlib
 from clevit_jax.data.dataset import SPLIT_WORDS, Example, split_called
 from clevit_jax.data.layouts.listing import (
     EXTENSIONS,
-    Found,
+    Contents,
     Notes,
     Request,
     files_below,
+    first_three,
     is_image,
-    sample,
 )
 
 LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"
@@ -64,7 +64,7 @@ def fits_unsplit(root: pathlib.Path) -> str | None:
     return f"<class>/ as {with_images[0]}/" if len(with_images) > 1 else None
 
 
-def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """train/<class>/** and test/<class>/** and val/<class>/**, or <class>/** alone.
 
     Without `test`, `val` is taken as the test split.
@@ -72,10 +72,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
     folders = _split_folders(root, notes)
     if not folders:
         classes = _read_split(root, "", notes)
-        return Found(tuple(classes), {"train": _examples(root, classes, tuple(classes))})
+        return Contents(tuple(classes), {"train": _examples(root, classes, tuple(classes))})
     if "train" not in folders:
         notes.problems.append(f"{root / 'train'} is missing.")
-        return Found((), {"train": []})
+        return Contents((), {"train": []})
     if "test" not in folders and "val" in folders:
         folders["test"] = folders.pop("val")
     found = {split: _read_split(root, name, notes) for split, name in folders.items()}
@@ -85,7 +85,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
             f"{root / folders[split] / name}: there is no class {name!r} in {folders['train']}/."
             for name in sorted(classes.keys() - set(names))
         )
-    return Found(names, {split: _examples(root, inside, names) for split, inside in found.items()})
+    return Contents(
+        names, {split: _examples(root, inside, names) for split, inside in found.items()}
+    )
 
 
 def _examples(
@@ -127,11 +129,11 @@ def _read_split(root: pathlib.Path, split: str, notes: Notes) -> dict[str, list[
     if loose:
         notes.warnings.append(
             f"{root / split}: {len(loose)} image(s) lie in no class folder and are not read "
-            f"({sample(sorted(loose))})."
+            f"({first_three(sorted(loose))})."
         )
     if others:
         notes.warnings.append(
             f"{root / split}: {len(others)} file(s) have no ending that is read "
-            f"({sample(sorted(others))}); read are {_ENDINGS}."
+            f"({first_three(sorted(others))}); read are {_ENDINGS}."
         )
     return dict(sorted(classes.items()))

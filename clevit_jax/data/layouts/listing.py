@@ -34,10 +34,10 @@ class Request(NamedTuple):
     """What a reader is asked for.
 
     Attributes:
-      num_classes: number of classes that the user says there are.
-      file_column: of a table, the column of files or images; "" finds it by its name.
-      label_column: of a table, the column of labels; "" finds it by its name.
-      tfds: name of a TFDS data set, perhaps with config and version.
+        num_classes: number of classes that the user says there are.
+        file_column: of a table, the column of files or images; "" finds it by its name.
+        label_column: of a table, the column of labels; "" finds it by its name.
+        tfds: name of a TFDS data set, perhaps with config and version.
     """
 
     num_classes: int | None = None
@@ -53,13 +53,13 @@ class Notes(NamedTuple):
     warnings: list[str]
 
 
-class Found(NamedTuple):
+class Contents(NamedTuple):
     """What a reader returns, as far as problems allow.
 
     Attributes:
-      class_names: one name for each label.
-      splits: examples of "train", and of "val" and "test" where the data set has them. Their ids
-        are given later.
+        class_names: one name for each label.
+        splits: examples of "train", and of "val" and "test" where the data set has them. Their ids
+            are given later.
     """
 
     class_names: tuple[str, ...]
@@ -96,7 +96,7 @@ def read_text(path: pathlib.Path, notes: Notes) -> str | None:
         return None
 
 
-def lines(path: pathlib.Path, notes: Notes) -> list[tuple[int, str]]:
+def read_lines(path: pathlib.Path, notes: Notes) -> list[tuple[int, str]]:
     """(line number from 1, stripped text) of each line of `path` that is not blank.
 
     Lines end as on Unix, Windows or old Macs. Only ASCII blanks are stripped: others may well
@@ -113,7 +113,7 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def sample(names: Sequence[str]) -> str:
+def first_three(names: Sequence[str]) -> str:
     """The first three of `names`, for a sentence."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
@@ -140,9 +140,9 @@ def find_file(
     """The file that an annotation names, and what is wrong with it.
 
     Args:
-      name: as it is written; backslashes, and another form of the same accents, are understood.
-      present: files below the folder with forward slashes; None does not look.
-      folder: what problems call the folder.
+        name: as it is written; backslashes, and another form of the same accents, are understood.
+        present: files below the folder with forward slashes; None does not look.
+        folder: what problems call the folder.
     """
     if points_out(name):
         return name, f"the file {name!r} points out of {folder}; name it relative to {folder}."
@@ -156,7 +156,7 @@ def find_file(
     return plain, f"the file {name!r} is not in {folder}."
 
 
-def gaps(labels: set[int], num_classes: int) -> Iterator[str]:
+def label_gaps(labels: set[int], num_classes: int) -> Iterator[str]:
     """The runs of labels from 1 to `num_classes` that are not in `labels`, in words."""
     for low, high in itertools.pairwise([0, *sorted(labels), num_classes + 1]):
         if high - low == 2:
@@ -173,9 +173,9 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(distinct)
 
 
-def names_file(path: pathlib.Path, num_classes: int, notes: Notes) -> tuple[str, ...]:
+def read_class_names(path: pathlib.Path, num_classes: int, notes: Notes) -> tuple[str, ...]:
     """The class names of a file with a name a line, which must be distinct and as many."""
-    names = [name for _, name in lines(path, notes)]
+    names = [name for _, name in read_lines(path, notes)]
     if len(names) != num_classes:
         notes.problems.append(
             f"{path} has {len(names)} class names, but there are {num_classes} classes."

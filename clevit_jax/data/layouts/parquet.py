@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import parquet_schema, table
-from clevit_jax.data.layouts.listing import BLANKS, Found, Notes, Request
+from clevit_jax.data.layouts.columns import split_of
+from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, Request
 from clevit_jax.data.layouts.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.parquet_schema import Schema
 from clevit_jax.errors import first_line
@@ -53,7 +54,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     return f"{files[0].relative_to(root).as_posix()}{more}" if files else None
 
 
-def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads the files in `root`, in `data` of it, and in folders there that are called as splits.
 
     Images are encoded, in a binary column or in a struct with binary `bytes`, as Hugging Face's
@@ -84,8 +85,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
     else:
         notes.problems.extend(f"{row.image}: there is no label." for row in unlabelled)
     if not rows and notes.problems:
-        return Found((), {"train": []})
-    return table.found(_named(rows), str(root), notes)
+        return Contents((), {"train": []})
+    return table.to_contents(_named(rows), str(root), notes)
 
 
 def _files(root: pathlib.Path) -> dict[pathlib.Path, str]:
@@ -95,7 +96,7 @@ def _files(root: pathlib.Path) -> dict[pathlib.Path, str]:
             continue
         with os.scandir(place) as entries:
             inside = sorted(entry.name for entry in entries if entry.is_dir())
-        folders = {place: ""} | {place / name: table.split_of(name) or "" for name in inside}
+        folders = {place: ""} | {place / name: split_of(name) or "" for name in inside}
         found = {
             path: split or _split_in(path.stem)
             for folder, split in folders.items()
@@ -110,7 +111,7 @@ def _files(root: pathlib.Path) -> dict[pathlib.Path, str]:
 
 def _split_in(stem: str) -> str:
     """'test' of 'leaves-test-00000-of-00001'; "" if it names no split, or several."""
-    splits = {table.split_of(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
+    splits = {split_of(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
     return (splits.pop() or "") if len(splits) == 1 else ""
 
 
@@ -161,7 +162,7 @@ class _Reader:
         with _open(path, self._notes) as source:
             if source is None:
                 return
-            schema, wrong = parquet_schema.choose(source.schema_arrow, self._request)
+            schema, wrong = parquet_schema.choose_schema(source.schema_arrow, self._request)
             problems.extend(f"{path}: {problem}" for problem in wrong)
             if schema is None:
                 return
@@ -218,7 +219,7 @@ def _row(
         class_name = class_name or schema.classes[int(label)]
     own = split or "train"
     if schema.split is not None:
-        told = table.split_of(str(values.split))
+        told = split_of(str(values.split))
         if told is None:
             problems.append(f"the split {values.split!r} is none of train, val and test.")
             return None, problems

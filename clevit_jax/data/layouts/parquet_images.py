@@ -43,8 +43,8 @@ class ParquetImages:
         """Returns the number of a file, by which `Image` knows it.
 
         Args:
-          path: of the file.
-          column: of the images, binary, or with a binary field `bytes` if it is `nested`.
+            path: of the file.
+            column: of the images, binary, or with a binary field `bytes` if it is `nested`.
         """
         self._files.append((path, column, nested))
         return len(self._files) - 1
@@ -119,7 +119,7 @@ class ParquetImages:
 
 
 class ParquetImage:
-    """An encoded image in a Parquet file. Light: a data set has as many as images."""
+    """An encoded image in a Parquet file. Light: a data set has one per image."""
 
     __slots__ = ("_file", "_group", "_images", "_row", "_start")
 

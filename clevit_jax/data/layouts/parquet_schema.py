@@ -4,7 +4,7 @@ import collections
 import json
 from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts import table
+from clevit_jax.data.layouts.columns import choose_columns, missing_column, quoted_names
 from clevit_jax.data.layouts.listing import Request
 
 
@@ -12,11 +12,11 @@ class Schema(NamedTuple):
     """How a file is to be read.
 
     Attributes:
-      image: column of the encoded images.
-      nested: whether it is a struct, in whose field `bytes` they are.
-      has_path: whether the struct has a field `path`, too.
-      label, class_name, split, name: columns; None where there is none. `name` is of the images.
-      classes: names of the classes by label, where the metadata of the file has them.
+        image: column of the encoded images.
+        nested: whether it is a struct, in whose field `bytes` they are.
+        has_path: whether the struct has a field `path`, too.
+        label, class_name, split, name: columns; None where there is none. `name` is of the images.
+        classes: names of the classes by label, where the metadata of the file has them.
     """
 
     image: str
@@ -64,23 +64,23 @@ def image_columns(schema: Any) -> list[str]:
     return [field.name for field in schema if _is_binary(field.type) or _is_nested(field.type)]
 
 
-def choose(schema: Any, request: Request) -> tuple[Schema | None, list[str]]:
+def choose_schema(schema: Any, request: Request) -> tuple[Schema | None, list[str]]:
     """Finds out by their types and names which columns are which.
 
     Args:
-      schema: that of pyarrow.
-      request: its `file_column` is that of the images, and its `label_column` that of the labels,
-        where given.
+        schema: that of pyarrow.
+        request: its `file_column` is that of the images, and its `label_column` that of the labels,
+            where given.
 
     Returns:
-      The columns, or None and a sentence for each thing that keeps it from choosing.
+        The columns, or None and a sentence for each thing that keeps it from choosing.
     """
     image, problems = _choose_image(schema, request)
     header = [field.name if _is_plain(field.type) else "" for field in schema]
-    columns, wrong = table.choose(header, request, files=False)
+    columns, wrong = choose_columns(header, request, files=False)
     problems += wrong
     if columns.label is None and not request.label_column:
-        problems.append(table.absent("label", schema.names))
+        problems.append(missing_column("label", schema.names))
     again = [name for name, count in collections.Counter(schema.names).items() if count > 1]
     problems += [f"the column {name!r} is there more than once; rename one." for name in again]
     if image is None or columns.label is None or problems:
@@ -106,15 +106,15 @@ def _choose_image(schema: Any, request: Request) -> tuple[str | None, list[str]]
     if request.file_column and request.file_column not in names:
         return None, [
             f"data.file_column = {request.file_column!r} is no column of {what}; those are "
-            f"{table.listed(names)}."
+            f"{quoted_names(names)}."
         ]
     if not names:
-        return None, [f"no column holds {what}, of {table.listed(schema.names)}; write them in."]
+        return None, [f"no column holds {what}, of {quoted_names(schema.names)}; write them in."]
     called = [name for name in names if name.lower() in ("image", "img")]
     wanted = [request.file_column] if request.file_column else called or names
     if len(wanted) > 1:
         return None, [
-            f"each of the columns {table.listed(wanted)} may hold the images; set "
+            f"each of the columns {quoted_names(wanted)} may hold the images; set "
             "data.file_column to one of them."
         ]
     return wanted[0], []

@@ -1,152 +1,37 @@
-"""What tables share, be they CSV or Parquet: which column is which, and rows to examples."""
+"""Rows of tables, be they CSV, Parquet or lists of text, to numbered labels and splits."""
 
 import itertools
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.dataset import Example, Stored, split_called
-from clevit_jax.data.layouts.listing import Found, Notes, Request, in_order
+from clevit_jax.data.dataset import Example, StoredImage
+from clevit_jax.data.layouts.listing import Contents, Notes, in_order
 
-# Names of columns without capitals, blanks, `_` and `-`; the earlier group is the better fit.
-_FILES = (
-    ("file", "filename", "filepath", "path", "imagepath", "imgpath", "imagefile", "dir"),
-    ("image", "img", "imagename", "imgname", "imageid", "imgid"),
-)
-_LABELS = (
-    (
-        "label",
-        "labels",
-        "labelid",
-        "class",
-        "classid",
-        "classlabel",
-        "category",
-        "categoryid",
-        "target",
-        "species",
-        "cultivar",
-    ),
-)
-_CLASS_NAMES = (("classname",), ("labelname",), ("categoryname",), ("speciesname",))
-_SPLITS = (("split", "subset", "set"),)
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
-
-
-class Columns(NamedTuple):
-    """Positions of the columns that say something; None where there is none.
-
-    Attributes:
-      file: of the image's file.
-      label: of the class: its number, or its name.
-      class_name: of the name that goes with the label; only where there is a label, too.
-      split: of train, val or test.
-    """
-
-    file: int | None
-    label: int | None
-    class_name: int | None
-    split: int | None
 
 
 class TableRow(NamedTuple):
     """A row of a table, checked as far as it can be without the others.
 
     Attributes:
-      where: the table and the line or row, for sentences.
-      split: "train", "val" or "test".
-      label: as it is written, not empty.
-      class_name: the name that goes with the label; "" if the table has none.
-      data, name: as in `Example`.
+        where: the table and the line or row, for sentences.
+        split: "train", "val" or "test".
+        label: as it is written, not empty.
+        class_name: the name that goes with the label; "" if the table has none.
+        data, name: as in `Example`.
     """
 
     where: str
     split: str
     label: str
     class_name: str
-    data: pathlib.Path | bytes | Stored
+    data: pathlib.Path | bytes | StoredImage
     name: str
 
 
-def split_of(text: str) -> str | None:
-    """'train', 'val' or 'test', as which `text` is meant; None if it is none of them."""
-    return split_called(text.strip())
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names, quoted, for a sentence."""
-    return ", ".join(repr(name) for name in names) or "none"
-
-
-def absent(what: str, header: Sequence[str]) -> str:
-    """A sentence for a table that has no column of files, or none of labels.
-
-    Args:
-      what: "file" or "label".
-      header: names of the columns that there are.
-    """
-    return (
-        f"no column is known to hold the {what}, of {listed(header)}; "
-        f"set data.{what}_column to one of them."
-    )
-
-
-def choose(
-    header: Sequence[str], request: Request, *, files: bool = True
-) -> tuple[Columns, list[str]]:
-    """Finds out by their names which columns are which.
-
-    Args:
-      header: names of the columns; "" for one that is not to be chosen.
-      request: its `file_column` and `label_column` are taken instead, where given.
-      files: whether images are files; else their names matter little, and are not chosen in doubt.
-
-    Returns:
-      The columns, and a sentence for each choice that cannot be made. A column that is not there is
-      none of them unless the request names it: whether it is needed, the reader knows.
-    """
-    problems: list[str] = []
-    wanted = request.file_column if files else ""
-    file = _pick(header, _FILES, "file", wanted, problems if files else [])
-    label = _pick(header, _LABELS, "label", request.label_column, problems)
-    name = _pick(header, _CLASS_NAMES, "class name", "", problems)
-    if label is None and not request.label_column:
-        label = name
-    split = _pick(header, _SPLITS, "split", "", problems)
-    return Columns(file, label, None if name == label else name, split), problems
-
-
-def _pick(
-    header: Sequence[str],
-    groups: Sequence[Sequence[str]],
-    what: str,
-    wanted: str,
-    problems: list[str],
-) -> int | None:
-    """The position of a column, `wanted` or of the first group that has any."""
-    names = [name.strip() for name in header]
-    if wanted:
-        tries = [[i for i, name in enumerate(names) if name == wanted.strip()]]
-        tries.append([i for i, name in enumerate(names) if name.lower() == wanted.strip().lower()])
-    else:
-        plain = [re.sub(r"[\s_-]+", "", name).lower() for name in names]
-        tries = [[i for i, name in enumerate(plain) if name in group] for group in groups]
-    fitting = next(filter(None, tries), [])
-    if wanted and not fitting:
-        problems.append(
-            f"there is no column {wanted!r}, only {listed(filter(None, names))}; set "
-            f"data.{what}_column to one of them."
-        )
-    if len(fitting) > 1:
-        same = [names[i] for i in fitting]
-        settable = what in ("file", "label") and len(set(same)) == len(same)
-        mend = f"set data.{what}_column to one of them" if settable else "rename or remove one"
-        problems.append(f"the columns {listed(same)} may all hold the {what}; {mend}.")
-    return fitting[0] if fitting else None
-
-
-def found(rows: Sequence[TableRow], where: str, notes: Notes) -> Found:
+def to_contents(rows: Sequence[TableRow], where: str, notes: Notes) -> Contents:
     """Numbers the labels of a table and parts its rows into splits.
 
     Classes are those of the training rows: in the order of their labels, which is that of numbers
@@ -154,15 +39,16 @@ def found(rows: Sequence[TableRow], where: str, notes: Notes) -> Found:
     as in class folders. A split of which there is no row is not in the result.
 
     Args:
-      rows: of all tables of the data set.
-      where: the data set, for sentences.
-      notes: gets a problem for each file with two labels, label that no training row has, and class
-        name that goes with two labels or the other way round; and a warning if integers have gaps.
+        rows: of all tables of the data set.
+        where: the data set, for sentences.
+        notes: gets a problem for each file with two labels, for each label that no training row
+            has, and for each class name that goes with two labels or the other way round; and a
+            warning if integers have gaps.
     """
     if not any(row.split == "train" for row in rows):
         if not notes.problems:  # it may only follow from what is wrong already
             notes.problems.append(f"{where} lists no image for training.")
-        return Found((), {"train": []})
+        return Contents((), {"train": []})
     rows = _whole_labels(rows)
     labels = in_order(row.label for row in rows if row.split == "train")
     numbers = {label: number for number, label in enumerate(labels)}
@@ -178,7 +64,7 @@ def found(rows: Sequence[TableRow], where: str, notes: Notes) -> Found:
         splits.setdefault(row.split, []).append(example)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    return Found(tuple(names.get(label, label) for label in labels), splits)
+    return Contents(tuple(names.get(label, label) for label in labels), splits)
 
 
 def _whole_labels(rows: Sequence[TableRow]) -> Sequence[TableRow]:

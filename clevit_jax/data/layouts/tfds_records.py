@@ -1,24 +1,20 @@
 """Data sets that TFDS prepared in `array_record` form; read without TensorFlow."""
 
-import bisect
-import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from clevit_jax.data.dataset import SPLIT_WORDS, Example
-from clevit_jax.data.layouts.listing import Found, Notes, Request, sample
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
+from clevit_jax.data.layouts.tfds_schema import TfdsSchema, choose_features
+from clevit_jax.data.layouts.tfds_shards import Shards, TfdsImage, damage
 from clevit_jax.errors import DataError, first_line
 
 LOOKS_FOR = "dataset_info.json and features.json of TFDS, or a folder <version>/ with them"
-NAME_FEATURE = "file_name"  # what `data.prepare` writes names to
-_NAMED_BY = (NAME_FEATURE, "filename", "image/filename", "name")
 _SPLITS = {name: split for split, words in SPLIT_WORDS.items() for name in words.tfds}
 _FILES = ("dataset_info.json", "features.json")
 _WANTED = re.compile(r"(\w+)(?:/(\w[\w.+=,-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
-_BLOCK, _BLOCK_BYTES = 64, 4 << 20  # records read at a time: so many, of about so many bytes
 
 
 def _is_prepared(folder: pathlib.Path) -> bool:
@@ -54,7 +50,7 @@ def data_dir(root: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(os.fspath(root) or os.path.expanduser(default))
 
 
-def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """A prepared data set: `root` itself, a version below it, or `request.tfds` below it.
 
     The image and the label are those of the supervised keys, else the only ones; names are those
@@ -68,13 +64,13 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
             notes.problems.append(
                 f"{root} holds no prepared TFDS data set; looked for {LOOKS_FOR}."
             )
-        return Found((), {"train": []})
+        return Contents((), {"train": []})
     try:
         builder = _open(folder)
-        schema = _schema(folder, builder.info, request)
+        schema = choose_features(folder, builder.info, request)
     except DataError as error:
         notes.problems.extend(error.problems)
-        return Found((), {"train": []})
+        return Contents((), {"train": []})
     splits: dict[str, list[Example]] = {}
     unread = []
     for name in builder.info.splits:
@@ -85,12 +81,14 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
         else:
             splits[_SPLITS[name]] = _read_split(folder, builder, name, schema, notes)
     if unread:
-        notes.warnings.append(f"{folder}: {len(unread)} split(s) are not read ({sample(unread)}).")
+        notes.warnings.append(
+            f"{folder}: {len(unread)} split(s) are not read ({first_three(unread)})."
+        )
     if not splits.get("train") and not notes.problems:
         notes.problems.append(f"{folder} has no example in a split 'train'.")
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    return Found(schema.class_names, {"train": [], **splits})
+    return Contents(schema.class_names, {"train": [], **splits})
 
 
 def _named(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None:
@@ -120,7 +118,7 @@ def _named(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None
         there = ""
         if root.is_dir():
             inside = sorted(path.name for path in root.iterdir() if path.is_dir())
-            there = f" (there: {sample(inside)})" if inside else ""
+            there = f" (there: {first_three(inside)})" if inside else ""
         notes.problems.append(
             f"{root} holds no prepared TFDS data set {wanted!r}{there}; prepare it with `tfds "
             f"build {wanted} --file_format=array_record` where TensorFlow is installed, or set "
@@ -150,162 +148,8 @@ def _open(folder: pathlib.Path) -> Any:
     return builder
 
 
-class _Schema(NamedTuple):
-    """Which features are read; `image` has the image alone."""
-
-    label: str
-    name: str | None
-    class_names: tuple[str, ...]
-    image: "_ImageFeature"
-
-
-class _ImageFeature(NamedTuple):
-    key: str
-    features: Any
-    decoders: Any
-
-    def encoded(self, record: bytes) -> bytes:
-        return self.features.deserialize_example_np(record, decoders=self.decoders)[self.key]
-
-
-def _schema(folder: pathlib.Path, info: Any, request: Request) -> _Schema:
-    """Raises DataError where a feature is missing or ambiguous."""
-    import numpy as np
-    import tensorflow_datasets as tfds
-
-    features = dict(sorted(info.features.items()))  # TFDS has them in another order each time
-    images = [
-        key
-        for key, feature in features.items()
-        # A float image is stored as a PNG of its bits.
-        if isinstance(feature, tfds.features.Image) and feature.np_dtype in (np.uint8, np.uint16)
-    ]
-    labels = [key for key, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
-    supervised = [key for key in info.supervised_keys or () if isinstance(key, str)]
-    problems: list[str] = []
-    chosen = []
-    for what, setting, forced, candidates in (
-        ("an image", "data.file_column", request.file_column, images),
-        ("a class label", "data.label_column", request.label_column, labels),
-    ):
-        preferred = [key for key in candidates if key in supervised] or candidates
-        if forced:
-            preferred = [forced] if forced in candidates else []
-        chosen.append(next(iter(preferred), ""))
-        there = f"; it has {', '.join(features)}"
-        if forced and not preferred:
-            problems.append(f"{folder}: {setting} = {forced!r} is not {what}{there}.")
-        elif not preferred:
-            problems.append(f"{folder} has no feature that is {what}{there}.")
-        elif len(preferred) > 1:
-            problems.append(
-                f"{folder}: each of {', '.join(preferred)} may be {what}; set {setting} to one."
-            )
-    image, label = chosen
-    if label and not features[label].num_classes:
-        problems.append(
-            f"{folder}: the class label {label!r} does not say how many classes it has."
-        )
-    if problems:
-        raise DataError(problems)
-    texts = [key for key, f in features.items() if isinstance(f, tfds.features.Text)]
-    name = next((key for key in _NAMED_BY if key in texts), None)
-    alone = tfds.features.FeaturesDict({image: features[image]})
-    as_stored = _ImageFeature(image, alone, {image: tfds.decode.SkipDecoding()})
-    return _Schema(label, name, tuple(features[label].names), as_stored)
-
-
-class _Shards:
-    """Random access to the records of a split; safe to use from several threads."""
-
-    def __init__(self, source: Any, parts: Sequence[Any], image: _ImageFeature):
-        self._source = source
-        self._paths = [pathlib.Path(part.filename) for part in parts]
-        self._ends = list(itertools.accumulate(part.take for part in parts))
-        self.image = image
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, index: int) -> bytes:
-        """A record. Raises OSError where the shard is damaged."""
-        try:
-            record = self._source[index]
-        except Exception as error:  # array_record raises RuntimeError
-            raise OSError(str(error).split(";")[0].split("(")[0].strip() or "damaged") from error
-        if not record:  # what array_record gives of a shard that was cut off
-            raise OSError("the record is empty")
-        return record
-
-    def records(self) -> Iterator[bytes | OSError]:
-        """All records, in blocks, which is several times as fast as one by one."""
-        start, count = 0, 8  # a guess, before their size is known
-        while start < len(self):
-            indices = range(start, min(start + count, len(self)))
-            try:
-                records = self._source.__getitems__(list(indices))
-            except Exception:  # array_record raises RuntimeError; of which record is found below
-                records = [b""]
-            if all(records):
-                yield from records
-                size = sum(map(len, records)) // len(records)
-                count = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, size)))
-            else:
-                yield from map(self._record_or_error, indices)
-            start = indices.stop
-
-    def _record_or_error(self, index: int) -> bytes | OSError:
-        try:
-            return self[index]
-        except OSError as error:
-            return error
-
-    def place(self, index: int) -> str:
-        shard = bisect.bisect_right(self._ends, index)
-        start = self._ends[shard - 1] if shard else 0
-        return f"{self._paths[shard]}, record {index - start}"
-
-
-class Record:
-    """An encoded image in a shard. Light: a data set has as many as images."""
-
-    __slots__ = ("_index", "_shards")
-
-    def __init__(self, shards: _Shards, index: int):
-        self._shards = shards
-        self._index = index
-
-    def read(self) -> bytes:
-        """The encoded image. Raises OSError where the shard is damaged."""
-        return self._shards.image.encoded(self._shards[self._index])
-
-    def __str__(self) -> str:
-        return self._shards.place(self._index)
-
-
-def _damage(parts: Sequence[Any]) -> Iterator[str]:
-    """Sentences on shards that are missing, damaged, or hold another number of records."""
-    from tensorflow_datasets.core import file_adapters
-
-    for part in parts:
-        path = pathlib.Path(part.filename)
-        try:
-            count = file_adapters.ArrayRecordFileAdapter.num_examples(path)
-        except Exception as error:  # array_record raises RuntimeError, sometimes without a text
-            why = "is cut off or damaged" if path.is_file() else "is missing"
-            text = str(error).split(";")[0].strip()
-            why += f" ({text})" if text and path.is_file() else ""
-            yield f"{path} {why}; copy it again, or prepare the data set again."
-            continue
-        if count != part.examples_in_shard:
-            yield (
-                f"{path} has {count} records, but {path.parent / _FILES[0]} says "
-                f"{part.examples_in_shard}; copy it again, or prepare the data set again."
-            )
-
-
 def _read_split(
-    folder: pathlib.Path, builder: Any, split: str, schema: _Schema, notes: Notes
+    folder: pathlib.Path, builder: Any, split: str, schema: TfdsSchema, notes: Notes
 ) -> list[Example]:
     from tensorflow_datasets.core import decode
 
@@ -313,11 +157,10 @@ def _read_split(
         split, deserialize_method=decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
     )
     parts = builder.info.splits[split].file_instructions
-    damage = list(_damage(parts))
-    if damage:
-        notes.problems.extend(damage)
+    if problems := list(damage(parts)):
+        notes.problems.extend(problems)
         return []
-    shards = _Shards(source, parts, schema.image)
+    shards = Shards(source, parts, schema.image)
 
     examples: list[Example] = []
     for index, record in enumerate(shards.records()):
@@ -325,12 +168,12 @@ def _read_split(
         if isinstance(row, str):
             notes.problems.append(row)
         else:
-            examples.append(Example(Record(shards, index), row[0], 0, row[1]))
+            examples.append(Example(TfdsImage(shards, index), row[0], 0, row[1]))
     return examples
 
 
 def _label_and_name(
-    shards: _Shards, index: int, record: bytes | OSError, split: str, schema: _Schema
+    shards: Shards, index: int, record: bytes | OSError, split: str, schema: TfdsSchema
 ) -> tuple[int, str] | str:
     """(label, name) of a record, or a sentence on what is wrong with it."""
     from tensorflow_datasets.proto import tf_example_pb2

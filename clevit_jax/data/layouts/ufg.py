@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from clevit_jax.data.dataset import Example
 from clevit_jax.data.layouts.listing import (
     BLANKS,
-    Found,
+    Contents,
     Notes,
     Request,
     files_below,
     find_file,
-    gaps,
+    first_three,
     in_order,
     is_image,
+    label_gaps,
     label_problem,
-    lines,
-    names_file,
     points_out,
-    sample,
+    read_class_names,
+    read_lines,
 )
 
 LOOKS_FOR = "anno/train.txt and anno/test.txt, or images/<class>_<k>_<split>.*"
@@ -40,7 +40,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     return None
 
 
-def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
+def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """anno/{train,test}.txt with lines `<file> <label from 1>`, images/, perhaps classes.txt.
 
     Without anno/, class and split are those of the names `<class>_<k>_<split>`.
@@ -63,9 +63,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Found:
         labels = {example.label + 1 for example in splits["train"]}
         notes.problems.extend(
             f"{root / 'anno' / 'train.txt'}: {gap} no training image."
-            for gap in gaps(labels, num_classes)
+            for gap in label_gaps(labels, num_classes)
         )
-    return Found(_names_of_classes(root, examples, num_classes, notes), splits)
+    return Contents(_names_of_classes(root, examples, num_classes, notes), splits)
 
 
 def _read_annotation(
@@ -75,7 +75,7 @@ def _read_annotation(
         notes.problems.append(f"{path} is missing.")
         return []
     images = path.parent.parent / "images"
-    rows = lines(path, notes)
+    rows = read_lines(path, notes)
     if not rows:
         notes.problems.append(f"{path} lists no image.")
     examples: list[Example] = []
@@ -118,7 +118,7 @@ def _names_of_classes(
     """Names from classes.txt, else from `<class>_<k>_<split>.ext`, else the label numbers."""
     path = root / "classes.txt"
     if path.is_file():
-        return names_file(path, num_classes, notes)
+        return read_class_names(path, num_classes, notes)
     if notes.problems:  # a mistyped label may have made num_classes huge
         return ()
     found: dict[int, str] = {}
@@ -132,7 +132,9 @@ def _names_of_classes(
     return tuple(str(label) for label in range(1, num_classes + 1))
 
 
-def _read_names(root: pathlib.Path, files: Sequence[str], request: Request, notes: Notes) -> Found:
+def _read_names(
+    root: pathlib.Path, files: Sequence[str], request: Request, notes: Notes
+) -> Contents:
     told = {name: _told_by(name) for name in files if is_image(name)}
     notes.problems.extend(
         f"{root / 'images' / name} does not tell its class and split, as <class>_<k>_<split> would."
@@ -142,7 +144,7 @@ def _read_names(root: pathlib.Path, files: Sequence[str], request: Request, note
     others = [name for name in files if not is_image(name)]
     if others:
         notes.warnings.append(
-            f"{root / 'images'}: {len(others)} file(s) are no images ({sample(others)})."
+            f"{root / 'images'}: {len(others)} file(s) are no images ({first_three(others)})."
         )
     known = {name: parts for name, parts in told.items() if parts is not None}
     found = in_order(parts[0] for parts in known.values())
@@ -152,7 +154,7 @@ def _read_names(root: pathlib.Path, files: Sequence[str], request: Request, note
     for name, (class_name, split) in known.items():
         example = Example(root / "images" / name, numbers[class_name], 0, name)
         splits.setdefault(split, []).append(example)
-    return Found(tuple(names), splits)
+    return Contents(tuple(names), splits)
 
 
 def _order_of_classes(
@@ -162,7 +164,7 @@ def _order_of_classes(
     path = root / "classes.txt"
     if not path.is_file():
         return found, found
-    listed = names_file(path, len(found), notes)
+    listed = read_class_names(path, len(found), notes)
     if set(listed) == set(found):
         return listed, listed
     if all(name.isdigit() for name in found) and len(listed) == len(found):
