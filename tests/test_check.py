@@ -172,7 +172,7 @@ def bomb():
     ("content", "said"),
     [
         (b"", "is an empty file."),
-        (b"hello", "is no image of a known format"),
+        (b"hello", "is not an image of a known format"),
         (png(picture(0, (200, 200)))[:3000], "cannot be decoded: "),
         (bomb(), "decompression bomb"),
     ],

@@ -99,8 +99,8 @@ def test_one_table_with_a_split_column(tmp_path):
     ]
     make(tmp_path, {"list.csv": rows.replace("Test", "3").replace("training", "")})
     assert problems(tmp_path)[:2] == (
-        f"{tmp_path / 'list.csv'}, line 3: the split '' is none of train, val and test.",
-        f"{tmp_path / 'list.csv'}, line 4: the split '3' is none of train, val and test.",
+        f"{tmp_path / 'list.csv'}, line 3: the split '' is not train, val or test.",
+        f"{tmp_path / 'list.csv'}, line 4: the split '3' is not train, val or test.",
     )
 
 
@@ -322,9 +322,9 @@ def test_columns_asked_for(tmp_path):
         (" ,ash", "the file is empty."),
         ("c.png,a\0sh", "there is a NUL character"),
         ("c\0.png,ash", "there is a NUL character"),
-        ('"c.png"x,ash', "it is no CSV ("),
-        ('"c.png,ash', "it is no CSV (unexpected end of data)"),
-        (f"c.png,{'x' * 200_000}", "it is no CSV (field larger than field limit (131072))"),
+        ('"c.png"x,ash', "it is not CSV ("),
+        ('"c.png,ash', "it is not CSV (unexpected end of data)"),
+        (f"c.png,{'x' * 200_000}", "it is not CSV (field larger than field limit (131072))"),
         ("gone.png,ash", "the file 'gone.png' is not in the data set's folder, images/, train/, "),
         ("gone,ash", "the file 'gone' is not in"),
         ("b.JPG,ash", "'images/b.JPG' has label 'ash' here but label 'oak' at "),
@@ -344,7 +344,7 @@ def test_a_quote_that_is_not_closed_in_a_long_table(tmp_path):
     root = make(tmp_path, {"train.csv": TRAIN + b'c.png,"oak\n' + b"x,y\n" * 50_000,
                            "test.csv": TEST})  # fmt: skip
     (found,) = problems(root)
-    assert found.startswith(f"{root / 'train.csv'}, line 4: it is no CSV (field larger than")
+    assert found.startswith(f"{root / 'train.csv'}, line 4: it is not CSV (field larger than")
 
 
 def test_lines_are_counted_within_quoted_fields(tmp_path):
@@ -403,7 +403,7 @@ def test_tables_that_are_empty(tmp_path):
     root = make(tmp_path, {"train.csv": "file,label\n", "test.csv": "\n"})
     assert problems(root) == (
         f"{root / 'train.csv'} lists no image.",
-        f"{root / 'test.csv'}, line 1: it has no header; expected one, and a row an image.",
+        f"{root / 'test.csv'}, line 1: it has no header; expected one, and a row per image.",
     )
 
 

@@ -160,13 +160,13 @@ def test_test_images_without_labels_are_left_out(tmp_path):
 
 
 WRONG = [
-    ({"label": [0, None]}, "all.parquet, row 1: there is no label."),
-    ({"label": [0, -1]}, "all.parquet, row 1: there is no label."),
-    ({"label": [0.0, float("nan")]}, "all.parquet, row 1: there is no label."),
-    ({"label": ["a", " "]}, "all.parquet, row 1: there is no label."),
+    ({"label": [0, None]}, "all.parquet, row 1: there is no label; add one,"),
+    ({"label": [0, -1]}, "all.parquet, row 1: there is no label; add one,"),
+    ({"label": [0.0, float("nan")]}, "all.parquet, row 1: there is no label; add one,"),
+    ({"label": ["a", " "]}, "all.parquet, row 1: there is no label; add one,"),
     ({"label": [[0], [1]]}, "all.parquet: no column is known to hold the label, of 'image'"),
-    ({"split": ["train", "dev"]}, "all.parquet, row 1: the split 'dev' is none of train, val"),
-    ({"split": ["train", None]}, "all.parquet, row 1: the split None is none of train, val"),
+    ({"split": ["train", "dev"]}, "all.parquet, row 1: the split 'dev' is not train, val or"),
+    ({"split": ["train", None]}, "all.parquet, row 1: the split None is not train, val or"),
     ({"class_name": ["oak", ""]}, "all.parquet, row 1: the class name is empty."),
     ({"class_name": ["oak", "oak"]}, "all.parquet, row 1: the class name 'oak' goes with label"),
     ({"Label": [0, 1]}, "all.parquet: the columns 'label', 'Label' may all hold the label;"),
@@ -200,7 +200,7 @@ def test_a_column_that_is_set(tmp_path):
     data, _ = sources.scan(root, request=Request(file_column="pixels", label_column="Label"))
     assert {e.data.read(): e.label for e in data.train + data.test} == {png(7): 1, png(8): 0}
     (sentence, *_) = problems(root, request=Request(file_column="label", label_column="Label"))
-    assert "data.file_column = 'label' is no column of encoded images" in sentence
+    assert "data.file_column = 'label' is not a column of encoded images" in sentence
     assert "those are 'image2', 'pixels'" in sentence
     (sentence, *_) = problems(root, request=Request(file_column="pixels", label_column="kind"))
     assert "there is no column 'kind'" in sentence
@@ -246,9 +246,13 @@ def test_a_torn_file_is_named(tmp_path, data):
     write(tmp_path / "test.parquet", TWO)
     whole = (root / "test.parquet").read_bytes()
     (root / "test.parquet").write_bytes(whole[:-10] if data is None else data)
-    assert any(f"{root}/test.parquet is no whole Parquet file" in text for text in problems(root))
+    assert any(
+        f"{root}/test.parquet is not a whole Parquet file" in text for text in problems(root)
+    )
     (root / "train.parquet").unlink()
-    assert any(f"{root}/test.parquet is no whole Parquet file" in text for text in problems(root))
+    assert any(
+        f"{root}/test.parquet is not a whole Parquet file" in text for text in problems(root)
+    )
 
 
 def test_a_footer_with_another_number_of_rows(tmp_path, monkeypatch):
@@ -337,7 +341,7 @@ def test_large_row_groups_are_warned_of(tmp_path, monkeypatch):
     data = load(
         write(tmp_path / "all.parquet", TWO | {"split": ["train", "test"], "label": [0, 0]})
     )
-    assert "in one row group, which is slow to read but in order" in data.warnings[0]
+    assert "in one row group, which is slow to read in a random order" in data.warnings[0]
     monkeypatch.setattr(parquet, "_LARGE", 3000)
     assert load(tmp_path).warnings == ()
 

@@ -191,7 +191,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: pathlib.Path) -
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"theirs is not empty and holds no leaf set"):
+    with pytest.raises(FileExistsError, match=r"theirs is not empty and does not hold a leaf set"):
         write(theirs)
     assert contents(theirs) == {"thesis.txt": b"years of work"}
 
@@ -203,7 +203,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: pathlib.Path) -
     with pytest.raises(FileExistsError, match=r"thesis.txt is a file"):
         write(theirs / "thesis.txt")
     (theirs / "leaves.json").write_text("{")
-    with pytest.raises(FileExistsError, match=r"leaves.json describes no leaf set"):
+    with pytest.raises(FileExistsError, match=r"leaves.json does not describe a leaf set"):
         write(theirs)
 
 

@@ -214,7 +214,7 @@ def test_folders_problems(tmp_path):
 def test_folders_without_splits(tmp_path):
     root = make_folders(tmp_path / "one", ["train/a/1.png"])
     (found,) = problems(root)
-    assert found.startswith(f"{root} has no test split, and 20 % of the images are none")
+    assert found.startswith(f"{root} has no test split, and 20 % of the images round to 0")
     (root / "test").mkdir()
     assert problems(root) == (f"{root / 'test'} holds no class folder.",)
     (tmp_path / "two").mkdir()
@@ -249,7 +249,9 @@ def test_layout_is_found_or_asked_for(tmp_path):
     assert "data.layout" in found
     assert sources.load_dataset(root, layout="ufg").layout == "ufg"
     assert sources.load_dataset(root, layout="folders").layout == "folders"
-    assert problems(root, layout="zip")[0].startswith("Layout 'zip' is none of auto, ufg, ")
+    assert problems(root, layout="zip")[0].startswith(
+        "data.layout is 'zip'; it must be auto or one of ufg, "
+    )
 
 
 def test_no_data(tmp_path):
@@ -302,7 +304,7 @@ def test_ufg_by_names_alone(tmp_path):
     ]
     assert {(e.name, e.label) for e in data.test} == {("z_2_test.JPG", 1), ("s/a_b_7_test.png", 0)}
     assert data.test[0].data == root / "images" / data.test[0].name
-    assert "1 file(s) are no images (notes.txt)" in data.warnings[0]
+    assert "1 file(s) are not images (notes.txt)" in data.warnings[0]
     (root / "classes.txt").write_text("z\na_b\n")
     assert sources.load_dataset(root).class_names == ("z", "a_b")
     (root / "classes.txt").write_text("z\nq\n")
@@ -414,7 +416,7 @@ def test_folders_by_other_names(tmp_path):
     ]  # fmt: skip
     make_folders(tmp_path, ["val/a/4.png"])
     (found,) = problems(tmp_path)
-    assert f"{tmp_path / 'val'} and {tmp_path / 'valid'} both are folders of the val" in found
+    assert f"{tmp_path / 'val'} and {tmp_path / 'valid'} are both folders of the val" in found
 
 
 def test_a_tree_needs_two_classes_and_no_split(tmp_path):

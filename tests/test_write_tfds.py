@@ -187,8 +187,8 @@ def test_refusals(command, leaves, tmp_path):
     (out / "mine").mkdir(parents=True)
     for arguments, said in (
         ((leaves, out, "--name", "mine"), f"{out / 'mine'} is already there; remove it"),
-        ((leaves, out, "--name", "My leaves"), "'My leaves' is no name for TFDS"),
-        ((leaves, out, "--name", "../x"), "'../x' is no name for TFDS"),
+        ((leaves, out, "--name", "My leaves"), "'My leaves' is not a name that TFDS takes"),
+        ((leaves, out, "--name", "../x"), "'../x' is not a name that TFDS takes"),
         ((leaves, out, "--shards", 0), "--shards is 0; it must be at least 1."),
         ((leaves, leaves / "train"), f"{leaves / 'train'} lies in the data set {leaves}; name"),
         ((leaves, out, "--val-fraction", 2), "data.val_fraction is 2.0; it must be in [0, 1)."),

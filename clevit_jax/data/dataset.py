@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the house: examples, class names, splits, and what is wrong."""
+"""Data sets: examples, class names and splits, and the words for splits."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ class Example(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set that was found to be free of errors.
+    """A data set: its class names, and the examples of its splits.
 
     Attributes:
         layout: name of the layout, as `data.layout` takes it.
@@ -43,7 +43,7 @@ class Dataset:
         class_names: one name for each label.
         train: training examples.
         test: test examples.
-        warnings: a sentence for each thing that is odd but no error.
+        warnings: a sentence for each thing that is odd but not an error.
         val: validation examples, by which the best checkpoint is chosen; often none.
     """
 
@@ -76,7 +76,7 @@ class Dataset:
 
 
 class SplitWords(NamedTuple):
-    """How a split is called.
+    """The words for a split.
 
     Attributes:
         adjective: before "images".
@@ -102,6 +102,6 @@ SPLIT_NAMES = {split: words.adjective for split, words in SPLIT_WORDS.items()}
 
 
 def split_called(name: str) -> str | None:
-    """'train', 'val' or 'test', as which a name is meant; None if it is none of them."""
+    """The split that a name means: 'train', 'val' or 'test'; None if it means none of them."""
     plain = name.lower()
     return next((split for split, words in SPLIT_WORDS.items() if plain in words.spellings), None)

@@ -1,4 +1,4 @@
-"""Encoded images to uint8 pixels."""
+"""Decoding of images to uint8 pixels."""
 
 import io
 import os
@@ -18,7 +18,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Whether EXIF says that an image is not stored upright; it does not where it is damaged."""
+    """Whether EXIF says that an image is not stored upright; False where EXIF is damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
     except Exception:  # whatever a damaged EXIF block raises
@@ -26,9 +26,9 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Turns a loaded image, where `is_turned` says so."""
+    """Turns a loaded image in place, where `is_turned` says so."""
     try:
-        # In place: where Pillow cannot write a damaged EXIF block anew, the pixels are turned.
+        # Where Pillow cannot write a damaged EXIF block anew, the pixels are turned.
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
@@ -61,14 +61,14 @@ def read_rgb(data: pathlib.Path | bytes | StoredImage, name: str = "") -> Image.
     several threads. From the first call on, Python shows no warnings out of Pillow's modules.
 
     Args:
-        data: a path, an encoded image, or what reads one.
+        data: a path, an encoded image, or a `StoredImage`.
         name: what errors call an image that is given as bytes.
 
     Returns:
         An image of mode RGB.
 
     Raises:
-        DecodeError: unreadable, truncated, empty, no image, or a decompression bomb.
+        DecodeError: unreadable, truncated, empty, not an image, or a decompression bomb.
     """
     # Pillow warns of harmless things (broken EXIF, many pixels) from within `open`. To filter
     # only around the call, `warnings.catch_warnings`, is not safe with threads. Compare first,
@@ -85,8 +85,10 @@ def read_rgb(data: pathlib.Path | bytes | StoredImage, name: str = "") -> Image.
             return _to_rgb(image)
     except UnidentifiedImageError:
         size = len(encoded) if isinstance(encoded, bytes) else os.path.getsize(encoded)
-        what = f"no image of a known format ({', '.join(_FORMATS)})" if size else "an empty file"
-        raise DecodeError(f"{place} is {what}.") from None
+        if not size:
+            raise DecodeError(f"{place} is an empty file.") from None
+        formats = ", ".join(_FORMATS)
+        raise DecodeError(f"{place} is not an image of a known format ({formats}).") from None
     except Exception as error:  # Pillow's plugins raise what they like on damaged files
         text = str(error).removesuffix(".") or type(error).__name__
         raise DecodeError(f"{place} cannot be decoded: {text}.") from error
@@ -129,7 +131,21 @@ def decode_eval(
 
 
 def centre_crop(image: Image.Image, place: str, *, resize: int, crop: int) -> np.ndarray:
-    """What `decode_eval` does with a decoded image of mode RGB; `place` names it in errors."""
+    """The resized and cropped pixels of `decode_eval`, of an image that is decoded already.
+
+    Args:
+        image: of mode RGB.
+        place: what errors call it.
+        resize: as `decode_eval`.
+        crop: as `decode_eval`.
+
+    Returns:
+        uint8 [crop, crop, 3], read-only.
+
+    Raises:
+        DecodeError: it is too narrow.
+        ValueError: `crop` exceeds `resize`.
+    """
     if crop > resize:
         raise ValueError(f"crop = {crop} must not exceed resize = {resize}.")
     short, long = sorted(image.size)

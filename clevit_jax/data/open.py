@@ -1,4 +1,4 @@
-"""Opening the data set of a run: its examples, its splits, and its images when asked for."""
+"""The data set of a run: its examples, its splits, and its decoded images."""
 
 import dataclasses
 import functools
@@ -22,14 +22,14 @@ class DataConfig:
     Attributes:
         root: folder of the images.
         layout: its layout, or "auto".
-        request: what is asked of the layout's reader.
+        request: settings of the layout's reader.
         split: how splits are cut where the data has none.
         leaves: options of `procedural_leaves.write_dataset`; none are written without "classes".
-        resize: pixels per side of the squares that training images are kept at.
+        resize: pixels per side of the squares that training images are resized to.
         image_size: pixels per side of the centre crops of the other splits.
         eval_resize: pixels of the shorter side before that crop.
-        cache_bytes: of decoded images that are kept in memory.
-        threads: that decode.
+        cache_bytes: bytes of decoded images that are kept in memory.
+        threads: number of threads that decode.
     """
 
     root: str
@@ -79,7 +79,7 @@ def scan_data(config: DataConfig) -> tuple[Dataset, list[str]]:
 
 
 def open_data(config: DataConfig) -> Dataset:
-    """As `scan_data`; DataError lists everything that is wrong with the files."""
+    """The data set of `scan_data`; raises DataError with everything that is wrong with it."""
     dataset, problems = scan_data(config)
     if problems:
         raise DataError(problems)
@@ -91,8 +91,8 @@ def decoded_images(
 ) -> dict[str, DecodedImages]:
     """The images of each split, decoded when they are asked for.
 
-    Those of "train" are uint8 squares, `resize` pixels a side; the others uint8 centre crops,
-    `image_size` pixels a side. `cache_bytes` goes to the splits in turn: to the training images
+    Those of "train" are uint8 squares, `resize` pixels per side; the others uint8 centre crops,
+    `image_size` pixels per side. `cache_bytes` goes to the splits in turn: to the training images
     first, if there is `training`; what they leave to the others.
     """
     free = config.cache_bytes
@@ -111,5 +111,5 @@ def decoded_images(
 
 
 def all_threads() -> int:
-    """As many as there are cores."""
+    """The number of cores of this machine."""
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""From examples to batches of uint8 arrays, with Grain."""
+"""Batches of decoded images, loaded by Grain."""
 
 import concurrent.futures
 import functools
@@ -74,7 +74,7 @@ class DecodedImages:
         """Decodes images once: fills the cache, and checks those that do not fit.
 
         Args:
-            rows: which; all by default.
+            rows: their indices; all by default.
             threads: images to decode at a time.
             progress: called with (images done, images in all).
 
@@ -82,7 +82,7 @@ class DecodedImages:
             DataError: names every image that cannot be decoded.
         """
 
-        def problem(index: int) -> str | None:
+        def decoding_problem(index: int) -> str | None:
             try:
                 self[index]
             except DecodeError as error:
@@ -92,9 +92,9 @@ class DecodedImages:
         rows = range(len(self)) if rows is None else rows
         problems: list[str] = []
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            for done, found in enumerate(pool.map(problem, rows), start=1):
-                if found is not None:
-                    problems.append(found)
+            for done, problem in enumerate(pool.map(decoding_problem, rows), start=1):
+                if problem is not None:
+                    problems.append(problem)
                 if progress is not None:
                     progress(done, len(rows))
         if problems:
@@ -102,7 +102,7 @@ class DecodedImages:
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:
-    """The rows of a global batch that one process loads."""
+    """The rows of a global batch that a process loads."""
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
             f"The global batch size {batch_size} does not divide among {process_count} processes."
@@ -131,7 +131,7 @@ def train_dataset(
     threads: int,
     prefetch: int,
 ) -> grain.IterDataset:
-    """Endless training batches: each example once an epoch, each epoch in another order.
+    """Endless training batches: each example once per epoch, each epoch in another order.
 
     The N examples of epoch e follow a permutation that is drawn from (seed, e); all epochs in a
     row are one endless order. Global batch t is its positions [t * B, (t + 1) * B), row by row,
@@ -204,7 +204,7 @@ def to_device(
 
 
 def eval_rows(number: int, batch_size: int, process_index: int, process_count: int) -> list[int]:
-    """The examples, of `number`, that a process loads of the batches of `eval_batches`."""
+    """Indices of the examples that a process loads for `eval_batches`, of `number` in all."""
     share = _share(batch_size, process_index, process_count)
     return [row for row in range(number) if share.start <= row % batch_size < share.stop]
 

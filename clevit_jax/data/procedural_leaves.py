@@ -30,7 +30,7 @@ from clevit_jax.system.files import replacing
 VERSION = 1
 SPLITS = ("train", "test")
 
-# What one cultivar may be (low, high), in the order of Cultivar's fields.
+# Range (low, high) of each parameter of a cultivar, in the order of Cultivar's fields.
 _RANGES = {
     "width": (0.17, 0.48),
     "widest": (0.28, 0.64),
@@ -52,7 +52,7 @@ _RANGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Cultivar:
-    """What makes a cultivar; lengths are in units of the midrib's length, counts are a side."""
+    """What makes a cultivar; lengths are in units of the midrib's length, counts are per side."""
 
     width: float  # greatest half-width
     widest: float  # where along the midrib that is
@@ -79,7 +79,7 @@ def _check_difficulty(difficulty: float) -> None:
 def cultivar(class_index: int, *, seed: int = 0, difficulty: float = 0.5) -> Cultivar:
     """Returns the cultivar of a class, counted from 0; it does not depend on how many there are.
 
-    The classes are points of a Kronecker sequence, one irrational step a parameter, which keeps
+    The classes are points of a Kronecker sequence, one irrational step per parameter, which keeps
     any number of them apart; `difficulty` draws them together. Raises ValueError if
     `class_index` is negative or `difficulty` is outside [0, 1].
     """
@@ -258,35 +258,44 @@ def leaf_rng(seed: int, class_index: int, split: str, index: int) -> np.random.G
     return np.random.default_rng([seed, 1, class_index, SPLITS.index(split), index])
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def _write_whole(path: pathlib.Path, content: bytes) -> None:
     """Writes a file so that no reader, and no interruption, ever meets half of it."""
     with replacing(path) as new:
         new.write_bytes(content)
 
 
 def _is_finished(root: pathlib.Path, wanted: dict[str, float]) -> bool:
-    """True if `root` holds the wanted set, False if it is free for it or holds a part of it."""
+    """Whether `root` holds the whole wanted set, not a part of it or nothing.
+
+    Raises:
+        FileExistsError: it holds something else.
+    """
     if root.exists() and not root.is_dir():
         raise FileExistsError(f"{root} is a file; give a folder for the leaf set.")
     for mark in (root / "leaves.json", root / "leaves.partial.json"):
         if not mark.exists():
             continue
         try:
-            found = dict(json.loads(mark.read_text()))
+            written = dict(json.loads(mark.read_text()))
         except (ValueError, TypeError):
-            raise FileExistsError(f"{mark} describes no leaf set; give another folder.") from None
-        if found != wanted:
             raise FileExistsError(
-                f"{root} holds another leaf set ({found} instead of {wanted}); give another folder."
+                f"{mark} does not describe a leaf set; give another folder."
+            ) from None
+        if written != wanted:
+            raise FileExistsError(
+                f"{root} holds another leaf set ({written} instead of {wanted}); "
+                "give another folder."
             )
         return mark.name == "leaves.json"
     if root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"{root} is not empty and holds no leaf set; give an empty folder.")
+        raise FileExistsError(
+            f"{root} is not empty and does not hold a leaf set; give an empty folder."
+        )
     return False
 
 
 def _files(wanted: dict[str, int], difficulty: float) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and maker of every file of a set but its mark; a file is only made when called for."""
+    """Name of every file of a set but its mark, and what makes its bytes when called."""
     seed, size, classes = wanted["seed"], wanted["size"], wanted["classes"]
     kinds = [cultivar(index, seed=seed, difficulty=difficulty) for index in range(classes)]
 
@@ -321,7 +330,7 @@ def write_dataset(
     """Writes a leaf set in the layout of the UFG sets, or finds that it is already there.
 
     `images/<class>_<k>_<split>.png`; `anno/train.txt` and `anno/test.txt` with a line
-    `<file> <label>` an image, labels from 1; `classes.txt` with a name a line; and last
+    `<file> <label>` per image, labels from 1; `classes.txt` with one name per line; and last
     `leaves.json` with these arguments. A set that was begun with the same arguments is written
     anew, a finished one is left alone but for files that are missing.
 
@@ -354,11 +363,11 @@ def write_dataset(
     for folder in (root, root / "images", root / "anno"):
         folder.mkdir(parents=True, exist_ok=True)
     if not finished:
-        _write(root / "leaves.partial.json", mark)
+        _write_whole(root / "leaves.partial.json", mark)
     for name, content in _files(given, difficulty):
         if not (finished and (root / name).exists()):
-            _write(root / name, content())
+            _write_whole(root / name, content())
     if not finished:
-        _write(root / "leaves.json", mark)
+        _write_whole(root / "leaves.json", mark)
         (root / "leaves.partial.json").unlink(missing_ok=True)
     return root

@@ -1,4 +1,4 @@
-"""Which images there are, with which labels: finds out the layout, reads it, and splits it."""
+"""Data sets from folders: the layout is recognised and read, and missing splits are cut."""
 
 import collections
 import contextlib
@@ -22,9 +22,9 @@ class SplitConfig:
     """How splits are cut where the data set does not have them.
 
     Attributes:
-        test_fraction: share of the images that are tested on, where the data set has no test split.
+        test_fraction: share of the images that are tested on, where there is no test split.
         val_fraction: share of the training images that the best checkpoint is chosen by.
-        folds: number of folds for cross-validation; 0 is none. The data set has no test split then.
+        folds: number of folds for cross-validation, of data without a test split; 0 for none.
         fold: which of them is tested on, from 0.
         seed: of the draw.
     """
@@ -51,6 +51,14 @@ class SplitConfig:
 
 
 class _Layout(NamedTuple):
+    """The interface of a layout: each module in layouts/ has these three, under these names.
+
+    Attributes:
+        looks_for: what a data set of this layout has, for sentences.
+        fits: what a folder is recognised by, or None.
+        read: the examples in a folder; what is wrong with it goes to the notes.
+    """
+
     looks_for: str
     fits: Callable[[pathlib.Path, Request], str | None]
     read: Callable[[pathlib.Path, Request, Notes], Contents]
@@ -87,7 +95,9 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
         return "tfds", f"data.tfds = {request.tfds}"
     if layout != "auto":
         if layout not in _LAYOUTS:
-            raise DataError([f"Layout {layout!r} is none of auto, {', '.join(_LAYOUTS)}."])
+            raise DataError(
+                [f"data.layout is {layout!r}; it must be auto, {' or '.join(_LAYOUTS)}."]
+            )
         seen = _LAYOUTS[layout].fits(root, request)
         return layout, seen or f"data.layout = {layout}"
     fitting = _recognise(root, request)
@@ -102,7 +112,7 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
         return "folders", seen
     hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
     if not hint and (tables := csv_table.table_files(root)):
-        hint = f" For what is amiss with {first_three(tables)}, set data.layout=csv."
+        hint = f" To hear what is wrong with {first_three(tables)}, set data.layout=csv."
     raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
@@ -115,7 +125,7 @@ def scan(
 ) -> tuple[Dataset, list[str]]:
     """Finds the examples of a data set, and a sentence for each thing that is wrong with it.
 
-    Args, Raises: see `load_dataset`; DataError here says only that the layout cannot be told.
+    Args, Raises: see `load_dataset`; here DataError says only that the layout cannot be told.
 
     Returns:
         The data set, as far as the problems allow, and the problems.
@@ -125,20 +135,20 @@ def scan(
         raise DataError([f"{place} is not a folder; give the folder with {_EXPECTED}."])
     notes = Notes([], [])
     try:
-        with _no_collection():
+        with _no_garbage_collection():
             chosen, seen = _choose(place, layout, request)
-            found = _LAYOUTS[chosen].read(place, request, notes)
+            contents = _LAYOUTS[chosen].read(place, request, notes)
     except OSError as error:
         where = error.filename or place
         raise DataError([f"{where} cannot be read: {error.strerror or error}."]) from error
-    if found.class_names and request.num_classes not in (None, len(found.class_names)):
+    if contents.class_names and request.num_classes not in (None, len(contents.class_names)):
         notes.problems.append(
-            f"{place} has {len(found.class_names)} classes, but num_classes = "
+            f"{place} has {len(contents.class_names)} classes, but num_classes = "
             f"{request.num_classes}."
         )
-    parts = {name: list(examples) for name, examples in found.splits.items()}
+    parts = {name: list(examples) for name, examples in contents.splits.items()}
     notes.warnings.extend(_repetitions(place, parts))
-    how = _split(place, parts, found.class_names, split, notes)
+    how = _cut_missing_splits(place, parts, contents.class_names, split, notes)
     numbered = {
         name: tuple(example._replace(id=i) for i, example in enumerate(examples))
         for name, examples in parts.items()
@@ -146,7 +156,7 @@ def scan(
     dataset = Dataset(
         layout=chosen,
         recognised_by="; ".join([seen, *how]),
-        class_names=found.class_names,
+        class_names=contents.class_names,
         train=numbered["train"],
         test=numbered["test"],
         warnings=tuple(notes.warnings),
@@ -156,14 +166,14 @@ def scan(
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keeps Python from looking for garbage in all rows again and again: a third of the time."""
-    was = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Pauses the garbage collector, which walks all rows again and again, a third of the time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
@@ -187,7 +197,7 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
             )
 
 
-def _split(
+def _cut_missing_splits(
     root: pathlib.Path,
     parts: dict[str, list[Example]],
     class_names: Sequence[str],
@@ -215,7 +225,7 @@ def _split(
         )
         if not parts["test"]:
             problems.append(
-                f"{root} has no test split, and {share} are none; raise data.test_fraction, or "
+                f"{root} has no test split, and {share} round to 0; raise data.test_fraction, or "
                 "set data.folds."
             )
     else:
@@ -238,7 +248,8 @@ def _split(
         )
         if not parts["val"]:
             problems.append(
-                f"data.val_fraction: {share} of {root} are none that a class could spare; raise it."
+                f"{root}: {share} leave no image for validation, for each class keeps one; "
+                "raise data.val_fraction."
             )
     if not notes.problems:  # an empty split may only follow from what is wrong already
         notes.problems.extend(problems)

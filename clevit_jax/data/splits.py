@@ -1,4 +1,4 @@
-"""Cuts a split in two, or in folds: a pure function of (file names, labels, seed)."""
+"""Cuts of a split, in two or in folds: pure functions of (file names, labels, seed)."""
 
 import collections
 import hashlib
@@ -84,7 +84,7 @@ def take_fold(
     """The examples outside one of `folds` stratified folds, and those in it.
 
     Raises:
-        ValueError: there are not at least two folds, or there is no such one.
+        ValueError: `folds` is below 2, or `fold` is not one of them.
     """
     if folds < 2:
         raise ValueError(f"folds is {folds}; there must be at least 2.")

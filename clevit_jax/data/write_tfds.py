@@ -1,4 +1,4 @@
-"""Writes a data set in the `array_record` form of TFDS, without TensorFlow."""
+"""Writer of data sets in the `array_record` form of TFDS, without TensorFlow."""
 
 import concurrent.futures
 import itertools
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from clevit_jax.data import decode, sources
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
-from clevit_jax.data.layouts import tfds_records
+from clevit_jax.data.layouts.tfds_schema import NAME_FEATURE
 from clevit_jax.errors import DataError, DecodeError
 
 _VERSION = "1.0.0"
@@ -29,7 +29,7 @@ def check_tfds_target(out_dir: pathlib.Path, name: str) -> None:
     """Raises DataError if TFDS would not take the name, or `out_dir/name` is there."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DataError(
-            [f"{name!r} is no name for TFDS; begin with a letter, and go on with a-z0-9_."]
+            [f"{name!r} is not a name that TFDS takes; use a-z, 0-9 and _, a letter first."]
         )
     if os.path.lexists(out_dir / name):
         raise DataError([f"{out_dir / name} is already there; remove it or choose another name."])
@@ -56,7 +56,7 @@ def write_tfds(
         dataset: what to write.
         out_dir: folder of TFDS data sets; it may not exist.
         name: of the data set, as TFDS takes it.
-        shards: files of each split, at most one an image; None makes them of 256 MB at most.
+        shards: files per split, at most one per image; None makes them of 256 MB at most.
         threads: images to check at a time.
         progress: called with (images checked or written, twice the images).
 
@@ -64,7 +64,7 @@ def write_tfds(
         The folder that was written.
 
     Raises:
-        DataError: the target is there, or a name or an image cannot be kept; all that are.
+        DataError: the target exists, or names or images cannot be kept; all of them are listed.
         OSError: the disk is full, for example.
     """
     check_tfds_target(out_dir, name)
@@ -78,11 +78,13 @@ def write_tfds(
     problems = list(_class_name_problems(dataset.class_names))
     sizes: dict[int, int] = {}
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for example, result in zip(everything, pool.map(_check, everything), strict=True):
-            if isinstance(result, str):
-                problems.append(result)
+        for example, outcome in zip(
+            everything, pool.map(_size_or_problem, everything), strict=True
+        ):
+            if isinstance(outcome, str):
+                problems.append(outcome)
             else:
-                sizes[id(example)] = result
+                sizes[id(example)] = outcome
             advance()
     if problems:
         raise DataError(problems)
@@ -95,8 +97,8 @@ def write_tfds(
             split: _lengths([sizes[id(example)] for example in examples], shards)
             for split, examples in dataset.splits.items()
         }
-        _write(dataset, folder, name, lengths, advance)
-        _compare(dataset, folder)
+        _write_shards(dataset, folder, name, lengths, advance)
+        _compare_with_written(dataset, folder)
         check_tfds_target(out_dir, name)  # another process may have written it by now
         os.rename(unfinished / name, out_dir / name)
     finally:
@@ -105,10 +107,13 @@ def write_tfds(
 
 
 def _class_name_problems(names: Sequence[str]) -> Iterator[str]:
-    """TFDS keeps class names in a text file, one a line, and strips the lines."""
+    """Sentences on names that TFDS cannot keep, in a text file with one per line, stripped."""
     for name in names:
         if name != name.strip() or len(name.splitlines()) != 1:
-            yield f"The class name {name!r} is blank at an end or in several lines; rename it."
+            yield (
+                f"The class name {name!r} begins or ends with a blank, or has several lines; "
+                "rename it."
+            )
         elif _unencodable(name):
             yield f"The class name {name!r} is not valid UTF-8; rename it."
 
@@ -128,8 +133,8 @@ def _encoded(example: Example) -> bytes:
     return data.read_bytes() if isinstance(data, pathlib.Path) else data.read()
 
 
-def _check(example: Example) -> int | str:
-    """The bytes of an encoded image, or a sentence on why it cannot be read."""
+def _size_or_problem(example: Example) -> int | str:
+    """The number of bytes of an encoded image, or a sentence on why it cannot be read."""
     place = example.name if isinstance(example.data, bytes) else str(example.data)
     try:
         encoded = _encoded(example)
@@ -142,14 +147,14 @@ def _check(example: Example) -> int | str:
 
 
 def _lengths(sizes: Sequence[int], shards: int | None) -> list[int]:
-    """Examples of each shard, which differ by one at most."""
+    """Number of examples in each shard; they differ by one at most."""
     number = -(-sum(sizes) // _SHARD_BYTES) if shards is None else shards
     number = max(1, min(number, len(sizes)))
     ends = [len(sizes) * i // number for i in range(number + 1)]
     return [end - start for start, end in itertools.pairwise(ends)]
 
 
-def _write(
+def _write_shards(
     dataset: Dataset,
     folder: pathlib.Path,
     name: str,
@@ -164,7 +169,7 @@ def _write(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=list(dataset.class_names)),
-            tfds_records.NAME_FEATURE: tfds.features.Text(),
+            NAME_FEATURE: tfds.features.Text(),
         }
     )
 
@@ -174,7 +179,7 @@ def _write(
                 "image": _encoded(example),
                 "label": example.label,
                 # As bytes, because names need not be valid UTF-8.
-                tfds_records.NAME_FEATURE: example.name.encode("utf-8", "surrogateescape"),
+                NAME_FEATURE: example.name.encode("utf-8", "surrogateescape"),
             }
             yield example.id, features.serialize_example(row)
             advance()
@@ -218,10 +223,13 @@ def _write(
     )
 
 
-def _compare(dataset: Dataset, folder: pathlib.Path) -> None:
+def _compare_with_written(dataset: Dataset, folder: pathlib.Path) -> None:
     """Raises DataError unless what was written reads as the same data set."""
     written = sources.load_dataset(folder, layout="tfds")
     if (written.split_hash(), written.class_names) != (dataset.split_hash(), dataset.class_names):
         raise DataError(
-            [f"{folder} does not read as what was written; the disk may be full or damaged."]
+            [
+                f"{folder} does not read as what was written; the disk may be full or damaged, so "
+                "write to another one."
+            ]
         )

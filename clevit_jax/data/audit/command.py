@@ -3,7 +3,7 @@
 `data_check.json` holds, with the text that is printed in `data_check.txt`:
 
     root, tfds   as the config names the data set
-    layout, recognised_by, split_hash, num_classes   as it was found; null where it was not
+    layout, recognised_by, split_hash, num_classes   null where the layout cannot be told
     splits    split -> images, classes, images_a_class {min, median, max}, classes_without_image
     images    read, unreadable, missing: numbers of files; of those read: width and height
               {min, median, max}, smaller_than {setting -> pixels, images, share}, formats and
@@ -12,7 +12,7 @@
     errors, warnings   lists of {kind, sentence, number, items}; the items are names, or groups of
               {file, split, class}
 
-What of a name is no text, or no UTF-8, is written as an escape.
+What of a name cannot be printed, or is not UTF-8, is written as an escape.
 """
 
 import os
@@ -38,7 +38,7 @@ _INDENT = 13
 
 
 def check_data(config: DataConfig, workdir: pathlib.Path) -> int:
-    """Checks a data set; prints what was found and writes it to `workdir`, and nothing else there.
+    """Checks a data set; prints the findings and writes both files, and nothing else, to `workdir`.
 
     Args:
         config: which images, and how they would be decoded.
@@ -51,31 +51,31 @@ def check_data(config: DataConfig, workdir: pathlib.Path) -> int:
     Raises:
         ConfigError: a setting that cannot be used, or a `workdir` that cannot be written.
     """
-    report = write_audit(config, workdir)
-    where = f"{_verdict(report)}; see {workdir / TEXT} and {JSON} beside it."
+    data_check = write_audit(config, workdir)
+    where = f"{_verdict(data_check)}; see {workdir / TEXT} and {JSON} beside it."
     encoding = sys.stdout.encoding or "utf-8"
-    text = render_audit(report) + "\n" + where
+    text = render_audit(data_check) + "\n" + where
     print(text.encode(encoding, "backslashreplace").decode(encoding))
-    return 1 if report["errors"] else 0
+    return 1 if data_check["errors"] else 0
 
 
 def write_audit(config: DataConfig, workdir: pathlib.Path) -> dict[str, Any]:
-    """Checks a data set and writes both files. Returns the report, raises as `check_data`."""
+    """Checks a data set and writes both files. Returns the JSON one, raises as `check_data`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"--workdir {workdir} cannot be written: {error.strerror or error}."
         ) from error
-    report = _printable(audit(config))
-    text = render_audit(report)
-    write_json(workdir / JSON, report)
-    write_text(workdir / TEXT, text + "\n" + _verdict(report) + "\n")
-    return report
+    data_check = _printable(audit(config))
+    text = render_audit(data_check)
+    write_json(workdir / JSON, data_check)
+    write_text(workdir / TEXT, text + "\n" + _verdict(data_check) + "\n")
+    return data_check
 
 
 def audit(config: DataConfig) -> dict[str, Any]:
-    """Reads the data set and returns the report, in the form of `data_check.json`.
+    """Reads the data set and returns what `data_check.json` holds.
 
     Raises:
         ConfigError: no data is named, or a setting cannot be used.
@@ -87,8 +87,8 @@ def audit(config: DataConfig) -> dict[str, Any]:
         nothing = dict.fromkeys(
             ("layout", "recognised_by", "split_hash", "num_classes", "splits", "images", "memory")
         )
-        found = [Finding("problem", problem)._asdict() for problem in error.problems]
-        return {**named, **nothing, "errors": found, "warnings": []}
+        problems = [Finding("problem", problem)._asdict() for problem in error.problems]
+        return {**named, **nothing, "errors": problems, "warnings": []}
     with tqdm(unit=" images", desc="Reading images") as bar:
 
         def advance(done: int, total: int) -> None:
@@ -97,7 +97,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
 
         reading = read.read_images(dataset, threads=config.threads, progress=advance)
     sides = {"data.resize": config.resize, "image_size": config.image_size}
-    memory, too_little = _memory(config, dataset)
+    memory, too_small = _memory_of_images(config, dataset)
     return {
         **named,
         "layout": dataset.layout,
@@ -113,7 +113,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
         },
         "memory": memory,
         "errors": [f._asdict() for f in findings.errors(dataset, problems, reading)],
-        "warnings": [f._asdict() for f in (*findings.warnings(dataset, reading), *too_little)],
+        "warnings": [f._asdict() for f in (*findings.warnings(dataset, reading), *too_small)],
     }
 
 
@@ -125,8 +125,8 @@ def _machine_bytes() -> int | None:
         return None
 
 
-def _memory(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:
-    """What decoded images take in training, as `open.decoded_images` shares the cache."""
+def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:
+    """Bytes of decoded images in training, as `open.decoded_images` shares the cache; warnings."""
     budget, machine = config.cache_bytes, _machine_bytes()
     free, splits = budget, {}
     for split, examples in dataset.splits.items():
@@ -136,7 +136,7 @@ def _memory(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[
         free = max(0, free - size * len(examples))
     total = sum(part["bytes"] for part in splits.values())
     memory = {"splits": splits, "bytes": total, "cache_bytes": budget, "machine_bytes": machine}
-    found = []
+    too_small = list[Finding]()
     if total > budget:
         again = ", ".join(
             f"{len(examples) - splits[split]['images_kept']:,} of {len(examples):,} in {split}"
@@ -146,7 +146,7 @@ def _memory(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[
         mend = f"set data.cache_bytes={total}"
         if machine is not None and total > machine:
             mend = f"all would take {_size(total)}, more than this machine has"
-        found.append(
+        too_small.append(
             Finding(
                 "cache_too_small",
                 f"data.cache_bytes, {_size(budget)}, does not hold all decoded images, so some are "
@@ -154,18 +154,18 @@ def _memory(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[
             )
         )
     if machine is not None and min(total, budget) > machine:
-        found.append(
+        too_small.append(
             Finding(
                 "memory_too_small",
                 f"Decoded images may take {_size(min(total, budget))}, but this machine has "
                 f"{_size(machine)}; lower data.cache_bytes.",
             )
         )
-    return memory, found
+    return memory, too_small
 
 
 def _printable(value: Any) -> Any:
-    """The same, with characters that cannot be printed, or are no UTF-8, as escapes."""
+    """The same value; characters that cannot be printed, or are not UTF-8, become escapes."""
     if isinstance(value, dict):
         return {_printable(name): _printable(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -189,23 +189,24 @@ def _number(value: float) -> str:
     return f"{value:,.1f}".removesuffix(".0")
 
 
-def _verdict(report: dict[str, Any]) -> str:
-    counts = ((len(report[level]), level) for level in ("errors", "warnings"))
+def _verdict(data_check: dict[str, Any]) -> str:
+    counts = ((len(data_check[level]), level) for level in ("errors", "warnings"))
     return ", ".join(f"{n:,} {level.removesuffix('s') if n == 1 else level}" for n, level in counts)
 
 
-def render_audit(report: dict[str, Any]) -> str:
-    """The report as a text of 100 columns, but for longer names; lists are cut after 20 items."""
-    lines = _field("Data set", ", ".join(filter(None, (report["tfds"], report["root"]))))
-    if report["layout"] is not None:
-        lines += _field("Layout", f"{report['layout']}, told by {report['recognised_by']}")
-        lines += _field("Split hash", report["split_hash"])
-        lines += ["", *_splits(report["splits"]), "", *_images(report["images"])]
-        lines += ["", *_cache(report["memory"])]
+def render_audit(data_check: dict[str, Any]) -> str:
+    """The text of `data_check.txt`: 100 columns, but for longer names; lists end after 20 items."""
+    lines = _field("Data set", ", ".join(filter(None, (data_check["tfds"], data_check["root"]))))
+    if data_check["layout"] is not None:
+        lines += _field("Layout", f"{data_check['layout']}, told by {data_check['recognised_by']}")
+        lines += _field("Split hash", data_check["split_hash"])
+        lines += ["", *_render_splits(data_check["splits"])]
+        lines += ["", *_render_images(data_check["images"])]
+        lines += ["", *_render_memory(data_check["memory"])]
     for level in ("errors", "warnings"):
-        if report[level]:
-            lines += ["", f"{level.upper()} ({len(report[level]):,})"]
-            lines += _sentences(level, report[level])
+        if data_check[level]:
+            lines += ["", f"{level.upper()} ({len(data_check[level]):,})"]
+            lines += _render_findings(level, data_check[level])
     return "\n".join([*lines, ""])
 
 
@@ -225,9 +226,9 @@ def _wrapped(first: str, text: str) -> list[str]:
     return [line.replace("\xa0", " ") for line in kept]
 
 
-def _splits(splits: dict[str, Any]) -> list[str]:
+def _render_splits(splits: dict[str, Any]) -> list[str]:
     table = [
-        ["Split", "images", "classes", "empty classes", "images a class: min", "median", "max"]
+        ["Split", "images", "classes", "empty classes", "images per class: min", "median", "max"]
     ]
     for split, facts in splits.items():
         counts = (facts["images"], facts["classes"], len(facts["classes_without_image"]))
@@ -236,7 +237,7 @@ def _splits(splits: dict[str, Any]) -> list[str]:
     return align(table)
 
 
-def _images(images: dict[str, Any]) -> list[str]:
+def _render_images(images: dict[str, Any]) -> list[str]:
     lines = _field(
         "Files",
         f"{images['read']:,} read, {images['unreadable']:,} unreadable, "
@@ -260,9 +261,9 @@ def _images(images: dict[str, Any]) -> list[str]:
     )
 
 
-def _cache(memory: dict[str, Any]) -> list[str]:
+def _render_memory(memory: dict[str, Any]) -> list[str]:
     parts = ", ".join(
-        f"{split} {_size(part['bytes'])} ({part['side']} pixels a side)"
+        f"{split} {_size(part['bytes'])} ({part['side']} pixels per side)"
         for split, part in memory["splits"].items()
     )
     machine = memory["machine_bytes"]
@@ -274,17 +275,17 @@ def _cache(memory: dict[str, Any]) -> list[str]:
     )
 
 
-def _sentences(level: str, found: list[dict[str, Any]]) -> list[str]:
+def _render_findings(level: str, listed: list[dict[str, Any]]) -> list[str]:
     """Numbered sentences, 20 of a kind at most, and below them the lists of some."""
     lines, lists, shown = list[str](), list[str](), dict[str, int]()
-    for number, finding in enumerate(found, start=1):
+    for number, finding in enumerate(listed, start=1):
         kind = finding["kind"]
         shown[kind] = shown.get(kind, 0) + 1
         if shown[kind] > _SHOWN and kind != "layout":
             continue
         lines += _wrapped(f"{number:>4}. ", finding["sentence"])
         if _has_list(finding):
-            lists += ["", *_list(level, number, finding)]
+            lists += ["", *_render_items(level, number, finding)]
     for kind, count in shown.items():
         if count > _SHOWN and kind != "layout":
             lines.append(f"      ... and {count - _SHOWN:,} more of {kind} in {JSON}")
@@ -299,7 +300,7 @@ def _has_list(finding: dict[str, Any]) -> bool:
     return len(items) > (5 if items and isinstance(items[0], str) else 0)
 
 
-def _list(level: str, number: int, finding: dict[str, Any]) -> list[str]:
+def _render_items(level: str, number: int, finding: dict[str, Any]) -> list[str]:
     items = finding["items"]
     cut = f", the first {_SHOWN} of {len(items):,}" if len(items) > _SHOWN else ""
     lines = [f"  {level.removesuffix('s').capitalize()} {number}{cut}:"]

@@ -1,4 +1,4 @@
-"""Which images are the same, and which look almost the same."""
+"""Duplicate images: the same pixels by a digest, almost the same by a perceptual hash."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ from PIL import Image
 
 # Bits of a perceptual hash in which two images may differ and still count as almost the same.
 ALIKE = 16
-_WORDS = 4
 # Pairs are compared in blocks of this shape: about 5 MB at a time, whatever the number of images.
 _ROWS, _COLUMNS = 256, 2048
 
@@ -28,7 +27,8 @@ def perceptual_hash(image: Image.Image) -> np.ndarray:
 
     That is ImageHash's `phash` with `hash_size=16`. Its usual 64 bits are too few: leaves on plain
     ground share their low frequencies. Measured, as pairs that differ in so many bits at
-    most, none of them a copy (leaves: data/leaves.py, 12 or 24 a class; least hard: difficulty 0):
+    most, none of them a copy (leaves: procedural_leaves, 12 or 24 per class; least hard:
+    difficulty 0):
 
                                               of 64 bits        of 256 bits
       pictures                      pairs      2     4     8    16    20    24    32
@@ -39,9 +39,9 @@ def perceptual_hash(image: Image.Image) -> np.ndarray:
 
     and how many of 256 bits a copy differs in, median and 95 % (photographs; leaves): saved as
     JPEG of quality 60: 0, 2; 4, 8. Half the size: 0, 2; 2, 6. 20 % darker: 0, 2; 2, 4; brighter:
-    4, 7; 6, 20. In 64 colours: 4, 10; 6, 7. Turned by 1 degree: 16, 22; 10, 18. 2 % cut off each
+    4, 7; 6, 20. In 64 colours: 4, 10; 6, 7. Rotated by 1 degree: 16, 22; 10, 18. 2 % cut off each
     side: 32, 45; 17, 26. So `ALIKE` = 16 finds what was saved anew, resized, or made a little
-    brighter, most of what was hardly turned, and not what was cropped. It may miss copies of
+    brighter, most of what was hardly rotated, and not what was cropped. It may miss copies of
     blurred pictures, whose high frequencies are noise.
 
     Args:

@@ -1,4 +1,4 @@
-"""What file names tell: names that will make trouble, and stems that two splits share."""
+"""Checks of file names: those that will make trouble, and stems that two splits share."""
 
 import collections
 import pathlib
@@ -22,7 +22,7 @@ def _is_not_utf8(part: str) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in part)
 
 
-# Kind -> what is said of several such names and of one, and whether a part of a path is one.
+# Kind -> words for several such names, words for one, and whether a part of a path is one.
 _ODD_PARTS = {
     "control_character": (
         "hold a control character",
@@ -75,7 +75,7 @@ def odd_names(names: Iterable[str]) -> list[OddNames]:
         One for each kind of oddness that occurs.
     """
     distinct = sorted(set(names))
-    found = [
+    kinds = [
         OddNames(kind, many, one, [name for name in distinct if any(map(is_odd, name.split("/")))])
         for kind, (many, one, is_odd) in _ODD_PARTS.items()
     ]
@@ -84,8 +84,8 @@ def odd_names(names: Iterable[str]) -> list[OddNames]:
         same[unicodedata.normalize("NFC", name).casefold()].append(name)
     colliding = sorted(name for group in same.values() if len(group) > 1 for name in group)
     what = "from another one in nothing but case or the coding of accents"
-    found.append(OddNames("differ_in_case", f"differ {what}", f"differs {what}", colliding))
-    return [odd for odd in found if odd.names]
+    kinds.append(OddNames("differ_in_case", f"differ {what}", f"differs {what}", colliding))
+    return [odd for odd in kinds if odd.names]
 
 
 def stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong or odd about the images of a data set, in sentences."""
+"""Findings of a data check: sentences on what is wrong or odd about the images."""
 
 import itertools
 import pathlib
@@ -16,7 +16,7 @@ _UNEVEN = 10
 
 
 class Finding(NamedTuple):
-    """One thing that was found.
+    """One thing that is wrong or odd.
 
     Attributes:
         kind: a short name, for programs.
@@ -36,12 +36,12 @@ def class_name(dataset: Dataset, label: int) -> str:
     return dataset.class_names[label] if label < dataset.num_classes else str(label + 1)
 
 
-def _of(number: int, single: str, several: str) -> str:
+def _counted(number: int, single: str, several: str) -> str:
     """`1 <single>` or `2 <several>`."""
     return f"1 {single}" if number == 1 else f"{number:,} {several}"
 
 
-def _some(items: Sequence[str]) -> str:
+def _first_five(items: Sequence[str]) -> str:
     """The first five of some names, in brackets."""
     more = f", and {len(items) - 5:,} more" if len(items) > 5 else ""
     return f"({', '.join(items[:5])}{more})"
@@ -55,10 +55,10 @@ def errors(dataset: Dataset, problems: Sequence[str], reading: Reading) -> list[
         problems: of `sources.scan`; they name the files that are missing.
         reading: the images.
     """
-    found = [Finding("problem", problem) for problem in problems]
-    found += [Finding("unreadable", why, 1, [name]) for name, why in reading.unreadable]
+    listed = [Finding("problem", problem) for problem in problems]
+    listed += [Finding("unreadable", why, 1, [name]) for name, why in reading.unreadable]
     if not problems:  # a file that went away since it was listed
-        found += [
+        listed += [
             Finding("unreadable", f"{name} is gone since it was listed.", 1, [name])
             for name in reading.missing
         ]
@@ -66,26 +66,26 @@ def errors(dataset: Dataset, problems: Sequence[str], reading: Reading) -> list[
         # One file with two labels in one list is a problem of the list, and told already.
         told = problems and len({(entry.split, entry.example.name) for entry in group}) == 1
         if not told and len({entry.example.label for entry in group}) > 1:
-            which = " and ".join(_some_of(dataset, group))
+            which = " and ".join(_first_members(dataset, group))
             sentence = f"The same pixels have several labels: {which}."
-            found.append(Finding("several_labels", sentence, 1, [_group(dataset, group)]))
-    return found
+            listed.append(Finding("several_labels", sentence, 1, [_members(dataset, group)]))
+    return listed
 
 
 def warnings(dataset: Dataset, reading: Reading) -> list[Finding]:
     """What may well be a mistake, or make the score too good; in the order of its weight."""
     entries = reading.entries
-    found = [
+    listed = [
         *_duplicates(dataset, entries),
         *_look_alikes(dataset, entries),
         *_shared_stems(dataset, entries),
-        *_classes(dataset),
-        *_names(dataset, entries),
+        *_class_sizes(dataset),
+        *_odd_names(dataset, entries),
     ]
-    return found + [Finding("layout", sentence) for sentence in dataset.warnings]
+    return listed + [Finding("layout", sentence) for sentence in dataset.warnings]
 
 
-def _group(dataset: Dataset, group: Sequence[Entry]) -> list[dict[str, str]]:
+def _members(dataset: Dataset, group: Sequence[Entry]) -> list[dict[str, str]]:
     return [
         {
             "file": entry.example.name,
@@ -96,8 +96,8 @@ def _group(dataset: Dataset, group: Sequence[Entry]) -> list[dict[str, str]]:
     ]
 
 
-def _some_of(dataset: Dataset, group: Sequence[Entry]) -> Iterator[str]:
-    for member in _group(dataset, group[:3]):
+def _first_members(dataset: Dataset, group: Sequence[Entry]) -> Iterator[str]:
+    for member in _members(dataset, group[:3]):
         yield f"{member['file']} ({member['class']}, {member['split']})"
     if len(group) > 3:
         yield f"{len(group) - 3} more"
@@ -112,7 +112,7 @@ def _same_pixels(entries: Sequence[Entry]) -> list[list[Entry]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _alike(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _alike_groups(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Groups of examples that look almost the same, of two different pixels at least."""
     groups = defaultdict[bytes, list[Entry]](list)
     looks: dict[bytes, np.ndarray] = {}
@@ -160,12 +160,12 @@ def _across_and_within(
         number, concerned = _in_groups(groups, first, second, key)
         to = SPLIT_NAMES[second]
         if number:
+            images = _counted(number, f"{to} image {one}", f"{to} images {several}")
             yield Finding(
                 f"{kind}_in_{first}_and_{second}",
-                f"Possible leak: {_of(number, f'{to} image {one}', f'{to} images {several}')} a "
-                f"{SPLIT_NAMES[first]} image.",
+                f"Possible leak: {images} a {SPLIT_NAMES[first]} image.",
                 number,
-                [_group(dataset, group) for group in concerned],
+                [_members(dataset, group) for group in concerned],
             )
     for split in splits:
         number, concerned = _in_groups(groups, split, split, key)
@@ -175,7 +175,7 @@ def _across_and_within(
                 f"{kind}_in_{split}",
                 f"{number:,} {SPLIT_NAMES[split]} images {several} another one of them.",
                 number,
-                [_group(dataset, group) for group in inside],
+                [_members(dataset, group) for group in inside],
             )
 
 
@@ -191,21 +191,23 @@ def _duplicates(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]
 def _look_alikes(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
     """Images of different pixels that look almost the same."""
     verbs = ("looks almost like", "look almost like")
-    groups = _alike(entries)
+    groups = _alike_groups(entries)
 
     def pixels(entry: Entry) -> bytes:
         return b"" if entry.facts is None else entry.facts.pixels
 
     yield from _across_and_within(dataset, groups, "alike", verbs, pixels)
-    torn = [group for group in groups if len({entry.example.label for entry in group}) > 1]
-    if torn:
-        number = len(torn)
+    with_several_labels = [
+        group for group in groups if len({entry.example.label for entry in group}) > 1
+    ]
+    if with_several_labels:
+        number = len(with_several_labels)
         yield Finding(
             "alike_with_several_labels",
-            f"{_of(number, 'group', 'groups')} of images that look almost the same "
+            f"{_counted(number, 'group', 'groups')} of images that look almost the same "
             f"{'has' if number == 1 else 'have'} several labels.",
             number,
-            [_group(dataset, group) for group in torn],
+            [_members(dataset, group) for group in with_several_labels],
         )
 
 
@@ -234,7 +236,7 @@ def _shared_stems(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Findin
             f"image, as {pair}: either both show one plant, or each split counts its files anew"
             f"{_evidence(train, others, named)}.",
             number,
-            [_group(dataset, [*(train[j] for j in named[i]), others[i]]) for i in named],
+            [_members(dataset, [*(train[j] for j in named[i]), others[i]]) for i in named],
         )
 
 
@@ -264,7 +266,7 @@ def _evidence(train: Sequence[Entry], others: Sequence[Entry], twins: dict[int, 
     )
 
 
-def _classes(dataset: Dataset) -> Iterator[Finding]:
+def _class_sizes(dataset: Dataset) -> Iterator[Finding]:
     """Classes that a split lacks, with one training image, or far larger than others."""
     counts = {
         split: Counter(example.label for example in examples)
@@ -277,8 +279,8 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
             number = len(lacking)
             yield Finding(
                 f"no_image_in_{split}",
-                f"{_of(number, 'class has', 'classes have')} no {SPLIT_NAMES[split]} image "
-                f"{_some(lacking)}.",
+                f"{_counted(number, 'class has', 'classes have')} no {SPLIT_NAMES[split]} image "
+                f"{_first_five(lacking)}.",
                 number,
                 lacking,
             )
@@ -287,8 +289,8 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     if single:
         yield Finding(
             "single_training_image",
-            f"{_of(len(single), 'class has', 'classes have')} a single training image "
-            f"{_some(single)}.",
+            f"{_counted(len(single), 'class has', 'classes have')} a single training image "
+            f"{_first_five(single)}.",
             len(single),
             single,
         )
@@ -304,24 +306,24 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
         )
 
 
-def _names(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
-    """File names that will make trouble, and endings that lie."""
-    found = filenames.odd_names(
+def _odd_names(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
+    """File names that will make trouble, and endings of another format."""
+    kinds = filenames.odd_names(
         entry.example.name for entry in entries if isinstance(entry.example.data, pathlib.Path)
     )
-    lying = {
+    wrong_ending = {
         entry.example.name: entry.facts.format
         for entry in entries
         if entry.facts is not None and has_wrong_ending(entry.example.name, entry.facts.format)
     }
-    if lying:
-        formats = ", ".join(sorted(set(lying.values())))
+    if wrong_ending:
+        formats = ", ".join(sorted(set(wrong_ending.values())))
         what = f"an ending that is not of the format, {formats}"
-        found.append(
-            filenames.OddNames("wrong_ending", f"have {what}", f"has {what}", sorted(lying)),
+        kinds.append(
+            filenames.OddNames("wrong_ending", f"have {what}", f"has {what}", sorted(wrong_ending)),
         )
-    for odd in found:
+    for odd in kinds:
         number = len(odd.names)
-        said = _of(number, f"file name {odd.single}", f"file names {odd.several}")
-        quoted = _some([f"'{name}'" for name in odd.names])
+        said = _counted(number, f"file name {odd.single}", f"file names {odd.several}")
+        quoted = _first_five([f"'{name}'" for name in odd.names])
         yield Finding(f"name_{odd.kind}", f"{said} {quoted}.", number, odd.names)

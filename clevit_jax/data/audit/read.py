@@ -1,4 +1,4 @@
-"""Reads every image of a data set once, and keeps what tells of its quality but no pixels."""
+"""Facts about every image of a data set, each read once: size, format and hashes, but no pixels."""
 
 import concurrent.futures
 import io
@@ -31,7 +31,7 @@ ENDINGS_BY_FORMAT = {
 
 
 class ImageFacts(NamedTuple):
-    """What is kept of an image.
+    """The facts that are kept of an image.
 
     Attributes:
         width: in pixels, upright.
@@ -40,8 +40,8 @@ class ImageFacts(NamedTuple):
         mode: as Pillow calls it, in the file.
         turned: whether EXIF says that it is not stored upright.
         animated: whether it has several frames or pages.
-        pixels: `likeness.pixel_digest`.
-        look: `likeness.perceptual_hash`.
+        pixels: `duplicates.pixel_digest`.
+        look: `duplicates.perceptual_hash`.
     """
 
     width: int
@@ -69,7 +69,7 @@ class Entry(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """All examples as they were read.
+    """The facts about all examples, and the files that could not be read.
 
     Attributes:
         entries: split by split, in their order.
@@ -126,8 +126,8 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-def _place(split: str, example: Example) -> tuple[str, ...]:
-    """What is the same for examples that lie in the same place."""
+def _place_key(split: str, example: Example) -> tuple[str, ...]:
+    """A key that examples share whose image lies in one place."""
     if isinstance(example.data, bytes):
         return (split, str(example.id))
     return (str(example.data),)
@@ -150,29 +150,30 @@ def read_images(
         progress: called with (files done, files in all).
     """
     examples = [(split, e) for split, inside in dataset.splits.items() for e in inside]
-    places = {_place(split, example): example for split, example in examples}
-    results: list[ImageFacts | str | None] = []
+    places = {_place_key(split, example): example for split, example in examples}
+    outcomes: list[ImageFacts | str | None] = []
     with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="check-images") as pool:
-        for result in pool.map(_facts_or_why_not, places.values()):
-            results.append(result)
+        for outcome in pool.map(_facts_or_problem, places.values()):
+            outcomes.append(outcome)
             if progress is not None:
-                progress(len(results), len(places))
-    found = dict(zip(places, results, strict=True))
-    reading = Reading([], [], [], [result for result in results if isinstance(result, ImageFacts)])
+                progress(len(outcomes), len(places))
+    by_place = dict(zip(places, outcomes, strict=True))
+    reading = Reading([], [], [], [each for each in outcomes if isinstance(each, ImageFacts)])
     for place, example in places.items():
-        result = found[place]
-        if isinstance(result, str):
-            reading.unreadable.append((example.name, result))
-        elif result is None:
+        outcome = by_place[place]
+        if isinstance(outcome, str):
+            reading.unreadable.append((example.name, outcome))
+        elif outcome is None:
             reading.missing.append(example.name)
     for split, example in examples:
-        result = found[_place(split, example)]
-        entry = Entry(split, example, result if isinstance(result, ImageFacts) else None)
+        outcome = by_place[_place_key(split, example)]
+        entry = Entry(split, example, outcome if isinstance(outcome, ImageFacts) else None)
         reading.entries.append(entry)
     return reading
 
 
-def _facts_or_why_not(example: Example) -> ImageFacts | str | None:
+def _facts_or_problem(example: Example) -> ImageFacts | str | None:
+    """The facts, a sentence on why it cannot be read, or None where there is no such file."""
     if isinstance(example.data, pathlib.Path) and points_out(example.name):
         return None
     try:
@@ -184,18 +185,18 @@ def _facts_or_why_not(example: Example) -> ImageFacts | str | None:
 
 
 def has_wrong_ending(name: str, image_format: str) -> bool:
-    """Whether a file's ending, if it is that of an image, is of another format."""
+    """Whether a file name ends as an image of another format."""
     return is_image(name) and not name.lower().endswith(ENDINGS_BY_FORMAT[image_format])
 
 
 def spread(numbers: Iterable[int]) -> dict[str, float]:
-    """min, median and max; all 0 where there are no numbers."""
-    found = list(numbers) or [0]
-    return {"min": min(found), "median": statistics.median(found), "max": max(found)}
+    """The minimum, median and maximum; all 0 where there are no numbers."""
+    values = list(numbers) or [0]
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def describe_splits(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Images, classes and images a class of each split, JSON-able; class names where some lack."""
+    """Per split: images, classes, images per class, and classes without an image; JSON-able."""
     described = {}
     for split, examples in dataset.splits.items():
         counts = Counter(example.label for example in examples)

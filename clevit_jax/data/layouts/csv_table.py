@@ -38,11 +38,11 @@ _PEEK = 1 << 16  # bytes, enough for a header and a row
 
 
 class _Head(NamedTuple):
-    """How a table is to be read, as its header and first row tell.
+    """The form of a table, as its header and first row tell.
 
     Attributes:
-        header: names of the columns; empty if there is none.
-        first: fields of the first row; empty if there is none.
+        header: names of the columns; empty where there is no header.
+        first: fields of the first row; empty where there is no row.
         one_hot: positions of the columns that are a class each, where there is no column of labels.
         problems: sentences on the choice of columns.
     """
@@ -98,7 +98,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         if head.columns.file is not None and not head.labelled:
             path = chosen.pop("test")
             notes.warnings.append(f"{path} has no column of labels and is not read.")
-    reader = _Reader(root, request, notes, alone=len(chosen) == 1)
+    reader = _CsvReader(root, request, notes, alone=len(chosen) == 1)
     rows = [row for split, path in chosen.items() for row in reader.rows(path, split or "train")]
     if not rows and notes.problems:
         return Contents((), {"train": []})
@@ -181,7 +181,7 @@ def _head_by(text: str, delimiter: str, request: Request) -> _Head:
 
 
 def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line it starts on, fields, or what is wrong) of each record that is not blank."""
+    """For each record that is not blank: the line it begins on, and its fields or what is wrong."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -190,7 +190,7 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, f'it is no CSV ({error}); quote fields as "a" and quotes in them as "".'
+            yield line, f'it is not CSV ({error}); quote fields as "a" and quotes in them as "".'
             if "limit" in str(error):  # the next record would start within this one's field
                 return
             continue
@@ -199,7 +199,7 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]
 
 
 class _Files:
-    """The files of a data set, found by what tables call them."""
+    """The files of a data set, looked up by what tables call them."""
 
     def __init__(self, root: pathlib.Path):
         present = sorted(files_below(str(root)))
@@ -218,8 +218,8 @@ class _Files:
         tries = [folder + name for folder in folders]
         known = next((each for each in tries if each in self._called), None)
         if known is None:
-            found = (find_file(each, self._called) for each in tries)
-            known = next((file for file, problem in found if problem is None), None)
+            candidates = (find_file(each, self._called) for each in tries)
+            known = next((file for file, problem in candidates if problem is None), None)
         if known is None:
             places = f"the data set's folder, {', '.join(folders[1:-1])} or {folders[-1]}"
             return find_file(name, (), places)
@@ -230,8 +230,8 @@ class _Files:
         return file, None
 
 
-class _Reader:
-    """Reads the rows of tables; `rows` is called for that of training first."""
+class _CsvReader:
+    """Reader of tables; `rows` is called for the training table first."""
 
     def __init__(self, root: pathlib.Path, request: Request, notes: Notes, *, alone: bool):
         self._root = root
@@ -249,7 +249,7 @@ class _Reader:
             return
         head = _head(text, self._request)
         records = _records(text, head.delimiter)
-        line, header = next(records, (1, "it has no header; expected one, and a row an image."))
+        line, header = next(records, (1, "it has no header; expected one, and a row per image."))
         if isinstance(header, str):
             problems.append(f"{path}, line {line}: {header}")
             return
@@ -313,13 +313,13 @@ class _Reader:
         text = fields[head.columns.split]
         told = split_of(text)
         if told is None:
-            return None, [f"the split {text!r} is none of train, val and test."]
+            return None, [f"the split {text!r} is not train, val or test."]
         if told != split and not self._alone:
             return None, [f"the split is {text!r} in the table of the {split} split; move the row."]
         return told, []
 
     def _label(self, head: _Head, fields: Sequence[str]) -> tuple[str, str, list[str]]:
-        """The label, the class name that goes with it, and what is wrong; "" is none."""
+        """The label, the class name that goes with it, and what is wrong; "" for none."""
         if head.columns.label is not None:
             label, name = fields[head.columns.label].strip(BLANKS), ""
             wrong = [] if label.strip() else ["the label is empty."]

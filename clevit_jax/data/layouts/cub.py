@@ -1,4 +1,4 @@
-"""CUB-200-2011 and what is written like it (NABirds): a few text files of `<id> <value>`."""
+"""The layout of CUB-200-2011 and NABirds: a few text files with lines `<id> <value>`."""
 
 import pathlib
 import re
@@ -37,7 +37,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
-    """images.txt, image_class_labels.txt and perhaps train_test_split.txt and classes.txt.
+    """Reads images.txt, image_class_labels.txt and perhaps train_test_split.txt and classes.txt.
 
     Their lines are `<id> <file in images/>`, `<id> <label from 1>`, `<id> <1 for training, else 0>`
     and `<label> <class name>`. Labels may have gaps. Without train_test_split.txt there is no test
@@ -75,10 +75,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     ]
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    found = table.to_contents(rows, str(root), notes)
+    contents = table.to_contents(rows, str(root), notes)
     if _SPLIT in parts:
-        found.splits.setdefault("test", [])
-    return found
+        contents.splits.setdefault("test", [])
+    return contents
 
 
 def _pairs(path: pathlib.Path, notes: Notes) -> dict[str, _Value] | None:
@@ -100,7 +100,7 @@ def _pairs(path: pathlib.Path, notes: Notes) -> dict[str, _Value] | None:
         first = pairs.setdefault(key, _Value(number, text))
         if first.line != number:
             notes.problems.append(
-                f"{path}, line {number}: the id {key!r} is on line {first.line}, too."
+                f"{path}, line {number}: the id {key!r} is on line {first.line}, too; remove one."
             )
     return pairs
 

@@ -26,18 +26,18 @@ def _folders(root: pathlib.Path) -> list[str]:
 
 def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
     """Split -> name of its folder."""
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for name in _folders(root):
         split = split_called(name)
         if split is None:
             continue
-        if split in found:
+        if split in folders:
             notes.problems.append(
-                f"{root / found[split]} and {root / name} both are folders of the {split} "
+                f"{root / folders[split]} and {root / name} are both folders of the {split} "
                 "split; rename one."
             )
-        found[split] = name
-    return found
+        folders[split] = name
+    return folders
 
 
 def _has_image(folder: pathlib.Path) -> bool:
@@ -53,7 +53,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
 
 
 def fits_unsplit(root: pathlib.Path) -> str | None:
-    """Likewise for class folders alone: at least two folders with images, none named as a split.
+    """What class folders alone are recognised by, or None: at least two, none named as a split.
 
     Weak evidence, for when nothing else fits.
     """
@@ -65,7 +65,7 @@ def fits_unsplit(root: pathlib.Path) -> str | None:
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
-    """train/<class>/** and test/<class>/** and val/<class>/**, or <class>/** alone.
+    """Reads train/<class>/** and test/<class>/** and val/<class>/**, or <class>/** alone.
 
     Without `test`, `val` is taken as the test split.
     """
@@ -78,15 +78,15 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         return Contents((), {"train": []})
     if "test" not in folders and "val" in folders:
         folders["test"] = folders.pop("val")
-    found = {split: _read_split(root, name, notes) for split, name in folders.items()}
-    names = tuple(found["train"])
-    for split, classes in found.items():
+    classes_of = {split: _read_split(root, name, notes) for split, name in folders.items()}
+    names = tuple(classes_of["train"])
+    for split, classes in classes_of.items():
         notes.problems.extend(
             f"{root / folders[split] / name}: there is no class {name!r} in {folders['train']}/."
             for name in sorted(classes.keys() - set(names))
         )
     return Contents(
-        names, {split: _examples(root, inside, names) for split, inside in found.items()}
+        names, {split: _examples(root, inside, names) for split, inside in classes_of.items()}
     )
 
 

@@ -1,4 +1,4 @@
-"""What the readers of all layouts share: listing files, reading lines, telling labels apart."""
+"""Parts that the readers of all layouts share: listed files, lines of text, labels in order."""
 
 import itertools
 import os
@@ -31,7 +31,7 @@ EXTENSIONS = tuple(f".{name}" for name in _TYPES)
 
 
 class Request(NamedTuple):
-    """What a reader is asked for.
+    """Settings of a reader, as the user gave them.
 
     Attributes:
         num_classes: number of classes that the user says there are.
@@ -47,14 +47,14 @@ class Request(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """Where a reader writes sentences: problems stop a run, warnings are printed."""
+    """Sentences that a reader writes: problems stop a run, warnings are printed."""
 
     problems: list[str]
     warnings: list[str]
 
 
 class Contents(NamedTuple):
-    """What a reader returns, as far as problems allow.
+    """Class names and examples that a reader returns, as far as problems allow.
 
     Attributes:
         class_names: one name for each label.
@@ -86,7 +86,7 @@ def _contains(link: str, folder: str) -> bool:
 
 
 def read_text(path: pathlib.Path, notes: Notes) -> str | None:
-    """The text of a UTF-8 file without its byte-order mark; None, and a problem, if it is none."""
+    """The text of a UTF-8 file without its byte-order mark; None, and a problem, if it is not."""
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -119,7 +119,7 @@ def first_three(names: Sequence[str]) -> str:
 
 
 def label_problem(name: str, text: str, num_classes: int | None) -> str | None:
-    """What is wrong with a label that must be an integer from 1."""
+    """What is wrong with a label that must be an integer from 1, or None."""
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return f"the label {text!r} of {name!r} is not an integer."
     if int(text) < 1:
@@ -157,7 +157,7 @@ def find_file(
 
 
 def label_gaps(labels: set[int], num_classes: int) -> Iterator[str]:
-    """The runs of labels from 1 to `num_classes` that are not in `labels`, in words."""
+    """Words for the labels from 1 to `num_classes` that are not in `labels`, run by run."""
     for low, high in itertools.pairwise([0, *sorted(labels), num_classes + 1]):
         if high - low == 2:
             yield f"label {low + 1} has"
@@ -174,12 +174,15 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def read_class_names(path: pathlib.Path, num_classes: int, notes: Notes) -> tuple[str, ...]:
-    """The class names of a file with a name a line, which must be distinct and as many."""
+    """The class names of a file with one per line; they must be distinct, and `num_classes`."""
     names = [name for _, name in read_lines(path, notes)]
     if len(names) != num_classes:
         notes.problems.append(
-            f"{path} has {len(names)} class names, but there are {num_classes} classes."
+            f"{path} has {len(names)} class names, but there are {num_classes} classes; "
+            "name each class once, one per line."
         )
     for name in sorted({name for name in names if names.count(name) > 1}):
-        notes.problems.append(f"{path}: the class name {name!r} is given more than once.")
+        notes.problems.append(
+            f"{path}: the class name {name!r} is given more than once; rename one."
+        )
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Parquet tables of images and labels, as Hugging Face's hub and pandas write them."""
+"""The layout of Parquet tables with images and labels, as the Hugging Face hub and pandas write."""
 
 import contextlib
 import itertools
@@ -20,7 +20,7 @@ _LARGE = 256 << 20  # bytes of a row group whose images take long to read in a r
 
 
 class _Values(NamedTuple):
-    """What the columns hold in a row; None is null, or that there is no such column."""
+    """Values of the columns in one row; None for null, or where there is no such column."""
 
     label: Any
     class_name: Any
@@ -69,7 +69,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     files = _files(root)
     if not files:
         notes.problems.append(f"{root} holds no Parquet file; looked for {LOOKS_FOR}.")
-    reader = _Reader(root, request, notes)
+    reader = _ParquetReader(root, request, notes)
     rows = [row for path, split in files.items() for row in reader.rows(path, split)]
     unsplit = [path for path, split in files.items() if not split and path not in reader.split]
     if unsplit and len(unsplit) < len(files):
@@ -83,7 +83,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         notes.warnings.append(f"{root}: no test image has a label; none of the {tested} is read.")
         rows = [row for row in rows if row.label]
     else:
-        notes.problems.extend(f"{row.image}: there is no label." for row in unlabelled)
+        notes.problems.extend(
+            f"{row.image}: there is no label; add one, or remove the row." for row in unlabelled
+        )
     if not rows and notes.problems:
         return Contents((), {"train": []})
     return table.to_contents(_named(rows), str(root), notes)
@@ -97,15 +99,15 @@ def _files(root: pathlib.Path) -> dict[pathlib.Path, str]:
         with os.scandir(place) as entries:
             inside = sorted(entry.name for entry in entries if entry.is_dir())
         folders = {place: ""} | {place / name: split_of(name) or "" for name in inside}
-        found = {
+        files = {
             path: split or _split_in(path.stem)
             for folder, split in folders.items()
             if folder == place or split
             for path in sorted(folder.iterdir())
             if path.suffix.lower() == ".parquet" and path.name[0] != "." and path.is_file()
         }
-        if found:
-            return found
+        if files:
+            return files
     return {}
 
 
@@ -117,7 +119,7 @@ def _split_in(stem: str) -> str:
 
 @contextlib.contextmanager
 def _open(path: pathlib.Path, notes: Notes) -> Iterator[Any]:
-    """The open file; None, and a problem, if it is no Parquet."""
+    """The open file; None, and a problem, if it is not Parquet."""
     import pyarrow.parquet
 
     try:
@@ -125,7 +127,7 @@ def _open(path: pathlib.Path, notes: Notes) -> Iterator[Any]:
         _ = source.schema_arrow
     except Exception as error:  # whatever its parsers raise on damaged files
         reason = first_line(error).removesuffix(".")
-        notes.problems.append(f"{path} is no whole Parquet file ({reason}); copy it again.")
+        notes.problems.append(f"{path} is not a whole Parquet file ({reason}); copy it again.")
         yield None
         return
     with source:
@@ -146,8 +148,8 @@ def _named(rows: Sequence[_Row]) -> list[table.TableRow]:
     return named
 
 
-class _Reader:
-    """Reads the rows of files."""
+class _ParquetReader:
+    """Reader of the rows of Parquet files."""
 
     def __init__(self, root: pathlib.Path, request: Request, notes: Notes):
         self._root = root
@@ -196,7 +198,7 @@ class _Reader:
         if largest > _LARGE:
             self._notes.warnings.append(
                 f"{path} holds {largest / 1e6:.0f} MB of images in one row group, which is slow to "
-                "read but in order; write it with row_group_size=100, or let data.cache_bytes "
+                "read in a random order; write it with row_group_size=100, or let data.cache_bytes "
                 "hold all images."
             )
 
@@ -221,7 +223,7 @@ def _row(
     if schema.split is not None:
         told = split_of(str(values.split))
         if told is None:
-            problems.append(f"the split {values.split!r} is none of train, val and test.")
+            problems.append(f"the split {values.split!r} is not train, val or test.")
             return None, problems
         if split and told != split:
             problems.append(
@@ -234,14 +236,14 @@ def _row(
 
 
 def _text(value: Any) -> str:
-    """A number or a text in words, "" for none: null, NaN, and -1 as the hub has it for labels."""
+    """A number or a text, as text; "" for null, NaN, and -1, which is the hub's missing label."""
     if value is None or value != value or (type(value) is int and value == -1):
         return ""
     return str(int(value) if isinstance(value, bool) else value).strip(BLANKS)
 
 
 def _read_columns(source: Any, schema: Schema) -> list[list[Any]]:
-    """Values of label, class name, split, name, and path of all rows; no image is read."""
+    """Columns of label, class name, split, name and path, a value per row; no image is read."""
     path = f"{schema.image}.path" if schema.has_path else None
     wanted = [schema.label, schema.class_name, schema.split, schema.name, path]
     read = source.read(columns=[name for name in wanted if name is not None], use_threads=False)

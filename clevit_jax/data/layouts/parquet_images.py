@@ -1,4 +1,4 @@
-"""The encoded images in Parquet files: read by blocks of rows, of which few stay in memory."""
+"""Encoded images in Parquet files: read in blocks of rows, of which few stay in memory."""
 
 import collections
 import pathlib
@@ -24,13 +24,13 @@ class _Cursor(NamedTuple):
 class ParquetImages:
     """The image columns of Parquet files; safe to use from several threads.
 
-    The form keeps rows in groups and compresses many of them together, so that one cannot be read
+    Parquet keeps rows in groups and compresses many of them together, so that one cannot be read
     alone. Neighbours of what was asked for are kept for a while: in order, each group is read once.
     In a random order a group is read again for almost every image, which takes long if it is large.
     """
 
     def __init__(self, root: pathlib.Path) -> None:
-        """Makes it with no files. `root` is the folder of the data set."""
+        """Begins without files. `root` is the folder of the data set."""
         self._root = root
         self._files: list[tuple[pathlib.Path, str, bool]] = []
         self._kept: collections.OrderedDict[tuple[int, int, int], Any] = collections.OrderedDict()
@@ -40,7 +40,7 @@ class ParquetImages:
         self._lock = threading.Lock()
 
     def add(self, path: pathlib.Path, column: str, *, nested: bool) -> int:
-        """Returns the number of a file, by which `Image` knows it.
+        """Adds a file and returns its number, by which `ParquetImage` knows it.
 
         Args:
             path: of the file.

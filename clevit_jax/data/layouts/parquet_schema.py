@@ -1,4 +1,4 @@
-"""Which column of a Parquet file is which."""
+"""Columns of a Parquet file, recognised by their types and names."""
 
 import collections
 import json
@@ -9,13 +9,13 @@ from clevit_jax.data.layouts.listing import Request
 
 
 class Schema(NamedTuple):
-    """How a file is to be read.
+    """The columns of a file that are read.
 
     Attributes:
         image: column of the encoded images.
         nested: whether it is a struct, in whose field `bytes` they are.
         has_path: whether the struct has a field `path`, too.
-        label, class_name, split, name: columns; None where there is none. `name` is of the images.
+        label, class_name, split, name: other columns, or None; `name` is that of the images.
         classes: names of the classes by label, where the metadata of the file has them.
     """
 
@@ -105,7 +105,7 @@ def _choose_image(schema: Any, request: Request) -> tuple[str | None, list[str]]
     what = "encoded images (binary, or a struct with binary 'bytes')"
     if request.file_column and request.file_column not in names:
         return None, [
-            f"data.file_column = {request.file_column!r} is no column of {what}; those are "
+            f"data.file_column = {request.file_column!r} is not a column of {what}; those are "
             f"{quoted_names(names)}."
         ]
     if not names:
@@ -129,5 +129,5 @@ def _hub_classes(schema: Any, label: str) -> list[str]:
         names = features[label]["names"]
     except (KeyError, TypeError, ValueError):
         return []
-    fits = isinstance(names, list) and types.is_integer(schema.field(label).type)
-    return [str(name) for name in names] if fits else []
+    usable = isinstance(names, list) and types.is_integer(schema.field(label).type)
+    return [str(name) for name in names] if usable else []

@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepared in `array_record` form; read without TensorFlow."""
+"""The layout of data sets that TFDS prepared in `array_record` form; read without TensorFlow."""
 
 import os
 import pathlib
@@ -51,14 +51,16 @@ def data_dir(root: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
-    """A prepared data set: `root` itself, a version below it, or `request.tfds` below it.
+    """Reads a prepared data set: `root` itself, a version below it, or `request.tfds` below it.
 
     The image and the label are those of the supervised keys, else the only ones; names are those
     of a text feature (file_name, filename, image/filename or name), else `<split>/<index>`.
     Opening reads every record once, for labels and names, and finds damaged shards by that.
     """
     versions = [root] if _is_prepared(root) else _versions(root)
-    folder = _named(root, request.tfds, notes) if request.tfds else next(iter(versions), None)
+    folder = next(iter(versions), None)
+    if request.tfds:
+        folder = _named_folder(root, request.tfds, notes)
     if folder is None:
         if not request.tfds:
             notes.problems.append(
@@ -91,8 +93,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     return Contents(schema.class_names, {"train": [], **splits})
 
 
-def _named(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None:
-    """The folder of `name`, `name/config` or either with `:version`."""
+def _named_folder(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None:
+    """The folder of `name`, `name/config` or either with `:version`; None, and a problem."""
     match = _WANTED.fullmatch(wanted)
     if match is None:
         notes.problems.append(
@@ -104,17 +106,17 @@ def _named(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None
     above = root / name / config if config else root / name
     versions = _versions(above)
     if version:
-        found = [path for path in versions if path.name == version]
+        prepared = [path for path in versions if path.name == version]
     elif versions or config or not above.is_dir():
-        found = versions
+        prepared = versions
     else:  # TFDS would ask the code of the data set for its default config
         configs = [path for path in sorted(above.iterdir()) if _versions(path)]
         if len(configs) > 1:
             which = ", ".join(f"{name}/{path.name}" for path in configs)
             notes.problems.append(f"{above} has several configs; set data.tfds to one of {which}.")
             return None
-        found = [path for path in configs[:1] for path in _versions(path)]
-    if not found:
+        prepared = [path for path in configs[:1] for path in _versions(path)]
+    if not prepared:
         there = ""
         if root.is_dir():
             inside = sorted(path.name for path in root.iterdir() if path.is_dir())
@@ -124,7 +126,7 @@ def _named(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None
             f"build {wanted} --file_format=array_record` where TensorFlow is installed, or set "
             "data.root to the folder that holds it."
         )
-    return next(iter(found), None)
+    return next(iter(prepared), None)
 
 
 def _open(folder: pathlib.Path) -> Any:
@@ -175,7 +177,7 @@ def _read_split(
 def _label_and_name(
     shards: Shards, index: int, record: bytes | OSError, split: str, schema: TfdsSchema
 ) -> tuple[int, str] | str:
-    """(label, name) of a record, or a sentence on what is wrong with it."""
+    """The label and the name in a record, or a sentence on what is wrong with it."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     if isinstance(record, OSError):
@@ -184,8 +186,11 @@ def _label_and_name(
         values = tf_example_pb2.Example.FromString(record).features.feature
         (label,) = values[schema.label].int64_list.value
         texts = list(values[schema.name].bytes_list.value) if schema.name else []
-    except Exception as error:  # whatever protobuf raises on what is no example
-        return f"{shards.place(index)} is no example of the data set: {type(error).__name__}."
+    except Exception as error:  # whatever protobuf raises on other data
+        return (
+            f"{shards.place(index)} is not an example of the data set ({type(error).__name__}); "
+            "prepare the data set again."
+        )
     if not 0 <= label < len(schema.class_names):
         return (
             f"{shards.place(index)} has the label {label}, but the {len(schema.class_names)} "

@@ -11,7 +11,14 @@ _NAMED_BY = (NAME_FEATURE, "filename", "image/filename", "name")
 
 
 class TfdsSchema(NamedTuple):
-    """Which features are read; `image` has the image alone."""
+    """The features that are read.
+
+    Attributes:
+        label: key of the class label.
+        name: key of the text that names the image; None where there is none.
+        class_names: one name for each label.
+        image: the image alone.
+    """
 
     label: str
     name: str | None
@@ -20,6 +27,8 @@ class TfdsSchema(NamedTuple):
 
 
 class ImageFeature(NamedTuple):
+    """The image of a record, which is taken out without decoding it."""
+
     key: str
     features: Any
     decoders: Any
@@ -29,7 +38,11 @@ class ImageFeature(NamedTuple):
 
 
 def choose_features(folder: pathlib.Path, info: Any, request: Request) -> TfdsSchema:
-    """Raises DataError where a feature is missing or ambiguous."""
+    """Chooses image, label and name; raises DataError where one is missing or ambiguous.
+
+    The image and the label are those of the supervised keys, else the only ones, unless the request
+    names others.
+    """
     import numpy as np
     import tensorflow_datasets as tfds
 

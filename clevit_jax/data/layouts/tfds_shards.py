@@ -40,7 +40,7 @@ class Shards:
             indices = range(start, min(start + count, len(self)))
             try:
                 records = self._source.__getitems__(list(indices))
-            except Exception:  # array_record raises RuntimeError; of which record is found below
+            except Exception:  # array_record raises RuntimeError; each record is tried below
                 records = [b""]
             if all(records):
                 yield from records
@@ -57,6 +57,7 @@ class Shards:
             return error
 
     def place(self, index: int) -> str:
+        """The shard and the number of a record in it, for sentences."""
         shard = bisect.bisect_right(self._ends, index)
         start = self._ends[shard - 1] if shard else 0
         return f"{self._paths[shard]}, record {index - start}"

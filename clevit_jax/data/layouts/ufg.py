@@ -1,4 +1,4 @@
-"""The UFG sets and AFD: `anno/{train,test}.txt` and `images/`, or names that tell all of it."""
+"""The layout of the UFG sets and AFD: `anno/{train,test}.txt` and `images/`, or names alone."""
 
 import pathlib
 import posixpath
@@ -35,13 +35,13 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     if not (root / "images").is_dir():
         return None
     for name in files_below(str(root / "images"), hidden=False):
-        if _told_by(name) is not None:
+        if _class_and_split(name) is not None:
             return f"names <class>_<k>_<split> as images/{name}"
     return None
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
-    """anno/{train,test}.txt with lines `<file> <label from 1>`, images/, perhaps classes.txt.
+    """Reads anno/{train,test}.txt with lines `<file> <label from 1>`, images/, perhaps classes.txt.
 
     Without anno/, class and split are those of the names `<class>_<k>_<split>`.
     """
@@ -90,8 +90,8 @@ def _read_annotation(
         written, text = parts.groups()
         bad_label = label_problem(written, text, request.num_classes)
         name, bad_file = find_file(written, present)
-        found = [bad_label, bad_file]
-        notes.problems.extend(f"{path}, line {number}: {problem}" for problem in found if problem)
+        wrong = [problem for problem in (bad_label, bad_file) if problem]
+        notes.problems.extend(f"{path}, line {number}: {problem}" for problem in wrong)
         if bad_label or points_out(name):
             continue
         label = int(text)
@@ -105,7 +105,7 @@ def _read_annotation(
     return examples
 
 
-def _told_by(name: str) -> tuple[str, str] | None:
+def _class_and_split(name: str) -> tuple[str, str] | None:
     """(class, split) of `<class>_<k>_<split>.ext`."""
     stem = posixpath.splitext(posixpath.basename(name))[0]
     match = _NAME.fullmatch(stem) if is_image(name) else None
@@ -121,21 +121,21 @@ def _names_of_classes(
         return read_class_names(path, num_classes, notes)
     if notes.problems:  # a mistyped label may have made num_classes huge
         return ()
-    found: dict[int, str] = {}
+    name_of: dict[int, str] = {}
     for example in examples:
-        told = _told_by(example.name)
-        if told is None or found.setdefault(example.label, told[0]) != told[0]:
+        told = _class_and_split(example.name)
+        if told is None or name_of.setdefault(example.label, told[0]) != told[0]:
             break
     else:
-        if len(set(found.values())) == num_classes:
-            return tuple(found[label] for label in range(num_classes))
+        if len(set(name_of.values())) == num_classes:
+            return tuple(name_of[label] for label in range(num_classes))
     return tuple(str(label) for label in range(1, num_classes + 1))
 
 
 def _read_names(
     root: pathlib.Path, files: Sequence[str], request: Request, notes: Notes
 ) -> Contents:
-    told = {name: _told_by(name) for name in files if is_image(name)}
+    told = {name: _class_and_split(name) for name in files if is_image(name)}
     notes.problems.extend(
         f"{root / 'images' / name} does not tell its class and split, as <class>_<k>_<split> would."
         for name, parts in told.items()
@@ -144,11 +144,11 @@ def _read_names(
     others = [name for name in files if not is_image(name)]
     if others:
         notes.warnings.append(
-            f"{root / 'images'}: {len(others)} file(s) are no images ({first_three(others)})."
+            f"{root / 'images'}: {len(others)} file(s) are not images ({first_three(others)})."
         )
     known = {name: parts for name, parts in told.items() if parts is not None}
-    found = in_order(parts[0] for parts in known.values())
-    classes, names = _order_of_classes(root, found, notes)
+    told_classes = in_order(parts[0] for parts in known.values())
+    classes, names = _order_of_classes(root, told_classes, notes)
     numbers = {name: label for label, name in enumerate(classes)}
     splits: dict[str, list[Example]] = {"train": []}
     for name, (class_name, split) in known.items():
@@ -158,20 +158,20 @@ def _read_names(
 
 
 def _order_of_classes(
-    root: pathlib.Path, found: list[str], notes: Notes
+    root: pathlib.Path, classes: list[str], notes: Notes
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The classes that file names tell, in the order of their labels, and their names."""
     path = root / "classes.txt"
     if not path.is_file():
-        return found, found
-    listed = read_class_names(path, len(found), notes)
-    if set(listed) == set(found):
+        return classes, classes
+    listed = read_class_names(path, len(classes), notes)
+    if set(listed) == set(classes):
         return listed, listed
-    if all(name.isdigit() for name in found) and len(listed) == len(found):
-        return found, listed
+    if all(name.isdigit() for name in classes) and len(listed) == len(classes):
+        return classes, listed
     notes.problems.extend(
         f"{path} does not name the class {name!r} of the files in {root / 'images'}."
-        for name in found
+        for name in classes
         if name not in listed
     )
-    return found, found
+    return classes, classes
