@@ -1,4 +1,4 @@
-"""Weights of other libraries into clevit_jax, and back.
+"""Command and function that convert weights of other libraries to ours, and back.
 
     clevit_jax_convert swin_base_patch4_window7_224_22k.pth weights/swin_base_22k
     clevit_jax_convert runs/mine mine.safetensors --to timm
@@ -6,8 +6,8 @@
 In a clone it is `python tools/convert_torch_weights.py`, anywhere `python -m clevit_jax.convert`.
 
 Reads a `.pth` or `.safetensors` file of Microsoft's code (official CLE-ViT), timm, Hugging Face or
-torchvision, a converted checkpoint, or the workdir of a run. Which library, container and
-architecture it is, is found out. docs/weights.md says more.
+torchvision, a converted checkpoint, or the workdir of a run; recognises library, container and
+architecture. docs/weights.md says more.
 """
 
 import argparse
@@ -44,9 +44,9 @@ def convert_weights(
         source: file of weights, converted checkpoint, or workdir of a run.
         target: folder of the converted checkpoint, or with `to` a file.
         to: library to write for: "microsoft", "timm" or "huggingface"; None for this one.
-        class_map: file that says on line i, from 0, which class of the source class i is.
+        class_map: file whose line i, from 0, is the source's class for class i.
         checkpoint: of a run, "last" (if None) or "best".
-        ema: of a run, its average of parameters.
+        ema: of a run, takes its average of parameters.
         overwrite: whether to replace the target.
 
     Returns:
@@ -56,12 +56,17 @@ def convert_weights(
         ClevitError: one sentence that names the file and the mend.
     """
     options = argparse.Namespace(
-        source=pathlib.Path(source), target=pathlib.Path(target), to=to, class_map=class_map,
-        checkpoint=checkpoint, ema=ema, overwrite=overwrite,
-    )  # fmt: skip
-    _check(options)
-    weights = _read(options)
-    _write(weights, options)
+        source=pathlib.Path(source),
+        target=pathlib.Path(target),
+        to=to,
+        class_map=class_map,
+        checkpoint=checkpoint,
+        ema=ema,
+        overwrite=overwrite,
+    )
+    _check_options(options)
+    weights = _read_source(options)
+    _write_target(weights, options)
     return weights
 
 
@@ -71,10 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to those who train on it
     options = _parser().parse_args(argv)
     try:
-        _check(options)
-        weights = _read(options)
+        _check_options(options)
+        weights = _read_source(options)
         if holds_run(options.source) and not options.ema and load_config(options.source).optim.ema:
-            print("The run keeps an average, which its evaluations score; --ema takes that.")
+            print("The run keeps an average, which its scores are of; to take that, add --ema.")
         print(weights, flush=True)
         if options.verify:
             verification = verify.verify(weights, options.source)
@@ -82,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             if not verification.ok:
                 return 1
         if options.target:
-            print(_write(weights, options))
+            print(_write_target(weights, options))
     except (ClevitError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -98,34 +103,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=pathlib.Path, help="file, converted checkpoint or run")
     parser.add_argument(
-        "target", type=pathlib.Path, nargs="?",
+        "target",
+        type=pathlib.Path,
+        nargs="?",
         help="folder of the converted checkpoint, or file for --to; without it nothing is written",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--to", choices=export.WRITTEN_DIALECTS,
+        "--to",
+        choices=export.WRITTEN_DIALECTS,
         help="write for this library: .safetensors, .pth, or for huggingface also a folder",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--class-map", type=pathlib.Path, metavar="FILE",
-        help="take the head's columns by this map: on line i, from 0, the class that class i is",
-    )  # fmt: skip
+        "--class-map",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="take the head from other classes: line i, from 0, is the source's class for class i",
+    )
     parser.add_argument("--checkpoint", choices=("last", "best"), help="of a run (default: last)")
     parser.add_argument("--ema", action="store_true", help="of a run: its average of parameters")
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
     parser.add_argument(
-        "--verify", action="store_true",
+        "--verify",
+        action="store_true",
         help="run a random image through the original in PyTorch and through ours, and compare",
-    )  # fmt: skip
+    )
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     """Raises WeightsError on options that do nothing here, and on a target that is there."""
     is_run = holds_run(options.source)
     if not is_run and (options.ema or options.checkpoint):
-        raise WeightsError(f"--ema and --checkpoint are for a run, and {options.source} is none.")
+        raise WeightsError(
+            f"--ema and --checkpoint are for a run, and {options.source} is not a run; drop them."
+        )
     if not options.target and (options.to or options.overwrite):
-        raise WeightsError("--to and --overwrite need a target to write to.")
+        raise WeightsError(
+            "--to and --overwrite need a target to write to; name one after the source."
+        )
     if options.target and options.target.resolve() == options.source.resolve():
         raise WeightsError(f"{options.target} is the source itself; name another target.")
     if options.target and options.to:
@@ -139,7 +154,8 @@ def _check(options: argparse.Namespace) -> None:
         check_converted_target(options.target, overwrite=options.overwrite)
 
 
-def _read(options: argparse.Namespace) -> Weights:
+def _read_source(options: argparse.Namespace) -> Weights:
+    """The weights of the source, with the classes of the map where one is given."""
     if holds_run(options.source):
         which: Which = options.checkpoint or "last"
         weights = read_run(options.source, checkpoint=which, average=options.ema)
@@ -153,7 +169,7 @@ def _read(options: argparse.Namespace) -> Weights:
     return dataclasses.replace(weights, model=model, params=params, report=report, class_names=())
 
 
-def _write(weights: Weights, options: argparse.Namespace) -> str:
+def _write_target(weights: Weights, options: argparse.Namespace) -> str:
     """Writes the target; returns the sentence that says so."""
     if options.to:
         export.write_torch_weights(weights, options.target, options.to, overwrite=options.overwrite)

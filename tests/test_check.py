@@ -547,7 +547,7 @@ def test_long_lists_are_cut_in_the_text_only(root, run):
         write(root, f"train/b/%20{number:02}.png", picture(300 + number))
     found = run(root)
     assert len(found.json["errors"]) == 25
-    assert len(re.findall(r"bad\d\d\.png\s+is\s+no\s+image", found.text)) == 20
+    assert len(re.findall(r"bad\d\d\.png\s+is\s+not\s+an\s+image", found.text)) == 20
     assert "... and 5 more of unreadable in data_check.json" in found.text
     assert len(found.warnings["same_pixels_in_train_and_test"]["items"]) == 25
     assert len(re.findall(r"train/a/x\d\d\.png .* = test/a/y", found.text)) == 20

@@ -218,7 +218,7 @@ def test_truncated_files_are_refused(kind, tmp_path):
     [
         (b"", "an empty file"),
         (b"<html>404</html>", "not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "no image of"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image of"),
         (b"\x89PNG\r\n\x1a\n", "."),
     ],
 )

@@ -128,7 +128,7 @@ def test_class_map_files(tmp_path):
         with pytest.raises(WeightsError, match=says):
             read_class_map(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(WeightsError, match="no text"):
+    with pytest.raises(WeightsError, match="not a UTF-8 text"):
         read_class_map(path)
     with pytest.raises(WeightsError, match="cannot be read"):
         read_class_map(tmp_path / "missing")

@@ -429,7 +429,7 @@ def test_a_file_without_checksums_says_how_to_make_them(refused):
 
 def test_keys_that_are_objects_are_no_damage(refused):
     sentence = refused(_saved({"model": {"w": torch.ones(1)}, "by": {torch.float32: 1}}))
-    assert "whose keys are no text or numbers" in sentence
+    assert "whose keys are neither text nor numbers" in sentence
     assert "download" not in sentence
 
 

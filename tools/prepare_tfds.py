@@ -1,10 +1,11 @@
-"""Any data set that is read into the array_record form of TFDS, for pods and for many small files.
+"""Command that writes a data set in the array_record form of TFDS, for pods and many small files.
 
     python tools/prepare_tfds.py data/leaves prepared
     python tools/prepare_tfds.py data/leaves prepared --name leaves --val-fraction 0.1 --shards 16
 
-Writes prepared/leaves/1.0.0 with the encoded images as they are, without TensorFlow. Splits that
-the data set does not have are cut as training would cut them, and kept so.
+Reads any layout that training reads, and writes prepared/leaves/1.0.0 with the encoded images as
+they are, without TensorFlow. Splits that the data set does not have are cut as training would cut
+them, and kept so.
 """
 
 import argparse
@@ -22,12 +23,12 @@ from clevit_jax.errors import DataError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prepares; prints a failure as one sentence for each problem and returns 2."""
+    """Writes the data set; prints one sentence per problem and returns 2 where it cannot."""
     options = _parser().parse_args(argv)
     try:
         name = options.name or write_tfds.default_name(options.root)
-        _check(options, name)
-        dataset = _load(options)
+        _check_options(options, name)
+        dataset = _load_dataset(options)
         counts = ", ".join(f"{split} {len(rows)}" for split, rows in dataset.splits.items())
         print(f"Layout {dataset.layout} ({dataset.recognised_by}): {counts}.", flush=True)
         for warning in dataset.warnings:
@@ -61,34 +62,47 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("root", type=pathlib.Path, help="folder of the data set")
     parser.add_argument("out", type=pathlib.Path, help="folder of TFDS data sets to write to")
     parser.add_argument("--name", help="of the data set (default: that of its folder)")
-    parser.add_argument("--layout", default="auto", help="of the data set (default: found out)")
+    parser.add_argument("--layout", default="auto", help="of the data set (default: recognised)")
     parser.add_argument(
-        "--file-column", default="", metavar="NAME",
-        help="of a CSV or Parquet table, what names the image (default: found by its name)",
-    )  # fmt: skip
+        "--file-column",
+        default="",
+        metavar="NAME",
+        help="of a CSV or Parquet table, what names the image (default: told by its name)",
+    )
     parser.add_argument(
         "--label-column", default="", metavar="NAME", help="likewise, what names the class"
     )
     parser.add_argument(
-        "--test-fraction", type=float, default=default.test_fraction, metavar="F",
+        "--test-fraction",
+        type=float,
+        default=default.test_fraction,
+        metavar="F",
         help="cut for testing where there is no test split (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--val-fraction", type=float, default=default.val_fraction, metavar="F",
+        "--val-fraction",
+        type=float,
+        default=default.val_fraction,
+        metavar="F",
         help="of the training images, cut for validation (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--split-seed", type=int, default=default.seed, metavar="N",
+        "--split-seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
         help="of these cuts (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--shards", type=int, metavar="N",
-        help="files of each split, at most one an image (default: of 256 MB at most)",
-    )  # fmt: skip
+        "--shards",
+        type=int,
+        metavar="N",
+        help="files per split, at most one per image (default: of 256 MB at most)",
+    )
     return parser
 
 
-def _check(options: argparse.Namespace, name: str) -> None:
+def _check_options(options: argparse.Namespace, name: str) -> None:
     """Raises DataError on a target that is there or lies in the data set, and on no shards."""
     if options.shards is not None and options.shards < 1:
         raise DataError([f"--shards is {options.shards}; it must be at least 1."])
@@ -100,7 +114,7 @@ def _check(options: argparse.Namespace, name: str) -> None:
     write_tfds.check_tfds_target(options.out, name)
 
 
-def _load(options: argparse.Namespace) -> Dataset:
+def _load_dataset(options: argparse.Namespace) -> Dataset:
     return sources.load_dataset(
         options.root,
         layout=options.layout,

@@ -6,7 +6,7 @@
 For each Python and each end it installs the wheel, with the lowest or the newest versions that
 pyproject.toml allows and that have wheels for this Python, and lets the installed commands do a
 little of everything in an empty folder. Prints a table for docs/versions.md; exits 1 when a step
-fails. Needs pip, a package index and about 2 GB of temporary space; takes minutes an environment.
+fails. Needs pip, a package index and about 2 GB of temporary space; takes minutes per environment.
 """
 
 import argparse
@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--extras", nargs="*", default=["onnx"], help="of pyproject.toml")
     options = parser.parse_args()
     extras = tuple(options.extras)
-    results = [["Python", "versions", *(step.__name__.replace("_", " ") for step in STEPS)]]
+    rows = [["Python", "versions", *(step.__name__.replace("_", " ") for step in STEPS)]]
     versions: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory(prefix="versions-") as temporary:
         place = pathlib.Path(temporary)
@@ -257,16 +257,17 @@ def main() -> int:
         (wheel,) = place.glob("*.whl")
         for python in options.pythons:
             for end in options.ends:
-                row, found = try_one(uv, python, end, extras, wheel)
-                results.append(row)
-                versions.append(found)
-    heads = [f"{row[0]}, {row[1]}" for row in results[1:]]
+                row, installed = try_one(uv, python, end, extras, wheel)
+                rows.append(row)
+                versions.append(installed)
+    heads = [f"{row[0]}, {row[1]}" for row in rows[1:]]
     packages = [
-        [name, *(found.get(name, "") for found in versions)] for name in direct_packages(extras)
+        [name, *(installed.get(name, "") for installed in versions)]
+        for name in direct_packages(extras)
     ]
     print(f"\n{time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}\n")
-    print(table(results), table([["package", *heads], *packages]), sep="\n\n")
-    return int(any(cell.startswith("FAILED") for row in results for cell in row))
+    print(table(rows), table([["package", *heads], *packages]), sep="\n\n")
+    return int(any(cell.startswith("FAILED") for row in rows for cell in row))
 
 
 def try_one(

@@ -95,9 +95,8 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
         return "tfds", f"data.tfds = {request.tfds}"
     if layout != "auto":
         if layout not in _LAYOUTS:
-            raise DataError(
-                [f"data.layout is {layout!r}; it must be auto, {' or '.join(_LAYOUTS)}."]
-            )
+            names = ", ".join(_LAYOUTS)
+            raise DataError([f"data.layout is {layout!r}; it must be auto or one of {names}."])
         seen = _LAYOUTS[layout].fits(root, request)
         return layout, seen or f"data.layout = {layout}"
     fitting = _recognise(root, request)

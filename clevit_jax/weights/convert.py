@@ -1,8 +1,8 @@
-"""Swin weights from files of other libraries to our parameters, and back.
+"""Conversion of Swin weights: from files of other libraries to our parameters, and back.
 
-Ours is a nested dict with the official path and Flax's leaf names. Arrays are transposed where
+Ours are a nested dict with the official path and Flax's leaf names. Arrays are transposed where
 the frameworks differ: linear [out, in] -> [in, out], convolution OIHW -> HWIO. `dialects` knows
-what other libraries call things, `weight_files` their containers, `converted` our own folder.
+the names of other libraries, `files` their containers, `converted` our own folder.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of every entry of a weight file.
+    """Load report: what became of every entry of a weight file.
 
     Attributes:
         matched: our names of the parameters that the file gave.
-        transposed: those of them whose axes were turned.
+        transposed: those of them whose axes were transposed.
         resized: bias tables brought to another window, `name: window 7 -> 12`.
         mapped: entries of the head taken from other classes by a class map.
-        reinitialised: parameters that start anew.
+        reinitialised: parameters that are initialised anew.
         ignored: kind -> names in the file that hold no parameter of the network.
     """
 
@@ -63,8 +63,8 @@ class LoadReport:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)}: {some}" if names else "0"
+    first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)}: {first}" if names else "0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _to_official(value: np.ndarray, name: str) -> np.ndarray:
 
 
 def read_torch_weights(path: str | pathlib.Path) -> Weights:
-    """Reads the weight file of another library: finds out container, dialect and architecture.
+    """Reads the weight file of another library: recognises container, dialect and architecture.
 
     Args:
         path: a `.pth` or `.safetensors` file; its content decides, not its name.
@@ -130,7 +130,7 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         The weights; where the file has no head at all, a head of one class at zero.
 
     Raises:
-        WeightsError: it cannot be read, is no Swin, or an entry is missing, left over or of a
+        WeightsError: it cannot be read, is not a Swin, or an entry is missing, left over or of a
             wrong shape; all of them are listed, under the names that the file uses.
     """
     path = pathlib.Path(path)
@@ -144,8 +144,10 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         anew = () if official.keys() & _HEAD.keys() else tuple(sorted(_HEAD.values()))
         if anew:  # a backbone alone
             wide = model.channels(-1)
-            official |= {"head.weight": np.zeros((1, wide), np.float32),
-                         "head.bias": np.zeros(1, np.float32)}  # fmt: skip
+            official |= {
+                "head.weight": np.zeros((1, wide), np.float32),
+                "head.bias": np.zeros(1, np.float32),
+            }
         params = from_official(official, abstract_swin(model)[1], dialect=dialect)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -154,14 +156,18 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         ignored[OTHER_ENTRIES] = file.other_entries
     names = tuple(name for name in named_leaves(params) if name not in anew)
     return Weights(
-        model, params, dialect, path.name, file.sha256,
+        model,
+        params,
+        dialect,
+        path.name,
+        file.sha256,
         report=LoadReport(
             matched=names,
             transposed=tuple(name for name in names if name.endswith(".kernel")),
             reinitialised=anew,
             ignored=ignored,
         ),
-    )  # fmt: skip
+    )
 
 
 def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = "microsoft") -> Any:
@@ -204,7 +210,7 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
 
 
 def _problem(value: np.ndarray | None, shape: tuple[int, ...]) -> str:
-    """What is wrong with a parameter of a file, {} being its name there; "" if nothing is."""
+    """What is wrong with a parameter of a file, with {} for its name there; "" if nothing is."""
     if value is None:
         return "missing {}"
     if value.shape != shape:
@@ -240,14 +246,14 @@ def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
 
 def _buffers(model: SwinConfig) -> dict[str, np.ndarray]:
     """The index and mask tables that the official model stores, for its image size."""
-    found: dict[str, np.ndarray] = {}
+    tables: dict[str, np.ndarray] = {}
     for stage, depth in enumerate(model.depths):
         grid = (model.grid(stage), model.grid(stage))
         for index in range(depth):
             window, shift = model.window_and_shift(stage, index)
             block = f"layers.{stage}.blocks.{index}"
-            table = relative_position_index(window).astype(np.int64)
-            found[f"{block}.attn.relative_position_index"] = table
+            position_index = relative_position_index(window).astype(np.int64)
+            tables[f"{block}.attn.relative_position_index"] = position_index
             if shift:
-                found[f"{block}.attn_mask"] = shift_mask(grid, window, shift)
-    return found
+                tables[f"{block}.attn_mask"] = shift_mask(grid, window, shift)
+    return tables

@@ -1,4 +1,4 @@
-"""A converted checkpoint: a folder of `model.safetensors`, with our names, and `model.json`."""
+"""Converted checkpoints: a folder of `model.safetensors`, with our names, and `model.json`."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ FORMAT = "clevit_jax weights 1"
 def write_converted(
     weights: Weights, folder: str | pathlib.Path, *, overwrite: bool = False
 ) -> None:
-    """Writes the folder whole or not at all.
+    """Writes a converted checkpoint, whole or not at all.
 
     Args:
         weights: what to write.
@@ -59,7 +59,7 @@ def replacing_folder(
     """A new folder beside `folder`, which takes its place at the end, or goes on failure.
 
     Raises:
-        WeightsError: see `check_target`; or it cannot be written.
+        WeightsError: see `check_converted_target`; or it cannot be written.
     """
     folder = pathlib.Path(os.path.realpath(folder))  # through links, so that they stay
     check_converted_target(folder, overwrite=overwrite, holds=holds)
@@ -123,13 +123,13 @@ def is_converted(path: pathlib.Path) -> bool:
 
 
 def read_converted(folder: str | pathlib.Path) -> Weights:
-    """Reads what `write` wrote, and checks that every byte and name is as it was.
+    """Reads what `write_converted` wrote, and checks that every byte and name is as it was.
 
     Raises:
         WeightsError: a file is missing or damaged, or the names are not those of the architecture.
     """
     folder = pathlib.Path(folder)
-    facts = _facts(folder / FACTS)
+    facts = _read_facts(folder / FACTS)
     file = files.read_weight_file(folder / TENSORS)
     if file.sha256 != facts["sha256"]:
         raise WeightsError(
@@ -143,15 +143,24 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
     wanted = abstract_swin(model)[1]
     shapes = {name: leaf.shape for name, leaf in named_leaves(wanted).items()}
     if {name: value.shape for name, value in file.tensors.items()} != shapes:
-        raise WeightsError(f"{folder / TENSORS} holds another network than {FACTS} says.")
+        raise WeightsError(
+            f"{folder / TENSORS} holds another network than {FACTS} says; "
+            "convert the original once more."
+        )
     params = jax.tree.map_with_path(lambda path, _: file.tensors[parameter_name(path)], wanted)
     return Weights(
-        model, params, facts["dialect"], facts["source"], facts["source_sha256"],
-        class_names=tuple(facts["class_names"]), report=LoadReport(matched=tuple(shapes)),
-    )  # fmt: skip
+        model,
+        params,
+        facts["dialect"],
+        facts["source"],
+        facts["source_sha256"],
+        class_names=tuple(facts["class_names"]),
+        report=LoadReport(matched=tuple(shapes)),
+    )
 
 
-def _facts(path: pathlib.Path) -> dict[str, Any]:
+def _read_facts(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a `model.json`; raises WeightsError where it is not one."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -168,5 +177,8 @@ def _facts(path: pathlib.Path) -> dict[str, Any]:
         or not all(isinstance(name, str) for name in names)
         or "architecture" not in facts
     ):
-        raise WeightsError(f"{path} is damaged: an entry is missing or of a wrong type.")
+        raise WeightsError(
+            f"{path} is damaged: an entry is missing or of a wrong type; "
+            "convert the original once more."
+        )
     return facts

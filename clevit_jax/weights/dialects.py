@@ -1,9 +1,9 @@
-"""The names that five libraries give the parameters of one and the same Swin.
+"""Dialects: the names that five libraries give the parameters of one and the same Swin.
 
 Official names are those of Microsoft's code (microsoft/Swin-Transformer
-`models/swin_transformer.py`). This room knows names, and that Hugging Face stores query, key and
-value apart; it knows no architecture: what is missing or has a wrong shape is for the caller.
-Checked against tests/names, the names and shapes that the libraries themselves wrote down.
+`models/swin_transformer.py`). Here are names alone, and that Hugging Face stores query, key and
+value apart; what is missing or has a wrong shape is for the caller. Checked against tests/names,
+the names and shapes that the libraries themselves wrote down.
 """
 
 import functools
@@ -54,17 +54,17 @@ def _regex(template: str) -> re.Pattern[str]:
 
 def _stage_number(template: str) -> tuple[int, int]:
     """(a, b) where the entry spells stage i as a * i + b."""
-    found = _STAGE.search(template)
-    return (int(found[1] or 1), int(found[2] or 0)) if found else (1, 0)
+    match = _STAGE.search(template)
+    return (int(match[1] or 1), int(match[2] or 0)) if match else (1, 0)
 
 
 def _respell(name: str, table: Iterable[tuple[str, str]]) -> str | None:
     """The name after the first entry (from, to) that it matches; None if it matches none."""
     for source, target in table:
-        found = _regex(source).fullmatch(name)
-        if found is None:
+        match = _regex(source).fullmatch(name)
+        if match is None:
             continue
-        fields = found.groupdict()
+        fields = match.groupdict()
         if "i" in fields:
             times, plus = _stage_number(source)
             stage, rest = divmod(int(fields["i"]) - plus, times)
@@ -79,13 +79,13 @@ def _respell(name: str, table: Iterable[tuple[str, str]]) -> str | None:
 def _table_of(dialect: str) -> dict[str, str]:
     if dialect not in TABLES:
         known = ", ".join(DIALECTS)
-        raise WeightsError(f"There is no dialect {dialect!r} of weights; known are {known}.")
+        raise WeightsError(f"{dialect!r} is not a dialect of weights; give one of {known}.")
     return TABLES[dialect]
 
 
 @functools.cache
-def _reading(dialect: str) -> tuple[tuple[str, str], ...]:
-    """(name in the dialect, official name), of every spelling that the dialect has."""
+def _spellings(dialect: str) -> tuple[tuple[str, str], ...]:
+    """Pairs (name in the dialect, official name), of every spelling that the dialect has."""
     table = [(name, official) for official, name in _table_of(dialect).items()]
     if dialect == "huggingface":
         table += [(name, official) for official, name in HUGGINGFACE_5.items()]
@@ -116,7 +116,7 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
             the official CLE-ViT have `model`; timm before 0.9 has the same names.
 
     Raises:
-        WeightsError: if they are no Swin of a known dialect; says what the file holds.
+        WeightsError: if they are not a Swin of a known dialect; says what the file holds.
     """
     bare = set(_without_wrapping(names).values())
     for what, pattern in _RELATIVES.items():
@@ -127,20 +127,20 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
                 "network; give those of a Swin of the first version."
             )
     attention = {
-        dialect: sum(".attn." in (_respell(name, _reading(dialect)) or "") for name in bare)
+        dialect: sum(".attn." in (_respell(name, _spellings(dialect)) or "") for name in bare)
         for dialect in ("microsoft", "huggingface", "torchvision")
     }
     dialect = max(attention, key=lambda known: attention[known])
     if not attention[dialect]:
-        some = ", ".join(sorted(bare)[:5]) or "no tensor at all"
+        first = ", ".join(sorted(bare)[:5]) or "no tensor at all"
         raise WeightsError(
             "These are not the weights of a Swin as Microsoft, timm, Hugging Face or torchvision "
             f"name them: among {len(bare)} names there is none of Swin's attention; the first are: "
-            f"{some}."
+            f"{first}."
         )
     if dialect != "microsoft":
         return dialect
-    merging = {int(found[1]) for found in map(_MERGING.match, bare) if found}
+    merging = {int(match[1]) for match in map(_MERGING.match, bare) if match}
     headless = not any(name.startswith("head.") for name in bare)
     if any(name.startswith("head.fc.") for name in bare) or (
         headless and merging and 0 not in merging
@@ -150,7 +150,7 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
 
 
 def ignored_kind(name: str) -> str | None:
-    """Which buffer a name of any dialect means, in words; None if it is none."""
+    """The buffer that a name of any dialect means, in words; None if it means none."""
     return next((kind for kind, ends in _IGNORED.items() if ends.search(name)), None)
 
 
@@ -173,7 +173,7 @@ def to_official_names(
         WeightsError: naming all names that mean the same parameter, and all queries, keys and
             values that do not fit together.
     """
-    table = _reading(dialect)
+    table = _spellings(dialect)
     given: dict[str, list[str]] = {}  # official name -> names in the file
     left: dict[str, np.ndarray] = {}
     ignored: dict[str, list[str]] = {}
@@ -259,7 +259,7 @@ def from_official_names(tensors: Mapping[str, np.ndarray], dialect: str) -> dict
         else:
             written[target] = tensor
     if unknown:
-        raise WeightsError(f"These are no official names of a Swin: {', '.join(unknown)}.")
+        raise WeightsError(f"These are not official names of a Swin: {', '.join(unknown)}.")
     return written
 
 

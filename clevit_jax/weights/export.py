@@ -1,4 +1,4 @@
-"""Hands weights on to PyTorch libraries: a file that they load strictly."""
+"""Export of weights to PyTorch libraries: files that they load strictly."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 
 
 def check_torch_target(target: pathlib.Path, dialect: str, *, overwrite: bool) -> None:
-    """Raises WeightsError unless `write` would write there."""
+    """Raises WeightsError unless `write_torch_weights` would write there."""
     is_file = target.suffix.lower() in FILE_SUFFIXES
     if not is_file and dialect != "huggingface":
         raise WeightsError(f"{target} must end in .safetensors (needs no torch) or .pth.")

@@ -1,4 +1,4 @@
-"""Containers of weights: `.pth` and `.safetensors`, read without trust and written atomically.
+"""Weight files: `.pth` and `.safetensors`, read without trust and written atomically.
 
 `torch_pickle` reads a `.pth`; `pickle_survey` says what its pickle may hold.
 """
@@ -187,7 +187,7 @@ def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def _looks_like(file: io.BufferedReader, head: bytes) -> str:
-    """What a file is that is neither a .pth nor a .safetensors."""
+    """The refusal of a file that is neither a .pth nor a .safetensors: what it looks like."""
     if not head:
         return "is empty: download or copy it again"
     looks = "something else" if b"\0" in head else "text"
@@ -264,7 +264,7 @@ def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ..
     state = entries(top[wrapper]) if wrapper else top
     strange = [n for n, v in state.items() if type(n) is not str or not isinstance(v, torch.Tensor)]
     if strange:
-        raise WeightsError(f"holds in its state dict what is no tensor: {quoted(strange)}")
+        raise WeightsError(f"holds in its state dict what is not a tensor: {quoted(strange)}")
 
     def array(tensor: Any) -> np.ndarray:  # shares the memory
         if tensor.dtype is torch.bfloat16:

@@ -1,4 +1,4 @@
-"""Fits weights to the network that a run trains: windows, classes, and what starts anew."""
+"""Pre-trained weights fitted to the network of a run: other windows, other classes, a new head."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ _TABLE = "relative_position_bias_table"
 def fit_weights(
     weights: Weights, model: SwinConfig, *, class_map: np.ndarray | None = None
 ) -> tuple[Any, LoadReport]:
-    """The parameters that a network starts from.
+    """The parameters that training begins with.
 
     Bias tables of another window are resized (`resize_bias_table`). The head is kept where the
     numbers of classes are equal, taken by `class_map` where one is given, else zeros.
@@ -43,7 +43,7 @@ def fit_weights(
     if any(getattr(weights.model, field) != getattr(model, field) for field in fields):
         raise WeightsError(
             f"{weights.source} holds a {weights.model.describe()}, and the config asks for a "
-            f"{model.describe()}; set {_settings(weights.model)}."
+            f"{model.describe()}; set {_flags(weights.model)}."
         )
     if class_map is not None:
         _check_map(class_map, weights.model.num_classes, model.num_classes)
@@ -68,13 +68,14 @@ def fit_weights(
         weights.report,
         matched=tuple(name for name in weights.report.matched if name not in anew),
         transposed=tuple(name for name in weights.report.transposed if name not in anew),
-        resized=tuple(resized), mapped=tuple(mapped),
+        resized=tuple(resized),
+        mapped=tuple(mapped),
         reinitialised=tuple(dict.fromkeys((*weights.report.reinitialised, *anew))),
-    )  # fmt: skip
+    )
     return params, report
 
 
-def _settings(model: SwinConfig) -> str:
+def _flags(model: SwinConfig) -> str:
     """The flags that ask for this architecture, whatever a config says."""
     return (
         f"--config.model.embed_dim={model.embed_dim} --config.model.depths='{model.depths}' "
@@ -105,23 +106,23 @@ def read_class_map(path: str | pathlib.Path) -> np.ndarray:
         int64 [K].
 
     Raises:
-        WeightsError: with every line that is no number.
+        WeightsError: with every line that is not a number.
     """
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise WeightsError(f"{path} is no text file.") from error
+        raise WeightsError(f"{path} is not a UTF-8 text file.") from error
     while lines and not lines[-1].strip():
         lines.pop()
-    bad = [number for number, line in enumerate(lines, 1)
-           if not re.fullmatch(r"[0-9]{1,9}", line.strip())]  # fmt: skip
-    if bad or not lines:
+    if not lines:
+        raise WeightsError(f"{path} is empty; it must hold one class number per line.")
+    is_number = [re.fullmatch(r"[0-9]{1,9}", line.strip()) is not None for line in lines]
+    bad = [number for number, good in enumerate(is_number, start=1) if not good]
+    if bad:
         raise WeightsError(
-            f"{path} must hold one class number a line; wrong are the lines {bad}."
-            if bad
-            else f"{path} is empty; it must hold one class number a line."
+            f"{path} must hold one class number per line; wrong are the lines {bad}."
         )
     return np.array([int(line) for line in lines])
 

@@ -1,4 +1,4 @@
-"""Which Swin a state dict belongs to, told from the shapes of its entries alone."""
+"""Architecture of a Swin, inferred from the shapes of its state dict alone."""
 
 import math
 import re
@@ -20,36 +20,54 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
 
     Returns:
         A float32 config without drop path. The image size is that of the attention masks where
-        there are any, else that of pre-training: a window a side in the last stage (224 for
-        window 7, 384 for window 12).
+        there are any, else that of pre-training: one window per side in the last stage (224
+        for window 7, 384 for window 12).
 
     Raises:
         WeightsError: there is too little to tell by.
     """
-    blocks = [(int(m[1]), int(m[2]), m[3], shape)
-              for name, shape in shapes.items() if (m := _BLOCK.fullmatch(name))]  # fmt: skip
-    tables = [(stage, shape) for stage, _, rest, shape in blocks
-              if rest == "attn.relative_position_bias_table" and len(shape) == 2]  # fmt: skip
+    blocks = [
+        (int(m[1]), int(m[2]), m[3], shape)
+        for name, shape in shapes.items()
+        if (m := _BLOCK.fullmatch(name))
+    ]
+    tables = [
+        (stage, shape)
+        for stage, _, rest, shape in blocks
+        if rest == "attn.relative_position_bias_table" and len(shape) == 2
+    ]
     stages = 1 + max((stage for stage, *_ in blocks), default=-1)
     heads = [_most(shape[1] for at, shape in tables if at == stage) for stage in range(stages)]
-    windows = [_most(window_of(shape[0]) for at, shape in tables if at == stage)
-               for stage in range(stages)]  # fmt: skip
+    windows = [
+        _most(window_of(shape[0]) for at, shape in tables if at == stage) for stage in range(stages)
+    ]
     embed_dim = _most(
         _first(shapes, name)
-        for name in ("patch_embed.proj.weight", "patch_embed.norm.weight", "patch_embed.norm.bias",
-                     "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.norm2.weight")
-    )  # fmt: skip
-    depths = tuple(1 + max((block for at, block, *_ in blocks if at == stage), default=0)
-                   for stage in range(stages))  # fmt: skip
+        for name in (
+            "patch_embed.proj.weight",
+            "patch_embed.norm.weight",
+            "patch_embed.norm.bias",
+            "layers.0.blocks.0.norm1.weight",
+            "layers.0.blocks.0.norm2.weight",
+        )
+    )
+    depths = tuple(
+        1 + max((block for at, block, *_ in blocks if at == stage), default=0)
+        for stage in range(stages)
+    )
     told = stages and embed_dim and all(heads) and all(windows)
     if not told or stages > MAX_STAGES or sum(depths) > len(shapes):
         known = ", ".join(sorted(shapes)[:5]) or "nothing"
         raise WeightsError(
             "The architecture cannot be told, for the patch embedding or the relative position "
-            f"bias table of a stage is missing or is of no square window; it holds {known}, ..."
+            "bias table of a stage is missing, or is not that of a square window; the file holds "
+            f"{known}, ..."
         )
-    masks = [shape[0] for stage, _, rest, shape in blocks
-             if stage == 0 and rest == "attn_mask" and len(shape) == 3]  # fmt: skip
+    masks = [
+        shape[0]
+        for stage, _, rest, shape in blocks
+        if stage == 0 and rest == "attn_mask" and len(shape) == 3
+    ]
     window = max(windows)
     try:
         return SwinConfig(
@@ -61,11 +79,11 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
             window=window,
         )
     except ValueError as error:
-        raise WeightsError(f"The shapes are those of no Swin: {error}") from error
+        raise WeightsError(f"The shapes are not those of a Swin: {error}") from error
 
 
 def _most(values: Iterable[int]) -> int:
-    """The most frequent, the first of equals; 0 when there is none."""
+    """The most frequent value that is not 0, the first of equals; 0 when there is none."""
     counted = Counter(value for value in values if value)
     return counted.most_common(1)[0][0] if counted else 0
 

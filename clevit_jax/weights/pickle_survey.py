@@ -69,11 +69,15 @@ class Inert:
 
 @dataclasses.dataclass(frozen=True)
 class _Global:
+    """A name that the pickle imports."""
+
     name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
+    """The numbers of one or more tensors."""
+
     dtype: np.dtype
     count: int
 
@@ -121,7 +125,7 @@ def _check_keys(keys: Iterable[Any]) -> None:
         parts = key if type(key) is tuple and len(key) <= 8 else (key,)
         if not all(map(plain, parts)):
             raise WeightsError(
-                "holds a dict whose keys are no text or numbers, which is not read: save "
+                "holds a dict whose keys are neither text nor numbers, which is not read: save "
                 "model.state_dict() alone"
             )
 

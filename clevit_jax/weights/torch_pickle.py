@@ -39,7 +39,7 @@ def survey_zip(file: io.BufferedReader, size: int) -> None:
             what = "NumPy arrays" if any(name.endswith(".npy") for name in entries) else "files"
             raise WeightsError(f"is a zip archive of {what}, which torch.save did not write")
         # What torch could read otherwise than zipfile does (it takes A and a for the same name),
-        # and what unfolds to more bytes than the file has, is no work of torch.save.
+        # and what unfolds to more bytes than the file has, was not written by torch.save.
         original = {entry.orig_filename.lower() for entry in archive.infolist()}
         same = original == {name.lower() for name in entries} and not archive.comment
         same = same and len(original) == len(archive.infolist()) and _ends_plainly(file, size)
@@ -86,14 +86,14 @@ def survey_legacy(file: io.BufferedReader, size: int) -> None:
 
 
 def load_surveyed(file: io.BufferedReader) -> Any:
-    """What torch reads from a file that was surveyed, foreign objects replaced by inert ones."""
+    """The content of a surveyed file as torch reads it, with inert objects for foreign ones."""
     torch = import_torch()
     stand_ins: list[Any] = [(Inert, name) for name in sorted(FOREIGN)]
     stand_ins.append((collections.OrderedDict, CONFIG_NODE))
     file.seek(0)
     with torch.serialization.safe_globals(stand_ins):
         if file.peek(2)[:2] == b"PK":  # a zip; of the older format torch has no list
-            # Some torch may allow less than `_KNOWN`: that is no damage, as its error would say.
+            # Some torch may allow less than `_KNOWN`: that is not damage, as its error would say.
             if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(file):
                 raise WeightsError(unsafe_names(unsafe))
             file.seek(0)

@@ -1,4 +1,4 @@
-"""The same Swin in PyTorch, to check weights against the library that they come from.
+"""Verification of weights against PyTorch: the same Swin in the library that they come from.
 
 timm, transformers or torchvision build the network and read the weights; whichever of them is
 installed will do. Nothing is downloaded.
@@ -64,12 +64,12 @@ class TorchSwin:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """How far PyTorch's answer and ours are apart.
+    """The differences between the answers of PyTorch and ours.
 
     Attributes:
         library: with its version, `timm 1.0.31`.
         names: who gave the tensors their names in that library.
-        image_size: pixels a side of the image that both were given.
+        image_size: pixels per side of the image that both were given.
         differences: `logits` and `features` -> largest absolute difference, and largest absolute
             value in PyTorch.
     """
@@ -81,7 +81,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether no difference is over `TOLERANCE` of the largest value, or is no number."""
+        """Whether no difference is over `TOLERANCE` of the largest value, or is NaN."""
         return all(apart <= TOLERANCE * largest for apart, largest in self.differences.values())
 
     def __str__(self) -> str:
@@ -111,7 +111,7 @@ def verify(weights: Weights, source: str | os.PathLike[str], *, seed: int = 0) -
     Raises:
         WeightsError: none of the libraries is installed, or none can hold this network.
     """
-    tensors = _file_of(weights, pathlib.Path(source))
+    tensors = _file_tensors(weights, pathlib.Path(source))
     original, names = _read_by_its_library(weights, tensors) or _by_our_table(weights, tensors)
     del tensors
     size = weights.model.image_size
@@ -159,7 +159,7 @@ def _build_by_table(
     return _build(library, model, dialects.from_official_names(official, _WRITTEN[library]))
 
 
-def _file_of(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarray] | None:
+def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarray] | None:
     """The tensors of another library's file, under its names; None where there is none."""
     changed = weights.report.mapped or weights.report.resized or weights.report.reinitialised
     if changed or weights.dialect not in _READS or not source.is_file():
@@ -250,10 +250,15 @@ def _timm(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _Forward]
     from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 
     module = SwinTransformer(
-        img_size=model.image_size, num_classes=model.num_classes, embed_dim=model.embed_dim,
-        depths=model.depths, num_heads=model.num_heads, window_size=model.window,
-        mlp_ratio=float(MLP_RATIO), weight_init="skip",
-    )  # fmt: skip
+        img_size=model.image_size,
+        num_classes=model.num_classes,
+        embed_dim=model.embed_dim,
+        depths=model.depths,
+        num_heads=model.num_heads,
+        window_size=model.window,
+        mlp_ratio=float(MLP_RATIO),
+        weight_init="skip",
+    )
     state = checkpoint_filter_fn(clean_state_dict(state), module)
     module.load_state_dict(state | _stored_buffers(module), strict=True)
 
@@ -273,16 +278,19 @@ def _transformers(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _
     transformers.utils.logging.disable_progress_bar()
     try:
         # Unlike load_state_dict, this knows the names of older versions. What does not fit is
-        # in `found`, not in an error without names.
+        # in the loading info, not in an error without names.
         loaded: Any = transformers.SwinForImageClassification.from_pretrained(
-            None, config=config, state_dict=state | buffers, output_loading_info=True,
+            None,
+            config=config,
+            state_dict=state | buffers,
+            output_loading_info=True,
             ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        )
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
-    module, found = loaded
-    problems = {kind: names for kind, names in found.items() if names}
+    module, loading_info = loaded
+    problems = {kind: names for kind, names in loading_info.items() if names}
     if problems:
         raise ValueError(str(problems))
 
@@ -299,10 +307,14 @@ def _torchvision(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _F
     from torchvision.models.swin_transformer import SwinTransformer
 
     module = SwinTransformer(
-        patch_size=[PATCH] * 2, embed_dim=model.embed_dim, depths=list(model.depths),
-        num_heads=list(model.num_heads), window_size=[model.window] * 2,
-        mlp_ratio=float(MLP_RATIO), num_classes=model.num_classes,
-    )  # fmt: skip
+        patch_size=[PATCH] * 2,
+        embed_dim=model.embed_dim,
+        depths=list(model.depths),
+        num_heads=list(model.num_heads),
+        window_size=[model.window] * 2,
+        mlp_ratio=float(MLP_RATIO),
+        num_classes=model.num_classes,
+    )
     module.load_state_dict(state | _stored_buffers(module), strict=True)
 
     def forward(images: Any) -> tuple[Any, Any]:
