@@ -249,7 +249,7 @@ def test_no_state_dict_is_told_with_what_is_there(refused):
     assert "it is a list" in refused(_saved([torch.zeros(1)]))
     assert "it is a Tensor" in refused(_saved(torch.zeros(1)))
     assert "entries are 'model'" in refused(_saved({"model": {}}))
-    assert "no tensor: 'epoch', 3" in refused(_saved({**weights, "epoch": 1, 3: torch.ones(1)}))
+    assert "not a tensor: 'epoch', 3" in refused(_saved({**weights, "epoch": 1, 3: torch.ones(1)}))
     assert "no tensor: 'x'" in refused(_saved({"model": {**weights, "x": "y"}}))
 
 
