@@ -87,8 +87,8 @@ def audit(config: DataConfig) -> dict[str, Any]:
         nothing = dict.fromkeys(
             ("layout", "recognised_by", "split_hash", "num_classes", "splits", "images", "memory")
         )
-        problems = [Finding("problem", problem)._asdict() for problem in error.problems]
-        return {**named, **nothing, "errors": problems, "warnings": []}
+        errors = [Finding("problem", problem)._asdict() for problem in error.problems]
+        return {**named, **nothing, "errors": errors, "warnings": []}
     with tqdm(unit=" images", desc="Reading images") as bar:
 
         def advance(done: int, total: int) -> None:

@@ -82,7 +82,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
 
 
 def _pairs(path: pathlib.Path, notes: Notes) -> dict[str, _Value] | None:
-    """Id -> value of each line `<id> <value>`; None if the file is not there or is no text."""
+    """Id -> value of each line `<id> <value>`; None if the file is missing or is not text."""
     if not path.is_file():
         notes.problems.append(f"{path} is missing.")
         return None

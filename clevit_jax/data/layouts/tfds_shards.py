@@ -29,7 +29,7 @@ class Shards:
             record = self._source[index]
         except Exception as error:  # array_record raises RuntimeError
             raise OSError(str(error).split(";")[0].split("(")[0].strip() or "damaged") from error
-        if not record:  # what array_record gives of a shard that was cut off
+        if not record:  # what array_record returns where a shard was cut off
             raise OSError("the record is empty")
         return record
 
