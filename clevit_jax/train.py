@@ -15,8 +15,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from clevit_jax.analysis.report.write import FILE as REPORT
-from clevit_jax.analysis.report.write import write_after_training
+from clevit_jax.analysis.report.write import REPORT_FILE, write_after_training
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes, sharding
@@ -139,8 +138,9 @@ def _say_finished(run: Run) -> bool:
     last = evaluation["last"]
     if last["step"] < run.plan.total or evaluation["split_hash"] != run.dataset.split_hash():
         return False
-    there = (run.workdir / REPORT).exists()
-    more = f" and {REPORT}" if there else f"; --mode report --workdir {run.workdir} writes a report"
+    more = f"; --mode report --workdir {run.workdir} writes a report"
+    if (run.workdir / REPORT_FILE).exists():
+        more = f" and {REPORT_FILE}"
     print(
         f"{run.workdir} is finished: it is at its last step, {run.plan.total}, with test top-1 "
         f"{100 * last['top1']:.2f} %; see {path}{more}.",

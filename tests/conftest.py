@@ -87,7 +87,7 @@ def answered(once) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def subject(answered):
+def trained(answered):
     """The model of `answered`."""
     from clevit_jax.analysis.trained_model import open_trained_model
 

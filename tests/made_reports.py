@@ -10,9 +10,9 @@ from clevit_jax.analysis.report.content import (
     Content,
     Curve,
     Embedding,
+    FactTable,
     Mistake,
-    RunFacts,
-    Score,
+    ScoreRow,
     Tile,
 )
 from clevit_jax.steps.eval_step import evaluation_of
@@ -28,23 +28,23 @@ def content(classes: int, images: int = 3) -> Content:
     # Neighbours in number are often confused.
     close = rng.rand(len(labels)) < 0.2
     logits[np.flatnonzero(close), (labels[close] + 1) % classes] += 10
-    found = mistakes.confusion(logits, labels)
+    found = mistakes.count_confusions(logits, labels)
     names = [f"Soja max cultivar {k:04}" for k in range(classes)]
     steps = np.arange(0, 4000, 20)
 
     def picture() -> str:
-        return pictures.of_pixels(rng.randint(0, 256, (448, 448, 3)).astype(np.uint8))
+        return pictures.pixels_url(rng.randint(0, 256, (448, 448, 3)).astype(np.uint8))
 
     shown = [
         Tile("nearest in training, distance 0.123", names[k], picture())
         for k in range(min(5, classes))
     ]
-    worst = mistakes.worst(logits, labels, 12)
+    worst = mistakes.worst_rows(logits, labels, 12)
     return Content(
         title="made",
         written="2026-11-25T00:00:00+00:00",
         summary=["Made numbers."],
-        scores=[Score("Test, last (step 4000)", evaluation_of(logits, labels))],
+        scores=[ScoreRow("Test, last (step 4000)", evaluation_of(logits, labels))],
         facts=[("Seed", "0")],
         class_names=names,
         confusion=found,
@@ -58,7 +58,7 @@ def content(classes: int, images: int = 3) -> Content:
             Mistake(f"{row}.jpg", names[labels[row]], names[logits[row].argmax()], 0.01, 0.9, shown)
             for row in worst
         ],
-        maps="Made maps.",
+        map_note="Made maps.",
         views=picture(),
         embedding=Embedding(
             points=[(float(x), float(y)) for x, y in rng.rand(min(3000, len(labels)), 2).round(4)],
@@ -67,9 +67,9 @@ def content(classes: int, images: int = 3) -> Content:
             files=[f"images/{k}.jpg" for k in range(min(3000, len(labels)))],
             of=len(labels),
         ),
-        worth=["Made."],
-        recipe=[RunFacts("optim", [("lr", "0.001")])],
-        environment=[RunFacts("Start 1", [("devices", "1 cpu")])],
+        feature_notes=["Made."],
+        recipe=[FactTable("optim", [("lr", "0.001")])],
+        environment=[FactTable("Start 1", [("devices", "1 cpu")])],
         data_check=[("layout", "ufg")],
         findings=[("warning", "Made.")],
     )  # fmt: skip

@@ -34,7 +34,7 @@ def pixels():
 @pytest.fixture(scope="module")
 def ours(params, pixels):
     """Every map of the model, by name."""
-    return Classifier(MODEL, params, (), "made").maps(pixels, CLASSES, cam.names(MODEL))
+    return Classifier(MODEL, params, (), "made").maps(pixels, CLASSES, cam.map_names(MODEL))
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +86,15 @@ def test_no_hires_cam_before_the_last_norm(seen):
 
 
 def test_which_maps_there_are():
-    assert cam.default(MODEL) == "hires_cam:layers.1.blocks.1.norm1"
-    assert cam.default(MODEL) in cam.names(MODEL)
-    assert len(cam.names(MODEL)) == 2 * 5 - 1 + 1
-    assert "hires_cam:layers.1.blocks.1" not in cam.names(MODEL)
-    with pytest.raises(ValueError, match=r"no map 'grad_cam:layers.2'; choose of hires_cam:"):
+    assert cam.default_map(MODEL) == "hires_cam:layers.1.blocks.1.norm1"
+    assert cam.default_map(MODEL) in cam.map_names(MODEL)
+    assert len(cam.map_names(MODEL)) == 2 * 5 - 1 + 1
+    assert "hires_cam:layers.1.blocks.1" not in cam.map_names(MODEL)
+    with pytest.raises(ValueError, match=r"no map 'grad_cam:layers.2'; choose one of hires_cam:"):
         cam.make_maps(MODEL, ("grad_cam:layers.2",))
 
 
-@pytest.mark.parametrize("name", [name for name in cam.names(MODEL) if name != cam.ROLLOUT])
+@pytest.mark.parametrize("name", [name for name in cam.map_names(MODEL) if name != cam.ROLLOUT])
 def test_cams_equal_autograd(name, ours, seen):
     kind, layer = name.split(":")
     tokens, gradient = seen[0][layer], seen[0][layer].grad
@@ -144,7 +144,7 @@ def test_a_class_that_no_token_speaks_for(params):
     silent = jax.tree.map(np.array, params)
     silent["head"]["kernel"][:] = 0
     model = Classifier(MODEL, silent, (), "silent")
-    maps = model.maps(np.zeros((1, 112, 112, 3), np.uint8), np.array([1]), cam.names(MODEL))
+    maps = model.maps(np.zeros((1, 112, 112, 3), np.uint8), np.array([1]), cam.map_names(MODEL))
     assert all(np.array_equal(grid, np.zeros_like(grid)) for grid in maps.values())
     assert not explanation.enlarge(maps[cam.ROLLOUT][0], 112).any()
 

@@ -29,10 +29,10 @@ def images(answered, tmp_path_factory):
     return folder / "in"
 
 
-def test_a_picture_for_each_image(subject, images, tmp_path, capsys):
+def test_a_picture_for_each_image(trained, images, tmp_path, capsys):
     output = tmp_path / "out"
     named = CLASSES[1]
-    assert explain(subject, str(images), output, classes=[named]) == 1
+    assert explain(trained, str(images), output, classes=[named]) == 1
     out, err = capsys.readouterr()
     assert "32 pictures, with " in out
     assert "bad.png is an empty file." in err
@@ -42,7 +42,7 @@ def test_a_picture_for_each_image(subject, images, tmp_path, capsys):
     path = sorted((images / "deep").iterdir())[0]
     with Image.open(output / "deep" / f"{path.name}.png") as sheet:
         pixels = np.asarray(sheet)
-    model = clevit_jax.load(subject.path)
+    model = clevit_jax.load(trained.path)
     predicted = model.predict(path)[0].class_name
     rows = 1 if predicted == named else 2
     tiles = [
@@ -58,16 +58,16 @@ def test_a_picture_for_each_image(subject, images, tmp_path, capsys):
         np.testing.assert_array_equal(pixels[top : top + 224, left : left + 224], expected)
 
 
-def test_the_map_is_chosen_once(subject, images, tmp_path, monkeypatch):
+def test_the_map_is_chosen_once(trained, images, tmp_path, monkeypatch):
     """By the deletion test on the test images; `load` takes it from the workdir."""
-    kept = json.loads((subject.path / MAPS_FILE).read_text())
+    kept = json.loads((trained.path / MAPS_FILE).read_text())
     cams = {name: drop for name, drop in kept["drops"].items() if name != cam.ROLLOUT}
     assert kept["chosen"] == max(cams, key=cams.get)
     assert kept["images"] == 32
-    assert clevit_jax.load(subject.path).map_name == kept["chosen"]
+    assert clevit_jax.load(trained.path).map_name == kept["chosen"]
     monkeypatch.setattr(deletion, "compare_maps", lambda *_, **__: pytest.fail("tested again"))
     path = next((images / "deep").iterdir())
-    assert explain(subject, str(path), tmp_path) == 0
+    assert explain(trained, str(path), tmp_path) == 0
 
 
 def test_the_map_of_what_is_no_run(golden, images, tmp_path, capsys):
@@ -79,21 +79,21 @@ def test_the_map_of_what_is_no_run(golden, images, tmp_path, capsys):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_it_refuses(subject, images, tmp_path):
+def test_what_it_refuses(trained, images, tmp_path):
     for options, part in (
         ({"classes": ["none"]}, r"has no class 'none'; its classes are"),
-        ({"name": "grad_cam"}, r"no map 'grad_cam'; choose of"),
+        ({"name": "grad_cam"}, r"no map 'grad_cam'; choose one of"),
     ):
         with pytest.raises(ConfigError, match=part):
-            explain(subject, str(images), tmp_path / "out", **options)
+            explain(trained, str(images), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"--output .*file.* cannot be made"):
-        explain(subject, str(images), tmp_path / "file")
+        explain(trained, str(images), tmp_path / "file")
 
 
-def test_an_explanation_in_a_notebook(subject, images):
-    model = clevit_jax.load(subject.path)
+def test_an_explanation_in_a_notebook(trained, images):
+    model = clevit_jax.load(trained.path)
     path = next((images / "deep").iterdir())
     found = model.explain(path, class_=2)
     assert found.class_name == model.class_names[2]

@@ -167,7 +167,7 @@ def test_what_is_there_stays(model, stablehlo, tmp_path, monkeypatch):
     """Unless it is to be replaced, and then until the new file is whole."""
     path = tmp_path / "model.stablehlo"
     path.write_text("old")
-    with pytest.raises(ConfigError, match=r"model.stablehlo is there; .* --overwrite"):
+    with pytest.raises(ConfigError, match=r"model.stablehlo exists already; .* --overwrite"):
         export.export_stablehlo(model, path)
 
     def fail(*_):
@@ -189,7 +189,7 @@ def test_a_file_that_gives_other_numbers_is_refused(model, tmp_path):
 
     assert exported.check_export(model, right, tmp_path / "model.onnx") < 1e-5
     for wrong in (lambda images: right(images) + 1e-2, lambda images: right(images) * np.nan):
-        with pytest.raises(ConfigError, match=r"model.onnx is not written, .* other logits"):
+        with pytest.raises(ConfigError, match=r"model.onnx is not written: .* other logits"):
             exported.check_export(model, wrong, tmp_path / "model.onnx")
 
 

@@ -21,14 +21,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def written(subject, tmp_path_factory):
+def written(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     for name in ("f.npz", "g.parquet"):
-        assert write_features(subject, folder / name) == 0
+        assert write_features(trained, folder / name) == 0
     return folder
 
 
-def test_npz(subject, written):
+def test_npz(trained, written):
     """NumPy alone reads it, without pickle; the numbers are the classifier's."""
     with np.load(written / "f.npz", allow_pickle=False) as file:
         arrays = dict(file)
@@ -38,14 +38,14 @@ def test_npz(subject, written):
     }  # fmt: skip
     assert not any(array.dtype.hasobject for array in arrays.values())
     assert sorted(arrays["class_names"]) == sorted(CLASSES)
-    model = clevit_jax.load(subject.path)
-    dataset = subject.dataset()
+    model = clevit_jax.load(trained.path)
+    dataset = trained.dataset()
     for row in (0, 31, 32, 63):
         example = dataset.splits[arrays["split"][row]][row % 32]
         assert arrays["name"][row] == example.name
         assert arrays["label"][row] == example.label
         pixels = model.pixels(example.data)
-        logits, features = model.start(pixels[None])()
+        logits, features = model.dispatch(pixels[None])()
         np.testing.assert_allclose(arrays["features"][row], features[0], atol=1e-6)
         np.testing.assert_allclose(arrays["logits"][row], logits[0], atol=1e-6)
 
@@ -53,12 +53,12 @@ def test_npz(subject, written):
 def test_parquet_holds_the_same(written):
     table = pq.read_table(written / "g.parquet")
     assert table.column_names == ["name", "split", "label", "features", "logits"]
-    ours = feature_file.read_features(written / "f.npz")
+    ours = feature_file.read_feature_file(written / "f.npz")
     np.testing.assert_array_equal(
         np.array(table["features"].to_pylist(), np.float32), ours.features
     )
     assert json.loads(table.schema.metadata[b"class_names"]) == list(ours.class_names)
-    other = feature_file.read_features(written / "g.parquet")
+    other = feature_file.read_feature_file(written / "g.parquet")
     for name in ("files", "splits", "class_names", "source", "fingerprint"):
         assert getattr(other, name) == getattr(ours, name), name
     for name in ("labels", "features", "logits"):
@@ -67,7 +67,7 @@ def test_parquet_holds_the_same(written):
 
 def test_what_the_features_are_worth(written, capsys):
     facts = json.loads((written / "f.json").read_text())
-    found = feature_file.read_features(written / "f.npz")
+    found = feature_file.read_feature_file(written / "f.npz")
     train, test = found.only("train"), found.only("test")
     assert facts["train"] == facts["test"] == len(test.files) == 32
     nearest = KNeighborsClassifier(1, metric="cosine").fit(train.features, train.labels)
@@ -83,32 +83,32 @@ def test_the_picture(written):
     assert len(colours) > 8  # points of four classes, and names
 
 
-def test_images_without_labels(subject, tmp_path, capsys):
+def test_images_without_labels(trained, tmp_path, capsys):
     folder = tmp_path / "some"
     folder.mkdir()
     for number in range(6):
         Image.new("RGB", (20, 30), (40 * number, 0, 0)).save(folder / f"{number}.png")
     (folder / "bad.png").touch()
-    assert write_features(subject, tmp_path / "f.npz", str(folder)) == 1
+    assert write_features(trained, tmp_path / "f.npz", str(folder)) == 1
     assert "bad.png is an empty file." in capsys.readouterr().err
-    found = feature_file.read_features(tmp_path / "f.npz")
+    found = feature_file.read_feature_file(tmp_path / "f.npz")
     assert len(found.files) == 6
     assert set(found.labels) == {-1}
     assert set(found.splits) == {""}
     assert not (tmp_path / "f.json").exists()
     with pytest.raises(DataError, match="empty file"):
-        write_features(subject, tmp_path / "g.npz", str(folder / "bad.png"))
+        write_features(trained, tmp_path / "g.npz", str(folder / "bad.png"))
 
 
-def test_what_it_refuses(subject, written, tmp_path):
+def test_what_it_refuses(trained, written, tmp_path):
     with pytest.raises(
         ConfigError, match=r"f.npz is there; name another --output, or .*--overwrite"
     ):
-        write_features(subject, written / "f.npz")
-    assert write_features(subject, written / "f.npz", overwrite=True) == 0
+        write_features(trained, written / "f.npz")
+    assert write_features(trained, written / "f.npz", overwrite=True) == 0
     for name in ("f.pkl", "f", "none/f.npz"):
         with pytest.raises(ConfigError, match="--output"):
-            write_features(subject, tmp_path / name)
+            write_features(trained, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,9 +121,9 @@ def test_files_that_are_none_of_ours(tmp_path):
         pass
     for name in ("pickled.npz", "text.npz", "text.parquet", "empty.npz"):
         with pytest.raises(ConfigError, match=f"{name} is no file of features"):
-            feature_file.read_features(tmp_path / name)
+            feature_file.read_feature_file(tmp_path / name)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        feature_file.read_features(tmp_path / "none.npz")
+        feature_file.read_feature_file(tmp_path / "none.npz")
 
 
 def test_embeddings_of_few_and_of_equal_images():
@@ -137,6 +137,6 @@ def test_embeddings_of_few_and_of_equal_images():
     points = tsne.embed(far.astype(np.float32))
     assert np.linalg.norm(points[:20].mean(0) - points[20:].mean(0)) > points[:20].std()
     np.testing.assert_array_equal(points, tsne.embed(far.astype(np.float32)))
-    assert len(tsne.choose(10)) == 10
-    chosen = tsne.choose(10_000)
-    assert len(np.unique(chosen)) == tsne.MOST
+    assert len(tsne.sample_rows(10)) == 10
+    chosen = tsne.sample_rows(10_000)
+    assert len(np.unique(chosen)) == tsne.MAX_IMAGES

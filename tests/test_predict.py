@@ -18,7 +18,7 @@ from waiting import wait_until
 
 import clevit_jax
 from clevit_jax.analysis import feature_file, input_files
-from clevit_jax.analysis.ood import FILE, open_reference
+from clevit_jax.analysis.ood import TRAINING_FEATURES_FILE, open_reference
 from clevit_jax.analysis.predict import predict
 from clevit_jax.analysis.trained_model import open_trained_model
 from clevit_jax.errors import ConfigError
@@ -48,20 +48,20 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_a_folder(subject, images, tmp_path, capsys):
+def test_a_folder(trained, images, tmp_path, capsys):
     output = tmp_path / "out.csv"
-    assert predict(subject, str(images), output, top=2) == 1
+    assert predict(trained, str(images), output, top=2) == 1
     assert "34 images, 2 could not be read (column error), " in capsys.readouterr().out
     rows = read(output)
     names = [row["file"].removeprefix("'") for row in rows]
-    assert names == [str(path) for path in input_files.find(str(images))]
+    assert names == [str(path) for path in input_files.find_images(str(images))]
     assert len(names) == len(set(names)) == 34
     errors = {pathlib.Path(row["file"]).name: row for row in rows if row["error"]}
     assert set(errors) == {"=torn.png", "empty.jpg"}
     assert "empty.jpg is an empty file." in errors["empty.jpg"]["error"]
     assert errors["=torn.png"]["class_1"] == errors["=torn.png"]["unlike_training"] == ""
     # Against the classifier, one image at a time.
-    model = clevit_jax.load(subject.path)
+    model = clevit_jax.load(trained.path)
     for row in rows[2::5]:
         pixels = model.pixels(row["file"])
         probabilities = model.probabilities(pixels[None])[0]
@@ -72,29 +72,29 @@ def test_a_folder(subject, images, tmp_path, capsys):
         numbers = [float(row[name]) for name in ("probability_1", "probability_2", "margin")]
         np.testing.assert_allclose(numbers, [*shares[:2], shares[0] - shares[1]], atol=2e-6)
         features = model.features(pixels)[0]
-        train = feature_file.read_features(subject.path / FILE).features
+        train = feature_file.read_feature_file(trained.path / TRAINING_FEATURES_FILE).features
         cosine = train @ features / np.linalg.norm(train, axis=1) / np.linalg.norm(features)
         assert float(row["distance"]) == pytest.approx(1 - cosine.max(), abs=2e-6)
         assert row["unlike_training"] == ("yes" if float(row["nearer"]) >= 0.99 else "no")
 
 
-def test_mirror_images(subject, images, tmp_path):
+def test_mirror_images(trained, images, tmp_path):
     output = tmp_path / "out.json"
     path = next((images / "b").iterdir())
-    assert predict(subject, str(path), output, flip=True, top=99) == 0
+    assert predict(trained, str(path), output, flip=True, top=99) == 0
     (row,) = json.loads(output.read_text())
-    pixels = subject.classifier.pixels(path)
+    pixels = trained.classifier.pixels(path)
     both = np.stack([pixels, pixels[:, ::-1]])
-    logits = np.asarray(subject.classifier.start(both)()[0], np.float64)
+    logits = np.asarray(trained.classifier.dispatch(both)()[0], np.float64)
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.sort(shares.mean(0))[::-1]
     found = [row[f"probability_{i}"] for i in range(1, len(CLASSES) + 1)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    api = subject.classifier.predict(path, flip=True)[0]
+    api = trained.classifier.predict(path, flip=True)[0]
     assert api.probability == pytest.approx(found[0], abs=1e-6)
 
 
-def test_what_is_unlike_the_training_images(subject, images, tmp_path):
+def test_what_is_unlike_the_training_images(trained, images, tmp_path):
     """Noise in colours that no class has."""
     strange = tmp_path / "strange"
     strange.mkdir()
@@ -105,7 +105,7 @@ def test_what_is_unlike_the_training_images(subject, images, tmp_path):
     flags = {}
     for folder in (images / "b", strange):
         output = tmp_path / f"{folder.name}.jsonl"
-        predict(subject, str(folder), output)
+        predict(trained, str(folder), output)
         rows = [json.loads(line) for line in output.read_text().splitlines()]
         flags[folder.name] = np.mean([row["unlike_training"] for row in rows])
     assert flags["strange"] == 1
@@ -140,7 +140,7 @@ def test_killed_and_gone_on_with(answered, images, tmp_path):
     assert "0 images, 3000 were there already" in again.stdout
 
 
-def test_memory_is_flat(subject, tmp_path):
+def test_memory_is_flat(trained, tmp_path):
     """Ten times the images take no more: none are kept."""
     source = tmp_path / "one.jpg"
     Image.fromarray(np.zeros((448, 448, 3), np.uint8)).save(source)
@@ -154,13 +154,13 @@ def test_memory_is_flat(subject, tmp_path):
             yield source
 
     outputs = stream(
-        subject.classifier, many(), subject.classifier.pixels, batch_size=16, threads=2
+        trained.classifier, many(), trained.classifier.pixels, batch_size=16, threads=2
     )
     assert sum(not output.error for output in outputs) == 2000
     assert held[1] - held[0] < 20e6  # a decoded image of 448 pixels has 0.6 MB
 
 
-def test_order_and_errors_of_a_stream(subject):
+def test_order_and_errors_of_a_stream(trained):
     """Items come out as they went in, whatever each takes to read, and none ends the others."""
 
     def read_one(number):
@@ -170,47 +170,47 @@ def test_order_and_errors_of_a_stream(subject):
         return np.full((16, 16, 3), number, np.uint8)
 
     for count in (0, 1, 4, 21):
-        found = list(stream(subject.classifier, range(count), read_one, batch_size=4, threads=3))
+        found = list(stream(trained.classifier, range(count), read_one, batch_size=4, threads=3))
         assert [output.item for output in found] == list(range(count))
     assert found[7].error == "seven.png cannot be read: Permission denied."
     assert [output.item for output in found if output.error] == [7]
-    single = subject.classifier.start(np.full((1, 16, 16, 3), 20, np.uint8))()
+    single = trained.classifier.dispatch(np.full((1, 16, 16, 3), 20, np.uint8))()
     np.testing.assert_allclose(found[20].logits, single[0][0], atol=1e-6)
 
 
 def test_inputs(images, monkeypatch):
     monkeypatch.chdir(images)
-    assert len(list(input_files.find("b"))) == 32
-    assert [str(path) for path in input_files.find("a")] == ["a/=torn.png", "a/empty.jpg"]
-    assert [str(path) for path in input_files.find("a/notes.txt")] == ["a/notes.txt"]
-    assert len(list(input_files.find("**/*.png"))) == 33
+    assert len(list(input_files.find_images("b"))) == 32
+    assert [str(path) for path in input_files.find_images("a")] == ["a/=torn.png", "a/empty.jpg"]
+    assert [str(path) for path in input_files.find_images("a/notes.txt")] == ["a/notes.txt"]
+    assert len(list(input_files.find_images("**/*.png"))) == 33
     for text, part in (("none", "There is no file none"), ("*.gif", "There is no file")):
         with pytest.raises(ConfigError, match=part):
-            input_files.find(text)
+            input_files.find_images(text)
     pathlib.Path("bare").mkdir(exist_ok=True)
     with pytest.raises(ConfigError, match="bare holds no image"):
-        input_files.find("bare")
+        input_files.find_images("bare")
 
 
-def test_what_it_refuses(subject, images, tmp_path):
+def test_what_it_refuses(trained, images, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
     with pytest.raises(ConfigError, match=r"out.csv is there; go on with it: --resume"):
-        predict(subject, str(images), output)
+        predict(trained, str(images), output)
     with pytest.raises(ConfigError, match="no table of this command"):
-        predict(subject, str(images), output, resume=True)
+        predict(trained, str(images), output, resume=True)
     assert output.read_text() == "mine"
     for name in ("out.txt", "none/out.csv"):
         with pytest.raises(ConfigError, match="--output"):
-            predict(subject, str(images), tmp_path / name)
+            predict(trained, str(images), tmp_path / name)
     assert not (tmp_path / "out.txt").exists()
 
 
-def test_a_reference_of_another_model(subject, golden, images, tmp_path, capsys):
+def test_a_reference_of_another_model(trained, golden, images, tmp_path, capsys):
     """Refused; a model without training images predicts without them, and says so."""
     other = open_trained_model(golden / "demo_leaves.safetensors")
     with pytest.raises(ConfigError, match=r"made by another model \(run \(step 32\)\)"):
-        open_reference(other, subject.path / FILE)
+        open_reference(other, trained.path / TRAINING_FEATURES_FILE)
     assert open_reference(other, None) is None
     assert "is no run; its training images are not known" in capsys.readouterr().err
 
@@ -227,5 +227,5 @@ def test_training_images_that_are_gone(answered, images, tmp_path, capsys):
         output = tmp_path / f"{number}.csv"
         assert predict(open_trained_model(workdir), str(path), output) == 0
         assert {row["unlike_training"] for row in read(output)} <= expected
-        (workdir / FILE).unlink(missing_ok=True)
+        (workdir / TRAINING_FEATURES_FILE).unlink(missing_ok=True)
     assert "The training images are not there" in capsys.readouterr().err

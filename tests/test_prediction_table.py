@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clevit_jax.analysis import prediction_table
-from clevit_jax.analysis.prediction_table import Table
+from clevit_jax.analysis.prediction_table import PredictionTable
 from clevit_jax.errors import ConfigError
 
 COLUMNS = ("file", "class", "share", "flag", "error")
@@ -32,9 +32,9 @@ def read(path):
 
 
 def write(path, names, **options):
-    rows = Table(path, COLUMNS, **{"resume": False, **options})
+    rows = PredictionTable(path, COLUMNS, **{"resume": False, **options})
     for name in names:
-        if prediction_table.written(name) not in rows.done:
+        if prediction_table.as_utf8(name) not in rows.done:
             rows.write(row(name))
     rows.close()
 
@@ -87,7 +87,7 @@ def test_going_on_after_any_cut(tmp_path, ending):
 def test_rows_that_are_there_are_not_asked_for(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     write(path, NAMES[:5])
-    rows = Table(path, COLUMNS, resume=True)
+    rows = PredictionTable(path, COLUMNS, resume=True)
     assert rows.done == set(NAMES[:5])
     rows.close()
 
@@ -99,10 +99,10 @@ def test_files_of_another_kind_are_left_alone(tmp_path, ending):
     for content in (other, other.strip(), "a photograph\n", "mine", "\xff\xfe\n"):
         path.write_bytes(content.encode("latin-1"))
         with pytest.raises(ConfigError, match="no table of this command with these columns"):
-            Table(path, COLUMNS, resume=True)
+            PredictionTable(path, COLUMNS, resume=True)
         assert path.read_bytes() == content.encode("latin-1")
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(ConfigError, match="cannot be written"):
-        Table(tmp_path / "no" / "t.csv", COLUMNS, resume=False)
+        PredictionTable(tmp_path / "no" / "t.csv", COLUMNS, resume=False)

@@ -58,7 +58,7 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def found(answered):
     """The page that training wrote."""
-    return Page((answered / write.FILE).read_text(encoding="utf-8"))
+    return Page((answered / write.REPORT_FILE).read_text(encoding="utf-8"))
 
 
 def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
@@ -98,7 +98,7 @@ def test_names_are_text_and_nothing_else(found):
 
 
 def test_nothing_is_fetched(answered):
-    text = (answered / write.FILE).read_text(encoding="utf-8")
+    text = (answered / write.REPORT_FILE).read_text(encoding="utf-8")
     text = re.sub("base64,[A-Za-z0-9+/=]+", "", text)
     addresses = set(re.findall(r"""(?:https?:)?//[a-z][\w.]+/[\w./]*""", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, which nobody opens
@@ -108,7 +108,7 @@ def test_nothing_is_fetched(answered):
 def test_confusion_and_classes_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 3])
     predicted = [0, 1, 1, 1, 2, 0, 2, 2, 4]
-    found = mistakes.confusion(np.eye(6, dtype=np.float32)[predicted], labels)
+    found = mistakes.count_confusions(np.eye(6, dtype=np.float32)[predicted], labels)
     cells = [[0, 0, 1], [0, 1, 2], [1, 1, 1], [1, 2, 1], [2, 0, 1], [2, 2, 2], [3, 4, 1]]
     assert found.cells.tolist() == cells
     assert found.by_class() == [  # label, images, right, recall, precision, mistaken for, times
@@ -137,16 +137,16 @@ def test_the_most_confused_classes_come_first():
 def test_the_worst_images_are_wrong_and_of_the_highest_loss():
     logits = np.array([[0, 9, 5], [3, 2, 1], [3, 2, 1], [4, 2, 0]], np.float32)
     labels = np.array([1, 0, 1, 2])
-    assert mistakes.worst(logits, labels, 5) == [3, 2]
-    assert mistakes.worst(logits, labels, 1) == [3]
+    assert mistakes.worst_rows(logits, labels, 5) == [3, 2]
+    assert mistakes.worst_rows(logits, labels, 1) == [3]
 
 
-def test_mistakes_show_the_nearest_training_images(subject):
+def test_mistakes_show_the_nearest_training_images(trained):
     """Of the right and of the wrong class, found again by brute force."""
-    content = collect.collect(subject)
-    assert 0 < len(content.mistakes) <= collect.MISTAKES
-    train_features = feature_file.read_features(subject.path / ood.FILE)
-    dataset = subject.dataset()
+    content = collect.collect_content(trained)
+    assert 0 < len(content.mistakes) <= collect.MAX_MISTAKES
+    train_features = feature_file.read_feature_file(trained.path / ood.TRAINING_FEATURES_FILE)
+    dataset = trained.dataset()
     for mistake in content.mistakes:
         assert mistake.right_share < mistake.predicted_share
         headings = [tile.heading.partition(",")[0] for tile in mistake.tiles]
@@ -155,7 +155,7 @@ def test_mistakes_show_the_nearest_training_images(subject):
             mistake.right, mistake.predicted, mistake.right, mistake.predicted, mistake.right,
         ]  # fmt: skip
         example = next(e for e in dataset.test if e.name == mistake.file)
-        features = subject.classifier.features(subject.classifier.pixels(example.data))[0]
+        features = trained.classifier.features(trained.classifier.pixels(example.data))[0]
         for tile in mistake.tiles[3:]:
             rows = [k for k, label in enumerate(train_features.labels)
                     if dataset.class_names[label] == tile.text]  # fmt: skip
@@ -185,7 +185,7 @@ def test_parts_of_the_page(answered, found):
 def test_curves_are_those_of_the_metrics(answered):
     records = [json.loads(line) for line in (answered / "metrics.jsonl").read_text().splitlines()]
     drawn = {chart.title: {c.name: c.points for c in chart.curves}
-             for chart in curves.charts(answered / "metrics.jsonl")}  # fmt: skip
+             for chart in curves.read_charts(answered / "metrics.jsonl")}  # fmt: skip
     rates = [(r["step"], r["train/lr"]) for r in records if "train/lr" in r]
     assert drawn["Learning rate"]["backbone"] == rates
     top1 = [(r["step"], 100 * r["test/top1"]) for r in records if "test/top1" in r]
@@ -196,12 +196,12 @@ def test_long_curves_keep_both_ends(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "train/lr": step / 7}) for step in range(5000)]
     path.write_text("\n".join([*lines, '{"step": 5000, "tra']))
-    (chart,) = curves.charts(path)
+    (chart,) = curves.read_charts(path)
     points = chart.curves[0].points
-    assert len(points) <= curves.MOST + 1
+    assert len(points) <= curves.MAX_POINTS + 1
     assert points[0] == (0, 0)
     assert points[-1] == (4999, 4999 / 7)
-    assert curves.charts(tmp_path / "none.jsonl") == []
+    assert curves.read_charts(tmp_path / "none.jsonl") == []
 
 
 def test_other_seeds(answered, tmp_path):
@@ -251,22 +251,22 @@ def test_a_report_that_fails_ends_no_run(answered, tmp_path, monkeypatch, caplog
     workdir = tmp_path / "run"
     shutil.copytree(answered, workdir)
     (workdir / EVALUATION_FILE).unlink()
-    (workdir / write.FILE).unlink()
-    monkeypatch.setattr(write, "render", lambda _: 1 / 0)
+    (workdir / write.REPORT_FILE).unlink()
+    monkeypatch.setattr(write, "render_page", lambda _: 1 / 0)
     assert train_workdir(load_config(workdir), workdir) == 0
-    assert not (workdir / write.FILE).exists()
+    assert not (workdir / write.REPORT_FILE).exists()
     assert "The report could not be written: division by zero" in caplog.text
     assert not list(workdir.glob(".report*"))
 
 
-def test_where_it_may_be_written(subject, tmp_path):
+def test_where_it_may_be_written(trained, tmp_path):
     for name in ("report.pdf", "none/report.html"):
         with pytest.raises(ConfigError, match=r"must end in .html, in a folder that is there"):
-            write.write_report(subject, tmp_path / name)
+            write.write_report(trained, tmp_path / name)
 
 
 @pytest.mark.parametrize("classes", [2, 200, 1938])
 def test_size(classes):
-    text = page.render(made_reports.content(classes))
+    text = page.render_page(made_reports.content(classes))
     assert len(text.encode()) < 10e6
     assert len(json.loads(Page(text).data)["classes"]) == classes

@@ -39,10 +39,10 @@ def browser():
 def files(answered, tmp_path_factory):
     """Pages from disk: a real run's, and made ones of 200 and 1938 classes."""
     folder = tmp_path_factory.mktemp("reports")
-    paths = {4: answered / write.FILE}
+    paths = {4: answered / write.REPORT_FILE}
     for classes in (200, 1938):
         paths[classes] = folder / f"{classes}.html"
-        paths[classes].write_text(page.render(made_reports.content(classes)), encoding="utf-8")
+        paths[classes].write_text(page.render_page(made_reports.content(classes)), encoding="utf-8")
     return paths
 
 

@@ -80,14 +80,14 @@ def compare_maps(
     Args:
         classifier: the model.
         pixels: uint8 [B, S, S, 3]; `IMAGES` are enough.
-        names: of the maps, all of `cam.names` by default.
+        names: of the maps, all of `cam.map_names` by default.
         seed: of the random cells.
         batch_size: images at a time.
 
     Raises:
         ValueError: there is no image.
     """
-    which = tuple(names or cam.names(classifier.model))
+    which = tuple(names or cam.map_names(classifier.model))
     cells = max(2, classifier.model.grid(len(classifier.model.depths) - 1))
     deleted = round(SHARE * cells**2)
     if not len(pixels):

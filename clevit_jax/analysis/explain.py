@@ -17,7 +17,7 @@ from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError, DataError, DecodeError
 from clevit_jax.inference import cam, explanation, prediction
-from clevit_jax.inference.stream import Output, stream
+from clevit_jax.inference.stream import ItemOutput, stream
 from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.files import read_json_object, replacing, write_json
 
@@ -28,7 +28,7 @@ _Tile = tuple[tuple[str, str], Image.Image | None]  # two lines, and what stands
 
 
 def explain(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: str,
     output: pathlib.Path,
     *,
@@ -38,12 +38,12 @@ def explain(
     """Writes a picture for each image, `output/FILE.png`, folders as they lie below `source`.
 
     Args:
-        subject: the model.
+        trained: the model.
         source: a folder, a file or a pattern; see `inputs.find`.
         output: folder, made if it is not there; pictures in it are replaced.
         classes: names of classes to explain besides the predicted one.
-        name: the CAM, one of `cam.names`, or "auto" for the one that the deletion test chooses: on
-            the test images of a run, once; else on the images of `source`.
+        name: name of the CAM, of `cam.map_names`; "auto" takes the one that the deletion test
+            chooses: on the test images of a run, once; else on the images of `source`.
 
     Returns:
         The exit code: 0, or 1 where an image could not be read.
@@ -51,28 +51,28 @@ def explain(
     Raises:
         ConfigError: no image, no such class or map, or no such folder can be made.
     """
-    classifier = subject.classifier
+    classifier = trained.classifier
     try:
         named = [classifier.class_number(class_) for class_ in classes]
         if name != AUTO:
             cam.make_maps(classifier.model, (name,))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    paths = list(input_files.find(source))
+    paths = list(input_files.find_images(source))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {output} cannot be made: {error.strerror}.") from error
     if name == AUTO:
-        name = choose(subject, paths)
+        name = choose_map(trained, paths)
     base = pathlib.Path(source) if pathlib.Path(source).is_dir() else None
     errors = 0
     stack = stream(
         classifier,
         paths,
         classifier.pixels,
-        batch_size=subject.batch_size,
-        threads=subject.threads,
+        batch_size=trained.batch_size,
+        threads=trained.threads,
     )
     for found in tqdm(stack, total=len(paths), unit=" images", desc="Explaining"):
         if found.error:
@@ -82,14 +82,16 @@ def explain(
         place = found.item.relative_to(base) if base else pathlib.Path(found.item.name)
         path = output / place.parent / f"{place.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _save(path, draw(subject, found, named, name))
+        _save(path, draw_sheet(trained, found, named, name))
     print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}")
     return 1 if errors else 0
 
 
-def draw(subject: TrainedModel, found: Output, named: Sequence[int], name: str) -> Image.Image:
+def draw_sheet(
+    trained: TrainedModel, found: ItemOutput, named: Sequence[int], name: str
+) -> Image.Image:
     """The picture of one image."""
-    classifier, pixels = subject.classifier, found.pixels
+    classifier, pixels = trained.classifier, found.pixels
     probabilities = prediction.softmax(found.logits)
     labels = list(dict.fromkeys([int(probabilities.argmax()), *named]))
     columns = dict.fromkeys([name, cam.ROLLOUT])
@@ -148,46 +150,46 @@ def _save(path: pathlib.Path, image: Image.Image) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def choose(subject: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str:
+def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str:
     """The CAM that the deletion test prefers; of a run, kept in its `maps.json`."""
-    if subject.config is not None:
+    if trained.config is not None:
         try:
-            return run_test(subject).chosen
+            return run_deletion_test(trained).chosen
         except DataError as error:
             say(f"The test images are not there ({error.problems[0]}); "
                 "the map is chosen on the images of --input.")  # fmt: skip
     pixels = []
     for path in paths:
         try:
-            pixels.append(subject.classifier.pixels(path))
+            pixels.append(trained.classifier.pixels(path))
         except (DecodeError, OSError):
             continue  # it is named when it is its turn
         if len(pixels) == deletion.IMAGES:
             break
-    return _compare(subject, pixels).chosen if pixels else cam.default(subject.classifier.model)
+    return _compare(trained, pixels).chosen if pixels else cam.default_map(trained.classifier.model)
 
 
-def run_test(subject: TrainedModel) -> Deletion:
+def run_deletion_test(trained: TrainedModel) -> Deletion:
     """The deletion test on the test images; of a run, kept in its workdir.
 
     Raises:
         DataError: they cannot be read.
     """
-    kept = subject.path / MAPS_FILE
-    print_of = subject.classifier.fingerprint
-    if subject.is_run and kept.is_file():
+    kept = trained.path / MAPS_FILE
+    print_of = trained.classifier.fingerprint
+    if trained.is_run and kept.is_file():
         facts = read_json_object(kept)
         if facts.get("fingerprint") == print_of:
             names = ("drops", "random", "images", "cells", "deleted")
             return Deletion(**{name: facts[name] for name in names})
-    test = subject.dataset().test
+    test = trained.dataset().test
     rows = np.random.RandomState(0).permutation(len(test))[: deletion.IMAGES]
     try:
-        pixels = [subject.classifier.pixels(test[i].data, test[i].name) for i in rows]
+        pixels = [trained.classifier.pixels(test[i].data, test[i].name) for i in rows]
     except (DecodeError, OSError) as error:
         raise DataError([str(error)]) from error
-    found = _compare(subject, pixels)
-    if not subject.is_run:
+    found = _compare(trained, pixels)
+    if not trained.is_run:
         return found
     try:
         write_json(kept, {**found.to_json(), "fingerprint": print_of})
@@ -196,7 +198,7 @@ def run_test(subject: TrainedModel) -> Deletion:
     return found
 
 
-def _compare(subject: TrainedModel, pixels: list[np.ndarray]) -> Deletion:
-    found = deletion.compare_maps(subject.classifier, np.stack(pixels))
+def _compare(trained: TrainedModel, pixels: list[np.ndarray]) -> Deletion:
+    found = deletion.compare_maps(trained.classifier, np.stack(pixels))
     say(f"Deletion test: {found}.")
     return found

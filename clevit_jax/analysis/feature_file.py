@@ -57,7 +57,7 @@ class Features:
         )
 
 
-def check_ending(path: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> None:
+def check_output_path(path: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> None:
     """Raises ConfigError unless a file of this name can be written."""
     if path.suffix.lower() not in endings:
         raise ConfigError(f"--output {path} must end in {' or '.join(endings)}.")
@@ -114,7 +114,7 @@ def _write_parquet(path: pathlib.Path, found: Features) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)
 
 
-def read_features(path: pathlib.Path) -> Features:
+def read_feature_file(path: pathlib.Path) -> Features:
     """Reads what `write` wrote. Raises ConfigError when it is something else."""
     try:
         arrays = _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)

@@ -17,7 +17,7 @@ import pathlib
 
 from clevit_jax.analysis import feature_file, input_files, probe, tsne
 from clevit_jax.analysis.feature_file import Features
-from clevit_jax.analysis.ood import run_over, say, to_features
+from clevit_jax.analysis.ood import dataset_outputs, say, to_features
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
 from clevit_jax.errors import ConfigError, DataError
@@ -25,16 +25,16 @@ from clevit_jax.system.files import write_json
 
 
 def write_features(
-    subject: TrainedModel,
+    trained: TrainedModel,
     output: pathlib.Path,
     source: str | None = None,
     *,
     overwrite: bool = False,
 ) -> int:
-    """Computes features of the subject's data set, or of any images, and writes them.
+    """Computes features of the trained's data set, or of any images, and writes them.
 
     Args:
-        subject: the model.
+        trained: the model.
         output: `.npz` or `.parquet`.
         source: a folder, a file or a pattern (`inputs.find`) of images without labels; None takes
             the data set.
@@ -46,7 +46,7 @@ def write_features(
     Raises:
         ConfigError, DataError: before anything is written.
     """
-    feature_file.check_ending(output)
+    feature_file.check_output_path(output)
     picture, facts = output.with_suffix(".png"), output.with_suffix(".json")
     for path in (output, picture, facts):
         if path.exists() and not overwrite:
@@ -55,10 +55,10 @@ def write_features(
             )
     errors: tuple[str, ...] = ()
     if source is None:
-        found = _of_dataset(subject)
+        found = _of_dataset(trained)
         shown = found.only("test")
     else:
-        found, errors = _of_files(subject, source)
+        found, errors = _of_files(trained, source)
         shown = found
     feature_file.write_feature_file(output, found)
     for error in errors:
@@ -66,7 +66,7 @@ def write_features(
     lines = [f"{len(found.files)} images, {found.features.shape[1]} features each: {output}"]
     if source is None:
         lines += _measure(found, facts)
-    rows = tsne.choose(len(shown.files))
+    rows = tsne.sample_rows(len(shown.files))
     what = f"{len(rows)} of {len(shown.files)}" if len(rows) < len(shown.files) else str(len(rows))
     title = f"t-SNE of {what} {'test ' if source is None else ''}images, {found.source}"
     points = tsne.embed(shown.features[rows])
@@ -82,22 +82,22 @@ def _measure(found: Features, path: pathlib.Path) -> list[str]:
     return [*worth.lines(), f"Numbers: {path}"]
 
 
-def _of_dataset(subject: TrainedModel) -> Features:
-    dataset = subject.dataset()
+def _of_dataset(trained: TrainedModel) -> Features:
+    dataset = trained.dataset()
     outputs = {
-        split: run_over(subject, examples, f"{split.capitalize()} images")
+        split: dataset_outputs(trained, examples, f"{split.capitalize()} images")
         for split, examples in dataset.splits.items()
     }
     problems = [error for part in outputs.values() for error in part.errors]
     if problems:
         raise DataError(problems)
-    return to_features(subject, outputs, dataset.class_names)
+    return to_features(trained, outputs, dataset.class_names)
 
 
-def _of_files(subject: TrainedModel, source: str) -> tuple[Features, tuple[str, ...]]:
-    paths = list(input_files.find(source))
+def _of_files(trained: TrainedModel, source: str) -> tuple[Features, tuple[str, ...]]:
+    paths = list(input_files.find_images(source))
     examples = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
-    outputs = run_over(subject, tuple(examples), "Images")
+    outputs = dataset_outputs(trained, tuple(examples), "Images")
     if not outputs.examples:
         raise DataError(outputs.errors)
-    return to_features(subject, {"": outputs}, ()), outputs.errors
+    return to_features(trained, {"": outputs}, ()), outputs.errors

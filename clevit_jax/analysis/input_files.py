@@ -9,7 +9,7 @@ from clevit_jax.data.layouts.listing import EXTENSIONS
 from clevit_jax.errors import ConfigError
 
 
-def find(text: str) -> Iterator[pathlib.Path]:
+def find_images(text: str) -> Iterator[pathlib.Path]:
     """The images that a folder, a file or a pattern names, sorted folder by folder.
 
     Of folders all files with the ending of an image are taken, at any depth, except hidden ones;

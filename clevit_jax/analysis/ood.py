@@ -13,9 +13,9 @@ from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
 from clevit_jax.errors import ConfigError, DataError
-from clevit_jax.inference.stream import Outputs, collect
+from clevit_jax.inference.stream import DatasetOutputs, collect_outputs
 
-FILE = "training_features.npz"  # in the workdir
+TRAINING_FEATURES_FILE = "training_features.npz"  # in the workdir
 UNLIKE = 0.99  # share of the training images that must be nearer to another one of them
 
 
@@ -51,11 +51,11 @@ def make_reference(images: Features) -> Reference | None:
     return Reference(neighbours.normalised(images.features), nearest)
 
 
-def open_reference(subject: TrainedModel, path: pathlib.Path | None) -> Reference | None:
+def open_reference(trained: TrainedModel, path: pathlib.Path | None) -> Reference | None:
     """The training images of a model: of a file, or of its run.
 
     Args:
-        subject: the model.
+        trained: the model.
         path: a file of `--mode features`; None takes the run's own, which is made and kept in the
             workdir if it is not there.
 
@@ -66,43 +66,43 @@ def open_reference(subject: TrainedModel, path: pathlib.Path | None) -> Referenc
         ConfigError: the file cannot be read, or is of another model.
     """
     if path is not None:
-        found = feature_file.read_features(path)
-        if found.fingerprint != subject.classifier.fingerprint:
+        found = feature_file.read_feature_file(path)
+        if found.fingerprint != trained.classifier.fingerprint:
             raise ConfigError(
                 f"{path} was made by another model ({found.source}) than "
-                f"{subject.classifier.source}, or at another image size; write it anew: "
+                f"{trained.classifier.source}, or at another image size; write it anew: "
                 "--mode features."
             )
         return make_reference(found.only("train") if "train" in found.splits else found)
     missing = "so whether an image is unlike the training images is not told."
-    if subject.config is None:
-        say(f"{subject.path} is no run; its training images are not known, {missing} "
+    if trained.config is None:
+        say(f"{trained.path} is no run; its training images are not known, {missing} "
             "--reference takes a file of --mode features.")  # fmt: skip
         return None
     try:
-        return make_reference(training_features(subject))
+        return make_reference(training_features(trained))
     except DataError as error:
         say(f"The training images are not there ({error.problems[0]}), {missing}")
         return None
 
 
-def training_features(subject: TrainedModel) -> Features:
+def training_features(trained: TrainedModel) -> Features:
     """Of the training images; of a run, kept in its workdir. Raises DataError."""
-    kept = subject.path / FILE
-    if subject.is_run and kept.is_file():
+    kept = trained.path / TRAINING_FEATURES_FILE
+    if trained.is_run and kept.is_file():
         try:
-            found = feature_file.read_features(kept)
+            found = feature_file.read_feature_file(kept)
         except ConfigError:  # torn or foreign: it is made anew
             pass
         else:
-            if found.fingerprint == subject.classifier.fingerprint:
+            if found.fingerprint == trained.classifier.fingerprint:
                 return found
-    dataset = subject.dataset()
-    outputs = run_over(subject, dataset.train, "Training images")
+    dataset = trained.dataset()
+    outputs = dataset_outputs(trained, dataset.train, "Training images")
     if outputs.errors:
         raise DataError(outputs.errors)
-    found = to_features(subject, {"train": outputs}, dataset.class_names)
-    if subject.is_run:
+    found = to_features(trained, {"train": outputs}, dataset.class_names)
+    if trained.is_run:
         try:
             feature_file.write_feature_file(kept, found)
         except ConfigError as error:
@@ -110,20 +110,22 @@ def training_features(subject: TrainedModel) -> Features:
     return found
 
 
-def run_over(subject: TrainedModel, examples: tuple[Example, ...], what: str) -> Outputs:
+def dataset_outputs(
+    trained: TrainedModel, examples: tuple[Example, ...], what: str
+) -> DatasetOutputs:
     """Features and logits of labelled images, with a bar."""
     with tqdm(total=len(examples), unit=" images", desc=what) as bar:
-        return collect(
-            subject.classifier,
+        return collect_outputs(
+            trained.classifier,
             examples,
-            batch_size=subject.batch_size,
-            threads=subject.threads,
+            batch_size=trained.batch_size,
+            threads=trained.threads,
             progress=bar.update,
         )
 
 
 def to_features(
-    subject: TrainedModel, outputs: dict[str, Outputs], class_names: tuple[str, ...]
+    trained: TrainedModel, outputs: dict[str, DatasetOutputs], class_names: tuple[str, ...]
 ) -> Features:
     """What was computed of some splits, as one table."""
     parts: list[Any] = list(outputs.values())
@@ -134,8 +136,8 @@ def to_features(
         features=np.concatenate([part.features for part in parts]),
         logits=np.concatenate([part.logits for part in parts]),
         class_names=class_names,
-        source=subject.classifier.source,
-        fingerprint=subject.classifier.fingerprint,
+        source=trained.classifier.source,
+        fingerprint=trained.classifier.fingerprint,
     )
 
 

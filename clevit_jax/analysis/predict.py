@@ -22,13 +22,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from clevit_jax.analysis import input_files, prediction_table
-from clevit_jax.analysis.feature_file import check_ending
+from clevit_jax.analysis.feature_file import check_output_path
 from clevit_jax.analysis.ood import UNLIKE, Reference, open_reference
-from clevit_jax.analysis.prediction_table import Table
+from clevit_jax.analysis.prediction_table import PredictionTable
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference import prediction
-from clevit_jax.inference.stream import Output, stream
+from clevit_jax.inference.stream import ItemOutput, stream
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class _Counts:
 
 
 def predict(
-    subject: TrainedModel,
+    trained: TrainedModel,
     source: str,
     output: pathlib.Path,
     *,
@@ -51,7 +51,7 @@ def predict(
     """Predicts the class of every image and writes a table, in memory that does not grow.
 
     Args:
-        subject: the model.
+        trained: the model.
         source: a folder, a file or a pattern; see `inputs.find`.
         output: the table, `.csv`, `.json` or `.jsonl`; see `table`.
         top: classes a row.
@@ -65,34 +65,34 @@ def predict(
     Raises:
         ConfigError: nothing to read, or no table to write; before anything is written.
     """
-    check_ending(output, prediction_table.ENDINGS)
+    check_output_path(output, prediction_table.ENDINGS)
     if output.exists() and not resume:
         raise ConfigError(f"--output {output} is there; go on with it: --resume, or name another.")
-    total = sum(1 for _ in input_files.find(source))
-    known = open_reference(subject, reference)
-    top = min(top, subject.classifier.model.num_classes)
-    rows = Table(output, _columns(top), resume=resume)
+    total = sum(1 for _ in input_files.find_images(source))
+    known = open_reference(trained, reference)
+    top = min(top, trained.classifier.model.num_classes)
+    rows = PredictionTable(output, _columns(top), resume=resume)
     counts = _Counts()
     try:
         with tqdm(total=total, unit=" images", desc="Predicting") as bar:
 
             def missing() -> Iterator[pathlib.Path]:
-                for path in input_files.find(source):
-                    if prediction_table.written(str(path)) in rows.done:
+                for path in input_files.find_images(source):
+                    if prediction_table.as_utf8(str(path)) in rows.done:
                         bar.update()
                     else:
                         yield path
 
             batches = stream(
-                subject.classifier,
+                trained.classifier,
                 missing(),
-                subject.classifier.pixels,
-                batch_size=subject.batch_size,
-                threads=subject.threads,
+                trained.classifier.pixels,
+                batch_size=trained.batch_size,
+                threads=trained.threads,
                 flip=flip,
             )
-            for batch in _in_batches(batches, subject.batch_size):
-                for row in _rows(subject, batch, known, top, counts):
+            for batch in _in_batches(batches, trained.batch_size):
+                for row in _rows(trained, batch, known, top, counts):
                     rows.write(row)
                 rows.flush()
                 bar.update(len(batch))
@@ -107,7 +107,7 @@ def _columns(top: int) -> list[str]:
     return ["file", *ranked, "margin", "distance", "nearer", "unlike_training", "error"]
 
 
-def _in_batches(outputs: Iterator[Output], size: int) -> Iterator[list[Output]]:
+def _in_batches(outputs: Iterator[ItemOutput], size: int) -> Iterator[list[ItemOutput]]:
     batch = []
     for output in outputs:
         batch.append(output)
@@ -119,8 +119,8 @@ def _in_batches(outputs: Iterator[Output], size: int) -> Iterator[list[Output]]:
 
 
 def _rows(
-    subject: TrainedModel,
-    batch: Sequence[Output],
+    trained: TrainedModel,
+    batch: Sequence[ItemOutput],
     known: Reference | None,
     top: int,
     counts: _Counts,
@@ -138,7 +138,7 @@ def _rows(
         probabilities = prediction.softmax(output.logits)
         if probabilities.ndim == 2:  # an image and its mirror image
             probabilities = probabilities.mean(axis=0)
-        ranked = prediction.rank(probabilities, subject.classifier.class_names, top)
+        ranked = prediction.rank(probabilities, trained.classifier.class_names, top)
         row["margin"] = ranked.margin
         for i in range(top):
             row[f"class_{i + 1}"] = ranked.class_names[i]

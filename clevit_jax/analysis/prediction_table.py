@@ -26,12 +26,12 @@ def guard(text: str) -> str:
     return "'" + text if text[:1] and text[0] in _GUARDED else text
 
 
-def written(text: str) -> str:
+def as_utf8(text: str) -> str:
     """A name as UTF-8, with an escape for what of it is none."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-class Table:
+class PredictionTable:
     """Writes rows to a file, each one whole; `done` are the files that it holds already.
 
     Args:
@@ -155,7 +155,7 @@ def _value(value: Any) -> Any:
     """As JSON has it; more digits than these depend on the images beside it."""
     if isinstance(value, float):
         return round(value, 6)
-    return written(value) if isinstance(value, str) else value
+    return as_utf8(value) if isinstance(value, str) else value
 
 
 def _cell(value: Any) -> str:
@@ -163,7 +163,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6f}" if isinstance(value, float) else guard(written(str(value)))
+    return f"{value:.6f}" if isinstance(value, float) else guard(as_utf8(str(value)))
 
 
 def _csv_row(cells: Sequence[str]) -> str:

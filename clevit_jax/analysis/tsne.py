@@ -11,11 +11,11 @@ import numpy as np
 from clevit_jax.analysis.neighbours import normalised
 from clevit_jax.system.files import replacing
 
-MOST = 3000  # images; more take minutes and show no more
+MAX_IMAGES = 3000  # images; more take minutes and show no more
 _LEGEND = 20  # classes that colours tell apart
 
 
-def choose(count: int, *, most: int = MOST, seed: int = 0) -> np.ndarray:
+def sample_rows(count: int, *, most: int = MAX_IMAGES, seed: int = 0) -> np.ndarray:
     """Which rows of `count` are shown: all, or a random `most` of them, sorted."""
     if count <= most:
         return np.arange(count)

@@ -1,16 +1,17 @@
-"""Where a Swin looks for a class: Grad-CAM, HiResCAM and attention roll-out.
+"""Maps of where a Swin looks for a class: Grad-CAM, HiResCAM and attention roll-out.
 
-A map has a name, `grad_cam:LAYER`, `hires_cam:LAYER` or `rollout`; `names` lists those of a model.
-Grad-CAM weighs the channels of a layer by the mean over its places of the gradient of the class's
-logit; HiResCAM multiplies place by place, which matters where the places of a layer play different
-parts, as the queries and keys of windows do. `deletion` tells which fits a trained model.
+A map is named `grad_cam:LAYER`, `hires_cam:LAYER` or `rollout`; `map_names` lists those of a model.
+Grad-CAM weighs the channels of a layer by the gradient of the class's logit, averaged over the
+positions of the layer. HiResCAM multiplies position by position, which matters where positions play
+different roles, as queries and keys of windows do. `analysis.deletion` tests which map fits a
+trained model.
 
 Sources: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2; Draelos and Carin, HiResCAM,
 arXiv 2011.08891, section 3; Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL
 2020, section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,29 +27,31 @@ ROLLOUT = "rollout"
 _CAMS = ("hires_cam", "grad_cam")
 
 
-def names(model: SwinConfig) -> tuple[str, ...]:
-    """All maps of a model: both CAMs at each stage's end and last `norm1`, and the last norm.
+def map_names(model: SwinConfig) -> tuple[str, ...]:
+    """Names of a model's maps: both CAMs at each stage's end and last `norm1`, and the last norm.
 
     HiResCAM at the end of the last stage is not among them: nothing but a LayerNorm follows, which
     does not change when a token is scaled, so tokens times gradients are zero there (Euler).
     """
     ends = [f"layers.{s}.blocks.{depth - 1}" for s, depth in enumerate(model.depths)]
     layers = (*ends, *(f"{end}.norm1" for end in ends), "norm")
-    all_of_them = [f"{cam}:{layer}" for layer in layers for cam in _CAMS]
-    return (*(name for name in all_of_them if name != f"hires_cam:{ends[-1]}"), ROLLOUT)
+    cams = [f"{cam}:{layer}" for layer in layers for cam in _CAMS]
+    return (*(name for name in cams if name != f"hires_cam:{ends[-1]}"), ROLLOUT)
 
 
-def default(model: SwinConfig) -> str:
-    """The map that the deletion test preferred on the demo and on photographs (docs/answers.md)."""
+def default_map(model: SwinConfig) -> str:
+    """Name of the map that the deletion test chose on the demo and on photos (docs/answers.md)."""
     return f"hires_cam:layers.{len(model.depths) - 1}.blocks.{model.depths[-1] - 1}.norm1"
 
 
-def make_maps(model: SwinConfig, which: Sequence[str]) -> Any:
-    """The function of some maps, for `jax.jit`: one forward and one backward pass for all CAMs.
+def make_maps(
+    model: SwinConfig, which: Sequence[str]
+) -> Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]:
+    """The function that computes maps, for `jax.jit`: all CAMs in one forward and backward pass.
 
     Args:
         model: the architecture.
-        which: of `names`.
+        which: names of the maps, of `map_names(model)`.
 
     Returns:
         (parameters, images float32 [B, S, S, 3] normalised, classes int32 [B]) -> dict of
@@ -56,11 +59,12 @@ def make_maps(model: SwinConfig, which: Sequence[str]) -> Any:
         the patches, summing to 1, or to 0 where no token speaks for the class.
 
     Raises:
-        ValueError: a name is not one of the model's.
+        ValueError: the model has no map of such a name.
     """
+    known = map_names(model)
     for name in which:
-        if name not in names(model):
-            raise ValueError(f"There is no map {name!r}; choose of {', '.join(names(model))}.")
+        if name not in known:
+            raise ValueError(f"There is no map {name!r}; choose one of {', '.join(known)}.")
     graphdef = abstract_swin(model)[0]
     layers = {name.partition(":")[2] for name in which if name != ROLLOUT}
 
@@ -73,7 +77,9 @@ def make_maps(model: SwinConfig, which: Sequence[str]) -> Any:
             for layer, shape in shapes.items()
         }
 
-        def logits_of_classes(perturbations: dict[str, jax.Array]) -> Any:
+        def logits_of_classes(
+            perturbations: dict[str, jax.Array],
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
             tokens = {}
 
             def tap(name: str, x: jax.Array) -> jax.Array:
@@ -86,29 +92,30 @@ def make_maps(model: SwinConfig, which: Sequence[str]) -> Any:
             return jnp.take_along_axis(logits, classes[:, None], axis=-1).sum(), tokens
 
         gradients, tokens = jax.grad(logits_of_classes, has_aux=True)(zeros)
-        made = {}
+        grids = {}
         for name in which:
             cam, _, layer = name.partition(":")
             if name == ROLLOUT:
-                made[name] = _rollout(swin, images, classes)
+                grids[name] = _rollout(swin, images, classes)
                 continue
             weights = gradients[layer]  # [B, H, W, C]
             if cam == "grad_cam":
                 weights = weights.mean(axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
-            made[name] = jax.nn.relu((weights * tokens[layer].astype(jnp.float32)).sum(-1))
-        return made
+            grids[name] = jax.nn.relu((weights * tokens[layer].astype(jnp.float32)).sum(-1))
+        return grids
 
     return maps
 
 
 def _rollout(swin: Swin, images: jax.Array, classes: jax.Array) -> jax.Array:
-    """What of each patch reaches the logit of a class through the windows, [B, H, W].
+    """Share of each patch in the logit of a class, through the attention of all windows, [B, H, W].
 
-    The logit is a sum over the last tokens, for the head is linear on their mean. Their shares in
-    it, where positive, are redistributed block by block, the last one first: half of a token's
-    share stays (the residual), half goes to the tokens of its window by the attention, mean over
-    the heads; that of a merged token to its four in equal parts. So the matrices 0.5 I + 0.5 A of
-    the source are applied from the left, and none over all tokens is ever held.
+    The logit is a sum over the last tokens, because the head is linear on their mean. The shares of
+    these tokens in it, where positive, are redistributed block by block, the last one first. Half
+    of a token's share stays (the residual); half goes to the tokens of its window by the attention,
+    mean over the heads. The share of a merged token goes to its four in equal parts. So the
+    matrices 0.5 I + 0.5 A of the source are applied from the left, and no matrix over all tokens is
+    ever held.
     """
     tokens = {}
 
@@ -132,7 +139,7 @@ def _rollout(swin: Swin, images: jax.Array, classes: jax.Array) -> jax.Array:
 
 
 def _attention(block: Block, x: jax.Array) -> jax.Array:
-    """Attention of a block on normalised tokens [B, H, W, C], mean over its heads.
+    """Attention weights of a block on normalised tokens [B, H, W, C], mean over its heads.
 
     Returns:
         float32 [B, n, N, N]; rows sum to 1.
@@ -143,7 +150,7 @@ def _attention(block: Block, x: jax.Array) -> jax.Array:
 
 
 def _redistribute(block: Block, shares: jax.Array, attention: jax.Array) -> jax.Array:
-    """Shares [B, H, W] of the tokens after attention [B, n, N, N] -> of those before."""
-    inside = block.to_windows(shares[..., None])[..., 0]  # [B, n, N]
-    back = jnp.einsum("bnq,bnqk->bnk", inside, attention)
-    return block.to_grid(back[..., None], (shares.shape[1], shares.shape[2]))[..., 0]
+    """Shares [B, H, W] of the tokens after attention [B, n, N, N] -> shares of those before."""
+    after = block.to_windows(shares[..., None])[..., 0]  # [B, n, N]
+    before = jnp.einsum("bnq,bnqk->bnk", after, attention)
+    return block.to_grid(before[..., None], (shares.shape[1], shares.shape[2]))[..., 0]

@@ -1,4 +1,4 @@
-"""A trained Swin as a user holds it: images in; predictions, features and maps out."""
+"""`Classifier`, a trained Swin for use: images in; predictions, features and maps out."""
 
 import dataclasses
 import functools
@@ -14,6 +14,7 @@ from flax import nnx
 from PIL import Image
 
 from clevit_jax.data import decode
+from clevit_jax.data.dataset import StoredImage
 from clevit_jax.distributed import sharding
 from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.explanation import Explanation
@@ -25,9 +26,10 @@ from clevit_jax.views.transforms import normalize_images
 from clevit_jax.weights.convert import named_leaves
 from clevit_jax.weights.fit import fit_weights
 
-BATCH_SIZE = 32  # images at a time, of longer lists
-CROP_SHARE = 0.875  # side of the centre crop over the resized shorter side (code: 448 of 512)
-AnImage = str | pathlib.Path | Image.Image | np.ndarray
+BATCH_SIZE = 32  # longer lists of images are computed in parts of this size
+# Side of the centre crop, as a fraction of the resized shorter side. Official code: 448 of 512.
+CROP_FRACTION = 0.875
+ImageLike = str | pathlib.Path | Image.Image | np.ndarray
 
 
 class Classifier:
@@ -35,10 +37,10 @@ class Classifier:
 
     Attributes:
         model: the architecture; `model.image_size` is the side of the images it takes.
-        class_names: of the columns of the logits; their numbers where no names are known.
-        source: the file or the run that the parameters come from.
-        resize: pixels that the shorter side of an image is brought to before the centre crop.
-        map_name: the map that `explain` draws if none is named; see `inference.cam`.
+        class_names: names of the columns of the logits; their numbers where no names are known.
+        source: the file or the run that the parameters come from, as messages call it.
+        resize: pixels that the shorter side of an image is resized to before the centre crop.
+        map_name: the map that `explain` draws by default; see `inference.cam`.
     """
 
     def __init__(
@@ -53,26 +55,26 @@ class Classifier:
     ) -> None:
         self.model, self.source = model, source
         self.class_names = tuple(class_names) or tuple(map(str, range(model.num_classes)))
-        self.resize = resize or max(model.image_size, round(model.image_size / CROP_SHARE))
-        self.map_name = map_name or cam.default(model)
+        self.resize = resize or max(model.image_size, round(model.image_size / CROP_FRACTION))
+        self.map_name = map_name or cam.default_map(model)
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self._params = jax.device_put(params, sharding.replicated(self._mesh))
         graphdef = abstract_swin(model)[0]
         self._apply = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
         rows = sharding.batch_sharding(self._mesh)
         self._outputs = jax.jit(make_forward(model), out_shardings=rows)
-        # One function for each set of maps, and for each layer, that is asked for.
+        # One jitted function per set of maps, and per layer, that is asked for.
         self._maps = functools.lru_cache(maxsize=8)(self._make_maps)
         self._layer_outputs = functools.lru_cache(maxsize=8)(
             lambda layer: jax.jit(make_layer_forward(model, layer), out_shardings=rows)
         )
 
     def __call__(self, images: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """Classifies images that are prepared already; compiled once for each batch size.
+        """Logits and features of normalised images; compiled once per batch size.
 
         Args:
-            images: float32 [B, S, S, 3], S = `model.image_size`, RGB in [0, 1] less the ImageNet
-                mean (0.485, 0.456, 0.406), over its deviation (0.229, 0.224, 0.225).
+            images: float32 [B, S, S, 3], S = `model.image_size`: RGB in [0, 1], minus the ImageNet
+                mean (0.485, 0.456, 0.406), divided by its deviation (0.229, 0.224, 0.225).
 
         Returns:
             logits float32 [B, K] and features float32 [B, C], the mean over the last tokens.
@@ -82,17 +84,17 @@ class Classifier:
         """
         size = self.model.image_size
         images = images if isinstance(images, jax.Array) else np.asarray(images)
-        right = images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
-        if images.dtype != np.float32 or not right:
+        shape_fits = images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
+        if images.dtype != np.float32 or not shape_fits:
             raise ValueError(
                 f"{self.source} takes normalised images, float32 [B, {size}, {size}, 3], not "
-                f"{images.dtype} {list(images.shape)}; clevit_jax.load(..., image_size=S) takes "
-                "another size."
+                f"{images.dtype} {list(images.shape)}. For images as they are, use .predict; for "
+                "another size, clevit_jax.load(..., image_size=S)."
             )
         return self._apply(self._params, jnp.asarray(images))
 
     def predict(
-        self, images: AnImage | Sequence[AnImage], *, top: int = 5, flip: bool = False
+        self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, flip: bool = False
     ) -> list[Prediction]:
         """The most probable classes of each image.
 
@@ -108,20 +110,24 @@ class Classifier:
             top: classes per image, at most.
             flip: whether the probabilities are the mean over the image and its mirror image.
 
+        Returns:
+            One prediction per image, in the order of the images.
+
         Raises:
-            DecodeError: a file that cannot be decoded.
-            ValueError: pixels of another form, or `top` below 1.
+            DecodeError: a file cannot be decoded.
+            ValueError: pixels of another shape or dtype, or `top` below 1.
         """
         if top < 1:
             raise ValueError(f"top is {top}; it must be at least 1.")
         probabilities = [self.probabilities(part, flip=flip) for part in self._chunks(images)]
-        return [prediction.rank(row, self.class_names, top) for part in probabilities
-                for row in part]  # fmt: skip
+        return [
+            prediction.rank(row, self.class_names, top) for part in probabilities for row in part
+        ]
 
     def features(
-        self, images: AnImage | Sequence[AnImage], *, layer: str | None = None
+        self, images: ImageLike | Sequence[ImageLike], *, layer: str | None = None
     ) -> np.ndarray:
-        """Features of images, or the tokens of any layer.
+        """Features of images, or the tokens of one layer.
 
         >>> model = clevit_jax.load("model")
         >>> model.features("leaf.png").shape
@@ -130,35 +136,36 @@ class Classifier:
         (1, 4, 4, 128)
 
         Args:
-            images: as `predict` takes them.
-            layer: one of `layers`; by default the mean over the last tokens, which the head takes.
+            images: one or several, as in `predict`.
+            layer: a name in `layers`; by default the mean over the last tokens, which the head
+                takes.
 
         Returns:
             float32 [B, C]; with `layer` float32 [B, H, W, C], the tokens on the grid of the layer,
-            (0, 0) at the top left of the image, all images in memory.
+            (0, 0) at the top left of the image. Those of all images are in memory at once.
 
         Raises:
             DecodeError, ValueError: see `predict`.
-            ConfigError: the model has no such layer; with the nearest names.
+            ConfigError: the model has no such layer; the message names the nearest ones.
         """
         if layer is None:
-            return np.concatenate([self.start(part)()[1] for part in self._chunks(images)])
-        run = self._layer_outputs(layer)
+            return np.concatenate([self.dispatch(part)()[1] for part in self._chunks(images)])
+        layer_outputs = self._layer_outputs(layer)
         parts = [
-            jax.device_get(run(self._params, self._put(self._padded(part))))[: len(part)]
+            jax.device_get(layer_outputs(self._params, self._put(self._padded(part))))[: len(part)]
             for part in self._chunks(images)
         ]
         return np.concatenate(parts)
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
-        """Names that `features` takes as `layer`, in their order, with the (H, W, C) of each."""
+        """Layers of the model, in the order that they run: name -> (H, W, C) of its tokens."""
         return self.model.layer_shapes()
 
     def explain(
-        self, image: AnImage, class_: str | int | None = None, *, name: str | None = None
+        self, image: ImageLike, class_: str | int | None = None, *, name: str | None = None
     ) -> Explanation:
-        """Where the model looks in an image for a class.
+        """A map of where the model looks in an image for a class.
 
         >>> model = clevit_jax.load("model")
         >>> model.explain("leaf.png")
@@ -167,12 +174,13 @@ class Classifier:
         (64, 64)
 
         Args:
-            image: one, as `predict` takes it.
+            image: one image, as in `predict`.
             class_: name or number of the class; by default the most probable one.
-            name: of the map, one of `inference.cam.names`; by default `map_name`.
+            name: name of the map, one of `inference.cam.map_names`; by default `map_name`.
 
         Raises:
-            DecodeError, ValueError: see `predict`; or there is no such class or map.
+            DecodeError: the file cannot be decoded.
+            ValueError: pixels of another shape or dtype, or there is no such class or map.
         """
         pixels = self.pixels(image)[None]
         probabilities = self.probabilities(pixels)[0]
@@ -189,7 +197,7 @@ class Classifier:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of all that decides the features of an image: parameters, sizes, dtype."""
+        """Hexadecimal SHA-256 of what decides the features: parameters, sizes, dtype."""
         dtype = jnp.dtype(self.model.dtype).name
         digest = hashlib.sha256(f"{self.model.image_size} {self.resize} {dtype}".encode())
         for name, leaf in named_leaves(jax.device_get(self._params)).items():
@@ -198,28 +206,44 @@ class Classifier:
         return digest.hexdigest()
 
     def class_number(self, class_: str | int) -> int:
-        """The column of a class. Raises ValueError when there is none, or names do not tell."""
+        """The column of a class in the logits, by its name or number.
+
+        Raises:
+            ValueError: there is no such class, or several of this name.
+        """
         if isinstance(class_, str):
-            found = [i for i, name in enumerate(self.class_names) if name == class_]
-            if len(found) == 1:
-                return found[0]
-            what = f"has {len(found)} classes" if found else "has no class"
+            columns = [i for i, name in enumerate(self.class_names) if name == class_]
+            if len(columns) == 1:
+                return columns[0]
+            if columns:
+                raise ValueError(
+                    f"{self.source} has {len(columns)} classes {class_!r}; give a number instead: "
+                    f"{', '.join(map(str, columns))}."
+                )
             some = ", ".join(map(repr, self.class_names[:5]))
-            raise ValueError(f"{self.source} {what} {class_!r}; its classes are {some}, ...")
+            more = ", ..." if len(self.class_names) > 5 else "."
+            raise ValueError(f"{self.source} has no class {class_!r}; its classes are {some}{more}")
         if not 0 <= class_ < len(self.class_names):
             raise ValueError(
                 f"{self.source} has no class {class_}; they are 0 to {len(self.class_names) - 1}."
             )
         return int(class_)
 
-    def pixels(self, image: AnImage | bytes | Any, name: str = "") -> np.ndarray:
-        """An image as evaluations see it, uint8 [S, S, 3]; safe to call from several threads.
+    def pixels(self, image: ImageLike | bytes | StoredImage, name: str = "") -> np.ndarray:
+        """Pixels of an image as evaluations see them; safe to call from several threads.
 
         Args:
-            image: as `predict` takes it, or encoded as bytes or a `data.dataset.StoredImage`.
+            image: one image, as in `predict`, or the encoded bytes of one.
             name: what errors call it.
+
+        Returns:
+            uint8 [S, S, 3].
+
+        Raises:
+            DecodeError: it cannot be decoded.
+            ValueError: pixels of another shape or dtype.
         """
-        how = {"resize": self.resize, "crop": self.model.image_size}
+        sizes = {"resize": self.resize, "crop": self.model.image_size}
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
                 raise ValueError(
@@ -228,41 +252,60 @@ class Classifier:
                 )
             image = Image.fromarray(image)
         if isinstance(image, Image.Image):
-            return decode.centre_crop(image.convert("RGB"), name or "An image", **how)
-        return decode.decode_eval(
-            pathlib.Path(image) if isinstance(image, str) else image, name, **how
-        )
+            return decode.centre_crop(image.convert("RGB"), name or "An image", **sizes)
+        data = pathlib.Path(image) if isinstance(image, str) else image
+        return decode.decode_eval(data, name, **sizes)
 
-    def start(
+    def dispatch(
         self, pixels: np.ndarray, *, size: int = 0
     ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        """Begins to compute; what it returns waits for logits [B, K] and features [B, C].
+        """Begins to compute the outputs of images, without waiting for them.
 
         Args:
             pixels: uint8 [B, S, S, 3].
-            size: B is filled up to this; by default to a power of two times the number of devices,
-                so that few sizes are compiled.
+            size: B is padded to this; by default to a power of two times the number of devices, so
+                that few sizes are compiled.
+
+        Returns:
+            A function that waits, and returns logits float32 [B, K] and features float32 [B, C].
         """
         padded = self._padded(pixels, size)
         outputs = self._outputs(self._params, self._put(padded))
         return lambda: tuple(rows[: len(pixels)] for rows in jax.device_get(outputs))
 
     def probabilities(self, pixels: np.ndarray, *, flip: bool = False) -> np.ndarray:
-        """float64 [B, K] of uint8 [B, S, S, 3]; with `flip` the mean of both mirror images."""
-        found = prediction.softmax(self.start(pixels)()[0])
-        if flip:
-            found = (found + prediction.softmax(self.start(pixels[:, :, ::-1])()[0])) / 2
-        return found
+        """Probabilities of all classes.
+
+        Args:
+            pixels: uint8 [B, S, S, 3].
+            flip: whether they are the mean over each image and its mirror image.
+
+        Returns:
+            float64 [B, K].
+        """
+        probabilities = prediction.softmax(self.dispatch(pixels)()[0])
+        if not flip:
+            return probabilities
+        return (probabilities + prediction.softmax(self.dispatch(pixels[:, :, ::-1])()[0])) / 2
 
     def maps(
         self, pixels: np.ndarray, classes: np.ndarray, names: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
-        """Maps of `cam`, each float32 [B, H, W], of uint8 [B, S, S, 3] and classes [B]."""
-        classes = self._padded(classes.astype(np.int32))
-        found = self._maps(names)(self._params, *map(self._put, (self._padded(pixels), classes)))
-        return {name: rows[: len(pixels)] for name, rows in jax.device_get(found).items()}
+        """Maps of where the model looks, each on the grid of its layer; see `inference.cam`.
 
-    def _make_maps(self, names: tuple[str, ...]) -> Any:
+        Args:
+            pixels: uint8 [B, S, S, 3].
+            classes: numbers of the classes that the maps are for, [B].
+            names: names of the maps, of `cam.map_names`.
+
+        Returns:
+            name -> float32 [B, H, W].
+        """
+        rows = (self._padded(pixels), self._padded(classes.astype(np.int32)))
+        maps = self._maps(names)(self._params, *map(self._put, rows))
+        return {name: grids[: len(pixels)] for name, grids in jax.device_get(maps).items()}
+
+    def _make_maps(self, names: tuple[str, ...]) -> Callable[..., dict[str, jax.Array]]:
         maps = cam.make_maps(self.model, names)
         return jax.jit(
             lambda params, pixels, classes: maps(params, normalize_images(pixels), classes)
@@ -282,19 +325,20 @@ class Classifier:
             [rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))]
         )
 
-    def _chunks(self, images: AnImage | Sequence[AnImage]) -> list[np.ndarray]:
-        """The pixels of one image or several, at most `BATCH_SIZE` at a time."""
-        one = isinstance(images, str | pathlib.Path | Image.Image) or (
+    def _chunks(self, images: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
+        """The pixels of one image or several, in parts of at most `BATCH_SIZE` images."""
+        if isinstance(images, str | pathlib.Path | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
-        )
-        rows = [self.pixels(image) for image in ([images] if one else images)]  # type: ignore[union-attr]
+        ):
+            images = [images]
+        rows = [self.pixels(image) for image in images]
         if not rows:
             raise ValueError("There is no image; give at least one.")
         return [np.stack(rows[i : i + BATCH_SIZE]) for i in range(0, len(rows), BATCH_SIZE)]
 
     @property
     def params(self) -> Any:
-        """The parameters, nested dict of float32 arrays as `swin.abstract_swin` shapes it."""
+        """The parameters: nested dict of float32 arrays, of the shapes of `swin.abstract_swin`."""
         return self._params
 
     def __repr__(self) -> str:
@@ -308,29 +352,29 @@ def load(
     image_size: int | None = None,
     dtype: str = "float32",
 ) -> Classifier:
-    """Loads a trained Swin.
+    """Loads a trained Swin as a classifier.
 
     Args:
         path: a workdir, a converted checkpoint, or a `.pth` or `.safetensors` file; see
             `runs.load.read_weights`.
-        checkpoint: of a workdir, "last" or "best" (of its scores on the test set).
-        image_size: pixels per side; by default that of the run, or of the file. Another one needs
-            no training, but the accuracy at it is another too.
-        dtype: of activations, "float32" or "bfloat16".
+        checkpoint: which checkpoint of a workdir, "last" or "best" (of its scores on the test set).
+        image_size: pixels per side; by default that of the run, or of the file. Another size needs
+            no training, but the accuracy changes with it.
+        dtype: dtype of activations, "float32" or "bfloat16".
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
         ValueError: an image size that the windows do not divide, or an unknown dtype.
     """
-    # Here, since what reads runs (orbax, grain) would add half a second to every import.
+    # Imported here: orbax and grain, which read runs, would add half a second to every import.
     from clevit_jax.runs.load import chosen_map, eval_resize, read_weights
 
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; choose of {', '.join(DTYPES)}.")
+        raise ValueError(f"dtype is {dtype!r}; it must be {' or '.join(DTYPES)}.")
     if image_size is not None and (type(image_size) is not int or image_size < 1):
         raise ValueError(f"image_size is {image_size!r}; it must be a number of pixels.")
     if checkpoint not in ("last", "best"):
-        raise ValueError(f"checkpoint is {checkpoint!r}; choose of last, best.")
+        raise ValueError(f"checkpoint is {checkpoint!r}; it must be last or best.")
     weights = read_weights(path, checkpoint=checkpoint)
     model = dataclasses.replace(
         weights.model,

@@ -1,4 +1,4 @@
-"""A map over its image, as a picture."""
+"""The explanation of one prediction: a map of where the model looked, drawn over its image."""
 
 import dataclasses
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-OPACITY = 0.55  # of the colours where the map is 1
+OPACITY = 0.55  # opacity of the colours where the map is 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Explanation:
 
     Attributes:
         image: the square that the model saw, RGB.
-        map: float32 [S, S], the map brought to the image's size, 0 at least and 1 at most.
-        class_name: the class it is for.
-        probability: of that class, in [0, 1].
-        name: of the map; see `inference.cam`.
+        map: the map at the image's size, float32 [S, S] in [0, 1].
+        class_name: the class that the map is for.
+        probability: probability of that class, in [0, 1].
+        name: name of the map; see `inference.cam`.
     """
 
     image: Image.Image
@@ -28,7 +28,7 @@ class Explanation:
     name: str
 
     def overlay(self) -> Image.Image:
-        """The image, greyed, with the map in colours: blue little, red much."""
+        """The image in grey under the map in colours, from blue (0) to red (1)."""
         return overlay(np.asarray(self.image), self.map)
 
     def _repr_png_(self) -> bytes:
@@ -37,25 +37,38 @@ class Explanation:
         return stream.getvalue()
 
     def __repr__(self) -> str:
-        share = f"{100 * self.probability:.1f} %"
-        return f"Explanation({self.class_name!r}, {share}, {self.name})"
+        probability = f"{100 * self.probability:.1f} %"
+        return f"Explanation({self.class_name!r}, {probability}, {self.name})"
 
 
 def enlarge(grid: np.ndarray, side: int) -> np.ndarray:
-    """A map [H, W], not below 0 -> float32 [side, side], bilinear, divided by its maximum."""
-    top = float(grid.max())
-    if not top > 0:
+    """A map at the size of its image: bilinear, divided by its maximum.
+
+    Args:
+        grid: the map, not below 0, [H, W].
+        side: pixels per side of the image.
+
+    Returns:
+        float32 [side, side], in [0, 1]; zeros if the map is zero.
+    """
+    highest = float(grid.max())
+    if not highest > 0:
         return np.zeros((side, side), np.float32)
-    image = Image.fromarray((grid / top).astype(np.float32))
+    image = Image.fromarray((grid / highest).astype(np.float32))
     return np.clip(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)), 0, 1)
 
 
 def overlay(pixels: np.ndarray, values: np.ndarray) -> Image.Image:
-    """The map `values` float32 [S, S] in [0, 1] over `pixels` uint8 [S, S, 3]."""
-    import matplotlib  # here, for it takes a moment
+    """A picture of a map over its image.
+
+    Args:
+        pixels: the image, uint8 [S, S, 3].
+        values: the map at the image's size, in [0, 1], float32 [S, S].
+    """
+    import matplotlib  # here, because importing it takes a moment
 
     colours = matplotlib.colormaps["turbo"](values)[..., :3] * 255
     grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    share = OPACITY * (0.3 + 0.7 * values[..., None])
-    mixed = (1 - share) * grey[..., None] + share * colours
+    opacity = OPACITY * (0.3 + 0.7 * values[..., None])
+    mixed = (1 - opacity) * grey[..., None] + opacity * colours
     return Image.fromarray(np.clip(np.round(mixed), 0, 255).astype(np.uint8))

@@ -1,11 +1,11 @@
-"""A trained Swin as one file that runs without this library: StableHLO for JAX, or ONNX.
+"""Export of a trained Swin as one file that runs without this library: StableHLO or ONNX.
 
 Both hold the parameters and the normalisation, and take any number of uint8 images at a time.
 """
 
 import pathlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.export
@@ -15,7 +15,7 @@ import numpy as np
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier, load
 from clevit_jax.inference.exported import (
-    CHECKED,
+    CHECKED_BATCH_SIZES,
     Exported,
     check_export_target,
     facts_path,
@@ -25,7 +25,7 @@ from clevit_jax.inference.forward import make_forward
 from clevit_jax.system.logging import quiet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-OPSET = 21  # of ONNX; the first with all that a Swin needs as single operations is 20 (Gelu)
+OPSET = 21  # version of ONNX's operators; a Swin needs 20 at least (Gelu as one operator)
 ENDINGS = {".stablehlo": "stablehlo", ".onnx": "onnx"}
 _SNIPPETS = {
     "stablehlo": """\
@@ -50,17 +50,20 @@ def export_stablehlo(
     """Writes a Swin as serialized StableHLO, whole or not at all.
 
     `jax.export.deserialize(bytearray(data)).call(images)` runs it, on CPU, CUDA or TPU, with
-    nothing but jax and flatbuffers. It takes uint8 [b, S, S, 3] for any b of at least 1 and gives a
-    dict of `logits` float32 [b, K] and `features` float32 [b, C]. Before the file takes its place
-    it is run on the CPU and held against the classifier.
+    nothing but jax and flatbuffers. It takes uint8 [b, S, S, 3] for any b of at least 1 and returns
+    a dict of `logits` float32 [b, K] and `features` float32 [b, C]. Before the file takes its place
+    it is run on the CPU, and its logits are compared with the classifier's.
 
     Args:
-        model: what `clevit_jax.load` gives; its dtype is that of the activations in the file.
-        path: of the file; a JSON of what it is is written beside it, see `facts_path`.
-        overwrite: replaces what is there.
+        model: what `clevit_jax.load` returns; its dtype is that of the activations in the file.
+        path: the file; a JSON that describes it is written beside it, see `facts_path`.
+        overwrite: whether existing files are replaced.
+
+    Returns:
+        What was written.
 
     Raises:
-        ConfigError: a file is there or cannot be written.
+        ConfigError: a file exists already or cannot be written, or it gives other logits.
 
     Source: https://docs.jax.dev/en/latest/export/export.html
     """
@@ -76,16 +79,22 @@ def export_stablehlo(
         exported = jax.export.export(jax.jit(serve), platforms=PLATFORMS)(images)
         file.write_bytes(exported.serialize())
 
-    def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
+    def open_exported(file: pathlib.Path) -> Callable[[np.ndarray], jax.Array]:
         exported = jax.export.deserialize(bytearray(file.read_bytes()))
         cpu = jax.devices("cpu")[0]
         return lambda images: exported.call(jax.device_put(images, cpu))["logits"]
 
     return write_checked(
-        model, path, write, run, kind="stablehlo", checker="jax", overwrite=overwrite,
+        model,
+        path,
+        write,
+        open_exported,
+        kind="stablehlo",
+        checker="jax",
+        overwrite=overwrite,
         packages=("jax", "jaxlib", "flax"),
         more={"platforms": list(PLATFORMS)},
-    )  # fmt: skip
+    )
 
 
 def export_onnx(
@@ -98,12 +107,15 @@ def export_onnx(
 
     jax2onnx converts it. The file takes `images` uint8 [b, S, S, 3] for any b of at least 1 and
     gives `logits` float32 [b, K] and `features` float32 [b, C], in this order. Before it takes its
-    place it is run by onnxruntime on the CPU and held against the classifier.
+    place onnxruntime runs it on the CPU, and its logits are compared with the classifier's.
 
     Args:
-        model: what `clevit_jax.load` gives, in float32.
-        path: of the file; a JSON of what it is is written beside it, see `facts_path`.
-        overwrite: replaces what is there.
+        model: what `clevit_jax.load` returns, in float32.
+        path: the file; a JSON that describes it is written beside it, see `facts_path`.
+        overwrite: whether existing files are replaced.
+
+    Returns:
+        What was written.
 
     Raises:
         ConfigError: see `export_stablehlo`; or the classifier is in bfloat16, or jax2onnx or
@@ -111,8 +123,8 @@ def export_onnx(
     """
     if model.model.dtype != jnp.float32:
         raise ConfigError(
-            "ONNX is written in float32 alone, for onnxruntime has no bfloat16 on CPUs; leave out "
-            "the dtype, or write a .stablehlo."
+            "ONNX is written in float32 alone, because onnxruntime has no bfloat16 on CPUs; leave "
+            "out --dtype, or write a .stablehlo."
         )
     try:
         with quiet():
@@ -120,7 +132,7 @@ def export_onnx(
             import onnxruntime
     except ImportError as error:
         raise ConfigError(
-            f"{error.name} is not installed, which ONNX needs; "
+            f"{error.name} is not installed, which ONNX needs; install it: "
             "pip install -e '.[onnx]' -c constraints.txt."
         ) from error
     forward, size = make_forward(model.model), model.model.image_size
@@ -131,20 +143,30 @@ def export_onnx(
         lenient = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
         with quiet(), lenient[0], lenient[1]:
             proto = jax2onnx.to_onnx(
-                lambda images: forward(model.params, images), [images], model_name="clevit_jax",
-                opset=OPSET, input_names=["images"], output_names=["logits", "features"],
-            )  # fmt: skip
+                lambda images: forward(model.params, images),
+                [images],
+                model_name="clevit_jax",
+                opset=OPSET,
+                input_names=["images"],
+                output_names=["logits", "features"],
+            )
         file.write_bytes(proto.SerializeToString())
 
-    def run(file: pathlib.Path) -> Callable[[np.ndarray], Any]:
+    def open_exported(file: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         return lambda images: session.run(["logits"], {"images": images})[0]
 
     return write_checked(
-        model, path, write, run, kind="onnx", checker="onnxruntime", overwrite=overwrite,
+        model,
+        path,
+        write,
+        open_exported,
+        kind="onnx",
+        checker="onnxruntime",
+        overwrite=overwrite,
         packages=("jax", "jax2onnx", "onnx", "onnxruntime"),
         more={"opset": OPSET},
-    )  # fmt: skip
+    )
 
 
 def export_workdir(
@@ -156,19 +178,19 @@ def export_workdir(
     dtype: str = "float32",
     overwrite: bool = False,
 ) -> int:
-    """Exports what a path holds, and prints what was written and how to run it.
+    """The mode `export`: exports a trained model, and prints how to run the file.
 
     Args:
         path: a workdir, a converted checkpoint or a weight file, see `clevit_jax.load`.
-        output: the file; `.stablehlo` or `.onnx` decides what it is.
+        output: the file; its ending, `.stablehlo` or `.onnx`, decides the format.
         checkpoint, image_size, dtype: see `clevit_jax.load`.
-        overwrite: replaces what is there.
+        overwrite: whether existing files are replaced.
 
     Returns:
-        0.
+        The exit code, 0.
 
     Raises:
-        ConfigError, CheckpointError: one sentence, and nothing is written.
+        ConfigError, CheckpointError: in one sentence; nothing is written then.
     """
     path, output = pathlib.Path(path), pathlib.Path(output)
     kind = ENDINGS.get(output.suffix.lower())
@@ -182,13 +204,15 @@ def export_workdir(
     except ValueError as error:  # WeightsError, and settings that do not fit
         raise ConfigError(str(error)) from error
     export = export_stablehlo if kind == "stablehlo" else export_onnx
-    done = export(model, output, overwrite=overwrite)
-    size, numbers = model.model.image_size, jnp.dtype(model.model.dtype).name
+    exported = export(model, output, overwrite=overwrite)
+    size, dtype_name = model.model.image_size, jnp.dtype(model.model.dtype).name
+    counts = " and ".join(map(str, CHECKED_BATCH_SIZES))
     print(
-        f"Wrote {output} ({done.size / 1e6:,.2f} MB) and {facts_path(output).name}: "
-        f"{model.source}, {model.model.describe()}, {size} px, {numbers}.\n"
-        f"{done.checked_with} gives its logits for {' and '.join(map(str, CHECKED))} random images "
-        f"within {done.difference:.1e}.\n" + _SNIPPETS[kind].format(path=str(output), size=size),
+        f"Wrote {output} ({exported.size / 1e6:,.2f} MB) and {facts_path(output).name}: "
+        f"{model.source}, {model.model.describe()}, {size} px, {dtype_name}.\n"
+        f"{exported.checked_with} gives its logits for {counts} random images "
+        f"within {exported.difference:.1e}.\n"
+        + _SNIPPETS[kind].format(path=str(output), size=size),
         flush=True,
     )
     return 0

@@ -1,4 +1,4 @@
-"""What a model says of one image, and which classes it names."""
+"""The prediction for one image: its most probable classes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ import scipy.special
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image, the first one first.
+    """The most probable classes of an image, in falling order.
 
     Attributes:
-        class_names: of these classes.
-        probabilities: of the same, shares in [0, 1].
-        margin: probability of the first class less that of the second; 1 with a single class.
+        class_names: names of these classes.
+        probabilities: their probabilities, in [0, 1].
+        margin: probability of the first class minus that of the second; 1 if the model has one
+            class.
     """
 
     class_names: tuple[str, ...]
@@ -23,17 +24,17 @@ class Prediction:
 
     @property
     def class_name(self) -> str:
-        """The most probable class."""
+        """Name of the most probable class."""
         return self.class_names[0]
 
     @property
     def probability(self) -> float:
-        """Of the most probable class."""
+        """Probability of the most probable class."""
         return self.probabilities[0]
 
     def __str__(self) -> str:
         pairs = zip(self.class_names, self.probabilities, strict=True)
-        return ", ".join(f"{name} {100 * share:.1f} %" for name, share in pairs)
+        return ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in pairs)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -45,12 +46,12 @@ def rank(probabilities: np.ndarray, class_names: Sequence[str], top: int) -> Pre
     """The `top` most probable classes, or all there are; of equal ones the lower number first.
 
     Args:
-        probabilities: [K].
-        class_names: K of them.
-        top: at least 1.
+        probabilities: probabilities of all classes, [K].
+        class_names: names of all classes.
+        top: number of classes, at least 1.
     """
     order = np.argsort(-probabilities, kind="stable")
-    best = [float(probabilities[i]) for i in order[:2]]
+    best = probabilities[order[:2]].tolist()
     return Prediction(
         class_names=tuple(class_names[i] for i in order[:top]),
         probabilities=tuple(float(probabilities[i]) for i in order[:top]),

@@ -1,4 +1,4 @@
-"""Images through a classifier, one after the other in their order, in fixed memory."""
+"""A stream of images through a classifier: in their order, in fixed memory."""
 
 import collections
 import concurrent.futures
@@ -15,15 +15,15 @@ from clevit_jax.inference.classifier import Classifier
 Item = TypeVar("Item")
 
 
-class Output(NamedTuple, Generic[Item]):
-    """What became of one item.
+class ItemOutput(NamedTuple, Generic[Item]):
+    """Logits and features of one item, or why there are none.
 
     Attributes:
-        item: it.
+        item: the item, as `stream` was given it.
         logits: float32 [K]; with `flip`, those of the image and of its mirror image, [2, K].
-        features: float32 [C]; with `flip` the mean of both.
-        error: why it could not be decoded, in one sentence; the arrays are empty then.
-        pixels: what the model saw, uint8 [S, S, 3].
+        features: float32 [C]; with `flip`, the mean of both.
+        error: one sentence, when the image could not be read; the arrays are empty then.
+        pixels: the image as the model saw it, uint8 [S, S, 3].
     """
 
     item: Item
@@ -41,23 +41,23 @@ def stream(
     batch_size: int,
     threads: int,
     flip: bool = False,
-) -> Iterator[Output[Item]]:
+) -> Iterator[ItemOutput[Item]]:
     """Runs a classifier over any number of images, two batches ahead of what is taken.
 
     Args:
         classifier: the model.
-        items: what names the images; taken one by one, as they are needed.
+        items: names of the images, of any type; taken one by one, as they are needed.
         read: gives the pixels of an item, uint8 [S, S, 3], or raises DecodeError or OSError; called
             from several threads.
         batch_size: images at a time.
-        threads: that read.
+        threads: number of threads that call `read`.
         flip: whether each image is also seen mirrored.
 
     Yields:
-        An output for each item, in their order.
+        One output per item, in the order of the items.
     """
 
-    def load(item: Item) -> np.ndarray | str:
+    def pixels_or_error(item: Item) -> np.ndarray | str:
         try:
             return read(item)
         except DecodeError as error:
@@ -66,13 +66,13 @@ def stream(
             return f"{error.filename or item} cannot be read: {error.strerror or error}."
 
     items = iter(items)
-    waiting: collections.deque[Iterator[Output[Item]]] = collections.deque()
+    waiting: collections.deque[Iterator[ItemOutput[Item]]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
         reading: collections.deque[tuple[Item, concurrent.futures.Future]] = collections.deque()
 
         def read_ahead() -> None:
             for item in itertools.islice(items, 2 * batch_size - len(reading)):
-                reading.append((item, pool.submit(load, item)))
+                reading.append((item, pool.submit(pixels_or_error, item)))
 
         try:
             read_ahead()
@@ -81,7 +81,7 @@ def stream(
                     count = min(batch_size, len(reading))
                     batch = [reading.popleft() for _ in range(count)]
                     read_ahead()
-                    waiting.append(_run(classifier, batch, batch_size, flip))
+                    waiting.append(_dispatch_batch(classifier, batch, batch_size, flip))
                 if len(waiting) > 1 or not reading:
                     yield from waiting.popleft()
         finally:
@@ -89,47 +89,47 @@ def stream(
                 future.cancel()
 
 
-def _run(
+def _dispatch_batch(
     classifier: Classifier,
     batch: list[tuple[Item, concurrent.futures.Future]],
     size: int,
     flip: bool,
-) -> Iterator[Output[Item]]:
-    """Begins to compute a batch at once; what it returns waits for it."""
+) -> Iterator[ItemOutput[Item]]:
+    """Begins to compute a batch at once; the iterator that it returns waits for the outputs."""
     loaded = [(item, future.result()) for item, future in batch]
-    good = [pixels for _, pixels in loaded if not isinstance(pixels, str)]
-    started = []
-    if good:
-        pixels = np.stack(good)
+    readable = [pixels for _, pixels in loaded if not isinstance(pixels, str)]
+    pending = []
+    if readable:
+        images = np.stack(readable)
         # Batches of one size: nothing is compiled anew, and no image's numbers depend on how many
         # there are beside it.
-        started = [classifier.start(pixels, size=size)]
+        pending = [classifier.dispatch(images, size=size)]
         if flip:
-            started.append(classifier.start(pixels[:, :, ::-1], size=size))
+            pending.append(classifier.dispatch(images[:, :, ::-1], size=size))
 
-    def wait() -> Iterator[Output[Item]]:
-        parts = [part() for part in started]
+    def wait() -> Iterator[ItemOutput[Item]]:
+        outputs = [result() for result in pending]
         nothing, row = np.zeros(0, np.float32), 0
-        for item, found in loaded:
-            if isinstance(found, str):
-                yield Output(item, nothing, nothing, found)
+        for item, pixels in loaded:
+            if isinstance(pixels, str):
+                yield ItemOutput(item, nothing, nothing, error=pixels)
                 continue
-            logits = np.stack([part[0][row] for part in parts])
-            features = np.stack([part[1][row] for part in parts]).mean(axis=0)
-            yield Output(item, logits if flip else logits[0], features, pixels=found)
+            logits = np.stack([part[0][row] for part in outputs])
+            features = np.stack([part[1][row] for part in outputs]).mean(axis=0)
+            yield ItemOutput(item, logits if flip else logits[0], features, pixels=pixels)
             row += 1
 
     return wait()
 
 
-class Outputs(NamedTuple):
-    """What a model makes of labelled images.
+class DatasetOutputs(NamedTuple):
+    """Logits and features of labelled images.
 
     Attributes:
         examples: the images that could be decoded, in their order.
         logits: float32 [N, K].
         features: float32 [N, C].
-        errors: a sentence for each image that could not.
+        errors: one sentence per image that could not be decoded.
     """
 
     examples: tuple[Example, ...]
@@ -139,29 +139,29 @@ class Outputs(NamedTuple):
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [N]."""
+        """Labels of the examples, int32 [N]."""
         return np.array([example.label for example in self.examples], np.int32)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the files, as the data set has them."""
+        """Names of the image files, as the data set has them."""
         return tuple(example.name for example in self.examples)
 
 
-def collect(
+def collect_outputs(
     classifier: Classifier,
     examples: Sequence[Example],
     *,
     batch_size: int,
     threads: int,
     progress: Callable[[], object] = lambda: None,
-) -> Outputs:
+) -> DatasetOutputs:
     """Runs a classifier over the images of a data set as evaluations see them.
 
     Args:
         classifier, batch_size, threads: see `stream`.
         examples: the images.
-        progress: called after each of them.
+        progress: called after each image.
     """
     kept, errors = list[Example](), list[str]()
     logits = np.zeros((len(examples), classifier.model.num_classes), np.float32)
@@ -177,4 +177,4 @@ def collect(
             continue
         logits[len(kept)], features[len(kept)] = output.logits, output.features
         kept.append(output.item)
-    return Outputs(tuple(kept), logits[: len(kept)], features[: len(kept)], tuple(errors))
+    return DatasetOutputs(tuple(kept), logits[: len(kept)], features[: len(kept)], tuple(errors))

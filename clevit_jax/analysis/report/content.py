@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from clevit_jax.analysis.report.mistakes import ClassScore, Confusion
+from clevit_jax.analysis.report.mistakes import ClassMetrics, Confusion
 from clevit_jax.steps.eval_step import Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class ScoreRow:
     """A line of the result.
 
     Attributes:
@@ -70,7 +70,7 @@ class Embedding:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFacts:
+class FactTable:
     """A table of names and values under a heading."""
 
     heading: str
@@ -107,11 +107,11 @@ class Content:
     title: str
     written: str
     summary: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[ScoreRow]
     facts: Sequence[tuple[str, str]]
     class_names: Sequence[str]
     confusion: Confusion
-    classes: Sequence[ClassScore]
+    classes: Sequence[ClassMetrics]
     seeds: Sequence[tuple[str, str]] = ()
     seeds_summary: str = ""
     charts: Sequence[Chart] = ()
@@ -120,7 +120,7 @@ class Content:
     views: str = ""
     embedding: Embedding | None = None
     worth: Sequence[str] = ()
-    recipe: Sequence[RunFacts] = ()
-    environment: Sequence[RunFacts] = ()
+    recipe: Sequence[FactTable] = ()
+    environment: Sequence[FactTable] = ()
     data_check: Sequence[tuple[str, str]] = ()
     findings: Sequence[tuple[str, str]] = ()

@@ -5,7 +5,7 @@ import pathlib
 from clevit_jax.analysis.report.content import Chart, Curve
 from clevit_jax.runs.metrics import read_records
 
-MOST = 600  # points of a curve; more are thinned out evenly
+MAX_POINTS = 600  # points of a curve; more are thinned out evenly
 # Title, unit and the names of metrics with what the legend calls them.
 _CHARTS = (
     ("Loss", "nats", {
@@ -20,7 +20,7 @@ _CHARTS = (
 )  # fmt: skip
 
 
-def charts(path: pathlib.Path) -> list[Chart]:
+def read_charts(path: pathlib.Path) -> list[Chart]:
     """Loss, accuracy and learning rate by update; charts without a point are left out."""
     records = read_records(path)
     found = []
@@ -41,6 +41,6 @@ def charts(path: pathlib.Path) -> list[Chart]:
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    step = -(-len(points) // MOST)
+    step = -(-len(points) // MAX_POINTS)
     kept = points[::step]
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]

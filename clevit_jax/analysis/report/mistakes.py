@@ -8,7 +8,7 @@ import numpy as np
 from clevit_jax.steps.eval_step import loss_of_label, rank_of_label
 
 
-class Pair(NamedTuple):
+class ConfusedPair(NamedTuple):
     """Images of one class that were taken for another.
 
     Attributes:
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     share: float
 
 
-class ClassScore(NamedTuple):
+class ClassMetrics(NamedTuple):
     """How one class did.
 
     Attributes:
@@ -65,11 +65,11 @@ class Confusion:
             self.cells[:, 0], weights=self.cells[:, 2], minlength=self.classes
         ).astype(int)
 
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[ConfusedPair]:
         """All confusions, the most frequent ones first; of equal ones the larger share first."""
         images = self.images
         wrong = self.cells[self.cells[:, 0] != self.cells[:, 1]]
-        found = [Pair(int(t), int(p), int(n), n / images[t]) for t, p, n in wrong]
+        found = [ConfusedPair(int(t), int(p), int(n), n / images[t]) for t, p, n in wrong]
         return sorted(found, key=lambda pair: (-pair.images, -pair.share, pair.label))
 
     def order(self) -> list[int]:
@@ -83,7 +83,7 @@ class Confusion:
             placed |= dict.fromkeys(key)
         return [*placed, *(label for label in range(self.classes) if label not in placed)]
 
-    def by_class(self) -> list[ClassScore]:
+    def by_class(self) -> list[ClassMetrics]:
         """Every class in the order of their numbers."""
         from sklearn.metrics import precision_recall_fscore_support
 
@@ -96,11 +96,11 @@ class Confusion:
             zero_division=np.nan,
         )
         right = dict(self.cells[labels == predicted, 1:].tolist())
-        worst: dict[int, Pair] = {}
+        worst: dict[int, ConfusedPair] = {}
         for pair in self.pairs():
             worst.setdefault(pair.label, pair)
         return [
-            ClassScore(
+            ClassMetrics(
                 label=k,
                 images=int(images[k]),
                 right=right.get(k, 0),
@@ -113,7 +113,7 @@ class Confusion:
         ]
 
 
-def confusion(logits: np.ndarray, labels: np.ndarray) -> Confusion:
+def count_confusions(logits: np.ndarray, labels: np.ndarray) -> Confusion:
     """Of logits [N, K] and labels [N]."""
     predicted = logits.argmax(-1)
     # scikit-learn's confusion_matrix has K x K cells, of which nearly all are empty.
@@ -121,7 +121,7 @@ def confusion(logits: np.ndarray, labels: np.ndarray) -> Confusion:
     return Confusion(np.concatenate([pairs, counts[:, None]], axis=1), logits.shape[-1])
 
 
-def worst(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
+def worst_rows(logits: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
     """The rows whose label is not the first class, those of the highest loss first."""
     wrong = np.flatnonzero(rank_of_label(logits, labels) > 0)
     order = np.argsort(-loss_of_label(logits, labels)[wrong], kind="stable")

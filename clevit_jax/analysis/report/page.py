@@ -14,7 +14,7 @@ from clevit_jax.analysis.report.content import Content
 _PAIRS = 100  # most confused pairs that are listed
 
 
-def render(content: Content) -> str:
+def render_page(content: Content) -> str:
     """The page. Every name is escaped: as HTML by Jinja, in the data of the scripts as JSON."""
     pairs = content.confusion.pairs()
     return _template().render(

@@ -10,7 +10,7 @@ SIDE = 200  # pixels of a tile
 _QUALITY = 82
 
 
-def address(image: Image.Image, *, side: int = SIDE) -> str:
+def data_url(image: Image.Image, *, side: int = SIDE) -> str:
     """A WebP of the image, its longer side at most `side` pixels (small ones are enlarged)."""
     scale = side / max(image.size)
     if scale < 1 or max(image.size) * 2 <= side:
@@ -21,6 +21,6 @@ def address(image: Image.Image, *, side: int = SIDE) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def of_pixels(pixels: np.ndarray) -> str:
+def pixels_url(pixels: np.ndarray) -> str:
     """The address of pixels uint8 [S, S, 3]."""
-    return address(Image.fromarray(pixels))
+    return data_url(Image.fromarray(pixels))

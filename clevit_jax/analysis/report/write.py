@@ -5,8 +5,8 @@ import pathlib
 import jax
 from absl import logging
 
-from clevit_jax.analysis.report.collect import collect
-from clevit_jax.analysis.report.page import render
+from clevit_jax.analysis.report.collect import collect_content
+from clevit_jax.analysis.report.page import render_page
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.errors import ConfigError
@@ -17,16 +17,16 @@ from clevit_jax.runs.workdir import EVALUATION_FILE
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system.files import replacing
 
-FILE = "report.html"  # in the workdir
+REPORT_FILE = "report.html"  # in the workdir
 
 
-def write_report(subject: TrainedModel, output: pathlib.Path | None = None) -> pathlib.Path:
+def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> pathlib.Path:
     """Writes the report of a run, whole or not at all; an older one is replaced.
 
     A run whose checkpoint is not scored yet is scored first, as by `--mode eval`.
 
     Args:
-        subject: a run, or any model with a config that names a data set of its classes.
+        trained: a run, or any model with a config that names a data set of its classes.
         output: the file; `report.html` in the workdir of a run by default.
 
     Returns:
@@ -36,18 +36,18 @@ def write_report(subject: TrainedModel, output: pathlib.Path | None = None) -> p
         ConfigError: the images or the file are not named, or it cannot be written.
         DataError, CheckpointError: the images or the checkpoint cannot be read.
     """
-    if not subject.is_run and (subject.config is None or output is None):
+    if not trained.is_run and (trained.config is None or output is None):
         raise ConfigError(
-            f"{subject.path} is no run, so a report on it needs --config FILE "
+            f"{trained.path} is no run, so a report on it needs --config FILE "
             "--config.data.root=DIR for the images, and --output FILE.html."
         )
-    path = output or subject.path / FILE
+    path = output or trained.path / REPORT_FILE
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise ConfigError(f"--output {path} must end in .html, in a folder that is there.")
-    if subject.is_run and not (subject.path / EVALUATION_FILE).is_file():
-        assert subject.config is not None
-        evaluate_workdir(subject.config, subject.path)
-    text = render(collect(subject))
+    if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
+        assert trained.config is not None
+        evaluate_workdir(trained.config, trained.path)
+    text = render_page(collect_content(trained))
     try:
         with replacing(path) as new:
             new.write_text(text, encoding="utf-8")
