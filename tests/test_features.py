@@ -102,7 +102,7 @@ def test_images_without_labels(trained, tmp_path, capsys):
 
 def test_what_it_refuses(trained, written, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"f.npz is there; name another --output, or .*--overwrite"
+        ConfigError, match=r"f.npz exists already; name another --output, or .*--overwrite"
     ):
         write_features(trained, written / "f.npz")
     assert write_features(trained, written / "f.npz", overwrite=True) == 0
@@ -120,7 +120,7 @@ def test_files_that_are_none_of_ours(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.npz", "w"):
         pass
     for name in ("pickled.npz", "text.npz", "text.parquet", "empty.npz"):
-        with pytest.raises(ConfigError, match=f"{name} is no file of features"):
+        with pytest.raises(ConfigError, match=f"{name} is not a file of features"):
             feature_file.read_feature_file(tmp_path / name)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         feature_file.read_feature_file(tmp_path / "none.npz")

@@ -307,7 +307,7 @@ def test_modes_of_a_trained_model(command, answered, tmp_path, monkeypatch):
     assert pathlib.Path("o.csv").read_text().startswith("file,class_1,probability_1,margin,")
     code, out, err = command(*predict)
     assert code == 2
-    assert "o.csv is there; go on with it: --resume" in err
+    assert "o.csv exists already; go on with it: --resume" in err
     assert command(*predict, "--resume")[0] == 0
     code, out, _ = command("--mode=features", f"--workdir={answered}", "--output=f.npz")
     assert (code, pathlib.Path("f.npz").exists()) == (0, True)

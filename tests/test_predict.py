@@ -51,7 +51,7 @@ def read(path):
 def test_a_folder(trained, images, tmp_path, capsys):
     output = tmp_path / "out.csv"
     assert predict(trained, str(images), output, top=2) == 1
-    assert "34 images, 2 could not be read (column error), " in capsys.readouterr().out
+    assert "34 images, 2 could not be read (see the column error), " in capsys.readouterr().out
     rows = read(output)
     names = [row["file"].removeprefix("'") for row in rows]
     assert names == [str(path) for path in input_files.find_images(str(images))]
@@ -132,12 +132,12 @@ def test_killed_and_gone_on_with(answered, images, tmp_path):
     assert before.count(b"\n") < 2900
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "were there already" in done.stdout
+    assert "were in the table already" in done.stdout
     assert output.read_bytes().startswith(before[: before.rindex(b"\n")])
     assert [row["file"] for row in read(output)] == [str(path) for path in sorted(many.iterdir())]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0
-    assert "0 images, 3000 were there already" in again.stdout
+    assert "0 images, 3000 were in the table already" in again.stdout
 
 
 def test_memory_is_flat(trained, tmp_path):
@@ -195,9 +195,9 @@ def test_inputs(images, monkeypatch):
 def test_what_it_refuses(trained, images, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
-    with pytest.raises(ConfigError, match=r"out.csv is there; go on with it: --resume"):
+    with pytest.raises(ConfigError, match=r"out.csv exists already; go on with it: --resume"):
         predict(trained, str(images), output)
-    with pytest.raises(ConfigError, match="no table of this command"):
+    with pytest.raises(ConfigError, match="not a table of --mode predict"):
         predict(trained, str(images), output, resume=True)
     assert output.read_text() == "mine"
     for name in ("out.txt", "none/out.csv"):
@@ -212,7 +212,7 @@ def test_a_reference_of_another_model(trained, golden, images, tmp_path, capsys)
     with pytest.raises(ConfigError, match=r"made by another model \(run \(step 32\)\)"):
         open_reference(other, trained.path / TRAINING_FEATURES_FILE)
     assert open_reference(other, None) is None
-    assert "is no run; its training images are not known" in capsys.readouterr().err
+    assert "is not a run, so its training images are not known" in capsys.readouterr().err
 
 
 def test_training_images_that_are_gone(answered, images, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_files_of_another_kind_are_left_alone(tmp_path, ending):
     other = {".csv": "file,label\na,b\n", ".json": '{"a": 1}\n', ".jsonl": '{"a": 1}\n'}[ending]
     for content in (other, other.strip(), "a photograph\n", "mine", "\xff\xfe\n"):
         path.write_bytes(content.encode("latin-1"))
-        with pytest.raises(ConfigError, match="no table of this command with these columns"):
+        with pytest.raises(ConfigError, match="not a table of --mode predict with these columns"):
             PredictionTable(path, COLUMNS, resume=True)
         assert path.read_bytes() == content.encode("latin-1")
 

@@ -229,7 +229,7 @@ def test_a_converted_checkpoint(answered, tmp_path):
     write_converted(read_weights(answered), folder)
     config = load_config(answered)
     output = tmp_path / "report.html"
-    with pytest.raises(ConfigError, match=r"is no run, so a report on it needs --config"):
+    with pytest.raises(ConfigError, match=r"is not a run, so a report on it needs --config"):
         write.write_report(open_trained_model(folder), output)
     page_ = Page(write.write_report(open_trained_model(folder, config), output).read_text())
     result = read_json(answered / EVALUATION_FILE)["last"]

@@ -1,10 +1,10 @@
-"""The deletion test: does a map show what the model goes by?
+"""The deletion test: does a map show what the prediction depends on?
 
 The fifth of an image that a map highlights most is painted over with the image's mean colour, and
-the probability of the class that was predicted falls; so it does when a random fifth is painted
-over, in pieces of the same size. The ratio of the two falls, over many images, says how far to
-trust a map, and the map with the largest one is chosen for a run. Pieces are the cells of the
-model's coarsest grid (quarters of the image at least), so that all maps delete the same shapes.
+the probability of the predicted class falls. It also falls when a random fifth is painted over, in
+pieces of the same size. The ratio of the two falls, over many images, says how far to trust a map,
+and the map with the largest ratio is chosen for a run. Pieces are the cells of the model's coarsest
+grid (at least 2 x 2), so that all maps delete the same shapes.
 
 Source: the deletion game of Petsiuk, Das, Saenko, RISE, BMVC 2018, section 4.2, at one share.
 """
@@ -19,21 +19,21 @@ from PIL import Image
 from clevit_jax.inference import cam
 from clevit_jax.inference.classifier import Classifier
 
-SHARE = 0.2  # of an image that is painted over
-IMAGES = 50
-DRAWS = 4  # random fifths an image
+SHARE = 0.2  # share of an image that is painted over
+IMAGES = 50  # a test of so many images is enough
+DRAWS = 4  # random fifths per image
 
 
 @dataclasses.dataclass(frozen=True)
 class Deletion:
-    """What the test found.
+    """The numbers of a deletion test.
 
     Attributes:
-        drops: map -> mean fall of the probability, by its most highlighted cells.
-        random: the same by random cells.
-        images: how many there were.
-        cells: on a side of an image.
-        deleted: cells that were painted over in each.
+        drops: map -> mean fall of the probability when its most highlighted cells are painted over.
+        random: mean fall when random cells are painted over.
+        images: number of images.
+        cells: cells per side of an image.
+        deleted: cells per image that are painted over.
     """
 
     drops: dict[str, float]
@@ -44,12 +44,12 @@ class Deletion:
 
     @property
     def chosen(self) -> str:
-        """The CAM (not the roll-out) whose cells matter most."""
+        """Name of the CAM (never the roll-out) with the largest fall."""
         cams = {name: drop for name, drop in self.drops.items() if name != cam.ROLLOUT}
         return max(cams, key=lambda name: cams[name])
 
     def ratio(self, name: str) -> float:
-        """How many times more its cells matter than random ones; nan if these do not matter."""
+        """Fall of a map over that of random cells; nan if random cells lower nothing."""
         return self.drops[name] / self.random if self.random > 0 else float("nan")
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Deletion:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """`{"chosen": ..., "drops": {...}, ...}`."""
+        """The content of `maps.json`: `{"chosen": ..., "drops": {...}, ...}`."""
         return {"chosen": self.chosen, **dataclasses.asdict(self)}
 
 
@@ -75,13 +75,13 @@ def compare_maps(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Deletion:
-    """Runs the test.
+    """Runs the deletion test on some maps of a model.
 
     Args:
         classifier: the model.
         pixels: uint8 [B, S, S, 3]; `IMAGES` are enough.
-        names: of the maps, all of `cam.map_names` by default.
-        seed: of the random cells.
+        names: names of the maps; by default all of `cam.map_names`.
+        seed: seed of the random cells.
         batch_size: images at a time.
 
     Raises:
@@ -94,19 +94,18 @@ def compare_maps(
         raise ValueError("The deletion test needs an image, and there is none.")
     rng = np.random.RandomState(seed)
     falls: dict[str, list[np.ndarray]] = {name: [] for name in ("random", *which)}
-    for start in range(0, len(pixels), batch_size):
-        part = pixels[start : start + batch_size]
+    for begin in range(0, len(pixels), batch_size):
+        part = pixels[begin : begin + batch_size]
         probabilities = classifier.probabilities(part)
         classes = probabilities.argmax(-1)
         before = probabilities.max(-1)
 
-        def fall(chosen: np.ndarray, part=part, classes=classes, before=before) -> np.ndarray:
-            after = classifier.probabilities(paint_over(part, chosen))
+        def fall(painted: np.ndarray, part=part, classes=classes, before=before) -> np.ndarray:
+            after = classifier.probabilities(paint_over(part, painted))
             return before - after[np.arange(len(part)), classes]
 
         for name, maps in classifier.maps(part, classes, which).items():
-            chosen = np.stack([top_cells(grid, cells, deleted) for grid in maps])
-            falls[name].append(fall(chosen))
+            falls[name].append(fall(np.stack([top_cells(grid, cells, deleted) for grid in maps])))
         for _ in range(DRAWS):
             order = np.stack([rng.permutation(cells**2) for _ in part])
             falls["random"].append(fall((order < deleted).reshape(-1, cells, cells)))
@@ -119,20 +118,20 @@ def top_cells(grid: np.ndarray, cells: int, count: int) -> np.ndarray:
 
     Of equal cells the first in reading order come first.
     """
-    fine = -(-max(grid.shape) // cells) * cells  # a multiple of the cells, not below the map
+    side = -(-max(grid.shape) // cells) * cells  # a multiple of the cells, not below the map
     image = Image.fromarray(grid.astype(np.float32))
-    even = np.asarray(image.resize((fine, fine), Image.Resampling.BILINEAR))
-    step = fine // cells
-    means = even.reshape(cells, step, cells, step).mean(axis=(1, 3))
-    chosen = np.zeros(cells**2, bool)
-    chosen[np.argsort(-means.ravel(), kind="stable")[:count]] = True
-    return chosen.reshape(cells, cells)
+    resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+    step = side // cells
+    means = resized.reshape(cells, step, cells, step).mean(axis=(1, 3))
+    highest = np.zeros(cells**2, bool)
+    highest[np.argsort(-means.ravel(), kind="stable")[:count]] = True
+    return highest.reshape(cells, cells)
 
 
-def paint_over(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def paint_over(pixels: np.ndarray, painted: np.ndarray) -> np.ndarray:
     """Images uint8 [B, S, S, 3] with the cells bool [B, n, n] in each image's mean colour."""
-    side, cells = pixels.shape[1], chosen.shape[1]
+    side, cells = pixels.shape[1], painted.shape[1]
     index = np.arange(side) * cells // side  # the cell of each row and column
-    mask = chosen[:, index][:, :, index][..., None]  # [B, S, S, 1]
+    mask = painted[:, index][:, :, index][..., None]  # [B, S, S, 1]
     mean = pixels.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
     return np.where(mask, mean, pixels)

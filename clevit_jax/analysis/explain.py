@@ -22,9 +22,9 @@ from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.files import read_json_object, replacing, write_json
 
 AUTO = "auto"
-_SHOWN = 224  # pixels a side of each tile, at least
-_MARGIN, _TEXT = 8, 14
-_Tile = tuple[tuple[str, str], Image.Image | None]  # two lines, and what stands under them
+_MIN_SIDE = 224  # smallest side of a tile, pixels
+_MARGIN, _TEXT = 8, 14  # pixels between tiles, and height of the text
+_Tile = tuple[tuple[str, str], Image.Image | None]  # two lines of text, and the picture below them
 
 
 def explain(
@@ -35,12 +35,12 @@ def explain(
     classes: Sequence[str] = (),
     name: str = AUTO,
 ) -> int:
-    """Writes a picture for each image, `output/FILE.png`, folders as they lie below `source`.
+    """Writes one picture per image, `output/FILE.png`, in the same folders as below `source`.
 
     Args:
         trained: the model.
-        source: a folder, a file or a pattern; see `inputs.find`.
-        output: folder, made if it is not there; pictures in it are replaced.
+        source: a folder, a file or a pattern; see `input_files.find_images`.
+        output: folder; made if it does not exist, and pictures in it are replaced.
         classes: names of classes to explain besides the predicted one.
         name: name of the CAM, of `cam.map_names`; "auto" takes the one that the deletion test
             chooses: on the test images of a run, once; else on the images of `source`.
@@ -49,11 +49,11 @@ def explain(
         The exit code: 0, or 1 where an image could not be read.
 
     Raises:
-        ConfigError: no image, no such class or map, or no such folder can be made.
+        ConfigError: there is no image, or no such class or map, or the folder cannot be made.
     """
     classifier = trained.classifier
     try:
-        named = [classifier.class_number(class_) for class_ in classes]
+        labels = [classifier.class_number(class_) for class_ in classes]
         if name != AUTO:
             cam.make_maps(classifier.model, (name,))
     except ValueError as error:
@@ -62,58 +62,65 @@ def explain(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--output {output} cannot be made: {error.strerror}.") from error
+        raise ConfigError(
+            f"--output {output} cannot be made: {error.strerror}; name another folder."
+        ) from error
     if name == AUTO:
         name = choose_map(trained, paths)
     base = pathlib.Path(source) if pathlib.Path(source).is_dir() else None
     errors = 0
-    stack = stream(
+    outputs = stream(
         classifier,
         paths,
         classifier.pixels,
         batch_size=trained.batch_size,
         threads=trained.threads,
     )
-    for found in tqdm(stack, total=len(paths), unit=" images", desc="Explaining"):
-        if found.error:
+    for image in tqdm(outputs, total=len(paths), unit=" images", desc="Explaining"):
+        if image.error:
             errors += 1
-            say(found.error)
+            say(image.error)
             continue
-        place = found.item.relative_to(base) if base else pathlib.Path(found.item.name)
-        path = output / place.parent / f"{place.name}.png"
+        relative = image.item.relative_to(base) if base else pathlib.Path(image.item.name)
+        path = output / relative.parent / f"{relative.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _save(path, draw_sheet(trained, found, named, name))
+        _save(path, draw_sheet(trained, image, labels, name))
     print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}")
     return 1 if errors else 0
 
 
 def draw_sheet(
-    trained: TrainedModel, found: ItemOutput, named: Sequence[int], name: str
+    trained: TrainedModel, image: ItemOutput, labels: Sequence[int], name: str
 ) -> Image.Image:
-    """The picture of one image."""
-    classifier, pixels = trained.classifier, found.pixels
-    probabilities = prediction.softmax(found.logits)
-    labels = list(dict.fromkeys([int(probabilities.argmax()), *named]))
+    """The picture of one image: a row of maps for its predicted class, and one per label.
+
+    Args:
+        trained: the model.
+        image: the outputs of the image.
+        labels: classes besides the predicted one.
+        name: name of the CAM.
+    """
+    classifier, pixels = trained.classifier, image.pixels
+    probabilities = prediction.softmax(image.logits)
+    rows = list(dict.fromkeys([int(probabilities.argmax()), *labels]))
     columns = dict.fromkeys([name, cam.ROLLOUT])
-    several = np.stack([pixels] * len(labels))
-    maps = classifier.maps(several, np.array(labels), tuple(columns))
-    side = max(_SHOWN, len(pixels))
+    maps = classifier.maps(np.stack([pixels] * len(rows)), np.array(rows), tuple(columns))
     tiles: list[list[_Tile]] = [[(("image", ""), Image.fromarray(pixels))]]
-    for row, label in enumerate(labels):
+    for row, label in enumerate(rows):
         if row:
-            tiles.append([(("", ""), None)])
-        said = " ".join(
-            f"{classifier.class_names[label]} {100 * probabilities[label]:.1f} %".split()
-        )
+            tiles.append([(("", ""), None)])  # below the image
+        probability = f"{100 * probabilities[label]:.1f} %"
+        # `split`, because a class name may hold line breaks.
+        caption = " ".join(f"{classifier.class_names[label]} {probability}".split())
         for column in columns:
             grid = explanation.enlarge(maps[column][row], len(pixels))
-            shown = column.partition(":")[0].replace("_", "-")
-            tiles[-1].append(((said, shown), explanation.overlay(pixels, grid)))
-    return _sheet(tiles, side)
+            kind = column.partition(":")[0].replace("_", "-")
+            tiles[-1].append(((caption, kind), explanation.overlay(pixels, grid)))
+    return _paste_tiles(tiles, max(_MIN_SIDE, len(pixels)))
 
 
-def _sheet(tiles: list[list[_Tile]], side: int) -> Image.Image:
-    """Rows of tiles, as one picture."""
+def _paste_tiles(tiles: list[list[_Tile]], side: int) -> Image.Image:
+    """Rows of tiles as one picture; `side` is that of a tile in pixels."""
     font = ImageFont.load_default(_TEXT)
     head = 2 * (_TEXT + 4)
     columns = max(map(len, tiles))
@@ -125,16 +132,16 @@ def _sheet(tiles: list[list[_Tile]], side: int) -> Image.Image:
             left = _MARGIN + column * (side + _MARGIN)
             top = _MARGIN + row * (head + side + _MARGIN)
             for number, words in enumerate(text):
-                draw.text((left, top + number * (_TEXT + 3)), _fit(words, side, font),
-                          fill="black", font=font)  # fmt: skip
+                corner = (left, top + number * (_TEXT + 3))
+                draw.text(corner, _shorten(words, side, font), fill="black", font=font)
             if image is not None:
                 tile = image.resize((side, side), Image.Resampling.BICUBIC)
                 sheet.paste(tile, (left, top + head))
     return sheet
 
 
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, its middle cut out where it is wider than its column."""
+def _shorten(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, with its middle cut out if it is wider than `width` pixels."""
     half = len(text) // 2
     while half > 1 and font.getlength(text) > width:
         half -= 1
@@ -151,35 +158,39 @@ def _save(path: pathlib.Path, image: Image.Image) -> None:
 
 
 def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str:
-    """The CAM that the deletion test prefers; of a run, kept in its `maps.json`."""
+    """Name of the CAM that the deletion test chooses, on the test images or else on `paths`."""
     if trained.config is not None:
         try:
             return run_deletion_test(trained).chosen
         except DataError as error:
-            say(f"The test images are not there ({error.problems[0]}); "
-                "the map is chosen on the images of --input.")  # fmt: skip
+            say(
+                f"The test images are not there ({error.problems[0]}), so the map is chosen on the "
+                "images of --input."
+            )
     pixels = []
     for path in paths:
         try:
             pixels.append(trained.classifier.pixels(path))
         except (DecodeError, OSError):
-            continue  # it is named when it is its turn
+            continue  # `explain` reports it
         if len(pixels) == deletion.IMAGES:
             break
-    return _compare(trained, pixels).chosen if pixels else cam.default_map(trained.classifier.model)
+    if not pixels:
+        return cam.default_map(trained.classifier.model)
+    return _test_maps(trained, pixels).chosen
 
 
 def run_deletion_test(trained: TrainedModel) -> Deletion:
-    """The deletion test on the test images; of a run, kept in its workdir.
+    """The deletion test on the test images. That of a run is kept in its workdir.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: the test images cannot be read.
     """
     kept = trained.path / MAPS_FILE
-    print_of = trained.classifier.fingerprint
+    fingerprint = trained.classifier.fingerprint
     if trained.is_run and kept.is_file():
         facts = read_json_object(kept)
-        if facts.get("fingerprint") == print_of:
+        if facts.get("fingerprint") == fingerprint:
             names = ("drops", "random", "images", "cells", "deleted")
             return Deletion(**{name: facts[name] for name in names})
     test = trained.dataset().test
@@ -188,17 +199,17 @@ def run_deletion_test(trained: TrainedModel) -> Deletion:
         pixels = [trained.classifier.pixels(test[i].data, test[i].name) for i in rows]
     except (DecodeError, OSError) as error:
         raise DataError([str(error)]) from error
-    found = _compare(trained, pixels)
+    tested = _test_maps(trained, pixels)
     if not trained.is_run:
-        return found
+        return tested
     try:
-        write_json(kept, {**found.to_json(), "fingerprint": print_of})
+        write_json(kept, {**tested.to_json(), "fingerprint": fingerprint})
     except OSError as error:
-        say(f"{kept} cannot be written: {error.strerror}.")
-    return found
+        say(f"{kept} cannot be written: {error.strerror}. The test will be made anew next time.")
+    return tested
 
 
-def _compare(trained: TrainedModel, pixels: list[np.ndarray]) -> Deletion:
-    found = deletion.compare_maps(trained.classifier, np.stack(pixels))
-    say(f"Deletion test: {found}.")
-    return found
+def _test_maps(trained: TrainedModel, pixels: list[np.ndarray]) -> Deletion:
+    tested = deletion.compare_maps(trained.classifier, np.stack(pixels))
+    say(f"Deletion test: {tested}.")
+    return tested

@@ -1,8 +1,8 @@
-"""Features of images as a file: `.npz` or `.parquet`, and no pickle.
+"""Files of features: `.npz` or `.parquet`, never a pickle.
 
-Both hold, a row an image: `name`, `split` ("train", "val", "test", or "" where there is none),
-`label` (-1 where it is not known), `features` and `logits` float32; and, of all, `class_names` (of
-the labels), `source` and `fingerprint` of the model that made them.
+Both hold one row per image: `name`, `split` ("train", "val", "test", or "" where there is none),
+`label` (-1 where it is not known), `features` and `logits`, float32. Once per file they hold
+`class_names` (names of the labels), and `source` and `fingerprint` of the model.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 
+from clevit_jax.analysis.prediction_table import as_utf8
 from clevit_jax.errors import ConfigError, first_line
 from clevit_jax.system.files import replacing
 
@@ -25,14 +26,14 @@ class Features:
     """Features of N images.
 
     Attributes:
-        files: N names.
-        splits: N of "train", "val", "test" or "".
-        labels: int32 [N], -1 where it is not known.
+        files: names of the images.
+        splits: "train", "val", "test" or "", for each image.
+        labels: int32 [N], -1 where the label is not known.
         features: float32 [N, C].
         logits: float32 [N, K].
-        class_names: of the labels.
-        source: of the model; see `Classifier.source`.
-        fingerprint: of the model; see `Classifier.fingerprint`.
+        class_names: names of the labels.
+        source: where the model comes from; see `Classifier.source`.
+        fingerprint: hash of the model; see `Classifier.fingerprint`.
     """
 
     files: tuple[str, ...]
@@ -58,71 +59,70 @@ class Features:
 
 
 def check_output_path(path: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> None:
-    """Raises ConfigError unless a file of this name can be written."""
+    """Raises ConfigError unless the path has such an ending and lies in an existing folder."""
     if path.suffix.lower() not in endings:
         raise ConfigError(f"--output {path} must end in {' or '.join(endings)}.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"cannot be written: no folder {path.parent}"
-        raise ConfigError(f"--output {path} {what}; name a file in a folder that is there.")
+    if path.is_dir():
+        raise ConfigError(f"--output {path} is a folder; name a file.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output {path} cannot be written: there is no folder {path.parent}; make it first."
+        )
 
 
-def write_feature_file(path: pathlib.Path, found: Features) -> None:
-    """Writes it whole or not at all, in the form that the ending names."""
+def write_feature_file(path: pathlib.Path, features: Features) -> None:
+    """Writes features whole or not at all, in the format that the ending names."""
     try:
         with replacing(path) as new:
             if path.suffix.lower() != ".npz":
-                _write_parquet(new, found)
+                _write_parquet(new, features)
                 return
             with new.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **_arrays(found))
+                np.savez_compressed(file, allow_pickle=False, **_arrays(features))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _arrays(found: Features) -> dict[str, np.ndarray]:
+def _arrays(features: Features) -> dict[str, np.ndarray]:
+    """The entries of a file by their names."""
     return {
-        "name": np.array([_text(name) for name in found.files], dtype=str),
-        "split": np.array(found.splits, dtype=str),
-        "label": found.labels.astype(np.int32),
-        "features": found.features,
-        "logits": found.logits,
-        "class_names": np.array([_text(name) for name in found.class_names], dtype=str),
-        "source": np.array(_text(found.source)),
-        "fingerprint": np.array(found.fingerprint),
+        "name": np.array([as_utf8(name) for name in features.files], dtype=str),
+        "split": np.array(features.splits, dtype=str),
+        "label": features.labels.astype(np.int32),
+        "features": features.features,
+        "logits": features.logits,
+        "class_names": np.array([as_utf8(name) for name in features.class_names], dtype=str),
+        "source": np.array(as_utf8(features.source)),
+        "fingerprint": np.array(features.fingerprint),
     }
 
 
-def _text(name: str) -> str:
-    """What of a name is no UTF-8 as an escape."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _write_parquet(path: pathlib.Path, found: Features) -> None:
+def _write_parquet(path: pathlib.Path, features: Features) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrays = _arrays(found)
+    arrays = _arrays(features)
     columns = {
-        name: pa.array(list(rows) if rows.ndim == 2 else rows) for name, rows in arrays.items()
-        if name in _ROWS
-    }  # fmt: skip
+        name: pa.array(list(arrays[name]) if arrays[name].ndim == 2 else arrays[name])
+        for name in _ROWS
+    }
     for name in ("features", "logits"):
         flat = pa.array(arrays[name].ravel())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, arrays[name].shape[1])
-    names = json.dumps(arrays["class_names"].tolist())
-    facts = {"class_names": names, **{name: str(arrays[name]) for name in _TEXTS[1:]}}
-    pq.write_table(pa.table(columns).replace_schema_metadata(facts), path)
+    class_names = json.dumps(arrays["class_names"].tolist())
+    metadata = {"class_names": class_names, **{name: str(arrays[name]) for name in _TEXTS[1:]}}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
 
 
 def read_feature_file(path: pathlib.Path) -> Features:
-    """Reads what `write` wrote. Raises ConfigError when it is something else."""
+    """Reads what `write_feature_file` wrote. Raises ConfigError for any other file."""
     try:
         arrays = _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(
-            f"{path} is no file of features ({first_line(error)}); write one: --mode features "
+            f"{path} is not a file of features ({first_line(error)}); write one: --mode features "
             f"--output {path}."
         ) from error
     return Features(
@@ -150,7 +150,8 @@ def _read_parquet(path: pathlib.Path) -> dict[str, np.ndarray]:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise ValueError(str(error)) from error
-    facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    metadata = table.schema.metadata or {}
+    facts = {key.decode(): value.decode() for key, value in metadata.items()}
     arrays = {name: np.array(table[name].to_pylist()) for name in ("name", "split")}
     arrays["label"] = table["label"].to_numpy().astype(np.int32)
     for name in ("features", "logits"):

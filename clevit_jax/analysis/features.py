@@ -1,15 +1,15 @@
-"""The mode `features`: features of all images as a file, what they are worth, and a picture.
+"""The mode `features`: a file of features, metrics of how well they separate classes, a picture.
 
-Beside `--output NAME.npz` (or `.parquet`; see `feature_file`) stand `NAME.png`, a t-SNE of the test
-images, and `NAME.json` with, of a labelled data set,
+Beside `--output NAME.npz` (or `.parquet`; see `feature_file`) it writes `NAME.png`, a t-SNE of the
+test images, and for a labelled data set `NAME.json`:
 
     train, test      numbers of images
     knn              k -> accuracy of the majority of the k nearest training images
     linear_probe     accuracy of a logistic regression on the features
     retrieval        among the test images: recall_at_1, mean_average_precision, queries
-    source           of the model
+    source           the run or the file that the model comes from
 
-Shares are in [0, 1].
+Accuracies and recalls are fractions in [0, 1].
 """
 
 import dataclasses
@@ -31,70 +31,72 @@ def write_features(
     *,
     overwrite: bool = False,
 ) -> int:
-    """Computes features of the trained's data set, or of any images, and writes them.
+    """Computes features of the model's data set, or of any images, and writes them.
 
     Args:
         trained: the model.
-        output: `.npz` or `.parquet`.
-        source: a folder, a file or a pattern (`inputs.find`) of images without labels; None takes
-            the data set.
-        overwrite: whether files that are there are replaced.
+        output: the file, `.npz` or `.parquet`.
+        source: images without labels: a folder, a file or a pattern, see
+            `input_files.find_images`; None takes the data set.
+        overwrite: whether existing files are replaced.
 
     Returns:
         The exit code: 0, or 1 where an image of `source` could not be read.
 
     Raises:
-        ConfigError, DataError: before anything is written.
+        ConfigError, DataError: in one sentence; nothing is written then.
     """
     feature_file.check_output_path(output)
-    picture, facts = output.with_suffix(".png"), output.with_suffix(".json")
-    for path in (output, picture, facts):
+    picture, numbers = output.with_suffix(".png"), output.with_suffix(".json")
+    for path in (output, picture, numbers):
         if path.exists() and not overwrite:
             raise ConfigError(
-                f"{path} is there; name another --output, or replace it: --overwrite."
+                f"{path} exists already; name another --output, or replace it: --overwrite."
             )
     errors: tuple[str, ...] = ()
     if source is None:
-        found = _of_dataset(trained)
-        shown = found.only("test")
+        features = _dataset_features(trained)
+        shown = features.only("test")
     else:
-        found, errors = _of_files(trained, source)
-        shown = found
-    feature_file.write_feature_file(output, found)
+        features, errors = _file_features(trained, source)
+        shown = features
+    feature_file.write_feature_file(output, features)
     for error in errors:
         say(error)
-    lines = [f"{len(found.files)} images, {found.features.shape[1]} features each: {output}"]
+    lines = [f"{len(features.files)} images, {features.features.shape[1]} features each: {output}"]
     if source is None:
-        lines += _measure(found, facts)
+        lines += _write_metrics(features, numbers)
     rows = tsne.sample_rows(len(shown.files))
-    what = f"{len(rows)} of {len(shown.files)}" if len(rows) < len(shown.files) else str(len(rows))
-    title = f"t-SNE of {what} {'test ' if source is None else ''}images, {found.source}"
+    count = f"{len(rows)} of {len(shown.files)}" if len(rows) < len(shown.files) else str(len(rows))
+    title = f"t-SNE of {count} {'test ' if source is None else ''}images, {features.source}"
     points = tsne.embed(shown.features[rows])
     tsne.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
     print("\n".join([*lines, f"Picture: {picture}"]), flush=True)
     return 1 if errors else 0
 
 
-def _measure(found: Features, path: pathlib.Path) -> list[str]:
-    train, test = found.only("train"), found.only("test")
-    worth = probe.feature_metrics(train.features, train.labels, test.features, test.labels)
-    write_json(path, {**dataclasses.asdict(worth), "source": found.source})
-    return [*worth.lines(), f"Numbers: {path}"]
+def _write_metrics(features: Features, path: pathlib.Path) -> list[str]:
+    """Writes the metrics of labelled features as JSON; returns them as lines for the terminal."""
+    train, test = features.only("train"), features.only("test")
+    metrics = probe.feature_metrics(train.features, train.labels, test.features, test.labels)
+    write_json(path, {**dataclasses.asdict(metrics), "source": features.source})
+    return [*metrics.lines(), f"Numbers: {path}"]
 
 
-def _of_dataset(trained: TrainedModel) -> Features:
+def _dataset_features(trained: TrainedModel) -> Features:
     dataset = trained.dataset()
     outputs = {
         split: dataset_outputs(trained, examples, f"{split.capitalize()} images")
         for split, examples in dataset.splits.items()
     }
-    problems = [error for part in outputs.values() for error in part.errors]
+    problems = [error for split in outputs.values() for error in split.errors]
     if problems:
         raise DataError(problems)
     return to_features(trained, outputs, dataset.class_names)
 
 
-def _of_files(trained: TrainedModel, source: str) -> tuple[Features, tuple[str, ...]]:
+def _file_features(trained: TrainedModel, source: str) -> tuple[Features, tuple[str, ...]]:
+    """Features of the files that could be read, and a sentence per file that could not."""
     paths = list(input_files.find_images(source))
     examples = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
     outputs = dataset_outputs(trained, tuple(examples), "Images")

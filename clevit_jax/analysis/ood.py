@@ -1,9 +1,8 @@
-"""The training images as a model sees them: what tells whether another image is unlike them."""
+"""Out-of-distribution test: is an image unlike the training images, by the model's features?"""
 
 import dataclasses
 import pathlib
 import sys
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -16,105 +15,119 @@ from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.inference.stream import DatasetOutputs, collect_outputs
 
 TRAINING_FEATURES_FILE = "training_features.npz"  # in the workdir
-UNLIKE = 0.99  # share of the training images that must be nearer to another one of them
+# An image is unlike the training images if at least this share of them is nearer to another
+# training image than it is to any.
+UNLIKE = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Features of training images, and how near each is to another one.
+    """Features of training images, and the distances between nearest ones.
 
     Attributes:
-        keys: features of length 1, float32 [M, C].
-        nearest: distances to the nearest other one, sorted, float32 [M].
+        keys: features, each normalised to length 1, float32 [M, C].
+        nearest: distance from each training image to the nearest other one, sorted, float32 [M].
     """
 
     keys: np.ndarray
     nearest: np.ndarray
 
     def compare(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distance to the nearest training image, and the share of them that are nearer, [B] each.
+        """Compares images with the training images.
 
-        The distance is 1 - cosine of the features [B, C]. A share of 0.99 says that 99 % of the
-        training images have another training image at a smaller distance.
+        Args:
+            features: features of the images, [B, C].
+
+        Returns:
+            Two arrays [B]: the distance to the nearest training image, 1 - cosine of the features;
+            and the share of the training images that are nearer than that to another one. 0.99
+            says that 99 % of them have another training image at a smaller distance.
         """
-        # By hand: scikit-learn would make all keys of length 1 again with every batch.
+        # By hand: scikit-learn would normalise all keys again with every batch.
         cosines = neighbours.normalised(features) @ self.keys.T
-        found = np.maximum(0, 1 - cosines.max(axis=1))
-        return found, np.searchsorted(self.nearest, found, side="left") / len(self.nearest)
+        distances = np.maximum(0, 1 - cosines.max(axis=1))
+        return distances, np.searchsorted(self.nearest, distances, side="left") / len(self.nearest)
 
 
-def make_reference(images: Features) -> Reference | None:
-    """None where there are not two images to compare."""
-    if len(images.files) < 2:
+def make_reference(training: Features) -> Reference | None:
+    """The reference of some training images; None if there are fewer than two."""
+    if len(training.files) < 2:
         return None
-    nearest = np.sort(neighbours.nearest_distances(images.features))
-    return Reference(neighbours.normalised(images.features), nearest)
+    nearest = np.sort(neighbours.nearest_distances(training.features))
+    return Reference(neighbours.normalised(training.features), nearest)
 
 
 def open_reference(trained: TrainedModel, path: pathlib.Path | None) -> Reference | None:
-    """The training images of a model: of a file, or of its run.
+    """The reference of a model's training images, from a file or from its run.
 
     Args:
         trained: the model.
-        path: a file of `--mode features`; None takes the run's own, which is made and kept in the
-            workdir if it is not there.
+        path: a file of `--mode features`; None takes that of the run, which is computed and kept in
+            the workdir if it does not exist.
 
     Returns:
-        None where the images are not known or not there; what is missing is printed.
+        None where the training images are not known or cannot be read; the reason is printed.
 
     Raises:
-        ConfigError: the file cannot be read, or is of another model.
+        ConfigError: the file cannot be read, or was made by another model.
     """
     if path is not None:
-        found = feature_file.read_feature_file(path)
-        if found.fingerprint != trained.classifier.fingerprint:
+        features = feature_file.read_feature_file(path)
+        if features.fingerprint != trained.classifier.fingerprint:
             raise ConfigError(
-                f"{path} was made by another model ({found.source}) than "
+                f"{path} was made by another model ({features.source}) than "
                 f"{trained.classifier.source}, or at another image size; write it anew: "
                 "--mode features."
             )
-        return make_reference(found.only("train") if "train" in found.splits else found)
-    missing = "so whether an image is unlike the training images is not told."
+        has_split = "train" in features.splits
+        return make_reference(features.only("train") if has_split else features)
+    consequence = "so the column unlike_training stays empty."
     if trained.config is None:
-        say(f"{trained.path} is no run; its training images are not known, {missing} "
-            "--reference takes a file of --mode features.")  # fmt: skip
+        say(
+            f"{trained.path} is not a run, so its training images are not known, {consequence} "
+            "To fill it, name a file of --mode features: --reference FILE."
+        )
         return None
     try:
         return make_reference(training_features(trained))
     except DataError as error:
-        say(f"The training images are not there ({error.problems[0]}), {missing}")
+        say(f"The training images are not there ({error.problems[0]}), {consequence}")
         return None
 
 
 def training_features(trained: TrainedModel) -> Features:
-    """Of the training images; of a run, kept in its workdir. Raises DataError."""
+    """Features of the training images. Those of a run are kept in its workdir.
+
+    Raises:
+        DataError: the images cannot be read.
+    """
     kept = trained.path / TRAINING_FEATURES_FILE
     if trained.is_run and kept.is_file():
         try:
-            found = feature_file.read_feature_file(kept)
+            features = feature_file.read_feature_file(kept)
         except ConfigError:  # torn or foreign: it is made anew
             pass
         else:
-            if found.fingerprint == trained.classifier.fingerprint:
-                return found
+            if features.fingerprint == trained.classifier.fingerprint:
+                return features
     dataset = trained.dataset()
     outputs = dataset_outputs(trained, dataset.train, "Training images")
     if outputs.errors:
         raise DataError(outputs.errors)
-    found = to_features(trained, {"train": outputs}, dataset.class_names)
+    features = to_features(trained, {"train": outputs}, dataset.class_names)
     if trained.is_run:
         try:
-            feature_file.write_feature_file(kept, found)
+            feature_file.write_feature_file(kept, features)
         except ConfigError as error:
-            say(f"{error} They will be computed anew the next time.")
-    return found
+            say(f"{error} The features of the training images will be computed anew next time.")
+    return features
 
 
 def dataset_outputs(
-    trained: TrainedModel, examples: tuple[Example, ...], what: str
+    trained: TrainedModel, examples: tuple[Example, ...], description: str
 ) -> DatasetOutputs:
-    """Features and logits of labelled images, with a bar."""
-    with tqdm(total=len(examples), unit=" images", desc=what) as bar:
+    """Logits and features of labelled images, under a progress bar with this description."""
+    with tqdm(total=len(examples), unit=" images", desc=description) as bar:
         return collect_outputs(
             trained.classifier,
             examples,
@@ -127,14 +140,13 @@ def dataset_outputs(
 def to_features(
     trained: TrainedModel, outputs: dict[str, DatasetOutputs], class_names: tuple[str, ...]
 ) -> Features:
-    """What was computed of some splits, as one table."""
-    parts: list[Any] = list(outputs.values())
+    """The outputs of several splits (split -> outputs) as one table of features."""
     return Features(
-        files=tuple(name for part in parts for name in part.names),
+        files=tuple(name for part in outputs.values() for name in part.names),
         splits=tuple(split for split, part in outputs.items() for _ in part.examples),
-        labels=np.concatenate([part.labels for part in parts]),
-        features=np.concatenate([part.features for part in parts]),
-        logits=np.concatenate([part.logits for part in parts]),
+        labels=np.concatenate([part.labels for part in outputs.values()]),
+        features=np.concatenate([part.features for part in outputs.values()]),
+        logits=np.concatenate([part.logits for part in outputs.values()]),
         class_names=class_names,
         source=trained.classifier.source,
         fingerprint=trained.classifier.fingerprint,
@@ -142,5 +154,5 @@ def to_features(
 
 
 def say(text: str) -> None:
-    """A line for the user, beside what a mode prints as its result."""
+    """Prints a line to stderr, apart from what a mode prints to stdout."""
     print(text, file=sys.stderr, flush=True)

@@ -1,16 +1,17 @@
-"""The mode `predict`: which class each of many images shows, as a table.
+"""The mode `predict`: a table of the most probable classes of many images.
 
-A row an image, in the order of their names, folder by folder:
+One row per image, in the order of their names, folder by folder:
 
-    file                     as it was reached from `--input`
+    file                     path of the image, as it was reached from `--input`
     class_1, probability_1   the most probable class, and so on to class_K of `--top K`
-    margin                   probability of the first class less that of the second
+    margin                   probability of the first class minus that of the second
     distance                 1 - cosine between its features and those of the nearest training image
-    nearer                   share of the training images that have another one at less distance
-    unlike_training          whether that share is at least `reference.UNLIKE`: 99 %
+    nearer                   share of the training images that are nearer than that to another one
+    unlike_training          whether that share is at least `ood.UNLIKE`: 99 %
     error                    why the image could not be read; the other cells are empty then
 
-The last but two are empty where the training images are not known (`reference.open_reference`).
+`distance`, `nearer` and `unlike_training` are empty where the training images are not known
+(`ood.open_reference`).
 """
 
 import dataclasses
@@ -48,42 +49,45 @@ def predict(
     resume: bool = False,
     reference: pathlib.Path | None = None,
 ) -> int:
-    """Predicts the class of every image and writes a table, in memory that does not grow.
+    """Predicts the classes of every image and writes a table, in memory that does not grow.
 
     Args:
         trained: the model.
-        source: a folder, a file or a pattern; see `inputs.find`.
-        output: the table, `.csv`, `.json` or `.jsonl`; see `table`.
-        top: classes a row.
+        source: a folder, a file or a pattern; see `input_files.find_images`.
+        output: the table, `.csv`, `.json` or `.jsonl`; see `prediction_table`.
+        top: classes per row.
         flip: whether probabilities and features are means over the image and its mirror image.
-        resume: go on with a table that is there, leaving out the files that it has.
-        reference: a file of `--mode features` with the training images; the run's by default.
+        resume: whether to add to an existing table the images that it lacks.
+        reference: a file of `--mode features` with the training images; by default those of the
+            run.
 
     Returns:
         The exit code: 0, or 1 where an image could not be read.
 
     Raises:
-        ConfigError: nothing to read, or no table to write; before anything is written.
+        ConfigError: there is no image, or the table cannot be written; nothing is written then.
     """
     check_output_path(output, prediction_table.ENDINGS)
     if output.exists() and not resume:
-        raise ConfigError(f"--output {output} is there; go on with it: --resume, or name another.")
+        raise ConfigError(
+            f"--output {output} exists already; go on with it: --resume, or name another."
+        )
     total = sum(1 for _ in input_files.find_images(source))
-    known = open_reference(trained, reference)
+    training = open_reference(trained, reference)
     top = min(top, trained.classifier.model.num_classes)
-    rows = PredictionTable(output, _columns(top), resume=resume)
+    table = PredictionTable(output, _columns(top), resume=resume)
     counts = _Counts()
     try:
         with tqdm(total=total, unit=" images", desc="Predicting") as bar:
 
             def missing() -> Iterator[pathlib.Path]:
                 for path in input_files.find_images(source):
-                    if prediction_table.as_utf8(str(path)) in rows.done:
+                    if prediction_table.as_utf8(str(path)) in table.done:
                         bar.update()
                     else:
                         yield path
 
-            batches = stream(
+            outputs = stream(
                 trained.classifier,
                 missing(),
                 trained.classifier.pixels,
@@ -91,19 +95,19 @@ def predict(
                 threads=trained.threads,
                 flip=flip,
             )
-            for batch in _in_batches(batches, trained.batch_size):
-                for row in _rows(trained, batch, known, top, counts):
-                    rows.write(row)
-                rows.flush()
+            for batch in _in_batches(outputs, trained.batch_size):
+                for row in _rows(trained, batch, training, top, counts):
+                    table.write(row)
+                table.flush()
                 bar.update(len(batch))
     finally:
-        rows.close()
-    _print_summary(output, counts, known, skipped=total - counts.images)
+        table.close()
+    _print_summary(output, counts, training, skipped=total - counts.images)
     return 1 if counts.errors else 0
 
 
 def _columns(top: int) -> list[str]:
-    ranked = [f"{what}_{i}" for i in range(1, top + 1) for what in ("class", "probability")]
+    ranked = [f"{column}_{i}" for i in range(1, top + 1) for column in ("class", "probability")]
     return ["file", *ranked, "margin", "distance", "nearer", "unlike_training", "error"]
 
 
@@ -121,12 +125,15 @@ def _in_batches(outputs: Iterator[ItemOutput], size: int) -> Iterator[list[ItemO
 def _rows(
     trained: TrainedModel,
     batch: Sequence[ItemOutput],
-    known: Reference | None,
+    training: Reference | None,
     top: int,
     counts: _Counts,
 ) -> Iterator[dict[str, Any]]:
-    good = [output.features for output in batch if not output.error]
-    near = iter(np.stack(known.compare(np.stack(good)), axis=1) if known and good else ())
+    """Rows of the table for a batch of images; `counts` is kept."""
+    features = [output.features for output in batch if not output.error]
+    comparisons = iter(
+        np.stack(training.compare(np.stack(features)), axis=1) if training and features else ()
+    )
     for output in batch:
         counts.images += 1
         row: dict[str, Any] = dict.fromkeys(_columns(top))
@@ -143,21 +150,21 @@ def _rows(
         for i in range(top):
             row[f"class_{i + 1}"] = ranked.class_names[i]
             row[f"probability_{i + 1}"] = ranked.probabilities[i]
-        if known:
-            row["distance"], row["nearer"] = map(float, next(near))
+        if training:
+            row["distance"], row["nearer"] = map(float, next(comparisons))
             row["unlike_training"] = row["nearer"] >= UNLIKE
             counts.unlike += row["unlike_training"]
         yield row
 
 
 def _print_summary(
-    output: pathlib.Path, counts: _Counts, known: Reference | None, *, skipped: int
+    output: pathlib.Path, counts: _Counts, training: Reference | None, *, skipped: int
 ) -> None:
     parts = [f"{counts.images} images"]
     if skipped > 0:
-        parts.append(f"{skipped} were there already")
+        parts.append(f"{skipped} were in the table already")
     if counts.errors:
-        parts.append(f"{counts.errors} could not be read (column error)")
-    if known:
+        parts.append(f"{counts.errors} could not be read (see the column error)")
+    if training:
         parts.append(f"{counts.unlike} unlike the training images")
     print(f"{', '.join(parts)}: {output}")

@@ -1,8 +1,8 @@
-"""A table of predictions that grows row by row, and can be gone on with: CSV, JSON, JSON lines.
+"""The table of `--mode predict`: written row by row and resumable, as CSV, JSON or JSON lines.
 
 In CSV a cell that a spreadsheet would take for a formula (it begins with one of `FORMULA`) gets an
-apostrophe before it, and so does one that begins with an apostrophe; taking it away gives the text
-back. JSON has the text as it is. What of a name is no UTF-8 is written as an escape in all of them.
+apostrophe before it, and so does one that begins with an apostrophe; removing one apostrophe gives
+the text back. JSON has the text as it is. Bytes of a name that are not UTF-8 are escaped in all.
 """
 
 import contextlib
@@ -22,33 +22,36 @@ _GUARDED = FORMULA + "'"
 
 
 def guard(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """The text of a cell, such that no spreadsheet takes it for a formula."""
     return "'" + text if text[:1] and text[0] in _GUARDED else text
 
 
 def as_utf8(text: str) -> str:
-    """A name as UTF-8, with an escape for what of it is none."""
+    """A name as valid UTF-8: what of it is not (surrogates, from `os.fsdecode`) is escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class PredictionTable:
-    """Writes rows to a file, each one whole; `done` are the files that it holds already.
+    """A file that rows are added to, whole ones only.
+
+    Attributes:
+        done: names of the images (column `file`) whose rows the file held when it was opened.
 
     Args:
-        path: the file; its ending says the form.
-        columns: their names, the first one `file`.
-        resume: go on with a file that is there, after the rows that it holds.
+        path: the file; its ending decides the format.
+        columns: names of the columns, the first one `file`.
+        resume: whether to keep the rows of an existing file and write after them.
 
     Raises:
-        ConfigError: the file cannot be written, or cannot be gone on with.
+        ConfigError: the file cannot be written, or is not a table with these columns.
     """
 
     def __init__(self, path: pathlib.Path, columns: Sequence[str], *, resume: bool):
-        self._columns, self._form = list(columns), path.suffix.lower()
+        self._columns, self._format = list(columns), path.suffix.lower()
         self.done: set[str] = set()
         self._first = True
         try:
-            end = self._read(path) if resume and path.exists() and path.stat().st_size else 0
+            end = self._read_done(path) if resume and path.exists() and path.stat().st_size else 0
             self._file: TextIO = path.open("r+" if end else "w", encoding="utf-8", newline="")
             self._file.seek(end)
             self._file.truncate()
@@ -59,44 +62,46 @@ class PredictionTable:
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row; None is an empty cell, or null."""
-        if self._form == ".csv":
-            self._file.write(_csv_row([_cell(row[name]) for name in self._columns]))
+        if self._format == ".csv":
+            self._file.write(_csv_row([_csv_cell(row[name]) for name in self._columns]))
             return
-        line = json.dumps({name: _value(row[name]) for name in self._columns})
-        if self._form == ".jsonl":
+        line = json.dumps({name: _json_value(row[name]) for name in self._columns})
+        if self._format == ".jsonl":
             self._file.write(line + "\n")
             return
         self._file.write(("\n" if self._first else ",\n") + line)
         self._first = False
 
     def flush(self) -> None:
-        """Hands what was written to the system, so that a kill loses none of it."""
+        """Hands what was written to the operating system, so that a kill loses none of it."""
         self._file.flush()
 
     def close(self) -> None:
-        """Ends the file."""
-        if self._form == ".json":
+        """Completes the file and closes it."""
+        if self._format == ".json":
             self._file.write("\n]\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def _header(self) -> str:
-        return {".csv": _csv_row(self._columns), ".json": "["}.get(self._form, "")
+        return {".csv": _csv_row(self._columns), ".json": "["}.get(self._format, "")
 
-    def _read(self, path: pathlib.Path) -> int:
-        """Fills `done`; returns the bytes of whole rows, after which to go on."""
-        other = f"{path} is no table of this command with these columns; name another --output."
+    def _read_done(self, path: pathlib.Path) -> int:
+        """Fills `done`, and returns the size of the whole rows in bytes: where to write on."""
+        not_ours = (
+            f"{path} is not a table of --mode predict with these columns, so it cannot be gone on "
+            "with; name another --output."
+        )
         with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             try:
-                end = self._read_csv(file) if self._form == ".csv" else self._read_json(file)
+                end = self._read_csv(file) if self._format == ".csv" else self._read_json(file)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ConfigError(other) from error
+                raise ConfigError(not_ours) from error
         # Not one whole row: a header that was torn, or a file of somebody else.
-        begun = self._header() if self._form != ".jsonl" else '{"file": "'
-        start = path.read_bytes()[: len(begun)]
-        if not end and not begun.encode().startswith(start):
-            raise ConfigError(other)
+        header = self._header() if self._format != ".jsonl" else '{"file": "'
+        if not end and not header.encode().startswith(path.read_bytes()[: len(header)]):
+            raise ConfigError(not_ours)
         return end
 
     def _read_csv(self, file: TextIO) -> int:
@@ -107,7 +112,7 @@ class PredictionTable:
             for line in file:
                 if not line.endswith("\n"):
                     return  # the torn last line of a killed run
-                taken += _size(line)
+                taken += _bytes(line)
                 yield line
 
         with contextlib.suppress(csv.Error):  # the last row was torn inside quotes
@@ -120,14 +125,14 @@ class PredictionTable:
         return end
 
     def _read_json(self, file: TextIO) -> int:
-        listed, offset, end = self._form == ".json", 0, 0
+        listed, offset, end = self._format == ".json", 0, 0
         for number, line in enumerate(file):
-            start, offset = offset, offset + _size(line)
+            line_start, offset = offset, offset + _bytes(line)
             whole, text = line.endswith("\n"), line.rstrip("\n")
             if listed and not number:
                 if text != "[":
                     raise ValueError("no list")
-                end = _size(text)
+                end = _bytes(text)
                 continue
             # In a list the comma is written with the row after it.
             text = text.removesuffix(",") if listed else text
@@ -143,22 +148,22 @@ class PredictionTable:
                 raise ValueError("other columns")
             self.done.add(row["file"])
             self._first = False
-            end = start + _size(text) if listed else offset
+            end = line_start + _bytes(text) if listed else offset
         return end
 
 
-def _size(text: str) -> int:
+def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogateescape"))
 
 
-def _value(value: Any) -> Any:
-    """As JSON has it; more digits than these depend on the images beside it."""
+def _json_value(value: Any) -> Any:
+    """A value for JSON: six decimals, because later ones depend on the images in its batch."""
     if isinstance(value, float):
         return round(value, 6)
     return as_utf8(value) if isinstance(value, str) else value
 
 
-def _cell(value: Any) -> str:
+def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What features are worth without the head: neighbours, retrieval and a linear probe."""
+"""Metrics of features without the head: k-NN accuracy, retrieval and a linear probe."""
 
 import dataclasses
 import warnings
@@ -8,19 +8,19 @@ import numpy as np
 from clevit_jax.analysis import neighbours
 from clevit_jax.analysis.neighbours import Retrieval
 
-KS = (1, 5, 20)
+KS = (1, 5, 20)  # numbers of neighbours
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMetrics:
-    """Shares in [0, 1], of test images unless said otherwise.
+    """How well features separate classes; accuracies are fractions in [0, 1] of the test images.
 
     Attributes:
-        train, test: images of each.
+        train, test: numbers of images.
         knn: k -> accuracy of the majority of the k nearest training images.
-        linear_probe: accuracy of a logistic regression on the training features; None where there
-            is one class.
-        retrieval: among the test images alone; None where no class has two.
+        linear_probe: accuracy of a logistic regression on the training features; None if there is
+            only one class.
+        retrieval: retrieval among the test images; None if no class has two.
     """
 
     train: int
@@ -30,22 +30,22 @@ class FeatureMetrics:
     retrieval: Retrieval | None
 
     def lines(self) -> list[str]:
-        """For the terminal."""
-        found = [f"k-NN, k = {k}: {100 * share:.2f} %" for k, share in self.knn.items()]
+        """Lines for the terminal."""
+        lines = [f"k-NN, k = {k}: {100 * accuracy:.2f} %" for k, accuracy in self.knn.items()]
         if self.linear_probe is not None:
-            found.append(f"Linear probe: {100 * self.linear_probe:.2f} %")
+            lines.append(f"Linear probe: {100 * self.linear_probe:.2f} %")
         if self.retrieval is not None:
-            found.append(
+            lines.append(
                 f"Retrieval among the test images: R@1 {100 * self.retrieval.recall_at_1:.2f} %, "
                 f"mAP {100 * self.retrieval.mean_average_precision:.2f} %"
             )
-        return found
+        return lines
 
 
 def feature_metrics(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> FeatureMetrics:
-    """Measures features [M, C] of training and [N, C] of test images, with labels [M] and [N]."""
+    """Metrics of features [M, C] of training and [N, C] of test images, with labels [M] and [N]."""
     return FeatureMetrics(
         train=len(train),
         test=len(test),
@@ -68,6 +68,7 @@ def linear_probe(
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy stands long before
+        # The accuracy stops changing long before the solver converges.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train, train_labels)
     return float((model.predict(test) == test_labels).mean())

@@ -1,4 +1,4 @@
-"""What an analysis is about: a trained model, and the images that it was trained on."""
+"""A trained model with the config and the data set of its run: what the analyses start from."""
 
 import dataclasses
 import pathlib
@@ -17,14 +17,14 @@ from clevit_jax.runs.workdir import check_workdir, load_config
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A trained model and what belongs to it.
+    """A trained model, where it lies, and the config of its run.
 
     Attributes:
-        path: workdir of a run, converted checkpoint or file of weights.
+        path: workdir of a run, converted checkpoint or weight file.
         classifier: the model.
-        config: of the run, or the one that was given; None where there is neither.
+        config: config of the run, or the one that was given; None where there is neither.
         is_run: whether `path` is the workdir of a run.
-        checkpoint: of the run, which one it is.
+        checkpoint: which checkpoint of the run it is.
     """
 
     path: pathlib.Path
@@ -35,19 +35,19 @@ class TrainedModel:
 
     @property
     def batch_size(self) -> int:
-        """Images at a time."""
+        """Images per batch."""
         return self.config.eval.batch_size if self.config else 24
 
     @property
     def threads(self) -> int:
-        """That decode."""
+        """Threads that decode images."""
         return resolve_data(self.config).threads if self.config else all_threads()
 
     def dataset(self) -> Dataset:
         """The images that the config names. Raises ConfigError, DataError."""
         if self.config is None:
             raise ConfigError(
-                f"{self.path} is no run, so its images are not known; name them with --config FILE "
+                f"{self.path} is not a run, so its images are not known; name them: --config FILE "
                 "--config.data.root=DIR."
             )
         return open_data(resolve_data(self.config))
@@ -59,10 +59,10 @@ def open_trained_model(
     """Opens a trained model.
 
     Args:
-        path: workdir of a run, converted checkpoint or file of weights.
-        config: for what is no run, image size, dtype and the data set; for a run, other images
-            (its settings of `data`), all others being those of the run.
-        checkpoint: of a run, "last" or "best".
+        path: workdir of a run, converted checkpoint or weight file.
+        config: for a run, its own config, in which the settings of `data` may name other images;
+            for anything else, the image size, the dtype and the data set.
+        checkpoint: which checkpoint of a run, "last" or "best".
 
     Raises:
         ConfigError, CheckpointError, WeightsError: in one sentence that names the culprit.

@@ -1,4 +1,4 @@
-"""Features in two dimensions, by scikit-learn's t-SNE, and a picture of them.
+"""t-SNE of features in two dimensions, computed by scikit-learn, and a picture of it.
 
 Source: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 2008.
 """
@@ -11,21 +11,28 @@ import numpy as np
 from clevit_jax.analysis.neighbours import normalised
 from clevit_jax.system.files import replacing
 
-MAX_IMAGES = 3000  # images; more take minutes and show no more
-_LEGEND = 20  # classes that colours tell apart
+MAX_IMAGES = 3000  # more take minutes and show no more
+_MAX_LEGEND = 20  # more classes cannot be told apart by colours
 
 
 def sample_rows(count: int, *, most: int = MAX_IMAGES, seed: int = 0) -> np.ndarray:
-    """Which rows of `count` are shown: all, or a random `most` of them, sorted."""
+    """Rows that are shown, of `count`: all, or a random sample of `most`; sorted."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.RandomState(seed).permutation(count)[:most])
 
 
 def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """t-SNE of features [N, C] by their cosine, float32 [N, 2]; the perplexity is 30, or N / 4.
+    """Points of a t-SNE of features by their cosine; the perplexity is 30, at most N / 4.
 
-    With fewer than five images there is nothing to lay out: they lie on a line.
+    Fewer than five images have no layout: they lie on a line.
+
+    Args:
+        features: [N, C].
+        seed: seed of scikit-learn's random numbers.
+
+    Returns:
+        float32 [N, 2].
     """
     count = len(features)
     if count < 5:
@@ -35,9 +42,9 @@ def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     # Of rows of length 1, Euclidean distance sorts as the cosine does.
     rows = normalised(features)
-    # PCA as the start needs images that differ.
-    start = "pca" if min(rows.shape) > 1 and rows.std() > 0 else "random"
-    tsne = TSNE(perplexity=min(30.0, count / 4), init=start, random_state=seed)
+    # Initial points by PCA need images that differ.
+    init = "pca" if min(rows.shape) > 1 and rows.std() > 0 else "random"
+    tsne = TSNE(perplexity=min(30.0, count / 4), init=init, random_state=seed)
     # Its threads wait for each other by spinning: beside other work, two take 30 times as long as
     # one (132 images: 12 s and 0.4 s on two busy cores, 2026-11-25).
     with threadpool_limits(1):
@@ -52,9 +59,14 @@ def save_picture(
     *,
     title: str,
 ) -> None:
-    """Writes a PNG of points [N, 2], a colour a class; a legend with up to 20 classes.
+    """Writes a PNG of points, one colour per class; the file appears whole or not at all.
 
-    Labels of -1 are grey. The file appears whole or not at all.
+    Args:
+        path: the PNG.
+        points: [N, 2].
+        labels: [N]; -1 is drawn grey.
+        class_names: names of the labels; the legend shows them if at most 20 classes occur.
+        title: heading of the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -74,7 +86,7 @@ def save_picture(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title.replace("$", r"\$"), fontsize=10)
-    if 0 < len(present) <= _LEGEND:
+    if 0 < len(present) <= _MAX_LEGEND:
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     with replacing(path) as new:
         figure.savefig(new, format="png")
@@ -83,6 +95,6 @@ def save_picture(
 def _colour(number: int, count: int) -> tuple[float, float, float, float]:
     import matplotlib
 
-    if count <= _LEGEND:
+    if count <= _MAX_LEGEND:
         return matplotlib.colormaps["tab20"](number % 20)
     return matplotlib.colormaps["hsv"](number / count)
