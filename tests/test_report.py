@@ -78,7 +78,7 @@ def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
         shown = re.fullmatch(form, numbers)
         assert shown is not None
         assert cells == list(shown.groups())
-    assert not any("counted anew" in text for text in texts)
+    assert not any("recomputed" in text for text in texts)
 
 
 def test_names_are_text_and_nothing_else(found):
@@ -150,7 +150,9 @@ def test_mistakes_show_the_nearest_training_images(trained):
     for mistake in content.mistakes:
         assert mistake.right_share < mistake.predicted_share
         headings = [tile.heading.partition(",")[0] for tile in mistake.tiles]
-        assert headings == ["test image", "speaks for", "speaks for"] + ["nearest in training"] * 2
+        assert (
+            headings == ["test image", "evidence for", "evidence for"] + ["nearest in training"] * 2
+        )
         assert [tile.text for tile in mistake.tiles] == [
             mistake.right, mistake.predicted, mistake.right, mistake.predicted, mistake.right,
         ]  # fmt: skip
@@ -217,7 +219,7 @@ def test_other_seeds(answered, tmp_path):
     assert "Mean of 2 seeds 46.00 %, deviation 35.36 (last step, top-1)." in texts
     assert "seed 0: 21.00 %, seed 1: 71.00 %." in texts
     # This very run's result was changed by hand, and the page does not hide it.
-    assert "counted anew" in texts
+    assert "recomputed" in texts
 
 
 def test_a_converted_checkpoint(answered, tmp_path):
@@ -261,7 +263,7 @@ def test_a_report_that_fails_ends_no_run(answered, tmp_path, monkeypatch, caplog
 
 def test_where_it_may_be_written(trained, tmp_path):
     for name in ("report.pdf", "none/report.html"):
-        with pytest.raises(ConfigError, match=r"must end in .html, in a folder that is there"):
+        with pytest.raises(ConfigError, match=r"must end in .html, in a folder that exists"):
             write.write_report(trained, tmp_path / name)
 
 

@@ -181,7 +181,7 @@ def test_a_pair_is_found_in_the_matrix(opened):
     assert size == 12
     assert left == top == 0  # the most confused pairs lie in the first corner
     said = tab.locator("[data-cell]").inner_text()
-    assert said.startswith(f"{right} taken for {taken}: {images} of ")
+    assert said.startswith(f"{right} predicted as {taken}: {images} of ")
     tab.select_option("[data-order]", "number")
     row.locator("button").click()
     wanted = int(row.get_attribute("data-label"))

@@ -1,1 +1,1 @@
-"""What a trained model says: predictions, features, maps of where it looks, the report."""
+"""Analyses of a trained model: predictions, features, maps of where it looks, the report."""

@@ -1,1 +1,4 @@
-"""The mode `report`: what a run has come to, as one HTML file that opens from disk."""
+"""The mode `report`: one HTML file on a run, that opens from disk.
+
+`collect` computes and reads what it says (`content`), `page` renders that, `write` writes the file.
+"""

@@ -1,4 +1,4 @@
-"""Gathers what a report says: computes what the model makes of the test images, reads the rest."""
+"""The content of a report: outputs of the model on the test images, and what the run recorded."""
 
 import datetime
 import math
@@ -44,19 +44,19 @@ from clevit_jax.steps.eval_step import Evaluation, evaluation_of
 from clevit_jax.system.files import read_json_object
 
 MAX_MISTAKES = 12
-_VIEWS_SIDE = 1400  # pixels of the longer side of the picture of the views
+_VIEWS_SIDE = 1400  # longest side of the picture of the views, pixels
 
 
 def collect_content(trained: TrainedModel) -> Content:
     """Everything that a report says.
 
     Args:
-        trained: a run that was scored (its evaluation.json is there), or any model with a config
-            that names a data set of its classes; curves and the like are left out then.
+        trained: a run that has its evaluation.json, or any model with a config that names a data
+            set of its classes; what only runs have, such as curves, is left out then.
 
     Raises:
-        DataError: the images are not there.
-        ConfigError: a file of the run cannot be read, or the classes are others.
+        DataError: the images cannot be read.
+        ConfigError: a file of the run cannot be read, or the data has other classes.
     """
     dataset = trained.dataset()
     _check_classes(trained, dataset)
@@ -65,7 +65,7 @@ def collect_content(trained: TrainedModel) -> Content:
     if outputs.errors:
         raise DataError(outputs.errors)
     reference = make_reference(training)
-    found = mistakes.count_confusions(outputs.logits, outputs.labels)
+    confusion = mistakes.count_confusions(outputs.logits, outputs.labels)
     tested = explain.run_deletion_test(trained)
     scores, seeds, seeds_summary = _scores(trained, outputs)
     facts = read_json_object(trained.path / RUN_FILE) if trained.is_run else {}
@@ -74,18 +74,18 @@ def collect_content(trained: TrainedModel) -> Content:
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         summary=_summary(trained, dataset, facts),
         scores=scores,
-        facts=_result_facts(trained, dataset, facts),
+        facts=_key_facts(trained, dataset, facts),
         class_names=[as_utf8(name) for name in dataset.class_names],
-        confusion=found,
-        classes=found.by_class(),
+        confusion=confusion,
+        classes=confusion.by_class(),
         seeds=seeds,
         seeds_summary=seeds_summary,
         charts=curves.read_charts(trained.path / "metrics.jsonl") if trained.is_run else (),
         mistakes=_mistakes(trained, dataset, outputs, training, tested.chosen),
-        maps=_maps(tested),
+        map_note=_map_note(tested),
         views=_views(trained.path / "views.png") if trained.is_run else "",
         embedding=_embedding(outputs),
-        worth=_worth(training, outputs, reference),
+        feature_notes=_feature_notes(training, outputs, reference),
         recipe=_recipe(trained),
         environment=_environment(facts),
         **_data_check(trained, dataset.split_hash()),
@@ -93,16 +93,16 @@ def collect_content(trained: TrainedModel) -> Content:
 
 
 def _check_classes(trained: TrainedModel, dataset: Dataset) -> None:
-    """Raises ConfigError where the columns of the logits are not the classes of the data."""
+    """Raises ConfigError if the columns of the logits are not the classes of the data."""
     classifier = trained.classifier
-    known = classifier.class_names != tuple(map(str, range(classifier.model.num_classes)))
+    has_names = classifier.class_names != tuple(map(str, range(classifier.model.num_classes)))
     if classifier.model.num_classes != dataset.num_classes or (
-        known and classifier.class_names != dataset.class_names
+        has_names and classifier.class_names != dataset.class_names
     ):
         raise ConfigError(
             f"{trained.path} tells {classifier.model.num_classes} classes apart, which are not the "
-            f"{dataset.num_classes} of the data, so it cannot be scored on them; --mode features "
-            "measures its features."
+            f"{dataset.num_classes} of the data, so it cannot be scored on them. Its features can "
+            "be measured: --mode features."
         )
 
 
@@ -115,51 +115,53 @@ def _summary(trained: TrainedModel, dataset: Dataset, facts: dict[str, Any]) -> 
         f"{dataset.num_classes} classes, {', '.join(counts)} images of "
         f"{as_utf8(str(trained.config.data.root or trained.config.data.tfds))}."  # type: ignore[union-attr]
         f" Swin of {parameters / 1e6:.2f} M parameters at {model.image_size} pixels{updates}.",
-        f"The pictures and tables below are of {as_utf8(trained.classifier.source)}.",
+        f"Pictures and tables below show the model {as_utf8(trained.classifier.source)}.",
     ]
 
 
 def _scores(
     trained: TrainedModel, outputs: DatasetOutputs
 ) -> tuple[list[ScoreRow], list[tuple[str, str]], str]:
-    """Lines of the result as evaluation.json has them, and those of the other seeds."""
-    found = read_json_object(trained.path / EVALUATION_FILE) if trained.is_run else {}
+    """Rows of scores of evaluation.json; (seed, top-1) of all seeds, and a sentence on these."""
+    evaluations = read_json_object(trained.path / EVALUATION_FILE) if trained.is_run else {}
     scores = []
     for name in ("last", "best"):
-        line = found.get(name)
-        if line is None:
+        scored = evaluations.get(name)
+        if scored is None:
             continue
-        how = f", {results.how_chosen(line.get('chosen_on'))}" if name == "best" else ""
-        scores.append(ScoreRow(f"Test, {name} (step {line['step']}{how})", _evaluation(line)))
-        if "val" in line:
-            label = f"Validation, {name} (step {line['step']})"
-            scores.append(ScoreRow(label, _evaluation(line["val"])))
-    counted = evaluation_of(outputs.logits, outputs.labels)
-    own = found.get(trained.checkpoint)
-    if own is None or str(_evaluation(own)) != str(counted):  # as far as digits are shown
-        label = f"Test, counted anew for this page ({as_utf8(trained.classifier.source)})"
-        scores.append(ScoreRow(label, counted))
+        how = f", {results.how_chosen(scored.get('chosen_on'))}" if name == "best" else ""
+        scores.append(ScoreRow(f"Test, {name} (step {scored['step']}{how})", _evaluation(scored)))
+        if "val" in scored:
+            label = f"Validation, {name} (step {scored['step']})"
+            scores.append(ScoreRow(label, _evaluation(scored["val"])))
+    recomputed = evaluation_of(outputs.logits, outputs.labels)
+    recorded = evaluations.get(trained.checkpoint)
+    # Compared as text: as far as digits are shown.
+    if recorded is None or str(_evaluation(recorded)) != str(recomputed):
+        label = f"Test, recomputed for this page ({as_utf8(trained.classifier.source)})"
+        scores.append(ScoreRow(label, recomputed))
     siblings = results.seed_folders(trained.path.absolute().parent)
     if trained.path.absolute() not in {path.absolute() for path in siblings.values()}:
         return scores, [], ""
-    finished = {seed: run.last for seed, path in siblings.items()
-                if (run := results.read_result(path)).finished and run.last}  # fmt: skip
-    rows = [(str(seed), f"{100 * line['top1']:.2f} %") for seed, line in finished.items()]
+    runs = {seed: results.read_result(path) for seed, path in siblings.items()}
+    top1 = {seed: run.last["top1"] for seed, run in runs.items() if run.finished and run.last}
+    rows = [(str(seed), f"{100 * value:.2f} %") for seed, value in top1.items()]
     if len(rows) < 2:
         return scores, [], ""
-    mean, deviation = results.mean_and_deviation([line["top1"] for line in finished.values()])
+    mean, deviation = results.mean_and_deviation(list(top1.values()))
     spread = f", deviation {100 * deviation:.2f}" if deviation is not None else ""
     return scores, rows, f"Mean of {len(rows)} seeds {100 * mean:.2f} %{spread} (last step, top-1)."
 
 
-def _evaluation(line: dict[str, Any]) -> Evaluation:
+def _evaluation(scores: dict[str, Any]) -> Evaluation:
     names = ("top1", "top5", "mean_per_class", "loss", "count")
-    return Evaluation(**{name: line[name] for name in names})
+    return Evaluation(**{name: scores[name] for name in names})
 
 
-def _result_facts(
+def _key_facts(
     trained: TrainedModel, dataset: Dataset, facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
+    """Names and values that stand under the scores."""
     assert trained.config is not None
     images = {split: str(len(examples)) for split, examples in dataset.splits.items()}
     rows = [
@@ -173,18 +175,20 @@ def _result_facts(
         ("Seed", str(trained.config.seed)),
         *rows,
         ("Best step chosen on", {"val": "validation", "test": "test"}[facts["chosen_on"]]),
-        ("Peak learning rate", f"{facts['peak_learning_rate']:.3g}, "
-         f"head {facts['peak_learning_rate_head']:.3g}"),
-        ("Start", _load_report(trained)),
-    ]  # fmt: skip
+        (
+            "Peak learning rate",
+            f"{facts['peak_learning_rate']:.3g}, head {facts['peak_learning_rate_head']:.3g}",
+        ),
+        ("Initial weights", _initial_weights(trained)),
+    ]
 
 
-def _load_report(trained: TrainedModel) -> str:
+def _initial_weights(trained: TrainedModel) -> str:
     path = trained.path / LOAD_REPORT_FILE
     if not path.is_file():
-        return "random parameters"
-    facts = read_json_object(path)
-    return f"{as_utf8(str(facts.get('source')))} ({facts.get('dialect')})"
+        return "random"
+    report = read_json_object(path)
+    return f"{as_utf8(str(report.get('source')))} ({report.get('dialect')})"
 
 
 def _mistakes(
@@ -199,40 +203,46 @@ def _mistakes(
     seen = np.stack([classifier.pixels(example.data, example.name) for example in examples])
     labels, predicted = outputs.labels[rows], outputs.logits[rows].argmax(-1)
     maps = [classifier.maps(seen, classes, (name,))[name] for classes in (predicted, labels)]
-    shares = softmax(outputs.logits[rows])
-    found = []
+    probabilities = softmax(outputs.logits[rows])
+    shown = []
     for i, (row, example) in enumerate(zip(rows, examples, strict=True)):
         right, wrong = (as_utf8(dataset.class_names[k]) for k in (labels[i], predicted[i]))
         tiles = [Tile("test image", right, pictures.pixels_url(seen[i]))]
         for heading, class_name, grids in (
-            ("speaks for", wrong, maps[0]),
-            ("speaks for", right, maps[1]),
+            ("evidence for", wrong, maps[0]),
+            ("evidence for", right, maps[1]),
         ):
             grid = explanation.enlarge(grids[i], classifier.model.image_size)
-            shown = pictures.data_url(explanation.overlay(seen[i], grid))
-            tiles.append(Tile(heading, class_name, shown))
+            overlay = pictures.data_url(explanation.overlay(seen[i], grid))
+            tiles.append(Tile(heading, class_name, overlay))
         for label, class_name in ((predicted[i], wrong), (labels[i], right)):
-            near = neighbours.nearest_of_class(
+            nearest = neighbours.nearest_of_class(
                 outputs.features[row], training.features, training.labels, int(label)
             )
-            if near is None:
+            if nearest is None:
                 continue
-            other = dataset.train[near[0]]
-            pixels = classifier.pixels(other.data, other.name)
-            heading = f"nearest in training, distance {near[1]:.3f}"
+            neighbour = dataset.train[nearest[0]]
+            pixels = classifier.pixels(neighbour.data, neighbour.name)
+            heading = f"nearest in training, distance {nearest[1]:.3f}"
             tiles.append(Tile(heading, class_name, pictures.pixels_url(pixels)))
-        shared = [float(shares[i, k]) for k in (labels[i], predicted[i])]
-        found.append(
-            Mistake(as_utf8(example.name), right, wrong, shared[0], shared[1], tuple(tiles))
+        shown.append(
+            Mistake(
+                file=as_utf8(example.name),
+                right=right,
+                predicted=wrong,
+                right_share=float(probabilities[i, labels[i]]),
+                predicted_share=float(probabilities[i, predicted[i]]),
+                tiles=tuple(tiles),
+            )
         )
-    return found
+    return shown
 
 
-def _maps(tested: Deletion) -> str:
-    rollout = f"{tested.ratio(cam.ROLLOUT):.1f} times" if tested.random > 0 else "no more"
-    return (
-        f"The deletion test chose the map that is shown: {tested}. Attention roll-out: {rollout}."
-    )
+def _map_note(tested: Deletion) -> str:
+    note = f"The deletion test chose the map that is shown: {tested}."
+    if tested.random > 0:
+        note += f" Attention roll-out: {tested.ratio(cam.ROLLOUT):.1f} times as much."
+    return note
 
 
 def _views(path: pathlib.Path) -> str:
@@ -258,15 +268,17 @@ def _embedding(outputs: DatasetOutputs) -> Embedding:
     )
 
 
-def _worth(training: Features, outputs: DatasetOutputs, reference: Reference | None) -> list[str]:
+def _feature_notes(
+    training: Features, outputs: DatasetOutputs, reference: Reference | None
+) -> list[str]:
     knn = neighbours.knn_accuracy(
         training.features, training.labels, outputs.features, outputs.labels
     )
-    shares = ", ".join(f"k = {k} {100 * share:.2f} %" for k, share in knn.items())
-    lines = [f"Test accuracy of the nearest training images, by the cosine of features: {shares}."]
+    accuracies = ", ".join(f"k = {k}: {100 * accuracy:.2f} %" for k, accuracy in knn.items())
+    notes = [f"Test accuracy by the k nearest training images (cosine of features): {accuracies}."]
     retrieved = neighbours.retrieval(outputs.features, outputs.labels)
     if retrieved:
-        lines.append(
+        notes.append(
             "Retrieval among the test images: R@1 "
             f"{100 * retrieved.recall_at_1:.2f} %, mAP "
             f"{100 * retrieved.mean_average_precision:.2f} %."
@@ -274,12 +286,12 @@ def _worth(training: Features, outputs: DatasetOutputs, reference: Reference | N
     if reference:
         _, nearer = reference.compare(outputs.features)
         unlike = int((nearer >= UNLIKE).sum())
-        lines.append(
+        notes.append(
             f"{unlike} of {len(nearer)} test images ({100 * unlike / len(nearer):.1f} %) are "
-            f"farther from the training images than {100 * UNLIKE:.0f} % of these are from each "
-            "other; --mode predict would mark them as unlike."
+            f"unlike the training images: farther from them than {100 * UNLIKE:.0f} % of these are "
+            "from each other. --mode predict marks such images (column unlike_training)."
         )
-    return lines
+    return notes
 
 
 def _recipe(trained: TrainedModel) -> list[FactTable]:
@@ -311,18 +323,18 @@ def _environment(facts: dict[str, Any]) -> list[FactTable]:
 
 
 def _data_check(trained: TrainedModel, split_hash: str) -> dict[str, Any]:
-    """What `--mode check_data` wrote; it is run where that was not done."""
+    """`data_check` and `findings` of the content, by `--mode check_data`; runs it if need be."""
     assert trained.config is not None
     path = trained.path / command.JSON
-    found = read_json_object(path) if trained.is_run and path.is_file() else {}
-    if found.get("split_hash") != split_hash:
-        found = (
-            command.write_audit(resolve_data(trained.config), trained.path)
-            if trained.is_run
-            else command.audit(resolve_data(trained.config))
-        )
-    images = found.get("images") or {}
-    rows = [("layout", str(found.get("layout")))]
+    audit = read_json_object(path) if trained.is_run and path.is_file() else {}
+    if audit.get("split_hash") != split_hash:
+        settings = resolve_data(trained.config)
+        if trained.is_run:
+            audit = command.write_audit(settings, trained.path)
+        else:
+            audit = command.audit(settings)
+    images = audit.get("images") or {}
+    rows = [("layout", str(audit.get("layout")))]
     rows += [
         (f"images {name}", str(images.get(name))) for name in ("read", "unreadable", "missing")
     ]
@@ -333,6 +345,6 @@ def _data_check(trained: TrainedModel, split_hash: str) -> dict[str, Any]:
     findings = [
         (kind, as_utf8(finding["sentence"]))
         for kind, name in (("error", "errors"), ("warning", "warnings"))
-        for finding in found.get(name, [])
+        for finding in audit.get(name, [])
     ]
     return {"data_check": rows, "findings": findings}

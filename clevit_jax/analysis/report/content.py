@@ -1,4 +1,4 @@
-"""What a report says, before it is a page."""
+"""The content of a report, as data, before it is a page."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from clevit_jax.steps.eval_step import Evaluation
 
 @dataclasses.dataclass(frozen=True)
 class ScoreRow:
-    """A line of the result.
+    """A row of the table of scores.
 
     Attributes:
-        label: what was scored, and on what.
-        evaluation: the numbers of `--mode eval`.
+        label: the split and the checkpoint that were scored.
+        evaluation: the scores, as of `--mode eval`.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Curves over the updates that share an axis; `unit` is "%", "nats" or ""."""
+    """Curves over the updates with a common axis; `unit` is "%", "nats" or ""."""
 
     title: str
     unit: str
@@ -39,7 +39,7 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A picture with its words; `source` is a `data:` address."""
+    """A picture with a caption of two lines; `source` is its data URL."""
 
     heading: str
     text: str
@@ -48,7 +48,16 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A test image that was taken for another class, with what tells why; see `tiles`."""
+    """A test image that was predicted as another class.
+
+    Attributes:
+        file: name of the image.
+        right: name of its true class.
+        predicted: name of the predicted class.
+        right_share: probability of the true class.
+        predicted_share: probability of the predicted class.
+        tiles: the image, maps for both classes, and the nearest training images of both.
+    """
 
     file: str
     right: str
@@ -60,18 +69,26 @@ class Mistake:
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """Test images in two dimensions: `points` of x, y in [0, 1], and for each the rest."""
+    """A t-SNE of test images.
+
+    Attributes:
+        points: x, y in [0, 1] of each image.
+        labels: true class of each image.
+        predicted: predicted class of each image.
+        files: name of each image.
+        of: number of all test images, of which these are a sample.
+    """
 
     points: Sequence[tuple[float, float]]
     labels: Sequence[int]
     predicted: Sequence[int]
     files: Sequence[str]
-    of: int  # test images, of which these are a sample
+    of: int
 
 
 @dataclasses.dataclass(frozen=True)
 class FactTable:
-    """A table of names and values under a heading."""
+    """Names and values under a heading."""
 
     heading: str
     rows: Sequence[tuple[str, str]]
@@ -79,29 +96,29 @@ class FactTable:
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """Everything that a report shows; a part that is empty is left out of the page.
+    """Everything that a report shows; the page leaves out what is empty.
 
     Attributes:
-        title: of the page: the run.
-        written: when, ISO 8601.
+        title: title of the page: name of the run.
+        written: date and time of the report, ISO 8601.
         summary: sentences under the title.
-        scores: the result, that of the last checkpoint first.
-        seeds: runs of the same config with other seeds: (seed, top-1), and what they come to.
-        seeds_summary: in a sentence.
-        facts: small tables of the result: seed, split hash, numbers of images.
+        scores: rows of the table of scores, the last checkpoint first.
+        facts: names and values under the scores: seed, split hash, numbers of images.
+        class_names: names of all classes.
+        confusion: confusion matrix of the test images.
+        classes: metrics of every class.
+        seeds: (seed, top-1) of the runs of the same config with several seeds.
+        seeds_summary: a sentence on their mean.
         charts: loss, accuracy, learning rate.
-        class_names: of all classes.
-        confusion: on the test images.
-        classes: the scores of every class.
-        mistakes: the worst ones.
-        maps: in a sentence, which map is shown, and what the deletion test found.
-        views: a `data:` address of the picture of the views, or "".
-        embedding: of the test images.
-        worth: sentences on the features: neighbours, retrieval, images unlike the training set.
-        recipe: every setting.
-        environment: machine, software, starts.
-        data_check: what was found in the data set.
-        findings: sentences of the data check, (kind, sentence), "error" or "warning".
+        mistakes: the worst mistakes.
+        map_note: sentences on the map that is shown, and on the deletion test.
+        views: data URL of the picture of the views, or "".
+        embedding: t-SNE of the test images.
+        feature_notes: sentences on the features: k-NN, retrieval, images unlike the training set.
+        recipe: every setting, one table per group.
+        environment: machine and software, one table per start of the run.
+        data_check: names and values of the data check.
+        findings: (kind, sentence) of the data check; the kind is "error" or "warning".
     """
 
     title: str
@@ -116,10 +133,10 @@ class Content:
     seeds_summary: str = ""
     charts: Sequence[Chart] = ()
     mistakes: Sequence[Mistake] = ()
-    maps: str = ""
+    map_note: str = ""
     views: str = ""
     embedding: Embedding | None = None
-    worth: Sequence[str] = ()
+    feature_notes: Sequence[str] = ()
     recipe: Sequence[FactTable] = ()
     environment: Sequence[FactTable] = ()
     data_check: Sequence[tuple[str, str]] = ()

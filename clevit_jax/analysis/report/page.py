@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no other file."""
+"""The page of a report: one HTML file that needs no network and no other file."""
 
 import dataclasses
 import functools
@@ -11,16 +11,16 @@ from markupsafe import Markup
 
 from clevit_jax.analysis.report.content import Content
 
-_PAIRS = 100  # most confused pairs that are listed
+_MAX_PAIRS = 100  # as many of the most confused pairs are listed
 
 
 def render_page(content: Content) -> str:
-    """The page. Every name is escaped: as HTML by Jinja, in the data of the scripts as JSON."""
+    """The page as HTML. Names are escaped: as HTML by Jinja, in the scripts' data as JSON."""
     pairs = content.confusion.pairs()
     return _template().render(
         content=content,
         data=_data(content),
-        pairs=pairs[:_PAIRS],
+        pairs=pairs[:_MAX_PAIRS],
         number_of_pairs=len(pairs),
         style=Markup(_asset("style.css")),
         scripts=[Markup(_asset(name)) for name in ("tables.js", "charts.js", "matrix.js")],
@@ -28,7 +28,7 @@ def render_page(content: Content) -> str:
 
 
 def _data(content: Content) -> dict[str, Any]:
-    """What the scripts draw from."""
+    """The data that the scripts draw."""
     confusion = content.confusion
     return {
         "classes": list(content.class_names),

@@ -1,4 +1,4 @@
-"""Pictures inside a page, as `data:` addresses."""
+"""Pictures inside a page, as data URLs."""
 
 import base64
 import io
@@ -6,12 +6,12 @@ import io
 import numpy as np
 from PIL import Image
 
-SIDE = 200  # pixels of a tile
-_QUALITY = 82
+SIDE = 200  # pixels of the longer side of a tile
+_QUALITY = 82  # quality of WebP, of 100
 
 
 def data_url(image: Image.Image, *, side: int = SIDE) -> str:
-    """A WebP of the image, its longer side at most `side` pixels (small ones are enlarged)."""
+    """Data URL of a WebP of the image, at most `side` pixels long; small images are enlarged."""
     scale = side / max(image.size)
     if scale < 1 or max(image.size) * 2 <= side:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -22,5 +22,5 @@ def data_url(image: Image.Image, *, side: int = SIDE) -> str:
 
 
 def pixels_url(pixels: np.ndarray) -> str:
-    """The address of pixels uint8 [S, S, 3]."""
+    """Data URL of pixels, uint8 [S, S, 3]."""
     return data_url(Image.fromarray(pixels))

@@ -1,4 +1,4 @@
-"""Writes the report of a run."""
+"""Writing of a report: by `--mode report`, and after training."""
 
 import pathlib
 
@@ -21,16 +21,16 @@ REPORT_FILE = "report.html"  # in the workdir
 
 
 def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> pathlib.Path:
-    """Writes the report of a run, whole or not at all; an older one is replaced.
+    """Writes a report, whole or not at all; an older one is replaced.
 
-    A run whose checkpoint is not scored yet is scored first, as by `--mode eval`.
+    A run that has no evaluation.json yet is scored first, as by `--mode eval`.
 
     Args:
         trained: a run, or any model with a config that names a data set of its classes.
-        output: the file; `report.html` in the workdir of a run by default.
+        output: the file; by default `report.html` in the workdir of a run.
 
     Returns:
-        Where it is.
+        Path of the report.
 
     Raises:
         ConfigError: the images or the file are not named, or it cannot be written.
@@ -38,12 +38,12 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
     """
     if not trained.is_run and (trained.config is None or output is None):
         raise ConfigError(
-            f"{trained.path} is no run, so a report on it needs --config FILE "
+            f"{trained.path} is not a run, so a report on it needs --config FILE "
             "--config.data.root=DIR for the images, and --output FILE.html."
         )
     path = output or trained.path / REPORT_FILE
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {path} must end in .html, in a folder that is there.")
+        raise ConfigError(f"--output {path} must end in .html, in a folder that exists.")
     if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
         assert trained.config is not None
         evaluate_workdir(trained.config, trained.path)
@@ -57,18 +57,18 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
 
 
 def write_after_training(run: Run, state: TrainState) -> None:
-    """Writes the report of a run that is finished, and says where it is.
+    """Writes the report of a finished run, and prints its path.
 
-    Process 0 writes it on its own devices, and the others wait. The run is over and saved, so what
-    goes wrong here is said and no more.
+    Process 0 writes it on its own devices, and the others wait. The run is over and saved, so an
+    error here is logged and ends nothing.
 
     Args:
         run: the run.
-        state: its last; it is deleted, to make room on the devices.
+        state: its last state; deleted, to make room on the devices.
     """
-    whole = jax.jit(lambda params: params, out_shardings=sharding.replicated(run.steps.mesh))
+    gather = jax.jit(lambda params: params, out_shardings=sharding.replicated(run.steps.mesh))
     step = int(state.step)
-    params = jax.device_get(whole(state.eval_params))
+    params = jax.device_get(gather(state.eval_params))
     for leaf in jax.tree.leaves(state):
         leaf.delete()
     if processes.index() != 0:
@@ -86,7 +86,8 @@ def write_after_training(run: Run, state: TrainState) -> None:
     except Exception as error:
         logging.error(
             "The report could not be written: %s Try again: --mode report --workdir %s.",
-            error, run.workdir,
-        )  # fmt: skip
+            error,
+            run.workdir,
+        )
         return
     print(f"  {'report':<12} {path}", flush=True)

@@ -16,12 +16,12 @@
     const rough = (high - low) / count || 1;
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
-    const found = [];
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
-    return found;
+    const values = [];
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
+    return values;
   }
 
-  function say(value) {
+  function digits(value) {
     if (value !== 0 && Math.abs(value) < 0.01) return value.toExponential(2).replace(/\.?0+e/, "e");
     return String(Number(value.toPrecision(4)));
   }
@@ -46,10 +46,10 @@
     const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": heading.textContent }, holder);
     for (const tick of ticks(low, high, 5)) {
       element("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), stroke: "var(--line)" }, svg);
-      element("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, svg).textContent = say(tick);
+      element("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, svg).textContent = digits(tick);
     }
     for (const tick of ticks(first, last, width / 90)) {
-      element("text", { x: x(tick), y: height - 8, "text-anchor": tick === first ? "start" : x(tick) > width - 30 ? "end" : "middle" }, svg).textContent = say(tick);
+      element("text", { x: x(tick), y: height - 8, "text-anchor": tick === first ? "start" : x(tick) > width - 30 ? "end" : "middle" }, svg).textContent = digits(tick);
     }
     chart.curves.forEach((curve, i) => {
       const colour = `var(--series-${i % 5})`;
@@ -66,14 +66,14 @@
 
     function read(step) {
       legend.replaceChildren();
-      if (step !== null) legend.append(`step ${say(step)}`);
+      if (step !== null) legend.append(`step ${digits(step)}`);
       chart.curves.forEach((curve, i) => {
         const entry = document.createElement("span"), patch = document.createElement("i");
         patch.style.background = `var(--series-${i % 5})`;
         let text = curve.name;
         if (step !== null) {
           const near = reduce(curve.points, (a, b) => Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a);
-          text += ` ${say(near[1])}`;
+          text += ` ${digits(near[1])}`;
         }
         entry.append(patch, text);
         legend.append(entry);
@@ -147,7 +147,7 @@
       const distance = (px - x) ** 2 + (py - y) ** 2;
       if (distance < least) { best = i; least = distance; }
     });
-    const taken = best >= 0 && labels[best] !== predicted[best] ? `, taken for ${data.classes[predicted[best]]}` : "";
-    output.textContent = best < 0 ? "" : `${data.classes[labels[best]]}${taken}: ${files[best]}`;
+    const mistake = best >= 0 && labels[best] !== predicted[best] ? `, predicted as ${data.classes[predicted[best]]}` : "";
+    output.textContent = best < 0 ? "" : `${data.classes[labels[best]]}${mistake}: ${files[best]}`;
   });
 })();

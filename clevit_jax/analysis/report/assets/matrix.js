@@ -54,7 +54,7 @@
     pen.fillRect(0, 0, side, side);
     const wrong = colour("--wrong"), right = colour("--right"), size = Math.max(1, cell() - (cell() > 6 ? 1 : 0));
     const faintest = cell() < 3 ? 0.5 : 0.2;  // single pixels are hard to see
-    // Right answers first, so that mistakes lie above them where cells are below a pixel.
+    // Correct predictions first, so that mistakes lie above them where cells are below a pixel.
     for (const mistakes of [false, true]) {
       for (const [label, predicted, number] of data.confusion) {
         if ((label !== predicted) !== mistakes) continue;
@@ -151,7 +151,7 @@
     const label = order[Math.floor(row)], predicted = order[Math.floor(column)];
     if (label === undefined || predicted === undefined) { output.textContent = ""; return; }
     const number = known.get(label * count + predicted) || 0;
-    const what = label === predicted ? "named right" : `taken for ${data.classes[predicted]}`;
+    const what = label === predicted ? "predicted correctly" : `predicted as ${data.classes[predicted]}`;
     output.textContent = `${data.classes[label]} ${what}: ${number} of ${totals[label]}`;
   }
 
