@@ -250,7 +250,7 @@ def test_no_state_dict_is_told_with_what_is_there(refused):
     assert "it is a Tensor" in refused(_saved(torch.zeros(1)))
     assert "entries are 'model'" in refused(_saved({"model": {}}))
     assert "not a tensor: 'epoch', 3" in refused(_saved({**weights, "epoch": 1, 3: torch.ones(1)}))
-    assert "no tensor: 'x'" in refused(_saved({"model": {**weights, "x": "y"}}))
+    assert "not a tensor: 'x'" in refused(_saved({"model": {**weights, "x": "y"}}))
 
 
 class _Runs:
