@@ -86,6 +86,7 @@ def test_configs_of_the_user(place, monkeypatch, start):
         "def get_config():\n    return ConfigDict({'epochs': 1, 'model': {}})\n"
     )
     assert len(flatten(clevit_jax.get_config("configs/mine.py"))) == 1  # theirs, when they have one
+    monkeypatch.syspath_prepend(place)  # as `python -m clevit_jax.main` has it
     assert clevit_jax.get_config("cub").epochs == 40  # but a recipe has its own
 
 

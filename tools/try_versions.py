@@ -23,6 +23,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ENDS = {"lowest": "lowest-direct", "newest": "highest"}
@@ -121,9 +122,15 @@ def train(env: Environment) -> None:
         env.has(name)
 
 
+def scores(env: Environment) -> dict[str, Any]:
+    """Those of the last and of the best checkpoint."""
+    evaluation = json.loads(env.has("run/evaluation.json").read_text())
+    return {name: evaluation[name] for name in ("last", "best")}
+
+
 def resume(env: Environment) -> None:
     """The run without its last checkpoint goes on, and ends with the same scores."""
-    before = json.loads(env.has("run/evaluation.json").read_text())
+    before = scores(env)
     steps = sorted(
         (path for path in (env.folder / "run/checkpoints").iterdir() if path.name.isdigit()),
         key=lambda path: int(path.name),
@@ -133,29 +140,29 @@ def resume(env: Environment) -> None:
     shutil.rmtree(steps[-1])
     (env.folder / "run/evaluation.json").unlink()
     env.train("--workdir=run")
-    if json.loads(env.has("run/evaluation.json").read_text()) != before:
+    if scores(env) != before:
         raise StepError("the resumed run has other scores")
 
 
 def predict(env: Environment) -> None:
-    """The classes of the test images, as a table."""
-    images = f"--input={LEAVES}/test"
+    """The classes of the images, as a table."""
+    images = f"--input={LEAVES}/images"
     env.run("clevit_jax", "--mode=predict", "--workdir=run", images, "--output=classes.csv")
     rows = env.has("classes.csv").read_text().splitlines()
-    if len(rows) != 1 + 3 * 2:
-        raise StepError(f"classes.csv has {len(rows)} lines, not 7")
+    if len(rows) != 1 + 3 * (4 + 2):
+        raise StepError(f"classes.csv has {len(rows)} lines, not 19")
 
 
 def features(env: Environment) -> None:
     """Features with the neighbours and the linear probe, in both formats."""
-    for output in ("features.npz", "features.parquet"):
+    for output in ("features.npz", "table.parquet"):
         env.run("clevit_jax", "--mode=features", "--workdir=run", f"--output={output}")
         env.has(output)
 
 
 def explain(env: Environment) -> None:
     """Pictures of where the model looks."""
-    given = (f"--input={LEAVES}/test", "--output=looks")
+    given = (f"--input={LEAVES}/images", "--output=looks")
     env.run("clevit_jax", "--mode=explain", "--workdir=run", *given)
     if not any((env.folder / "looks").rglob("*.png")):
         raise StepError("looks holds no picture")
