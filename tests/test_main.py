@@ -128,7 +128,7 @@ MISTAKES = {
                                   ["data has a test split", "data.folds=0"]),
     "fraction": ([*OK, "--config.data.val_fraction=1.0"], ["data.val_fraction is 1.0", "[0, 1)"]),
     "no image to spare": ([*OK, "--config.data.val_fraction=0.01"],
-                          ["data.val_fraction: 1 % of the training images", "raise it"]),
+                          ["data: 1 % of the training images", "raise data.val_fraction"]),
     "negative": ([*OK, "--config.optim.lr=-1"], ["optim.lr is -1.0", "at least 0"]),
     "no data": (["--config=tiny.py", "--workdir=run"], ["data.root is empty", "data.root=DIR"]),
     "data elsewhere": ([*OK, "--config.data.root=dta"], ["dta is not a folder", "anno/train.txt"]),

@@ -80,8 +80,8 @@ GOOD = {
 BAD = {
     "zero bytes": (b"", "is an empty file"),
     "truncated": (WHOLE[:-30], "cannot be decoded"),
-    "header alone": (WHOLE[:33], "is no image"),
-    "text": (b"<html>404</html>", "is no image"),
+    "header alone": (WHOLE[:33], "is not an image"),
+    "text": (b"<html>404</html>", "is not an image"),
     "bomb": (bomb(), "decompression bomb"),
 }
 
