@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import types
 
 import jax
@@ -562,6 +563,33 @@ def test_two_signals():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "once\n")
+
+
+def test_two_signals_in_a_notebook(monkeypatch):
+    """The second ends the cell as Ctrl-C ends any other, and the kernel lives."""
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    before = signal.getsignal(signal.SIGINT)
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_signals_of_another_thread():
+    """Python sets handlers in the main thread alone; training in another one does without."""
+    before = signal.getsignal(signal.SIGINT)
+    asked = []
+
+    def train():
+        with Stop() as stop:
+            asked.append((stop.asked(), signal.getsignal(signal.SIGINT) is before))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert asked == [(False, True)]
 
 
 @pytest.mark.parametrize(("images", "batch", "epochs"), [(12, 4, 6), (10, 4, 7), (3, 8, 9)])

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm.auto import tqdm
 
 from clevit_jax.analysis import deletion, input_files
 from clevit_jax.analysis.deletion import Deletion
@@ -20,6 +19,7 @@ from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.stream import ItemOutput, stream
 from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.files import read_json_object, replacing, write_json
+from clevit_jax.system.progress import tqdm
 
 AUTO = "auto"
 _MIN_SIDE = 224  # smallest side of a tile, pixels

@@ -5,7 +5,6 @@ import pathlib
 import sys
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from clevit_jax.analysis import feature_file, neighbours
 from clevit_jax.analysis.feature_file import Features
@@ -13,6 +12,7 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.inference.stream import DatasetOutputs, collect_outputs
+from clevit_jax.system.progress import tqdm
 
 TRAINING_FEATURES_FILE = "training_features.npz"  # in the workdir
 # An image is unlike the training images if at least this share of them is nearer to another

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from clevit_jax.analysis import input_files, prediction_table
 from clevit_jax.analysis.feature_file import check_output_path
@@ -30,6 +29,7 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference import prediction
 from clevit_jax.inference.stream import ItemOutput, stream
+from clevit_jax.system.progress import tqdm
 
 
 @dataclasses.dataclass

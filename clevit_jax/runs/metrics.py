@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
-from tqdm.auto import tqdm
 
 from clevit_jax.system.files import write_text
+from clevit_jax.system.progress import in_notebook, tqdm
 
 
 class MetricWriter:
@@ -94,17 +94,17 @@ class Progress:
     """
 
     def __init__(self, start: int, total: int, batch_size: int, *, shown: bool = True):
-        # Where somebody looks at it: a terminal, or a notebook.
-        terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
+        watched = sys.stderr.isatty() or in_notebook()
+        bar = "{bar}" if in_notebook() else "{bar:18}"  # of tqdm's widgets, none has a width
         self._bar = tqdm(
             total=total,
             initial=start,
             unit="step",
             disable=not shown,
-            dynamic_ncols=terminal,
-            ncols=None if terminal else 120,
-            mininterval=0.2 if terminal else 20,
-            bar_format="{desc}{percentage:3.0f}%|{bar:18}| {n_fmt}/{total_fmt} "
+            dynamic_ncols=watched,
+            ncols=None if watched else 120,
+            mininterval=0.2 if watched else 20,
+            bar_format="{desc}{percentage:3.0f}%|" + bar + "| {n_fmt}/{total_fmt} "
             "[{elapsed}<{remaining}{postfix}]",
         )
         self._batch_size = batch_size

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from clevit_jax.config import flatten
+from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs.metrics import read_records
 from clevit_jax.runs.workdir import CONFIG_FILE, EVALUATION_FILE, RUN_FILE, load_config
+from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.system.files import read_json_object
 
 SCORES = ("top1", "top5", "mean_per_class", "loss")
 _SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RunResult:
-    """The result of one run, so far.
+    """The result of one run, so far; a notebook shows its scores, not its settings.
 
     Attributes:
         folder: of the run.
@@ -45,6 +47,20 @@ class RunResult:
     scored_on: str
     best: dict[str, Any] | None
     finished: bool
+
+    def __repr__(self) -> str:
+        how_far = "not begun" if self.total is None else f"step {self.step} of {self.total}"
+        lines = [f"RunResult({str(self.folder)!r}, {how_far}{', finished' * self.finished})"]
+        for name, split, scores in (
+            ("last", self.scored_on, self.last),
+            ("best", "test", self.best),
+        ):
+            if scores is not None:
+                numbers = Evaluation(**{field: scores[field] for field in ("count", *SCORES)})
+                lines.append(f"  {name}, step {scores['step']}: {SPLIT_NAMES[split]} {numbers}")
+        if self.best is not None:
+            lines[-1] += f", {how_chosen(self.best['chosen_on'])}"
+        return "\n".join(lines)
 
 
 def read_result(folder: pathlib.Path) -> RunResult:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 from ml_collections import ConfigDict
-from tqdm.auto import tqdm
 
 from clevit_jax.config import (
     PER_HOST,
@@ -27,6 +26,7 @@ from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
 from clevit_jax.steps.schedule import Plan
+from clevit_jax.system.progress import tqdm
 from clevit_jax.weights.fit import fit_weights, read_class_map
 
 

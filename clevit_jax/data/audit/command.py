@@ -21,14 +21,13 @@ import sys
 import textwrap
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from clevit_jax.data.audit import findings, read
 from clevit_jax.data.audit.findings import Finding
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system.files import write_json, write_text
+from clevit_jax.system.progress import tqdm
 from clevit_jax.system.tables import align
 
 JSON, TEXT = "data_check.json", "data_check.txt"

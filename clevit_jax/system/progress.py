@@ -1,0 +1,16 @@
+"""The bar of tqdm that fits: a widget in a notebook, a line of text in a terminal."""
+
+import sys
+import warnings
+
+with warnings.catch_warnings():
+    # Without ipywidgets a notebook gets the line of text, which says the same.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
+
+__all__ = ["in_notebook", "tqdm"]
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
