@@ -51,6 +51,8 @@ from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import compilation_cache
 from clevit_jax.system.files import read_json, write_json
+from clevit_jax.system.logging import errors_alone
+from clevit_jax.system.progress import in_notebook
 
 _CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
 
@@ -73,7 +75,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> RunResult:
         ClevitError: as `train_workdir`.
     """
     compilation_cache.enable(compilation_cache.AUTO)
-    train_workdir(config, pathlib.Path(workdir))
+    with errors_alone():
+        train_workdir(config, pathlib.Path(workdir))
     return read_result(pathlib.Path(workdir))
 
 
@@ -219,7 +222,7 @@ def _loop(
         if stopping and (step < total or score is None):
             checkpoints.wait()
             where = f"and saved at step {step}" if step else "before the first update"
-            logger.say(f"Stopped {where}; run the same command to go on.")
+            logger.say(f"Stopped {where}; run the same {_what_ran()} to go on.")
             return STOPPED, state
         if step == total:
             break
@@ -249,9 +252,13 @@ def _final_scores(
     try:  # the test is still to be taken, or the best was reached before the last stop
         score_checkpoints(run, checkpoints, stop=stop)
     except Interrupted:
-        print("Stopped before the final scores; run the same command to go on.", flush=True)
+        print(f"Stopped before the final scores; run the same {_what_ran()} to go on.", flush=True)
         return STOPPED
     return 0
+
+
+def _what_ran() -> str:
+    return "cell" if in_notebook() else "command"
 
 
 def _evaluation_due(run: Run, step: int) -> bool:

@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from absl import logging as absl_logging
 
-from clevit_jax.system.logging import quiet, quiet_command
+from clevit_jax.system.logging import errors_alone, quiet, quiet_command
 
 
 def test_logs_and_warnings_are_kept_back(caplog):
@@ -32,6 +32,14 @@ def test_logs_and_warnings_are_kept_back(caplog):
         with pytest.warns(UserWarning, match="deprecated"):
             speak()
         assert caplog.messages == told
+
+
+def test_errors_alone(caplog):
+    with errors_alone():
+        absl_logging.warning("kept back")
+        absl_logging.error("told")
+    absl_logging.warning("told again")
+    assert caplog.messages == ["told", "told again"]
 
 
 def test_what_compiled_code_writes(capfd):

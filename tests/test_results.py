@@ -32,7 +32,7 @@ def test_what_a_notebook_shows(tmp_path):
     """How far the run is and its scores; none of its settings."""
     folder = write_run(tmp_path / "run", last=scores(60, 0.25), best=scores(40, 0.5))
     assert repr(results.read_result(folder)).splitlines() == [
-        f"RunResult({str(folder)!r}, step 60 of 60, finished)",
+        f"RunResult({str(folder)!r}, finished at step 60 of 60)",
         "  last, step 60: test top-1 25.00 %, top-5 100.00 %, mean per class 12.50 %, loss 1.5000 "
         "(20 images)",
         "  best, step 40: test top-1 50.00 %, top-5 100.00 %, mean per class 25.00 %, loss 1.5000 "
@@ -40,7 +40,7 @@ def test_what_a_notebook_shows(tmp_path):
     ]
     training = write_run(tmp_path / "training", records=[record(40, 0.3, split="val")])
     assert repr(results.read_result(training)).splitlines() == [
-        f"RunResult({str(training)!r}, step 40 of 60)",
+        f"RunResult({str(training)!r}, recorded up to step 40 of 60)",
         "  last, step 40: validation top-1 30.00 %, top-5 100.00 %, mean per class 15.00 %, "
         "loss 1.5000 (20 images)",
     ]

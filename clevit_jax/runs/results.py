@@ -49,8 +49,11 @@ class RunResult:
     finished: bool
 
     def __repr__(self) -> str:
-        how_far = "not begun" if self.total is None else f"step {self.step} of {self.total}"
-        lines = [f"RunResult({str(self.folder)!r}, {how_far}{', finished' * self.finished})"]
+        how_far = "not begun"
+        if self.total is not None:  # of an unfinished run more steps may be saved than recorded
+            what = "finished at" if self.finished else "recorded up to"
+            how_far = f"{what} step {self.step} of {self.total}"
+        lines = [f"RunResult({str(self.folder)!r}, {how_far})"]
         for name, split, scores in (
             ("last", self.scored_on, self.last),
             ("best", "test", self.best),

@@ -16,6 +16,7 @@ from clevit_jax.config import changed_settings, flatten, restore_config
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.files import read_json_object, write_json
+from clevit_jax.system.progress import in_notebook
 
 CONFIG_FILE, RUN_FILE, EVALUATION_FILE = "config.json", "run.json", "evaluation.json"
 LOAD_REPORT_FILE = "load_report.json"
@@ -113,7 +114,8 @@ def describe_environment() -> dict[str, Any]:
 
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        # A kernel's own command line says nothing of the run, and reports are handed on.
+        "command": ["notebook"] if in_notebook() else sys.argv,
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "devices": [jax.devices()[0].device_kind, jax.device_count()],

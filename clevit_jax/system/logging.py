@@ -43,6 +43,17 @@ def _no_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+@contextlib.contextmanager
+def errors_alone() -> Iterator[None]:
+    """Keeps back what is logged by absl and is no error, such as orbax's remarks on each save."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)
+
+
 def quiet_command() -> None:
     """Keeps back, for the rest of a command, what orbax says beside the errors that it raises."""
     absl_logging.set_verbosity(absl_logging.ERROR)  # warns of every checkpoint without a score
