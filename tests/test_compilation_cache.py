@@ -105,6 +105,25 @@ def test_a_folder_that_cannot_be_written_costs_a_line(child, tmp_path, folder):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("before", "after"), [(1.0, 0.1), (5.0, 5.0)])
+def test_small_programs_are_kept_unless_the_user_says_otherwise(
+    monkeypatch, tmp_path, before, after
+):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    kept = {name: jax.config.values[name] for name in names}
+    for name in names:
+        monkeypatch.setenv(name.upper(), "")  # restored after the test
+        monkeypatch.delenv(name.upper())
+    try:
+        jax.config.update(names[1], before)
+        compilation_cache.enable(str(tmp_path))
+        assert jax.config.values[names[1]] == after
+        assert compilation_cache.child_environment()[names[1].upper()] == str(after)
+    finally:
+        for name, value in kept.items():
+            jax.config.update(name, value)
+
+
 def test_no_home(monkeypatch, capsys):
     monkeypatch.setattr(pathlib.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("none")))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

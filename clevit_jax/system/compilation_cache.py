@@ -12,11 +12,15 @@ import jax
 
 AUTO = "auto"
 MAX_BYTES = 4 << 30  # of the folder that `auto` names; what was used longest ago goes first
+MIN_SECONDS = (
+    0.1  # that compiling took what is kept; JAX's own second leaves out most of a small run
+)
 _SETTING = "jax_compilation_cache_dir"
+_MIN_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _SETTINGS = (
     "jax_enable_compilation_cache",
     _SETTING,
-    "jax_persistent_cache_min_compile_time_secs",
+    _MIN_SECONDS,
     "jax_persistent_cache_min_entry_size_bytes",
 )
 
@@ -24,7 +28,7 @@ _SETTINGS = (
 def enable(folder: str, *, alone: bool = True) -> None:
     """Turns the cache on for this process and those that it starts.
 
-    JAX keeps what took it a second or more to compile, under a hash of the program, the compiler,
+    JAX keeps what took it `MIN_SECONDS` or more to compile, under a hash of the program, the compiler,
     its options and the devices. It is neither locked nor bounded by JAX: its own bound
     (`jax_compilation_cache_max_size`) needs a file that a killed process may leave out, after which
     nothing is kept any more.
@@ -108,6 +112,9 @@ def prune(folder: pathlib.Path, most: int) -> None:
 def _use(folder: str | None) -> None:
     jax.config.update(_SETTING, folder)
     os.environ[_SETTING.upper()] = folder or ""  # of processes that this one starts
+    if jax.config.values[_MIN_SECONDS] == 1.0 and _MIN_SECONDS.upper() not in os.environ:
+        jax.config.update(_MIN_SECONDS, MIN_SECONDS)
+        os.environ[_MIN_SECONDS.upper()] = str(MIN_SECONDS)
 
 
 def _can_write(folder: str) -> bool:
