@@ -28,7 +28,7 @@ _SETTINGS = (
 def enable(folder: str, *, alone: bool = True) -> None:
     """Turns the cache on for this process and those that it starts.
 
-    JAX keeps what took it `MIN_SECONDS` or more to compile, under a hash of the program, the compiler,
+    JAX keeps what took it `MIN_SECONDS` or more to compile, under a hash of program, compiler,
     its options and the devices. It is neither locked nor bounded by JAX: its own bound
     (`jax_compilation_cache_max_size`) needs a file that a killed process may leave out, after which
     nothing is kept any more.
