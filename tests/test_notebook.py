@@ -9,6 +9,8 @@ import nbclient
 import nbformat
 import pytest
 
+from clevit_jax.system.progress import in_notebook
+
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "finetune.ipynb"
 SHORT = {"EPOCHS = 30": "EPOCHS = 1"}
@@ -73,6 +75,9 @@ def test_from_the_first_cell_to_the_last(kernel, tmp_path):
     report = (place / "run/report.html").read_text()
     assert f"{100 * last['top1']:.2f}" in report
     assert "srcdoc=" in page.data["text/html"]
+    (start,) = json.loads((place / "run/run.json").read_text())["starts"]
+    assert start["command"] == ["notebook"]
+    assert not in_notebook()  # here, where Jupyter's packages are imported and no kernel runs
     # Nothing warns, and nothing that is shown names a place on this machine.
     everything = json.dumps([cell.outputs for cell in cells])
     for word in ("Warning:", str(tmp_path), str(ROOT), "site-packages"):

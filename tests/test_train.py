@@ -25,7 +25,7 @@ from jax import monitoring
 from waiting import wait_until
 
 from clevit_jax.data import pipeline, procedural_leaves
-from clevit_jax.distributed import sharding
+from clevit_jax.distributed import preemption, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.distributed.sharding import to_global
 from clevit_jax.errors import CheckpointError, ConfigError, TrainingError
@@ -567,7 +567,7 @@ def test_two_signals():
 
 def test_two_signals_in_a_notebook(monkeypatch):
     """The second ends the cell as Ctrl-C ends any other, and the kernel lives."""
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr(preemption, "in_notebook", lambda: True)
     before = signal.getsignal(signal.SIGINT)
     with Stop() as stop:
         signal.raise_signal(signal.SIGINT)
