@@ -5,7 +5,8 @@
 
 For each Python and each end it installs the wheel, with the lowest or the newest versions that
 pyproject.toml allows and that have wheels for this Python, and lets the installed commands do a
-little of everything in an empty folder. Prints a table for docs/versions.md; exits 1 when a step
+little of everything in an empty folder. Then it adds the extras one by one, which may want older
+versions of the rest, and uses each. Prints a table for docs/versions.md; exits 1 when a step
 fails. Needs pip, a package index and about 2 GB of temporary space; takes minutes per environment.
 """
 
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 ENDS = {"lowest": "lowest-direct", "newest": "highest"}
 # Packages that come as source alone; anything else must have a wheel, or a range promises more
 # than a user without a compiler can install.
@@ -68,13 +70,11 @@ class Environment:
 
     Attributes:
         bin: its programs.
-        folder: an empty folder to work in.
-        extras: of pyproject.toml that are installed.
+        folder: a folder to work in.
     """
 
     bin: pathlib.Path
     folder: pathlib.Path
-    extras: tuple[str, ...]
 
     def run(self, program: str, *arguments: str | pathlib.Path) -> str:
         """Runs one of its programs in the folder; returns what it printed, or raises StepError."""
@@ -178,63 +178,67 @@ def data(env: Environment) -> None:
 
 
 def convert(env: Environment) -> None:
-    """Weights of timm in, the run out; with torch a .pth, compared with PyTorch."""
-    golden = ROOT / "tests" / "golden"
-    env.run("clevit_jax_convert", golden / "dialect_timm.safetensors", "weights")
+    """Weights of timm in, the run out."""
+    env.run("clevit_jax_convert", GOLDEN / "dialect_timm.safetensors", "weights")
     env.run("clevit_jax_convert", "run", "mine.safetensors", "--to", "timm")
     env.has("mine.safetensors")
-    if "convert" in env.extras:
-        env.run("clevit_jax_convert", golden / "swin_nano_224.pth", "weights-pth", "--verify")
 
 
-def export(env: Environment) -> None:
-    """StableHLO and, with its extra, ONNX; the export itself compares their answers."""
-    for output in ("model.stablehlo", *(["model.onnx"] if "onnx" in env.extras else [])):
-        env.run("clevit_jax", "--mode=export", "--workdir=run", f"--output={output}")
-        env.has(output)
+def export(env: Environment, output: str = "model.stablehlo") -> None:
+    """A file that runs without this library; the export itself compares their answers."""
+    env.run("clevit_jax", "--mode=export", "--workdir=run", f"--output={output}")
+    env.has(output)
+
+
+def export_onnx(env: Environment) -> None:
+    """The same for ONNX."""
+    export(env, "model.onnx")
+
+
+def convert_pth(env: Environment) -> None:
+    """A file of PyTorch, and its answers compared with PyTorch's."""
+    env.run("clevit_jax_convert", GOLDEN / "swin_nano_224.pth", "weights-pth", "--verify")
 
 
 STEPS: tuple[Callable[[Environment], None], ...] = (
     import_all, train, resume, predict, features, explain, data, convert, export,
 )  # fmt: skip
+EXTRAS: dict[str, Callable[[Environment], None]] = {"onnx": export_onnx, "convert": convert_pth}
 
 
-def make(
-    uv: pathlib.Path, python: str, end: str, extras: tuple[str, ...], wheel: pathlib.Path
-) -> tuple[Environment, dict[str, str]]:
-    """A fresh environment beside the wheel; raises StepError.
+def install(uv: pathlib.Path, env: Environment, end: str, *extras: str) -> dict[str, str]:
+    """Installs what pyproject.toml asks for, and the wheel; raises StepError.
 
     Returns:
-        It, and the version of each package in it by its normalised name.
+        The version of each direct dependency by its normalised name.
     """
-    place = pathlib.Path(tempfile.mkdtemp(prefix=f"{end}-", dir=wheel.parent))
-    folder = place / "work"
-    folder.mkdir()
-    run([uv, "venv", "--quiet", "--python", python, place / "env"], place)
-    own = place / "env" / "bin" / "python"
+    place = env.folder.parent
+    python = env.bin / "python"
     wanted = [word for extra in extras for word in ("--extra", extra)]
     sources = [word for name in SOURCE_ALONE for word in ("--no-binary", name)]
     pins = run(
-        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", own,
+        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", python,
          "--resolution", ENDS[end], "--only-binary", ":all:", *sources, *wanted,
          ROOT / "pyproject.toml"],
         place,
     )  # fmt: skip
     (place / "pins.txt").write_text(pins)
-    run([uv, "pip", "install", "--quiet", "--python", own, "-r", place / "pins.txt"], place)
-    run([uv, "pip", "install", "--quiet", "--python", own, "--no-deps", wheel], place)
+    run([uv, "pip", "install", "--quiet", "--python", python, "-r", place / "pins.txt"], place)
+    (wheel,) = place.parent.glob("*.whl")
+    run([uv, "pip", "install", "--quiet", "--python", python, "--no-deps", wheel], place)
     lines = (line.partition("==") for line in pins.splitlines())
-    return Environment(own.parent, folder, extras), {name: version for name, _, version in lines}
+    direct = direct_dependencies(extras)
+    return {name: version for name, _, version in lines if name in direct}
 
 
-def direct_packages(extras: tuple[str, ...]) -> list[str]:
+def direct_dependencies(extras: tuple[str, ...]) -> set[str]:
     """Normalised names of what pyproject.toml asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"]]
     for extra in extras:
         asked += project["optional-dependencies"][extra]
     matches = (re.match(r"[\w.-]+", line) for line in asked)
-    return sorted({re.sub(r"[-_.]+", "-", match[0]).lower() for match in matches if match})
+    return {re.sub(r"[-_.]+", "-", match[0]).lower() for match in matches if match}
 
 
 def table(rows: list[list[str]]) -> str:
@@ -250,10 +254,10 @@ def main() -> int:
     )
     parser.add_argument("pythons", nargs="+", metavar="PYTHON", help="program or version")
     parser.add_argument("--ends", nargs="+", choices=list(ENDS), default=list(ENDS))
-    parser.add_argument("--extras", nargs="*", default=["onnx"], help="of pyproject.toml")
+    parser.add_argument("--extras", nargs="*", choices=list(EXTRAS), default=["onnx"])
     options = parser.parse_args()
-    extras = tuple(options.extras)
-    rows = [["Python", "versions", *(step.__name__.replace("_", " ") for step in STEPS)]]
+    steps = [step.__name__.replace("_", " ") for step in STEPS]
+    rows = [["Python", "versions", *steps, *options.extras]]
     versions: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory(prefix="versions-") as temporary:
         place = pathlib.Path(temporary)
@@ -261,45 +265,64 @@ def main() -> int:
         run([place / "tools/bin/python", "-m", "pip", "install", "--quiet", "uv"], place)
         uv = place / "tools/bin/uv"
         run([uv, "build", "--quiet", "--out-dir", place, ROOT], place)
-        (wheel,) = place.glob("*.whl")
         for python in options.pythons:
             for end in options.ends:
-                row, installed = try_one(uv, python, end, extras, wheel)
-                rows.append(row)
+                cells, installed = try_one(uv, place, python, end, options.extras)
+                rows.append([*cells, *[""] * (len(rows[0]) - len(cells))])
                 versions.append(installed)
     heads = [f"{row[0]}, {row[1]}" for row in rows[1:]]
-    packages = [
-        [name, *(installed.get(name, "") for installed in versions)]
-        for name in direct_packages(extras)
-    ]
+    names = sorted(set().union(*versions))
+    packages = [[name, *(installed.get(name, "") for installed in versions)] for name in names]
     print(f"\n{time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}\n")
     print(table(rows), table([["package", *heads], *packages]), sep="\n\n")
     return int(any(cell.startswith("FAILED") for row in rows for cell in row))
 
 
 def try_one(
-    uv: pathlib.Path, python: str, end: str, extras: tuple[str, ...], wheel: pathlib.Path
+    uv: pathlib.Path, place: pathlib.Path, python: str, end: str, extras: list[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """One environment. Returns its row of the table, and its versions."""
+    """One environment.
+
+    Returns:
+        A row of the table as far as it came, and the versions of direct dependencies; with an
+        extra those that it adds or changes, as `jax (onnx)`.
+    """
     print(f"{python}, {end} versions: installing", flush=True)
+    own = pathlib.Path(tempfile.mkdtemp(prefix=f"{end}-", dir=place))
+    env = Environment(own / "env" / "bin", own / "work")
+    env.folder.mkdir()
     try:
-        env, versions = make(uv, python, end, extras, wheel)
+        run([uv, "venv", "--quiet", "--python", python, own / "env"], own)
+        versions = install(uv, env, end)
     except StepError as error:
         print(f"    FAILED: {error}", flush=True)
-        return [python, end, f"FAILED to install: {error}", *[""] * (len(STEPS) - 1)], {}
-    number = env.run("python", "-c", "import platform; print(platform.python_version())").strip()
-    row = [number, end]
-    for step in STEPS:
-        start = time.monotonic()
-        try:
-            step(env)
-            row.append("ok")
-        except StepError as error:
-            row.append(f"FAILED: {error}")
-        took = time.monotonic() - start
-        print(f"    {step.__name__:12}{row[-1]} ({took:.0f} s)", flush=True)
-    shutil.rmtree(env.folder.parent)
-    return row, versions
+        return [python, end, f"FAILED to install: {error}"], {}
+    number = env.run("python", "-c", "import platform; print(platform.python_version())")
+    cells = [number.strip(), end]
+    cells += [outcome(step.__name__, env, step) for step in STEPS]
+    for extra in extras:
+        added: dict[str, str] = {}
+
+        def use(env: Environment, extra: str = extra, added: dict[str, str] = added) -> None:
+            added |= install(uv, env, end, extra)
+            EXTRAS[extra](env)
+
+        cells.append(outcome(extra, env, use))
+        versions |= {f"{k} ({extra})": v for k, v in added.items() if versions.get(k) != v}
+    shutil.rmtree(own)
+    return cells, versions
+
+
+def outcome(name: str, env: Environment, step: Callable[[Environment], None]) -> str:
+    """`ok`, or `FAILED` with the reason; prints it too."""
+    start = time.monotonic()
+    try:
+        step(env)
+        result = "ok"
+    except StepError as error:
+        result = f"FAILED: {error}"
+    print(f"    {name:12}{result} ({time.monotonic() - start:.0f} s)", flush=True)
+    return result
 
 
 if __name__ == "__main__":
