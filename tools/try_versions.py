@@ -299,7 +299,10 @@ def try_one(
         return [python, end, f"FAILED to install: {error}"], {}
     number = env.run("python", "-c", "import platform; print(platform.python_version())")
     cells = [number.strip(), end]
-    cells += [outcome(step.__name__, env, step) for step in STEPS]
+    for step in STEPS:
+        cells.append(outcome(step.__name__, env, step))
+        if step is import_all and cells[-1] != "ok":  # nor would anything else be
+            return cells, versions
     for extra in extras:
         added: dict[str, str] = {}
 
