@@ -25,7 +25,7 @@ SETTINGS = flatten(base.get_config())
 # Files of the user, of other projects, and folders that `pip` or a run makes.
 THEIRS = {".py", "mine.py", "utils.py", "clevit_jax/configs/"}
 # Named before they are there.
-AWAITED = {"docs/versions.md"}
+AWAITED: set[str] = set()
 FILE = re.compile(r".+\.(csv|json|jsonl|npz|parquet|png|pth|py|safetensors|txt)")
 # Changelogs name what was.
 OLD = {"CHANGELOG.md"}
