@@ -16,12 +16,14 @@ from clevit_jax.config import (
     resolve,
     resolve_data,
 )
+from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.open import open_data
+from clevit_jax.data.sources import SplitConfig
 from clevit_jax.errors import ConfigError
 from clevit_jax.model.config import VARIANTS
 from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.optim import OptimConfig
-from clevit_jax.steps.schedule import Plan
+from clevit_jax.steps.schedule import Plan, Schedule
 from clevit_jax.views.two_views import ViewConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -243,3 +245,40 @@ def test_leaves_that_cannot_be_written(tmp_path):
 def test_threads():
     assert resolve_data(changed(data__threads=3)).threads == 3
     assert resolve_data(BASE).threads >= 1
+
+
+def test_every_setting_arrives_where_it_belongs():
+    """Each with a value of its own, so that none can stand for another."""
+    config = changed(
+        data__root="x", data__layout="csv", data__file_column="f", data__label_column="l",
+        data__tfds="t", data__test_fraction=0.31, data__val_fraction=0.12, data__folds=5,
+        data__fold=3, data__split_seed=17, data__resize=601, data__cache_bytes=7, data__threads=3,
+        image_size=448, eval__resize=613, model__num_classes=9,
+    )  # fmt: skip
+    data = resolve_data(config)
+    assert data.request == Request(9, "f", "l", "t")
+    assert data.split == SplitConfig(0.31, 0.12, 5, 3, 17)
+    assert (data.root, data.layout, data.leaves["classes"]) == ("x", "csv", 0)
+    assert (data.resize, data.image_size, data.eval_resize) == (601, 448, 613)
+    assert (data.cache_bytes, data.threads) == (7, 3)
+    config = changed(
+        optim__weight_decay=0.06, optim__clip_norm=3.0, optim__b1=0.91, optim__b2=0.95,
+        optim__eps=1e-7, optim__momentum=0.7, optim__ema=0.99, optim__lr=0.512, epochs=7,
+        optim__head_multiplier=4.0, optim__warmup_epochs=2.0, optim__warmup_start=0.2,
+        optim__end=0.03, batch_size=4, accumulation=2, eval__batch_size=6, seed=11,
+        data__resize=601, mesh__data=2, mesh__fsdp=3, model__pretrained="p", model__class_map="m",
+        eval__every_epochs=5, checkpoint__every_minutes=8.0, checkpoint__every_steps=9,
+        checkpoint__keep=10, log__every_steps=13, log__report=False, model__remat="blocks",
+    )  # fmt: skip
+    dataset = types.SimpleNamespace(num_classes=5, train=[None] * 100)
+    settings = resolve(config, dataset, "cpu")
+    step = settings.step
+    assert step.optim == OptimConfig("adamw", 0.06, 3.0, 0.91, 0.95, 1e-7, 0.7, 0.99)
+    assert step.schedule == Schedule("linear", 0.004, 4.0, 50, 175, 0.2, 0.03)
+    assert (step.seed, step.batch_size, step.accumulation, step.resize) == (11, 4, 2, 601)
+    assert (step.eval_batch_size, step.model.remat) == (6, "blocks")
+    assert settings.plan == Plan(100, 4, 7)
+    assert (settings.mesh, settings.pretrained, settings.class_map) == ((2, 3), "p", "m")
+    assert (settings.eval_every_epochs, settings.keep, settings.log_steps) == (5, 10, 13)
+    assert (settings.checkpoint_minutes, settings.checkpoint_steps) == (8.0, 9)
+    assert settings.report is False
