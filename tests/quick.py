@@ -18,7 +18,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = ROOT / ".pytest_cache" / "v" / "clevit_jax" / "seconds"  # which conftest.py writes
-BUDGET = 200.0  # seconds of tests, by two workers
+BUDGET = 160.0  # seconds of tests, by two workers
 UNKNOWN = 8.0  # seconds of a file that never ran here, but for these
 SLOW = {
     "cam": 45, "devices": 155, "explain": 30, "export": 30, "features": 30, "kernels": 145,
