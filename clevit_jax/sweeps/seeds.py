@@ -28,7 +28,7 @@ from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import open_data
 from clevit_jax.distributed.preemption import STOPPED
-from clevit_jax.errors import ConfigError, DataError, TrainingError
+from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs import results
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.sweeps.devices import count_devices, share_devices
@@ -124,12 +124,7 @@ def _split_hash(config: ConfigDict) -> str:
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         plain.data.leaves.classes = 0
-    try:
-        return open_data(resolve_data(plain)).split_hash()
-    except DataError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return open_data(resolve_data(plain)).split_hash()
 
 
 def _finished(folder: pathlib.Path) -> bool:
