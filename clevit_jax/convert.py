@@ -15,12 +15,14 @@ import dataclasses
 import pathlib
 import shlex
 import sys
+import traceback
 
 import jax
 
 from clevit_jax.errors import ClevitError, WeightsError
 from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
 from clevit_jax.runs.workdir import load_config
+from clevit_jax.system import output
 from clevit_jax.system.logging import quiet_command
 from clevit_jax.weights import export, verify
 from clevit_jax.weights.convert import Weights
@@ -89,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.target:
             print(_write_target(weights, options))
     except (ClevitError, OSError) as error:
+        if options.traceback:
+            traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -126,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         "--verify",
         action="store_true",
         help="run a random image through the original in PyTorch and through ours, and compare",
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="after an error, print where it came from, too"
     )
     return parser
 
@@ -181,7 +188,8 @@ def _write_target(weights: Weights, options: argparse.Namespace) -> str:
 
 def run() -> None:
     """The entry point."""
-    sys.exit(main())
+    with output.unbreakable():
+        sys.exit(main())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from clevit_jax.data import pipeline
 from clevit_jax.distributed import processes, sharding
-from clevit_jax.distributed.preemption import Stop
+from clevit_jax.distributed.preemption import Interrupted, Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.results import RunResult, how_chosen, read_result
@@ -20,10 +20,6 @@ from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_r
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
 from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
 from clevit_jax.system.files import read_json, write_json
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error: the caller asked for it
-    """A signal ended an evaluation."""
 
 
 def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:

@@ -30,6 +30,7 @@ MODES = {
 }
 ANALYSES = ("predict", "features", "explain", "report", "export")
 TOGETHER = ("train", "eval")  # which several processes may run
+SAVING = ("train", "seeds")  # which a signal asks to save
 COMPILERS = ("preflight", "throughput")  # say how long compiling takes, so do it each time
 
 
@@ -66,6 +67,7 @@ GROUPS = {
         Flag("compilation_cache", "string", "auto", "DIR",
              "Where compiled programs are kept for the next run. auto: "
              "JAX_COMPILATION_CACHE_DIR, or a folder in the user's cache; empty: nowhere."),
+        Flag("traceback", "bool", False, "", "After an error, print where it came from, too."),
     ),
     "Scoring": (
         Flag("other_split", "bool", False, "", "Score on images that are not those of the run.",

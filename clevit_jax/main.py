@@ -7,33 +7,79 @@
 `python -m clevit_jax.main` is the same command.
 """
 
+import os
 import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
 
-from absl import app
-from absl import flags as absl_flags
+from clevit_jax.system import output, signals
 
-from clevit_jax import flags, modes
-from clevit_jax.errors import ClevitError
+if TYPE_CHECKING:
+    from absl import flags
+
+_LEAVING = 3.0  # seconds that threads of libraries get to end by themselves
 
 
-def main(argv: list[str], values: absl_flags.FlagValues = absl_flags.FLAGS) -> int:
-    """Runs the mode and returns the exit code; a failure is printed as one sentence."""
+def main(argv: list[str], values: "flags.FlagValues | None" = None) -> int:
+    """Runs the mode and returns the exit code; a failure is printed as one sentence.
+
+    Args:
+        argv: the command line, of which the flags are taken out.
+        values: the flags; absl's own if not given.
+    """
+    from absl import flags
+
+    from clevit_jax import modes
+    from clevit_jax.errors import ClevitError
+
+    values = flags.FLAGS if values is None else values
     try:
         return modes.run(values, argv[1:])
     except (ClevitError, OSError) as error:
+        if values.traceback:
+            traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # outside the updates, where there is nothing to save
+    except KeyboardInterrupt:  # of a mode that has nothing to save
         print("Stopped; run the same command to go on.", file=sys.stderr)
         return 130
 
 
 def run() -> None:
     """The entry point of the command."""
-    values = absl_flags.FLAGS
-    flags.define(values)
-    sys.modules["__main__"].__doc__ = flags.help_text(__doc__ or "")  # absl's `--help` prints it
-    app.run(main, flags_parser=lambda argv: flags.parse(values, argv))
+    output.open_standard_streams()
+    with output.unbreakable():
+        signals.take()
+        # Imported here, where a signal is heard already.
+        from absl import app
+        from absl import flags as absl_flags
+
+        from clevit_jax import flags
+
+        values = absl_flags.FLAGS
+        flags.define(values)
+        sys.modules["__main__"].__doc__ = flags.help_text(__doc__ or "")  # of absl's `--help`
+        code: Any = 1
+        try:
+            app.run(main, flags_parser=lambda argv: flags.parse(values, argv))
+        except SystemExit as end:
+            code = end.code
+        _leave(code)
+
+
+def _leave(code: Any) -> None:
+    """Ends the process with this code, also when a thread of a library does not end.
+
+    A save that failed leaves threads that wait minutes for its other half.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    number = code if isinstance(code, int) else 0 if code is None else 1
+    last = threading.Timer(_LEAVING, os._exit, [number])
+    last.daemon = True
+    last.start()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.flags import ANALYSES, COMPILERS, TOGETHER, check_mode
+from clevit_jax.flags import ANALYSES, COMPILERS, SAVING, TOGETHER, check_mode
+from clevit_jax.system import signals
 
 if TYPE_CHECKING:
     from clevit_jax.analysis.trained_model import TrainedModel
@@ -26,6 +27,8 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     Raises:
         ConfigError: flags that do not go together, before anything else is done.
     """
+    mode: str = values.mode
+    check_mode(values)
     # Imported here: JAX and what needs it take seconds to import, and `--help` needs none of it.
     from clevit_jax.distributed import processes
     from clevit_jax.runs.workdir import load_config
@@ -33,9 +36,9 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     from clevit_jax.system import compilation_cache
     from clevit_jax.system.logging import quiet_command
 
+    if mode not in SAVING:
+        signals.give_back()
     quiet_command()
-    mode: str = values.mode
-    check_mode(values)
     if mode == "compare":
         return compare_runs([pathlib.Path(folder) for folder in rest])
     if rest:

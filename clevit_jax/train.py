@@ -19,17 +19,17 @@ from clevit_jax.analysis.report.write import REPORT_FILE, write_after_training
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes, sharding
-from clevit_jax.distributed.preemption import STOPPED, Stop
+from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
 from clevit_jax.errors import CheckpointError, NoRoomError
 from clevit_jax.evaluate import (
     CheckpointScores,
-    Interrupted,
     check_split,
     evaluate_split,
     score_checkpoints,
     write_scores,
 )
 from clevit_jax.runs.checkpoint import Checkpoints, check_room
+from clevit_jax.runs.lock import locked
 from clevit_jax.runs.logger import MetricLogger, write_run_facts
 from clevit_jax.runs.results import RunResult, read_result
 from clevit_jax.runs.setup import (
@@ -49,11 +49,12 @@ from clevit_jax.runs.workdir import (
 )
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
-from clevit_jax.system import compilation_cache
+from clevit_jax.system import compilation_cache, output
 from clevit_jax.system.files import read_json, write_json
 from clevit_jax.system.logging import errors_alone
 from clevit_jax.system.progress import in_notebook
 
+_NOTHING_LOST = "Stopped before an update was made; run the same {} to go on."
 _CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
 
 
@@ -91,9 +92,60 @@ def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
         CheckpointError: nothing can be saved or read.
         TrainingError: the gradients stay non-finite.
     """
+    with output.unbreakable(), Stop() as stop:
+        try:
+            return _train(config, workdir, stop)
+        except Interrupted:
+            print(_NOTHING_LOST.format(_what_ran()), flush=True)
+            return STOPPED
+
+
+def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> int:
+    """`train_workdir` within its `Stop`. Raises Interrupted while there is nothing to save."""
+    stop.nothing_to_save(_NOTHING_LOST.format(_what_ran()))
     check_workdir(workdir, config)
     run = prepare_run(config, workdir)
     check_agreement(run)
+    _say_data(run)
+    # A network disk may show other hosts less for a while, so process 0 looks for all.
+    if processes.broadcast("finished", _say_finished(run)):
+        return 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(workdir))
+        begun = processes.broadcast("begun", has_checkpoints(workdir))
+        pretrained = None if begun else read_pretrained(run)
+        decode_all(run, stop)
+        if not begun:
+            check_room(run.checkpoints, run.steps.abstract_state)
+        claim_workdir(workdir, config)
+        if processes.index() == 0:
+            stack.enter_context(output.logged(workdir / output.LOG_FILE))
+        checkpoints = Checkpoints(run.checkpoints, keep=run.settings.keep)
+        stack.callback(checkpoints.close)
+        state, batches = _initial_state(run, checkpoints, pretrained)
+        del pretrained  # a copy of the parameters that the host need not keep
+        stack.callback(batches.close)
+        if int(state.step) >= run.plan.total:
+            print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
+            if processes.broadcast("unscored", _last_scores(run) is None):
+                score_checkpoints(run, checkpoints)
+            code = 0
+        else:
+            write_run_facts(run, state)
+            stop.check()
+            logger = MetricLogger(run, int(state.step))
+            stack.callback(logger.close)
+            code, state = _loop(run, checkpoints, state, batches, logger, stop)
+        if code == 0 and run.settings.report:
+            stop.nothing_to_save(
+                f"Stopped while the report was written; run the same {_what_ran()} to write it."
+            )
+            write_after_training(run, state)
+        return code
+
+
+def _say_data(run: Run) -> None:
+    """Prints what was found, and what is odd about it."""
     data = run.dataset
     counts = [f"{len(inside)} {SPLIT_NAMES[name]}" for name, inside in data.splits.items()]
     print(
@@ -105,48 +157,32 @@ def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
         print(f"Warning: {warning}", flush=True)
     if run.steps.kernels:
         print(run.steps.kernels, flush=True)
-    # A network disk may show other hosts less for a while, so process 0 looks for all.
-    if processes.broadcast("finished", _say_finished(run)):
-        return 0
-    begun = processes.broadcast("begun", has_checkpoints(workdir))
-    pretrained = None if begun else read_pretrained(run)
-    decode_all(run)
-    if not begun:
-        check_room(run.checkpoints, run.steps.abstract_state)
-    claim_workdir(workdir, config)
-    with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(run.checkpoints, keep=run.settings.keep)
-        stack.callback(checkpoints.close)
-        state, batches = _initial_state(run, checkpoints, pretrained)
-        del pretrained  # a copy of the parameters that the host need not keep
-        stack.callback(batches.close)
-        if int(state.step) >= run.plan.total:
-            print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
-            score_checkpoints(run, checkpoints)
-            code = 0
-        else:
-            write_run_facts(run, state)
-            code, state = _loop(run, checkpoints, state, batches, stack)
-    if code == 0 and run.settings.report:
-        write_after_training(run, state)
-    return code
+
+
+def _last_scores(run: Run) -> dict[str, Any] | None:
+    """Test scores of the last step on these images, None before they are taken."""
+    path = run.workdir / EVALUATION_FILE
+    if not path.exists():
+        return None
+    evaluation = read_json(path)
+    last = evaluation["last"]
+    same = evaluation["split_hash"] == run.dataset.split_hash()
+    return last if same and last["step"] >= run.plan.total else None
 
 
 def _say_finished(run: Run) -> bool:
-    """Whether the run is finished and scored; if so, says so without decoding an image."""
-    path = run.workdir / EVALUATION_FILE
-    if not path.exists():
-        return False
-    evaluation = read_json(path)
-    last = evaluation["last"]
-    if last["step"] < run.plan.total or evaluation["split_hash"] != run.dataset.split_hash():
+    """Whether the run is finished; if so, says so without decoding an image."""
+    last = _last_scores(run)
+    if last is None:
         return False
     more = f"; --mode report --workdir {run.workdir} writes a report"
     if (run.workdir / REPORT_FILE).exists():
         more = f" and {REPORT_FILE}"
+    elif run.settings.report:  # a signal came while it was written
+        return False
     print(
         f"{run.workdir} is finished: it is at its last step, {run.plan.total}, with test top-1 "
-        f"{100 * last['top1']:.2f} %; see {path}{more}.",
+        f"{100 * last['top1']:.2f} %; see {run.workdir / EVALUATION_FILE}{more}.",
         flush=True,
     )
     return True
@@ -188,14 +224,16 @@ def _train_batches(run: Run) -> Any:
 
 
 def _loop(
-    run: Run, checkpoints: Checkpoints, state: TrainState, batches: Any, stack: contextlib.ExitStack
+    run: Run,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    batches: Any,
+    logger: MetricLogger,
+    stop: Stop,
 ) -> tuple[int, TrainState]:
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
     numbers = run.steps.numbers()
-    logger = MetricLogger(run, start)
-    stack.callback(logger.close)
-    stop = stack.enter_context(Stop())
     saver = _Saver(run, checkpoints)
     scores: dict[int, Evaluation] = {}
     # An evaluation that a signal ended is made up for when the run goes on.
@@ -234,6 +272,7 @@ def _loop(
             if step == start:
                 processes.compile_together(run.steps.train_step, state, batch, numbers)
             state, metrics = run.steps.train_step(state, batch, numbers)
+            stop.something_to_save()
             logger.log_update(step + 1, metrics, batch, waited)
     checkpoints.wait()
     logger.close()

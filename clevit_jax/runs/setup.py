@@ -21,6 +21,7 @@ from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
 from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.distributed import processes, sharding
+from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
@@ -168,12 +169,12 @@ def check_agreement(run: Run) -> None:
             )
 
 
-def decode_all(run: Run) -> None:
-    """Decodes every image once, into memory while it lasts. Raises DataError: `decode_splits`."""
-    decode_splits(run, list(run.images))
+def decode_all(run: Run, stop: Stop | None = None) -> None:
+    """Decodes every image once, into memory while it lasts. Raises as `decode_splits` does."""
+    decode_splits(run, list(run.images), stop)
 
 
-def decode_splits(run: Run, splits: list[str]) -> None:
+def decode_splits(run: Run, splits: list[str], stop: Stop | None = None) -> None:
     """Decodes the images of some splits, into memory while it lasts.
 
     With several processes, each decodes its share. A training image that falls to a process later,
@@ -181,6 +182,7 @@ def decode_splits(run: Run, splits: list[str]) -> None:
 
     Raises:
         DataError: names every image that cannot be decoded, by whatever process.
+        Interrupted: `stop` asked for an end.
     """
     problems: list[str] = []
     me, count = processes.index(), processes.count()
@@ -194,6 +196,8 @@ def decode_splits(run: Run, splits: list[str]) -> None:
 
             def advance(done: int, _: int, bar: tqdm = bar) -> None:
                 bar.update(done - bar.n)
+                if stop is not None:
+                    stop.check()
 
             try:
                 images.fill(rows, threads=run.settings.data.threads, progress=advance)

@@ -6,7 +6,6 @@ Only the small JSON files of the runs are read; nothing is computed on a device 
 import dataclasses
 import os
 import pathlib
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -61,9 +60,7 @@ def compare_runs(paths: Sequence[pathlib.Path]) -> int:
     """
     if not paths:
         raise ConfigError("Name the runs to compare: --mode compare RUN RUN ...")
-    text = comparison_text(read_rows(paths))
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(comparison_text(read_rows(paths)), flush=True)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Child processes that train one seed each, one or several at a time.
 
 A child reads what to train from its standard input, which the parent then leaves open. When the
-parent is gone, however it ended, that input ends too, and the child stops itself as by SIGTERM: it
+parent is gone, however it ended, that input ends too, and the child stops itself as by a signal: it
 saves and exits. While a child lives it holds a lock on its log.txt, so that no second process
 trains into its folder; on a system without such locks (`fcntl`: Windows) nothing keeps a second
 command out.
@@ -28,15 +28,15 @@ from ml_collections import ConfigDict
 from clevit_jax.config import restore_config
 from clevit_jax.distributed.preemption import STOPPED
 from clevit_jax.errors import ClevitError, ConfigError, TrainingError
-from clevit_jax.system import compilation_cache
+from clevit_jax.system import compilation_cache, signals
 from clevit_jax.system.logging import quiet_command
+from clevit_jax.system.output import LOG_FILE as LOG
 
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-LOG = "log.txt"
 REFUSED, DIVERGED = 2, 3  # exit codes of a child besides 0 and `STOPPED`
 
 
@@ -100,8 +100,7 @@ class _Echo:
         if sys.stdout.isatty() and (text or bar != self._bar):
             self.wipe()
             text, self._bar = text + bar[: _columns()], bar
-        encoding = sys.stdout.encoding or "utf-8"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+        print(text, end="", flush=True)
 
     def wipe(self) -> None:
         """Takes the bar away, so that a line may be printed in its place."""
@@ -205,8 +204,8 @@ def train_in_children(
 ) -> dict[int, str]:
     """Trains seeds, as many at a time as there are shares; prints a line for each event.
 
-    Where there is one share, what the child prints is repeated here. SIGTERM and Ctrl-C are passed
-    on to the children, which save, and are waited for. A seed whose gradients stay non-finite
+    Where there is one share, what the child prints is repeated here. Signals are passed on to the
+    children, which save, and are waited for. A seed whose gradients stay non-finite
     fails by itself; after any other failure no seed is begun any more.
 
     Args:
@@ -288,21 +287,18 @@ def _say(seed: int, event: str, log: pathlib.Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """A list that grows with each SIGTERM and Ctrl-C."""
+    """A list that grows with the first signal that asks for an end, and with each that insists."""
     received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
+    taken = signals.taken()
+    with contextlib.nullcontext(taken) if taken else signals.Signals() as heard:
+        heard.tell(lambda: received.append(0), received.append)
+        heard.note_only()
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _child() -> int:
     """The process of one seed: what to train comes by standard input. Returns the exit code."""
+    signals.take()
     order = json.loads(sys.stdin.buffer.readline())
     sys.argv = order["command"]  # for run.json
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -320,10 +316,13 @@ def _child() -> int:
 
 
 def _follow_parent() -> None:
-    """Stops this process, as a signal would, when the parent is gone."""
+    """Stops this process when the parent is gone, as a terminal that is closed would.
+
+    Not by SIGTERM, which the parent may have sent before: a second one ends a process unsaved.
+    """
     while os.read(0, 1):  # not by sys.stdin, which would be locked when the process ends
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), getattr(signal, "SIGHUP", signal.SIGTERM))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""What is printed: nothing that happens to a stream ends a process, and the log has it all."""
+
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from clevit_jax.system import output
+
+_BEGIN = """
+import errno, io, os, pathlib, sys
+from clevit_jax.system import output
+
+def after(): pathlib.Path("after").write_text("alive")
+"""
+
+
+def run(code: str, tmp_path: pathlib.Path, **options) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [sys.executable, "-c", _BEGIN + code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **options.pop("env", {})},
+        **options,
+    )
+    assert (tmp_path / "after").read_text() == "alive"
+    return done
+
+
+_SPEAK = """
+with output.unbreakable(), output.logged(pathlib.Path("log.txt")):
+    for k in range(3):
+        print("line", k, flush=True)
+        print("\\rbar", k, end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    after()
+"""
+
+
+def test_nobody_reads_any_more(tmp_path):
+    """`| head`: what is printed goes nowhere, and the process ends as if it had been read."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(_SPEAK, tmp_path, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert done.returncode == 0
+    assert (tmp_path / "log.txt").read_text() == "line 0\nline 1\nline 2\nbar 2\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_behind_stdout(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = run(_SPEAK, tmp_path, stdout=full, stderr=full)
+    assert done.returncode == 0
+    assert (tmp_path / "log.txt").read_text() == "line 0\nline 1\nline 2\nbar 2\n"
+
+
+def test_no_streams_at_all(tmp_path):
+    """A file that is opened then must not become the place that libraries print to."""
+    code = "output.open_standard_streams(); file = open('mine', 'w')\n"
+    code += "print('to libraries', file=open(2, 'w', closefd=False))\n" + _SPEAK
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = tmp_path / "script.py"
+    script.write_text(_BEGIN + code)
+    shell = f"exec '{sys.executable}' script.py <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", shell], cwd=tmp_path, env=env).returncode == 0
+    assert (tmp_path / "after").read_text() == "alive"
+    assert (tmp_path / "mine").read_text() == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_letters_that_a_stream_lacks(tmp_path, encoding):
+    code = "with output.unbreakable():\n    print('ü 叶 \\udcff')\n    after()"
+    done = run(code, tmp_path, capture_output=True, env={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0
+    shown = "ü 叶 \udcff".encode(encoding, "backslashreplace")
+    assert done.stdout.strip() == shown
+
+
+def test_a_stream_that_cannot_be_told(monkeypatch):
+    """As the streams of some notebooks and test runners."""
+
+    class Plain(io.StringIO):
+        encoding = "ascii"
+
+        def write(self, text):
+            return super().write(text.encode("ascii").decode())
+
+    stream = Plain()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with output.unbreakable():
+        print("叶")
+    assert stream.getvalue() == "\\u53f6\n"
+    assert sys.stdout is stream
+
+
+def test_the_log_begins_with_the_first_line_and_goes_on(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+    log.write_text("of the start before\n")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with output.unbreakable():
+        print("before the folder is known")
+        with output.unbreakable(), output.logged(log):  # as `train` inside the command
+            print("inside")
+        print("after")
+    assert log.read_text().splitlines() == [
+        "of the start before",
+        "before the folder is known",
+        "inside",
+    ]
+
+
+def test_a_log_that_is_stdout_is_written_once(tmp_path):
+    """The children of `--mode seeds` print to their log."""
+    with (tmp_path / "log.txt").open("w") as log:
+        assert run(_SPEAK, tmp_path, stdout=log, stderr=subprocess.DEVNULL).returncode == 0
+    assert (tmp_path / "log.txt").read_text() == "line 0\nline 1\nline 2\n"
+
+
+def test_what_a_full_disk_refused_is_logged_later(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with output.unbreakable(), output.logged(folder / "log.txt"):
+        print("one")
+        folder.mkdir()
+        print("two")
+    assert (folder / "log.txt").read_text() == "one\ntwo\n"
