@@ -48,8 +48,6 @@ def get_config(name: str, /, **settings: Any) -> "ConfigDict":
         ConfigError: there is no such recipe or file, the file fails, a setting is not there or its
             value is of another type; one sentence with the mend.
     """
-    from clevit_jax.config import flatten
-
     config = load(name)
     known = flatten(config)
     for setting, value in settings.items():
@@ -117,6 +115,19 @@ def find(name: str) -> pathlib.Path:
     else:
         mend = "give the path of one, or the name of a recipe."
     raise ConfigError(f"There is no config file {path}; {mend}")
+
+
+def flatten(config: "ConfigDict") -> dict[str, Any]:
+    """`{"model.window": 7, ...}`, tuples as they are."""
+    from ml_collections import ConfigDict
+
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{name}.{inner}": x for inner, x in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def no_such_setting(name: str, known: list[str], *, flag: str = "") -> str:

@@ -24,8 +24,8 @@ WINGS = {
     "weights": "weights of other libraries, in and out",
     "data": "layouts, splits, decoding, batches, the audit",
     "steps": "losses, optimizer, schedule, the jitted steps",
-    "config": "a ConfigDict -> typed Settings",
     "recipes": "configs by name or path",
+    "config": "a ConfigDict -> typed Settings; ranges, older configs",
     "runs": "setup, workdir, checkpoints, metrics",
     "convert": "the other command",
     "evaluate": "the scores of a run",
@@ -41,7 +41,7 @@ WINGS = {
 # From the bottom: the last wing of each band, and what holds in it.
 BANDS = {
     "steps": "parts: know no ConfigDict and no run",
-    "recipes": "settings",
+    "config": "settings",
     "runs": "a run on the disk",
     "sweeps": "what is done with runs and models",
     "main": "the command",

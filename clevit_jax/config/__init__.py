@@ -1,0 +1,33 @@
+"""A ConfigDict -> typed `Settings`: what settings mean, their ranges, and how configs compare."""
+
+from clevit_jax.config.compare import (
+    DEFAULTS_OF_OLDER_RUNS,
+    NOT_COMPARED,
+    PER_HOST,
+    changed_settings,
+    restore_config,
+)
+from clevit_jax.config.settings import (
+    Settings,
+    check_config,
+    make_plan,
+    model_config,
+    resolve,
+    resolve_data,
+)
+from clevit_jax.recipes import flatten
+
+__all__ = [
+    "DEFAULTS_OF_OLDER_RUNS",
+    "NOT_COMPARED",
+    "PER_HOST",
+    "Settings",
+    "changed_settings",
+    "check_config",
+    "flatten",
+    "make_plan",
+    "model_config",
+    "resolve",
+    "resolve_data",
+    "restore_config",
+]
