@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -253,16 +254,31 @@ def test_a_folder_of_other_results_is_left_alone(command, place):
     assert [path.name for path in (place / "other").iterdir()] == ["checkpoints"]
 
 
-def test_ctrl_c_while_images_are_read(command, place, monkeypatch):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("phase", ["prepare_run", "decode_all", "claim_workdir"])
+def test_a_signal_before_the_first_update(command, place, monkeypatch, phase, number):
+    """Nothing is lost, so nothing is saved; a job is to be started again."""
+    before = getattr(training, phase)
 
-    monkeypatch.setattr(training, "decode_all", interrupt)
-    code, _, err = command(*OK)
-    assert code == 130
-    assert "Stopped; run the same command" in err
+    def signalled(*args, **kwargs):
+        signal.raise_signal(number)
+        return before(*args, **kwargs)
+
+    monkeypatch.setattr(training, phase, signalled)
+    monkeypatch.setattr(training, "_loop", None)
+    code, out, err = command(*OK)
+    assert code == 75
+    assert "Stopped before an update was made; run the same command to go on.\n" in out
     assert "Traceback" not in err
-    assert not (place / "run").exists()
+    assert (place / "run").exists() == (phase == "claim_workdir")
+
+
+def test_traceback_shows_where_an_error_came_from(command, place):
+    """Beside its sentence, and only when it is asked for."""
+    mistake = ("--workdir=run", "--config=tiny.py", "--config.epochs=0")
+    code, _, err = command(*mistake, "--traceback")
+    assert (code, err.count("Traceback (most recent call last)")) == (2, 1)
+    assert err.splitlines()[-1].startswith("error: epochs is 0")
 
 
 def test_every_file_is_found_from_anywhere(command, place):
