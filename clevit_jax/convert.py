@@ -24,6 +24,7 @@ from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
 from clevit_jax.runs.workdir import load_config
 from clevit_jax.system import output
 from clevit_jax.system.logging import quiet_command
+from clevit_jax.system.places import place
 from clevit_jax.weights import export, verify
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.converted import check_converted_target, write_converted
@@ -58,10 +59,10 @@ def convert_weights(
         ClevitError: one sentence that names the file and the mend.
     """
     options = argparse.Namespace(
-        source=pathlib.Path(source),
-        target=pathlib.Path(target),
+        source=place(source, "source"),
+        target=place(target, "target"),
         to=to,
-        class_map=class_map,
+        class_map=None if class_map is None else place(class_map, "class_map"),
         checkpoint=checkpoint,
         ema=ema,
         overwrite=overwrite,
@@ -78,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to those who train on it
     options = _parser().parse_args(argv)
     try:
+        _resolve_places(options)
         _check_options(options)
         weights = _read_source(options)
         if holds_run(options.source) and not options.ema and load_config(options.source).optim.ema:
@@ -135,6 +137,16 @@ def _parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="after an error, print where it came from, too"
     )
     return parser
+
+
+def _resolve_places(options: argparse.Namespace) -> None:
+    for name, what in (
+        ("source", "The source"),
+        ("target", "The target"),
+        ("class_map", "--class-map"),
+    ):
+        if getattr(options, name):
+            setattr(options, name, place(getattr(options, name), what))
 
 
 def _check_options(options: argparse.Namespace) -> None:

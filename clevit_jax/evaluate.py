@@ -20,6 +20,7 @@ from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_r
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
 from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
 from clevit_jax.system.files import read_json, write_json
+from clevit_jax.system.places import place
 
 
 def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:
@@ -47,7 +48,7 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
             yield batch
 
     def eval_step(params: Any, batch: dict[str, jax.Array]) -> Any:
-        with jax.transfer_guard("disallow"):
+        with sharding.no_transfers():
             return run.steps.eval_step(params, batch)
 
     return evaluate_batches(eval_step, params, on_devices())
@@ -194,7 +195,7 @@ def evaluate(config: ConfigDict | None, workdir: str | pathlib.Path) -> RunResul
     Raises:
         ClevitError: as `evaluate_workdir`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = place(workdir, "workdir")
     evaluate_workdir(config if config is not None else load_config(workdir), workdir)
     return read_result(workdir)
 

@@ -31,19 +31,22 @@ def main(argv: list[str], values: "flags.FlagValues | None" = None) -> int:
     from absl import flags
 
     from clevit_jax import modes
-    from clevit_jax.errors import ClevitError
+    from clevit_jax.system import faults
 
     values = flags.FLAGS if values is None else values
     try:
         return modes.run(values, argv[1:])
-    except (ClevitError, OSError) as error:
-        if values.traceback:
-            traceback.print_exception(error)
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:  # of a mode that has nothing to save
         print("Stopped; run the same command to go on.", file=sys.stderr)
         return 130
+    except Exception as error:
+        says = faults.sentence(error, f"--mode {values.mode}")
+        if says is None:  # a bug
+            raise
+        if values.traceback:
+            traceback.print_exception(error)
+        print(f"error: {says}", file=sys.stderr)
+        return 2
 
 
 def run() -> None:
@@ -65,6 +68,8 @@ def run() -> None:
             app.run(main, flags_parser=lambda argv: flags.parse(values, argv))
         except SystemExit as end:
             code = end.code
+        except Exception:  # a bug; by itself it would wait for the threads that it leaves
+            traceback.print_exc()
         _leave(code)
 
 

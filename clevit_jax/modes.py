@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from clevit_jax.errors import ConfigError
 from clevit_jax.flags import ANALYSES, COMPILERS, SAVING, TOGETHER, check_mode
-from clevit_jax.system import signals
+from clevit_jax.system import environment, signals
+from clevit_jax.system.places import expand, place
 
 if TYPE_CHECKING:
     from clevit_jax.analysis.trained_model import TrainedModel
@@ -29,6 +30,7 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     """
     mode: str = values.mode
     check_mode(values)
+    environment.check()
     # Imported here: JAX and what needs it take seconds to import, and `--help` needs none of it.
     from clevit_jax.distributed import processes
     from clevit_jax.runs.workdir import load_config
@@ -40,15 +42,16 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
         signals.give_back()
     quiet_command()
     if mode == "compare":
-        return compare_runs([pathlib.Path(folder) for folder in rest])
+        return compare_runs([place(folder, "A run to compare") for folder in rest])
     if rest:
         raise ConfigError(f"{rest[0]!r} is not a flag; settings are --config.NAME=VALUE.")
     config: ConfigDict | None = values.config
     if not values.workdir and (mode not in COMPILERS or config is None):
         raise ConfigError("Name the folder of the run: --workdir DIR.")
-    workdir = pathlib.Path(values.workdir or "")
-    if mode not in TOGETHER and not (mode in COMPILERS and values.compilation_cache == "auto"):
-        compilation_cache.enable(values.compilation_cache)
+    workdir = place(values.workdir or "", "--workdir")
+    cache = expand(values.compilation_cache, "--compilation_cache")
+    if mode not in TOGETHER and not (mode in COMPILERS and cache == "auto"):
+        compilation_cache.enable(cache)
     if mode not in (*TOGETHER, "preflight"):
         processes.check_alone(f"--mode {mode}", values.processes)
     if mode in ANALYSES:
@@ -75,7 +78,8 @@ def _together(
         name: values[name].value for name in ("processes", "coordinator", "process", "wait")
     }
     with processes.joined(**several):
-        compilation_cache.enable(values.compilation_cache, alone=processes.count() == 1)
+        cache = expand(values.compilation_cache, "--compilation_cache")
+        compilation_cache.enable(cache, alone=processes.count() == 1)
         if mode == "eval":
             return evaluate_workdir(config, workdir, other_split=values.other_split)
         if jax.default_backend() == "cpu":
@@ -113,7 +117,7 @@ def _analyse(
         raise ConfigError(f"--mode {mode} needs --input: a folder, a file or a quoted pattern.")
     if mode != "report" and not values.output:
         raise ConfigError(f"--mode {mode} needs --output; see --help.")
-    output = pathlib.Path(values.output) if values.output else None
+    output = place(values.output, "--output") if values.output else None
     checkpoint: Literal["last", "best"] = values.checkpoint
     if mode == "export":
         from clevit_jax.inference import export
@@ -145,17 +149,18 @@ def _analyse_trained(
     from clevit_jax.analysis import explain, features, predict
 
     assert output is not None
+    source = expand(values.input or "", "--input")
     if mode == "features":
-        return features.write_features(trained, output, values.input, overwrite=values.overwrite)
+        return features.write_features(trained, output, source or None, overwrite=values.overwrite)
     if mode == "explain":
         classes = values["class"].value or ()
-        return explain.explain(trained, values.input, output, classes=classes, name=values.map)
+        return explain.explain(trained, source, output, classes=classes, name=values.map)
     return predict.predict(
         trained,
-        values.input,
+        source,
         output,
         top=values.top,
         flip=values.tta == "flip",
         resume=values.resume,
-        reference=pathlib.Path(values.reference) if values.reference else None,
+        reference=place(values.reference, "--reference") if values.reference else None,
     )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from clevit_jax.errors import ConfigError
+from clevit_jax.system.places import place
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -95,7 +96,7 @@ def find(name: str) -> pathlib.Path:
     A path that is there goes before a recipe of that name.
     """
     given = name.partition(":")[0]
-    path = pathlib.Path(given)
+    path = place(given, "--config")
     if path.is_file():
         return path
     recipes = names()

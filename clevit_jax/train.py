@@ -11,7 +11,6 @@ import pathlib
 import time
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -52,6 +51,7 @@ from clevit_jax.steps.state import TrainState
 from clevit_jax.system import compilation_cache, output
 from clevit_jax.system.files import read_json, write_json
 from clevit_jax.system.logging import errors_alone
+from clevit_jax.system.places import place
 from clevit_jax.system.progress import in_notebook
 
 _NOTHING_LOST = "Stopped before an update was made; run the same {} to go on."
@@ -76,9 +76,10 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> RunResult:
         ClevitError: as `train_workdir`.
     """
     compilation_cache.enable(compilation_cache.AUTO)
+    workdir = place(workdir, "workdir")
     with errors_alone():
-        train_workdir(config, pathlib.Path(workdir))
-    return read_result(pathlib.Path(workdir))
+        train_workdir(config, workdir)
+    return read_result(workdir)
 
 
 def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -265,7 +266,7 @@ def _loop(
         if step == total:
             break
         # Nothing moves between host and device here but what is moved on purpose.
-        with jax.transfer_guard("disallow"):
+        with sharding.no_transfers():
             waiting = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waiting

@@ -496,7 +496,7 @@ def test_no_layout(tmp_path, run):
     assert str(tmp_path / "nowhere") in error["sentence"]
     assert found.json["splits"] is None
     assert found.json["layout"] is None
-    assert "is not a folder" in found.out
+    assert "There is no folder" in found.out
     assert "1 error, 0 warnings" in found.out.splitlines()[-1]
 
 

@@ -210,7 +210,7 @@ def _a_number(folder, config):
 
 def _no_data(folder, config):
     config.data.root = f"{config.data.root}/nowhere"
-    return config, "nowhere is not a folder"
+    return config, "There is no folder "
 
 
 def _leaves_over_files(folder, config):

@@ -254,11 +254,21 @@ def test_layout_is_found_or_asked_for(tmp_path):
     )
 
 
-def test_no_data(tmp_path):
-    (found,) = problems(tmp_path / "gone")
-    assert str(tmp_path / "gone") in found
-    assert "anno/train.txt" in found
-    assert "train/<class>/" in found
+def test_no_data(tmp_path, monkeypatch):
+    """Where it looked, in full, and nothing of what a data set looks like."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/elsewhere")
+    name = "name the folder of the images: data.root."
+    assert problems(pathlib.Path("gone")) == (f"There is no folder {tmp_path / 'gone'}; {name}",)
+    assert problems(pathlib.Path("file")) == (f"{tmp_path / 'file'} is not a folder; {name}",)
+    (found,) = problems(pathlib.Path("link"))
+    assert "link is a link to /elsewhere, which is not there" in found
+    (found,) = problems(pathlib.Path("a" * 300))
+    assert found.endswith("cannot be read: File name too long.")
+
+
+def test_no_layout(tmp_path):
     (found,) = problems(tmp_path)
     assert "no known layout" in found
     assert "anno/train.txt" in found

@@ -345,9 +345,6 @@ def test_a_step_that_does_not_fit_is_never_run(monkeypatch):
     request = {"config": config().to_dict(), "num_classes": 5, "work": "inference", "batch": 4}
     with pytest.raises(OutOfMemory, match=r"the compiler plans 0\.\d+ GiB, and 0.00 are free"):
         timed_steps.prepare_our_steps(request)
-    for text in ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.", "XLA: out of memory"):
-        assert timed_steps.is_out_of_memory(text)
-    assert not timed_steps.is_out_of_memory("INVALID_ARGUMENT: shapes")
 
 
 def test_the_tiny_config_for_real(capsys, monkeypatch):

@@ -86,6 +86,34 @@ def test_a_setting_that_one_of_the_two_does_not_have():
     assert changed_settings({"data.root": "x"}, {"mesh.data": 1}) == []
 
 
+def test_the_root_of_the_data_is_kept_in_full(tmp_path, monkeypatch):
+    """So that the run finds its images from any folder; that of TFDS's default stays empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA", "/data")
+    for typed, kept in (("x/../photos", f"{tmp_path}/photos"), ("$DATA/a", "/data/a"), ("", "")):
+        config = make_config(data__root=typed)
+        claim_workdir(tmp_path / "run", config)
+        assert load_config(tmp_path / "run").data.root == kept
+        assert config.data.root == typed  # that of the caller
+
+
+def test_paths_are_compared_by_where_they_lead(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("UNSET", raising=False)
+
+    def changed(before, now):
+        name = "model.pretrained"
+        return changed_settings({name: before}, {name: now})
+
+    for now in ("w.pth", "~/w.pth", "$HOME/w.pth", f"{tmp_path}/w.pth", "./w.pth"):
+        assert changed("w.pth", now) == []
+    assert changed("gone/$UNSET", "gone/$UNSET") == []
+    for now in ("", "v.pth", "$UNSET/w.pth", "/w.pth"):
+        assert len(changed("w.pth", now)) == 1
+    assert len(changed_settings({"data.layout": "a"}, {"data.layout": "./a"})) == 1
+
+
 def test_a_folder_that_has_not_begun_is_free(tmp_path):
     check_workdir(tmp_path / "new", make_config())
     claim_workdir(tmp_path, make_config())

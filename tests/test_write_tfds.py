@@ -192,7 +192,7 @@ def test_refusals(command, leaves, tmp_path):
         ((leaves, out, "--shards", 0), "--shards is 0; it must be at least 1."),
         ((leaves, leaves / "train"), f"{leaves / 'train'} lies in the data set {leaves}; name"),
         ((leaves, out, "--val-fraction", 2), "data.val_fraction is 2.0; it must be in [0, 1)."),
-        ((leaves / "gone", out), f"{leaves / 'gone'} is not a folder"),
+        ((leaves / "gone", out), f"There is no folder {leaves / 'gone'}; name"),
         ((leaves, out, "--layout", "ufg"), "images is missing"),
     ):
         code, printed, error = command(*arguments)

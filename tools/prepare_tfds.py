@@ -20,12 +20,14 @@ from clevit_jax.data import sources, write_tfds
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.errors import DataError
+from clevit_jax.system.places import place
 
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the data set; prints one sentence per problem and returns 2 where it cannot."""
     options = _parser().parse_args(argv)
     try:
+        options.root, options.out = place(options.root, "root"), place(options.out, "out")
         name = options.name or write_tfds.default_name(options.root)
         _check_options(options, name)
         dataset = _load_dataset(options)

@@ -6,6 +6,7 @@ from clevit_jax.config.compare import (
     PER_HOST,
     changed_settings,
     restore_config,
+    with_places_in_full,
 )
 from clevit_jax.config.settings import (
     Settings,
@@ -30,4 +31,5 @@ __all__ = [
     "resolve",
     "resolve_data",
     "restore_config",
+    "with_places_in_full",
 ]

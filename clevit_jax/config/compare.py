@@ -1,10 +1,13 @@
 """Configs of two runs, or of two versions: written as JSON, read back and compared."""
 
+import os
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from clevit_jax.errors import ConfigError
 from clevit_jax.recipes import flatten
+from clevit_jax.system.places import expand
 
 # Settings that say where and how to compute, and do not change what is computed.
 NOT_COMPARED = (
@@ -17,6 +20,9 @@ NOT_COMPARED = (
     "model.kernels",
     "model.scan",
 )
+
+# Settings that are paths. They are written in full, and compared by where they lead.
+_PLACES = ("data.root", "model.pretrained", "model.class_map")
 
 # Settings that may differ from host to host of one run.
 PER_HOST = ("data.root", "data.cache_bytes", "data.threads")
@@ -67,6 +73,29 @@ def changed_settings(
         f"{name}: {str(before.get(name, missing)) or repr('')}, "
         f"{str(now.get(name, missing)) or repr('')}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name, missing) != now.get(name, missing)
+        if not _same(name, before.get(name, missing), now.get(name, missing))
         and not name.startswith(NOT_COMPARED + free)
     ]
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    """Whether two values of a setting are the same; paths are, where they lead to one place."""
+    if before == now or name not in _PLACES or not (before and now):
+        return bool(before == now)
+    try:
+        return _in_full(name, before) == _in_full(name, now)
+    except (ConfigError, TypeError):
+        return False
+
+
+def with_places_in_full(config: ConfigDict) -> ConfigDict:
+    """The config with its paths in full, so that they are found from any folder; locked."""
+    config = config.copy_and_resolve_references().unlock()
+    known = flatten(config)
+    paths = {name: known[name] for name in _PLACES if known[name]}  # "": TFDS's own folder, none
+    config.update_from_flattened_dict({name: _in_full(name, path) for name, path in paths.items()})
+    return config.lock()
+
+
+def _in_full(name: str, path: str) -> str:
+    return os.path.abspath(expand(path, name))

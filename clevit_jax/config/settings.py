@@ -21,6 +21,7 @@ from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.optim import OptimConfig
 from clevit_jax.steps.schedule import Plan, Schedule, peak_learning_rate
+from clevit_jax.system.places import expand
 from clevit_jax.views.config import ViewConfig
 
 KERNELS = ("auto", "xla", "pallas")
@@ -86,8 +87,8 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
         step=step,
         plan=plan,
         mesh=(config.mesh.data, config.mesh.fsdp),
-        pretrained=config.model.pretrained,
-        class_map=config.model.class_map,
+        pretrained=expand(config.model.pretrained, "model.pretrained"),
+        class_map=expand(config.model.class_map, "model.class_map"),
         eval_every_epochs=config.eval.every_epochs,
         checkpoint_minutes=config.checkpoint.every_minutes,
         checkpoint_steps=config.checkpoint.every_steps,
@@ -127,7 +128,7 @@ def _data_config(config: ConfigDict) -> DataConfig:
     _check_numbers(config)  # all ways to settings come through here
     data = config.data
     return DataConfig(
-        root=data.root,
+        root=expand(data.root, "data.root"),
         layout=data.layout,
         request=Request(
             num_classes=config.model.num_classes or None,

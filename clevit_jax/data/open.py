@@ -70,7 +70,11 @@ def scan_data(config: DataConfig) -> tuple[Dataset, list[str]]:
         processes.barrier("leaves")
     try:
         return sources.scan(
-            config.root, layout=config.layout, request=config.request, split=config.split
+            config.root,
+            layout=config.layout,
+            request=config.request,
+            split=config.split,
+            named="--config.data.root=DIR",
         )
     except DataError:
         raise

@@ -15,6 +15,7 @@ from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts import csv_table, cub, folders, parquet, tfds_records, ufg
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.errors import DataError
+from clevit_jax.system import places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,25 +116,39 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
     raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
+def _check_folder(root: pathlib.Path, named: str) -> None:
+    """Raises DataError, which says where it looked and what to name, unless `root` is a folder."""
+    if root.is_dir():
+        return
+    place = root.absolute()
+    problem = f"There is no folder {place}"
+    if root.is_symlink() and not root.exists():
+        problem = f"{place} is a link to {root.readlink()}, which is not there"
+    elif root.exists():
+        problem = f"{place} is not a folder"
+    raise DataError([f"{problem}; name the folder of the images: {named}."])
+
+
 def scan(
     root: str | os.PathLike[str],
     *,
     layout: str = "auto",
     request: Request = _REQUEST,
     split: SplitConfig = _SPLIT,
+    named: str = "data.root",
 ) -> tuple[Dataset, list[str]]:
     """Finds the examples of a data set, and a sentence for each thing that is wrong with it.
 
-    Args, Raises: see `load_dataset`; here DataError says only that the layout cannot be told.
+    Args, Raises: see `load_dataset`; here DataError says only that there is no such folder, or that
+    the layout cannot be told. `named` is how messages call the root.
 
     Returns:
         The data set, as far as the problems allow, and the problems.
     """
-    place = tfds_records.data_dir(root) if request.tfds else pathlib.Path(root)
-    if not place.is_dir():
-        raise DataError([f"{place} is not a folder; give the folder with {_EXPECTED}."])
+    place = tfds_records.data_dir(root) if request.tfds else places.place(root, "data.root")
     notes = Notes([], [])
     try:
+        _check_folder(place, named)
         with _no_garbage_collection():
             chosen, seen = _choose(place, layout, request)
             contents = _LAYOUTS[chosen].read(place, request, notes)

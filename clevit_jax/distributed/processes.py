@@ -18,7 +18,8 @@ from typing import Any
 import jax
 
 from clevit_jax.distributed import cluster
-from clevit_jax.errors import ClevitError, ProcessError, first_line
+from clevit_jax.errors import ProcessError, first_line
+from clevit_jax.system import faults
 
 LOST = 76  # exit code when another process was lost: run all again to go on (sysexits' EX_PROTOCOL)
 _FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a lost process ends the wait long before
@@ -154,6 +155,8 @@ def _fail(error: BaseException) -> None:
     code, says = 2, f"{me}: {error}"
     if isinstance(error, KeyboardInterrupt):
         code, says = 130, f"{me} was stopped by Ctrl-C; run the same command to go on."
+    elif (known := faults.sentence(error)) is not None:
+        says = f"{me}: {known}"
     elif isinstance(error, jax.errors.JaxRuntimeError):
         if "oordination" not in str(error):  # when that is lost, JAX ends this process in a moment
             time.sleep(4 * _POLL_SECONDS)  # the word of one that failed by itself comes first
@@ -162,7 +165,7 @@ def _fail(error: BaseException) -> None:
             f"{me} cannot go on: {first_line(error)}. If another process was killed, start all of "
             "them again: the run goes on from its newest checkpoint."
         )
-    elif not isinstance(error, ClevitError | OSError):
+    else:
         code, says = 1, f"{me} failed: {type(error).__name__}: {error}"
         traceback.print_exception(error)
     _say(says)

@@ -1,5 +1,6 @@
 """The mesh of devices, where parameters live on it, and batches that span processes."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,16 @@ def to_global(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Arra
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }
+
+
+def no_transfers() -> contextlib.AbstractContextManager[None]:
+    """Forbids what moves between host and device unasked; nothing where JAX_DISABLE_JIT is set.
+
+    Without jit each constant is moved when it is met.
+    """
+    if jax.config.jax_disable_jit:
+        return contextlib.nullcontext()
+    return jax.transfer_guard("disallow")
 
 
 def check_batch_size(name: str, size: int, parts: int) -> None:

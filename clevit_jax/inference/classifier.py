@@ -22,6 +22,7 @@ from clevit_jax.inference.forward import make_forward, make_layer_forward
 from clevit_jax.inference.prediction import Prediction
 from clevit_jax.model.config import DTYPES, SwinConfig
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system.places import place
 from clevit_jax.views.transforms import normalize_images
 from clevit_jax.weights.convert import named_leaves
 from clevit_jax.weights.fit import fit_weights
@@ -253,7 +254,7 @@ class Classifier:
             image = Image.fromarray(image)
         if isinstance(image, Image.Image):
             return decode.centre_crop(image.convert("RGB"), name or "An image", **sizes)
-        data = pathlib.Path(image) if isinstance(image, str) else image
+        data = place(image, "An image") if isinstance(image, str) else image
         return decode.decode_eval(data, name, **sizes)
 
     def dispatch(

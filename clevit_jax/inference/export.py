@@ -23,6 +23,7 @@ from clevit_jax.inference.exported import (
 )
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.system.logging import quiet
+from clevit_jax.system.places import place
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 21  # version of ONNX's operators; a Swin needs 20 at least (Gelu as one operator)
@@ -192,7 +193,7 @@ def export_workdir(
     Raises:
         ConfigError, CheckpointError: in one sentence; nothing is written then.
     """
-    path, output = pathlib.Path(path), pathlib.Path(output)
+    path, output = place(path), place(output, "--output")
     kind = ENDINGS.get(output.suffix.lower())
     if kind is None:
         raise ConfigError(f"--output is {str(output)!r}; it must end in {' or '.join(ENDINGS)}.")

@@ -16,6 +16,7 @@ from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.system.files import replacing
+from clevit_jax.system.places import place
 
 FORMAT = "clevit_jax export 1"
 CHECKED_BATCH_SIZES = (1, 3)  # a file is run at these before it takes its place
@@ -74,7 +75,7 @@ def write_checked(
     Raises:
         ConfigError: a file exists already or cannot be written, or it gives other logits.
     """
-    path = pathlib.Path(path)
+    path = place(path)
     check_export_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,8 @@ def random_params(build: Callable[[Any], nnx.Module], seed: int) -> Any:
     def trace() -> None:
         places.update(nnx.to_pure_dict(nnx.state(build(tickets), nnx.Param)))
 
-    jax.eval_shape(trace)
+    with jax.check_tracer_leaks(False):  # the places are kept on purpose, to tell them apart
+        jax.eval_shape(trace)
     taken = {id(one.place): one for one in tickets.taken}
     keys = _keys(seed, tickets.given)
     leaves, structure = jax.tree.flatten_with_path(places)

@@ -18,6 +18,7 @@ from clevit_jax.performance import hlo, preflight_report
 from clevit_jax.performance.hlo import Cost
 from clevit_jax.performance.topologies import Target, find_target
 from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
+from clevit_jax.system.faults import is_out_of_memory
 
 
 def preflight(
@@ -117,7 +118,7 @@ def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | 
         compiled = lowered.compile(compiler_options=target.options or None)
     except jax.errors.JaxRuntimeError as error:
         reason = first_line(error)
-        if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
+        if not is_out_of_memory(error):
             raise ConfigError(f"The compiler for {target.name} fails: {reason}") from error
         return None, reason
     return hlo.read_cost(compiled, devices=len(target.devices)), ""

@@ -25,6 +25,7 @@ from clevit_jax.performance.timed_process import OutOfMemory, Prepared
 from clevit_jax.steps.jitted import StepConfig, make_jitted_steps
 from clevit_jax.steps.state import replicate
 from clevit_jax.system import memory
+from clevit_jax.system.faults import is_out_of_memory
 from clevit_jax.system.malloc import keep_freed_memory
 
 GIB = 2**30
@@ -69,15 +70,10 @@ def prepare_our_steps(request: dict[str, Any]) -> Prepared:
         facts["memory"], facts["memory_kind"] = _memory(planned)
         facts["peak_flops"] = measure_peak(step.model.dtype, mesh)
     except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(str(error)):
+        if not is_out_of_memory(error):
             raise ValueError(first_line(error)) from error
         raise OutOfMemory(first_line(error)[:200]) from error
     return Prepared(run, second, facts)
-
-
-def is_out_of_memory(text: str) -> bool:
-    """Whether an error of the runtime or of a compiler says that memory does not suffice."""
-    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
 def describe_device(config: StepConfig, mesh: Mesh) -> dict[str, Any]:
@@ -213,7 +209,7 @@ def measure_peak(dtype: Any, mesh: Mesh) -> float:
             matmul(a, b).block_until_ready()
             best = min(best, time.perf_counter() - started)
     except jax.errors.JaxRuntimeError as error:
-        if not is_out_of_memory(str(error)):
+        if not is_out_of_memory(error):
             raise
     return 2 * side**3 * mesh.size / best
 

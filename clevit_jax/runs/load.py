@@ -16,6 +16,7 @@ from clevit_jax.runs.workdir import (
     load_config,
 )
 from clevit_jax.system.files import read_json, read_json_object
+from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, is_converted, read_converted
 
@@ -35,7 +36,7 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
-    path = pathlib.Path(path)
+    path = place(path)
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
@@ -62,13 +63,13 @@ def holds_run(path: pathlib.Path) -> bool:
 
 def eval_resize(path: str | pathlib.Path) -> int | None:
     """Pixels of an image's shorter side when a run is evaluated; None where it is not a run."""
-    path = pathlib.Path(path)
+    path = place(path)
     return load_config(path).eval.resize if holds_run(path) else None
 
 
 def chosen_map(path: str | pathlib.Path) -> str | None:
     """The map that the deletion test chose for a run (`analysis.deletion`), None before it."""
-    path = pathlib.Path(path) / MAPS_FILE
+    path = place(path) / MAPS_FILE
     return read_json_object(path).get("chosen") if path.is_file() else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from clevit_jax.config import changed_settings, flatten, restore_config
+from clevit_jax.config import changed_settings, flatten, restore_config, with_places_in_full
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.files import read_json_object, write_json
@@ -80,7 +80,7 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
     try:
         if processes.index() == 0:
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / CONFIG_FILE, config.to_dict())
+            write_json(workdir / CONFIG_FILE, with_places_in_full(config).to_dict())
             if processes.count() > 1:
                 token.touch()
     except OSError as error:

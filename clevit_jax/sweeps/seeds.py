@@ -34,6 +34,7 @@ from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.sweeps.devices import count_devices, share_devices
 from clevit_jax.sweeps.parallel import check_idle, check_locks, train_in_children
 from clevit_jax.system.files import write_json, write_text
+from clevit_jax.system.places import place
 from clevit_jax.system.tables import align
 
 JSON, TEXT = "seeds.json", "seeds.txt"
@@ -120,7 +121,7 @@ def _split_hash(config: ConfigDict) -> str:
     wanted = config.data.leaves.to_dict()
     if wanted["classes"]:
         try:
-            procedural_leaves.write_dataset(pathlib.Path(config.data.root), **wanted)
+            procedural_leaves.write_dataset(place(config.data.root, "data.root"), **wanted)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         plain.data.leaves.classes = 0

@@ -13,6 +13,7 @@ import numpy as np
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, parameter_name
 from clevit_jax.weights.infer import window_of
 
@@ -109,7 +110,7 @@ def read_class_map(path: str | pathlib.Path) -> np.ndarray:
         WeightsError: with every line that is not a number.
     """
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
+        lines = place(path, "The class map").read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_thre
 from clevit_jax.data.layouts.tfds_schema import TfdsSchema, choose_features
 from clevit_jax.data.layouts.tfds_shards import Shards, TfdsImage, damage
 from clevit_jax.errors import DataError, first_line
+from clevit_jax.system.places import place
 
 LOOKS_FOR = "dataset_info.json and features.json of TFDS, or a folder <version>/ with them"
 _SPLITS = {name: split for split, words in SPLIT_WORDS.items() for name in words.tfds}
@@ -47,7 +48,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
 def data_dir(root: str | os.PathLike[str]) -> pathlib.Path:
     """The folder of all TFDS data sets: `root`, or where it is empty, TFDS's own default."""
     default = os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
-    return pathlib.Path(os.fspath(root) or os.path.expanduser(default))
+    return place(root, "data.root") if os.fspath(root) else place(default, "TFDS_DATA_DIR")
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:

@@ -1,0 +1,78 @@
+"""Places: what a path that a user types stands for, `~` and `$VAR` in it resolved.
+
+Every flag, setting and argument that is a path goes through `place`, and through nothing else.
+"""
+
+import os
+import pathlib
+import re
+
+from clevit_jax.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+
+
+def place(path: str | os.PathLike[str], what: str = "The path") -> pathlib.Path:
+    """The path that somebody means; see `expand`. Raises ConfigError."""
+    return pathlib.Path(expand(os.fspath(path), what))
+
+
+def expand(text: str, what: str = "The path") -> str:
+    """A path or a pattern with `~`, `~user`, `$NAME` and `${NAME}` resolved.
+
+    A shell does this only where the path begins a word, so not in `--workdir=~/run` or
+    `--config.data.root=$DATA` inside quotes, and a notebook never does. What is there under the
+    name as it stands goes first, folder by folder: in `a$b/new` only `new` is looked at where there
+    is a folder `a$b`.
+
+    Args:
+        text: the path; "" stays as it is.
+        what: what messages call it: `--workdir`, `data.root`.
+
+    Raises:
+        ConfigError: a variable is not set, or there is no such user.
+    """
+    if "$" not in text and not text.startswith("~"):
+        return text
+    there = _there(text)
+    return there + _resolved(text[len(there) :], text, what)
+
+
+def _there(text: str) -> str:
+    """The longest beginning of a path, of whole names, that exists as it stands."""
+    parts = re.split(r"(?<=/)(?!/)", text)
+    there = 0
+    for k in range(len(parts), 0, -1):
+        if _exists("".join(parts[:k])):
+            there = k
+            break
+    return "".join(parts[:there])
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a null byte
+        return False
+
+
+def _resolved(rest: str, text: str, what: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1] if match[1] is not None else match[2]
+        if not os.environ.get(name):
+            state = "is not set" if name not in os.environ else "is empty"
+            raise ConfigError(
+                f"{what} is {text}, and the variable {name or '${}'} {state}; set it "
+                f"(export {name or 'NAME'}=...) or write the path in full."
+            )
+        return os.environ[name]
+
+    home = rest == text and rest.startswith("~")
+    if home:
+        user, slash, rest = rest.partition("/")
+        expanded = os.path.expanduser(user)
+        if expanded.startswith("~"):
+            whose = f"there is no user {user[1:]} here" if user[1:] else "no home folder is known"
+            raise ConfigError(f"{what} is {text}, and {whose}; write the path in full.")
+        return expanded + slash + _VARIABLE.sub(value, rest)
+    return _VARIABLE.sub(value, rest)
