@@ -128,7 +128,7 @@ def test_every_setting_that_is_a_path(home):
     settings = resolve(config, None, "cpu")
     assert (settings.pretrained, settings.class_map) == ("cotton/w.pth", "cotton.txt")
     config.model.class_map = "$UNSET"
-    with pytest.raises(ConfigError, match="model.class_map is .UNSET, and the variable UNSET"):
+    with pytest.raises(ConfigError, match=r"model.class_map is .UNSET, and the variable UNSET"):
         resolve(config, None, "cpu")
 
 

@@ -109,7 +109,7 @@ def no_transfers() -> contextlib.AbstractContextManager[None]:
 
     Without jit each constant is moved when it is met.
     """
-    if jax.config.jax_disable_jit:
+    if jax.config.values["jax_disable_jit"]:
         return contextlib.nullcontext()
     return jax.transfer_guard("disallow")
 

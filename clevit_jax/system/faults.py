@@ -139,7 +139,7 @@ def _no_device(error: BaseException) -> str | None:
 
     reason = first_line(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
     reason = "" if isinstance(error, AssertionError) else f": {reason}"
-    wanted = jax.config.jax_platforms
+    wanted = jax.config.values["jax_platforms"]
     hidden = [
         f"{name}={os.environ[name]}"
         for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
