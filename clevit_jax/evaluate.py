@@ -19,7 +19,7 @@ from clevit_jax.runs.results import RunResult, how_chosen, read_result
 from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
 from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
-from clevit_jax.system.files import read_json, write_json
+from clevit_jax.system.files import read_json, why_not_writable, write_json
 from clevit_jax.system.places import place
 
 
@@ -115,7 +115,12 @@ def score_params(run: Run, step: int, params: Any, *, stop: Stop | None = None) 
 
 
 def score_checkpoints(
-    run: Run, checkpoints: Checkpoints, *, other_split: bool = False, stop: Stop | None = None
+    run: Run,
+    checkpoints: Checkpoints,
+    *,
+    other_split: bool = False,
+    stop: Stop | None = None,
+    written: bool = True,
 ) -> None:
     """Scores the newest checkpoint and the best one; prints them and writes evaluation.json.
 
@@ -125,6 +130,7 @@ def score_checkpoints(
         other_split: whether the data set may be another than the run's. The scores are then
             written to a file of their own, named by the hash of the split.
         stop: see `evaluate_split`.
+        written: whether to write them at all.
 
     Raises:
         CheckpointError: there is no checkpoint that can be read.
@@ -143,35 +149,41 @@ def score_checkpoints(
         if best_step != last.step:
             state, _ = checkpoints.restore(best_step, run.steps.abstract_state)
             best = score_params(run, best_step, state.eval_params, stop=stop)
-    write_scores(run, last, best, trained_on=meta["split_hash"])
+    write_scores(run, last, best, trained_on=meta["split_hash"], written=written)
 
 
 def write_scores(
-    run: Run, last: CheckpointScores, best: CheckpointScores | None, *, trained_on: str
+    run: Run,
+    last: CheckpointScores,
+    best: CheckpointScores | None,
+    *,
+    trained_on: str,
+    written: bool = True,
 ) -> None:
     """Prints the scores of the last and of the best step, and writes them to evaluation.json."""
     split_hash = run.dataset.split_hash()
-    facts = read_json(run.workdir / RUN_FILE)
-    chosen_on = facts.get("chosen_on", "test")
+    chosen_on = read_json(run.workdir / RUN_FILE).get("chosen_on", "test")
     path = run.workdir / EVALUATION_FILE
     if split_hash != trained_on:
         path = path.with_name(f"{path.stem}-{split_hash[:8]}{path.suffix}")
         print(f"On other images (split {split_hash[:8]}) than the run's ({trained_on[:8]}):")
     label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"
     print(f"Test, last (step {last.step}{label}): {last.test}.")
-    written: dict[str, Any] = {"last": last.to_json()}
+    facts: dict[str, Any] = {"last": last.to_json()}
     if best is not None:
         print(f"Test, best (step {best.step}, {how_chosen(chosen_on)}): {best.test}.")
-        written["best"] = {"chosen_on": chosen_on, **best.to_json()}
+        facts["best"] = {"chosen_on": chosen_on, **best.to_json()}
     for name, scores in (("last", last), ("best", best)):
         if scores is not None and scores.val is not None:
             print(f"Validation, {name} (step {scores.step}): {scores.val}.")
-    written |= {
+    facts |= {
         "split_hash": split_hash,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    if not written:
+        return
     if processes.index() == 0:
-        write_json(path, written)
+        write_json(path, facts)
     for what, where in (
         ("checkpoints", run.checkpoints),
         ("metrics", run.workdir / "metrics.jsonl"),
@@ -222,8 +234,11 @@ def evaluate_workdir(
     check_agreement(run)
     decode_splits(run, [split for split in run.dataset.splits if split != "train"])
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
+    reason = processes.broadcast("writable", why_not_writable(workdir))
     try:
-        score_checkpoints(run, checkpoints, other_split=other_split)
+        score_checkpoints(run, checkpoints, other_split=other_split, written=not reason)
     finally:
         checkpoints.close()
+    if reason:  # as of another's run
+        print(f"The scores are not written, since {workdir} cannot be written to: {reason}.")
     return 0

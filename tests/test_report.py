@@ -1,6 +1,7 @@
 """What a report says, against counts by hand, `--mode eval` and what Python's parser reads."""
 
 import html.parser
+import importlib
 import json
 import re
 import shutil
@@ -19,6 +20,8 @@ from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, load_config
 from clevit_jax.system.files import read_json, write_json
 from clevit_jax.train import train_workdir
+
+evaluation = importlib.import_module("clevit_jax.evaluate")  # `clevit_jax.evaluate` is the function
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -61,13 +64,20 @@ def found(answered):
     return Page((answered / write.REPORT_FILE).read_text(encoding="utf-8"))
 
 
-def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys):
-    """To the last digit: what `--mode eval` prints stands in the page."""
+def test_the_numbers_are_those_of_eval(answered, found, tmp_path, capsys, monkeypatch):
+    """To the last digit: what `--mode eval` prints stands in the page.
+
+    It prints them also where it cannot write them.
+    """
     workdir = tmp_path / "run"
     shutil.copytree(answered, workdir)
     (workdir / EVALUATION_FILE).unlink()
+    monkeypatch.setattr(evaluation, "why_not_writable", lambda folder: "Read-only file system")
     assert evaluate_workdir(load_config(workdir), workdir) == 0
-    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Test, ")]
+    out = capsys.readouterr().out
+    assert out.endswith(f"since {workdir} cannot be written to: Read-only file system.\n")
+    assert not (workdir / EVALUATION_FILE).exists()
+    printed = [line for line in out.splitlines() if line.startswith("Test, ")]
     assert len(printed) == 2
     texts = found.texts["result"]
     for line in printed:
@@ -259,6 +269,19 @@ def test_a_report_that_fails_ends_no_run(answered, tmp_path, monkeypatch, caplog
     assert not (workdir / write.REPORT_FILE).exists()
     assert "The report could not be written: division by zero" in caplog.text
     assert not list(workdir.glob(".report*"))
+
+
+def test_beside_a_run_that_cannot_be_written_to(trained, tmp_path, monkeypatch, capsys):
+    """A run of somebody else: the report goes to the folder one is in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(write, "why_not_writable", lambda folder: "Read-only file system")
+    monkeypatch.setattr(write, "collect_content", lambda trained: None)
+    monkeypatch.setattr(write, "render_page", lambda content: "<html>")
+    path = write.write_report(trained)
+    assert path.read_text() == "<html>"
+    assert path.absolute().parent == tmp_path
+    assert path.name == f"{trained.path.name}-report.html"
+    assert f"The report goes to {path} here." in capsys.readouterr().out
 
 
 def test_where_it_may_be_written(trained, tmp_path):

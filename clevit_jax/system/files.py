@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import secrets
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,15 @@ def sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def why_not_writable(folder: pathlib.Path) -> str:
+    """Why no file can be made in a folder, "Read-only file system"; "" where one can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

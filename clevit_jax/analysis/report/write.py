@@ -15,7 +15,7 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import EVALUATION_FILE
 from clevit_jax.steps.state import TrainState
-from clevit_jax.system.files import replacing
+from clevit_jax.system.files import replacing, why_not_writable
 
 REPORT_FILE = "report.html"  # in the workdir
 
@@ -27,7 +27,8 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
 
     Args:
         trained: a run, or any model with a config that names a data set of its classes.
-        output: the file; by default `report.html` in the workdir of a run.
+        output: the file; by default `report.html` in the workdir of a run, or where that cannot
+            be written to, `NAME-report.html` in the folder one is in.
 
     Returns:
         Path of the report.
@@ -41,18 +42,33 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
             f"{trained.path} is not a run, so a report on it needs --config FILE "
             "--config.data.root=DIR for the images, and --output FILE.html."
         )
-    path = output or trained.path / REPORT_FILE
+    path = output or _default_path(trained.path)
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise ConfigError(f"--output {path} must end in .html, in a folder that exists.")
     if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
         assert trained.config is not None
         evaluate_workdir(trained.config, trained.path)
+        if not (trained.path / EVALUATION_FILE).is_file():
+            raise ConfigError(
+                f"{trained.path} holds no {EVALUATION_FILE}, which a report needs, and cannot be "
+                "written to; copy the run to a folder of yours, and name that one: --workdir."
+            )
     text = render_page(collect_content(trained))
     try:
         with replacing(path) as new:
             new.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def _default_path(workdir: pathlib.Path) -> pathlib.Path:
+    """`report.html` in the workdir, or elsewhere where that cannot be written to, which it says."""
+    reason = why_not_writable(workdir)
+    if not reason:
+        return workdir / REPORT_FILE
+    path = pathlib.Path(f"{workdir.absolute().name}-{REPORT_FILE}")
+    print(f"{workdir} cannot be written to: {reason}. The report goes to {path} here.", flush=True)
     return path
 
 
