@@ -145,10 +145,11 @@ def score_checkpoints(
     last = score_params(run, int(state.step), state.eval_params, stop=stop)
     best, step_and_top1 = None, checkpoints.best()
     if step_and_top1 is not None:
-        best, best_step = last, step_and_top1[0]
-        if best_step != last.step:
-            state, _ = checkpoints.restore(best_step, run.steps.abstract_state)
-            best = score_params(run, best_step, state.eval_params, stop=stop)
+        best = last
+        if step_and_top1[0] != last.step:
+            # One that is damaged must not keep a run from its scores.
+            found = checkpoints.restore_best(run.steps.abstract_state)
+            best = found and score_params(run, int(found[0].step), found[0].eval_params, stop=stop)
     write_scores(run, last, best, trained_on=meta["split_hash"], written=written)
 
 

@@ -11,7 +11,6 @@ import pathlib
 import time
 from typing import Any
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from clevit_jax.analysis.report.write import REPORT_FILE, write_after_training
@@ -19,7 +18,6 @@ from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
-from clevit_jax.errors import CheckpointError, NoRoomError
 from clevit_jax.evaluate import (
     CheckpointScores,
     check_split,
@@ -27,10 +25,13 @@ from clevit_jax.evaluate import (
     score_checkpoints,
     write_scores,
 )
-from clevit_jax.runs.checkpoint import Checkpoints, check_room
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.checkpoint_files import remove_torn
 from clevit_jax.runs.lock import locked
 from clevit_jax.runs.logger import MetricLogger, write_run_facts
 from clevit_jax.runs.results import RunResult, read_result
+from clevit_jax.runs.room import check_path, check_room
+from clevit_jax.runs.saver import Saver, advice, open_checkpoints
 from clevit_jax.runs.setup import (
     Pretrained,
     Run,
@@ -113,15 +114,18 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> int:
         return 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
+        if processes.index() == 0:  # before the room is looked at, and anything is written
+            remove_torn(run.checkpoints)
         begun = processes.broadcast("begun", has_checkpoints(workdir))
         pretrained = None if begun else read_pretrained(run)
         decode_all(run, stop)
+        check_path(run.checkpoints)
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
         claim_workdir(workdir, config)
         if processes.index() == 0:
             stack.enter_context(output.logged(workdir / output.LOG_FILE))
-        checkpoints = Checkpoints(run.checkpoints, keep=run.settings.keep)
+        checkpoints = open_checkpoints(run)
         stack.callback(checkpoints.close)
         state, batches = _initial_state(run, checkpoints, pretrained)
         del pretrained  # a copy of the parameters that the host need not keep
@@ -134,7 +138,8 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> int:
         else:
             write_run_facts(run, state)
             stop.check()
-            logger = MetricLogger(run, int(state.step))
+            way_on = functools.partial(advice, run, checkpoints)
+            logger = MetricLogger(run, int(state.step), advice=way_on)
             stack.callback(logger.close)
             code, state = _loop(run, checkpoints, state, batches, logger, stop)
         if code == 0 and run.settings.report:
@@ -235,7 +240,7 @@ def _loop(
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
     numbers = run.steps.numbers()
-    saver = _Saver(run, checkpoints)
+    saver = Saver(run, checkpoints)
     scores: dict[int, Evaluation] = {}
     # An evaluation that a signal ended is made up for when the run goes on.
     scored = start == 0 or processes.broadcast("scored", checkpoints.top1(start) is not None)
@@ -254,14 +259,12 @@ def _loop(
         if step > start and (stopping or late or step == total or saver.due(step, score)):
             logger.finish()
             must = stopping or step == total
-            saver.save(state, batches.get_state(), score, must=must)
+            saver.save(state, batches.get_state(), score, logger.newest, must=must)
             logger.pause()
         elif score is not None:
             saver.add_score(step, score)
         if stopping and (step < total or score is None):
-            checkpoints.wait()
-            where = f"and saved at step {step}" if step else "before the first update"
-            logger.say(f"Stopped {where}; run the same {_what_ran()} to go on.")
+            logger.say(f"{saver.stopped(step)}; run the same {_what_ran()} to go on.")
             return STOPPED, state
         if step == total:
             break
@@ -306,46 +309,3 @@ def _evaluation_due(run: Run, step: int) -> bool:
     every = run.settings.eval_every_epochs
     done, before = run.plan.epochs_done(step) // every, run.plan.epochs_done(step - 1) // every
     return step == run.plan.total or done > before
-
-
-class _Saver:
-    """Decides when to save, and goes on training when there is no room."""
-
-    def __init__(self, run: Run, checkpoints: Checkpoints):
-        self._run, self._checkpoints = run, checkpoints
-        best = checkpoints.best()
-        self._best = best[1] if best else -1.0
-        self._saved_at = time.monotonic()
-        self._meta = {"config": run.config.to_dict(), "split_hash": run.dataset.split_hash()}
-
-    def late(self) -> bool:
-        """Whether a checkpoint is due by the clock."""
-        minutes = self._run.settings.checkpoint_minutes
-        return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
-
-    def due(self, step: int, score: Evaluation | None) -> bool:
-        """Whether this step is to be saved: by its number, or as the best so far."""
-        every = self._run.settings.checkpoint_steps
-        return bool(every and step % every == 0) or (score is not None and score.top1 > self._best)
-
-    def save(
-        self, state: TrainState, iterator: Any, score: Evaluation | None, *, must: bool
-    ) -> None:
-        """Saves; a failure is logged and the run goes on, unless it must be saved, for it ends."""
-        meta = {"iterator": iterator, **self._meta}
-        self._saved_at = time.monotonic()
-        try:
-            self._checkpoints.save(state, meta, top1=None if score is None else score.top1)
-        except CheckpointError as error:
-            # Several processes agree on the room; what else fails may have failed on one alone.
-            if must or (processes.count() > 1 and not isinstance(error, NoRoomError)):
-                raise
-            logging.error("%s Training goes on; the next checkpoint will try again.", error)
-            return
-        if score is not None:
-            self._best = max(self._best, score.top1)
-
-    def add_score(self, step: int, score: Evaluation) -> None:
-        """Notes the score of the checkpoint that the run went on from, saved before it had one."""
-        self._checkpoints.add_score(step, score.top1)
-        self._best = max(self._best, score.top1)

@@ -102,6 +102,8 @@ def get_config() -> ConfigDict:
     checkpoint.every_minutes = 10.0  # between checkpoints; 0 is off; a new best is always saved
     checkpoint.every_steps = 0  # one at every multiple of this, too; 0 is by time alone
     checkpoint.keep = 2  # newest checkpoints that are kept, besides the best
+    checkpoint.keep_every = 0  # save every multiple of this step and keep it for good; 0 is off
+    checkpoint.timeout_minutes = 10.0  # that saving may make the run wait, when the disk hangs
 
     config.log = ConfigDict()
     config.log.every_steps = 20  # updates between records in metrics.jsonl and TensorBoard

@@ -16,7 +16,8 @@ from orbax.checkpoint._src.path import atomicity
 from clevit_jax.distributed import processes
 from clevit_jax.distributed.sharding import make_mesh, state_sharding
 from clevit_jax.errors import CheckpointError
-from clevit_jax.runs.checkpoint import Checkpoints, check_room
+from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.room import check_room
 from clevit_jax.steps.state import TrainState
 
 # Futures of a restore that fails are collected by the interpreter, which warns.
@@ -185,7 +186,7 @@ def test_a_damaged_checkpoint_falls_back(opened, copy, mesh, said, find, harm):
     assert equal(state, values(2))
     assert meta == {"s": 2}
     assert checkpoints.steps() == [1, 2]
-    assert (copy.parent / "checkpoints-damaged" / "3").is_dir()
+    assert (copy / "damaged" / "3").is_dir()
     assert "Checkpoint 3 cannot be read" in said[0]
     assert "[3] are moved to" in said[1]
     checkpoints.save(on(mesh, 3), {"s": 33})  # step 3 is free again
@@ -198,11 +199,10 @@ def test_a_damaged_checkpoint_falls_back(opened, copy, mesh, said, find, harm):
     [
         "_CHECKPOINT_METADATA",
         "commit_success.txt",
+        "sha256.json",
         "meta/commit_success.txt",
         "metrics/commit_success.txt",
         "state/commit_success.txt",
-        "state/_sharding",
-        "state/ocdbt.process_0/manifest.ocdbt",
     ],
 )
 def test_files_that_are_not_missed(opened, copy, mesh, name):
@@ -242,7 +242,7 @@ def test_none_can_be_read(opened, copy, mesh, said):
 def test_all_go_by_what_process_0_sees(opened, copy, mesh, monkeypatch):
     """A network disk shows it checkpoints 1 and 2 alone, and this process 3, which is the best."""
     (copy / "1" / "metrics" / "metrics").unlink()
-    there = {"steps": [1, 2], "best": [0.2, 2], "unscored": False}
+    there = {"steps": [1, 2], "best": [[0.2, 2]], "unscored": False}
     checkpoints = opened(copy)
     monkeypatch.setattr(processes, "broadcast", lambda name, _: there[name])
     assert checkpoints.restore_newest(on(mesh, 0))[1] == {"s": 2}
@@ -257,7 +257,7 @@ def test_a_reader_changes_nothing(opened, copy, mesh, said):
     before = sorted(copy.rglob("*"))
     assert opened(copy, read_only=True).restore_newest(on(mesh, 0))[1] == {"s": 2}
     assert sorted(copy.rglob("*")) == before
-    assert not copy.with_name("checkpoints-damaged").exists()
+    assert not (copy / "damaged").exists()
 
 
 def test_a_damaged_score_is_none(opened, copy, mesh, said):
@@ -268,7 +268,7 @@ def test_a_damaged_score_is_none(opened, copy, mesh, said):
     assert said == []
     checkpoints = opened(copy)
     assert "3/metrics/metrics, the score of a checkpoint, is damaged; the ch" in said[0]
-    assert (copy.parent / "checkpoints-damaged" / "3-metrics" / "metrics").read_text() == "{"
+    assert (copy / "damaged" / "3-metrics" / "metrics").read_text() == "{"
     assert checkpoints.best() == (2, 0.2)
     assert checkpoints.restore_newest(on(mesh, 0))[1] == {"s": 3}
     checkpoints.add_score(3, 0.4)

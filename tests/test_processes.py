@@ -288,7 +288,7 @@ def test_a_torn_checkpoint_of_two_processes(place, whole):
     assert codes == [0, 0], err
     for gone in (step, step - 5):
         assert f"Checkpoint {gone} cannot be read" in err[0]
-        assert (workdir / "checkpoints-damaged" / str(gone)).exists()
+        assert (workdir / "checkpoints" / "damaged" / str(gone)).exists()
     begun = int(out[0].split("Going on from step ")[1].split()[0])
     assert begun == TOTAL - 10
     assert [step for step, _ in losses(workdir)] == list(range(1, TOTAL + 1))

@@ -39,6 +39,8 @@ DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
     "data.folds": 0,
     "data.fold": 0,
     "data.split_seed": 0,
+    "checkpoint.keep_every": 0,
+    "checkpoint.timeout_minutes": 10.0,
     "log.report": True,
     "model.kernels": "auto",
     "model.scan": "auto",

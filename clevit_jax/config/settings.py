@@ -42,6 +42,8 @@ class Settings:
         eval_every_epochs: epochs between two evaluations.
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
         checkpoint_steps: a checkpoint at every multiple of this step, too; 0 is off.
+        checkpoint_keep_every: a checkpoint at every multiple of this step is kept for good; 0: off.
+        checkpoint_timeout_minutes: minutes that saving may make the run wait.
         keep: newest checkpoints that are kept, besides the best.
         log_steps: updates between two records of metrics.
         report: whether a report is written at the end.
@@ -56,6 +58,8 @@ class Settings:
     eval_every_epochs: int
     checkpoint_minutes: float
     checkpoint_steps: int
+    checkpoint_keep_every: int
+    checkpoint_timeout_minutes: float
     keep: int
     log_steps: int
     report: bool
@@ -92,6 +96,8 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
         eval_every_epochs=config.eval.every_epochs,
         checkpoint_minutes=config.checkpoint.every_minutes,
         checkpoint_steps=config.checkpoint.every_steps,
+        checkpoint_keep_every=config.checkpoint.keep_every,
+        checkpoint_timeout_minutes=config.checkpoint.timeout_minutes,
         keep=config.checkpoint.keep,
         log_steps=config.log.every_steps,
         report=config.log.report,
@@ -197,7 +203,8 @@ def _check_numbers(config: ConfigDict) -> None:
         "optim.head_multiplier": 0, "optim.warmup_epochs": 0, "optim.warmup_start": 0,
         "optim.end": 0, "optim.weight_decay": 0, "optim.ema": 0, "eval.every_epochs": 1,
         "eval.batch_size": 1, "eval.resize": config.image_size, "checkpoint.every_minutes": 0,
-        "checkpoint.every_steps": 0, "checkpoint.keep": 1, "log.every_steps": 1,
+        "checkpoint.every_steps": 0, "checkpoint.keep": 1, "checkpoint.keep_every": 0,
+        "checkpoint.timeout_minutes": 0.1, "log.every_steps": 1,
         "model.num_classes": 0,
     }  # fmt: skip
     flat = flatten(config)

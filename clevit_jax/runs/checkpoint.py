@@ -18,43 +18,80 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, NoRoomError, first_line
+from clevit_jax.errors import CheckpointError, first_line
+from clevit_jax.runs import checkpoint_files
+from clevit_jax.runs.room import check_room
 from clevit_jax.steps.state import TrainState
+from clevit_jax.system.bounded import Bounded
 from clevit_jax.system.logging import quiet
+from clevit_jax.system.plain_path import PlainPath
+
+_CLOSING_SECONDS = 5.0  # that the end waits for a save that failed already
 
 
 class Checkpoints:
     """The checkpoints of one run, under `folder/STEP`.
 
     A checkpoint holds the state and a JSON object `meta` (the data iterator, the config, the
-    hash of the split). It is written to a temporary folder and renamed when whole, so that a kill
-    at any moment leaves the ones before it. Several processes go by what process 0 sees of the
-    folder, since a network disk may show the others less for a while.
+    hash of the split). It is written to a temporary folder, read back, and renamed when whole, so
+    that a kill at any moment leaves the ones before it. The hashes of its files are kept with it,
+    and compared before it is read. Several processes go by what process 0 sees of the folder,
+    since a network disk may show the others less for a while.
 
     Args:
         folder: created if missing.
         keep: newest checkpoints to keep; the one with the best top-1 is kept, too.
+        keep_every: checkpoints at multiples of this step are kept for good; 0 is none.
+        timeout: seconds that saving may make the caller wait.
         read_only: changes nothing, so that a run may be looked at while it trains.
+
+    Raises:
+        CheckpointError: no library can read the folder's path, or a score is damaged and
+            nothing may be changed.
     """
 
-    def __init__(self, folder: pathlib.Path, *, keep: int, read_only: bool = False):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        keep: int,
+        keep_every: int = 0,
+        timeout: float = 600.0,
+        read_only: bool = False,
+    ):
         self.folder = folder.absolute()
+        self._plain = PlainPath(folder)
+        self._bounded = Bounded(timeout)
         self._read_only = read_only
-        _check_scores(self.folder, read_only=read_only)
-        newest = preservation_policy.LatestN(keep)
-        best = preservation_policy.BestN(
-            get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
-        )
+        self._saving: tuple[int, TrainState] | None = None  # step, shapes: written, not read back
+        self._failed_to_save = False
+        if not read_only and processes.index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)  # orbax would not make it behind a link
+            checkpoint_files.remove_torn(self.folder)
+        checkpoint_files.check_scores(self.folder, read_only=read_only)
+        kept = [
+            preservation_policy.LatestN(keep),
+            preservation_policy.BestN(
+                get_metric_fn=_top1, n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+        if keep_every:
+            kept.append(preservation_policy.EveryNSteps(keep_every))
         # A folder that is only read is worth no warnings.
         with quiet(WARNING) if read_only else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(
-                self.folder,
+                self._plain.path(),
                 options=ocp.CheckpointManagerOptions(
                     best_fn=_top1,
-                    preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
-                    cleanup_tmp_directories=not read_only,
+                    preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
                     create=not read_only,
                     read_only=read_only,
+                    async_options=ocp.AsyncOptions(
+                        timeout_secs=max(1, round(timeout)),
+                        # In the background, one that fails leaves threads that wait 300 s for it.
+                        create_directories_asynchronously=False,
+                        post_finalization_callback=self._read_back,
+                    ),
                 ),
                 item_handlers={
                     "state": ocp.StandardCheckpointHandler(),
@@ -64,18 +101,28 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        unsure = self._saving[0] if self._saving else None
+        return sorted(step for step in self._manager.all_steps() if step != unsure)
+
+    def by_score(self) -> list[tuple[int, float]]:
+        """Step and top-1 of the evaluated checkpoints, the best first, the latest of equals."""
+        scored = [(top1, step) for step in self.steps() if (top1 := self.top1(step)) is not None]
+        return [
+            (step, top1) for top1, step in processes.broadcast("best", sorted(scored, reverse=True))
+        ]
 
     def best(self) -> tuple[int, float] | None:
         """Step and top-1 of the best evaluated checkpoint, the latest of equals."""
-        scored = [(top1, step) for step in self.steps() if (top1 := self.top1(step)) is not None]
-        top1, step = processes.broadcast("best", max(scored, default=(None, None)))
-        return None if step is None else (step, top1)
+        return next(iter(self.by_score()), None)
 
     def top1(self, step: int) -> float | None:
         """Top-1 that a checkpoint was saved with, if it was evaluated."""
         metrics = self._manager.metrics(step)
         return _top1(metrics) if metrics and "top1" in metrics else None
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON object of a checkpoint. Raises CheckpointError when it cannot be read."""
+        return self._read(step, "meta", ocp.JsonCheckpointHandler, ocp.args.JsonRestore())
 
     def save(self, state: TrainState, meta: dict[str, Any], *, top1: float | None = None) -> None:
         """Starts to write the state; returns when it has been copied off the devices.
@@ -94,19 +141,43 @@ class Checkpoints:
         try:
             self.wait()
         except CheckpointError as error:  # an earlier one is lost; this one may succeed
+            if self._bounded.hangs():
+                raise
             logging.error("%s", error)
-        check_room(self.folder, state, self._kept())
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        metrics = None if top1 is None else {"top1": top1}
+
+        def begin() -> None:
+            check_room(self.folder, state, self.kept())
+            self._saving = step, _abstract(state)
+            self._plain.path()  # makes a link again that was cleaned up
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-                ),
-                metrics=None if top1 is None else {"top1": top1},
-                force=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
+            self._bounded.call(begin)
+        except CheckpointError:
+            raise
+        except Exception as error:
             raise self._failed(f"Checkpoint {step} could not be written", error) from error
+
+    def _read_back(self) -> None:
+        """Called by orbax in process 0, when all is written and before it gets its name.
+
+        What it raises fails the save, so nothing that cannot be read is ever a checkpoint.
+        """
+        assert self._saving is not None
+        step, state = self._saving
+        (written,) = checkpoint_files.torn(self._plain.path(), step)
+        there = ocp.StandardCheckpointHandler().metadata(written / "state").tree
+        found = {leaf.name: (tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(there)}
+        expected = {
+            jax.tree_util.keystr(path, simple=True, separator="."): (leaf.shape, leaf.dtype)
+            for path, leaf in jax.tree.leaves_with_path(state)
+        }
+        if found != expected:
+            names = sorted(n for n in found.keys() | expected if found.get(n) != expected.get(n))
+            raise CheckpointError(f"{', '.join(names[:5])} cannot be read back as they were")
+        checkpoint_files.write_hashes(written)
 
     def add_score(self, step: int, top1: float) -> None:
         """Gives a checkpoint that was saved before it was scored its top-1."""
@@ -128,7 +199,7 @@ class Checkpoints:
         """The newest checkpoint that can be read, laid out as `like` is sharded.
 
         Where one cannot be read, the one before it is tried; the log says so. Once one is read,
-        the damaged ones after it are moved aside to `folder-damaged/STEP`.
+        the damaged ones after it are moved aside to `folder/damaged/STEP`.
 
         Args:
             like: see `restore`.
@@ -140,8 +211,27 @@ class Checkpoints:
         Raises:
             CheckpointError: there are checkpoints, and none can be read; all stay where they are.
         """
-        steps, damaged = processes.broadcast("steps", self.steps()), list[int]()
-        for step in reversed(steps):
+        steps = processes.broadcast("steps", self.steps())
+        restored = self._restore_first(steps[::-1], like, check)
+        if steps and restored is None:
+            raise CheckpointError(
+                f"None of the checkpoints {steps} in {self.folder} can be read; nothing is "
+                "changed. Put a copy back, or name another --workdir."
+            )
+        return restored
+
+    def restore_best(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The best evaluated checkpoint that can be read, or None; see `restore_newest`."""
+        return self._restore_first([step for step, _ in self.by_score()], like, None)
+
+    def _restore_first(
+        self,
+        steps: list[int],
+        like: TrainState,
+        check: Callable[[dict[str, Any]], None] | None,
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        damaged: list[int] = []
+        for step in steps:
             problem, restored = "", None
             try:
                 restored = self.restore(step, like, check)
@@ -156,11 +246,6 @@ class Checkpoints:
             if damaged and not self._read_only:
                 self._move_aside(damaged)
             return restored
-        if steps:
-            raise CheckpointError(
-                f"None of the checkpoints {steps} in {self.folder} can be read; nothing is "
-                "changed. Put a copy back, or name another --workdir."
-            )
         return None
 
     def restore(
@@ -171,7 +256,9 @@ class Checkpoints:
         Raises:
             CheckpointError: it is missing, damaged, or of another shape than `like`.
         """
-        meta = self._read(step, "meta", ocp.JsonCheckpointHandler, ocp.args.JsonRestore())
+        if processes.index() == 0:  # one reads all files for it; they are the same for all
+            self._check_files(step)
+        meta = self.meta(step)
         if check is not None:
             check(meta)
         how = ocp.args.StandardRestore(_abstract(like))
@@ -199,6 +286,7 @@ class Checkpoints:
         problem = CheckpointError(f"{self.folder} has no checkpoint.")
         for step in steps:
             try:
+                self._check_files(step)
                 params = self._read(step, "state", ocp.PyTreeCheckpointHandler, how)[part]
                 if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, like):
                     raise self._unreadable(step, ValueError("its parameters are of another shape"))
@@ -216,35 +304,56 @@ class Checkpoints:
         )
         try:
             with ocp.Checkpointer(handler(), multiprocessing_options=own) as reader:
-                return reader.restore(self.folder / str(step) / name, args=how)
+                return reader.restore(self._plain.path() / str(step) / name, args=how)
         # Damage shows in as many exceptions as there are libraries below.
         except Exception as error:
             raise self._unreadable(step, error) from error
 
+    def _check_files(self, step: int) -> None:
+        if problem := checkpoint_files.damage(self.folder / str(step)):
+            raise self._unreadable(step, ValueError(problem))
+
     def _move_aside(self, steps: list[int]) -> None:
-        aside = _aside(self.folder)
+        aside = self.folder / checkpoint_files.DAMAGED_FOLDER
         logging.error("The damaged checkpoints %s are moved to %s.", sorted(steps), aside)
         if processes.index() == 0:
-            aside.mkdir(exist_ok=True)
             for step in steps:
-                shutil.rmtree(aside / str(step), ignore_errors=True)
-                (self.folder / str(step)).rename(aside / str(step))
+                checkpoint_files.move_aside(self.folder, self.folder / str(step), str(step))
         processes.barrier("aside")
         self._manager.reload()
 
     def wait(self) -> None:
-        """Returns when everything is on the disk. Raises CheckpointError if a write failed."""
-        try:
+        """Returns when everything is on the disk and was read back.
+
+        Raises:
+            CheckpointError: a write failed, or takes longer than `timeout`. What is there of it
+                is removed.
+        """
+
+        def settle() -> None:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._failed("The last checkpoint could not be written", error) from error
+
+        try:
+            self._bounded.call(settle)
+        except Exception as error:
+            what = f"Checkpoint {self._saving[0]}" if self._saving else "The last checkpoint"
+            raise self._failed(f"{what} could not be written", error) from error
+        self._saving, self._failed_to_save = None, False
 
     def close(self) -> None:
         """Ends the background threads, whatever state they are in."""
-        self._manager.close()
+        try:
+            seconds = _CLOSING_SECONDS if self._failed_to_save else None
+            self._bounded.call(self._manager.close, seconds=seconds)
+        except Exception as error:
+            if not self._failed_to_save:  # nobody has heard of it yet
+                logging.error("%s", self._failed("The last checkpoint could not be written", error))
+        self._bounded.close()
+        self._plain.close()
 
-    def _kept(self) -> str:
+    def kept(self) -> str:
+        """Which checkpoint a run would go on from, as a sentence."""
         steps = self.steps()
         return (
             f"The last good checkpoint is step {steps[-1]}."
@@ -253,63 +362,24 @@ class Checkpoints:
         )
 
     def _failed(self, what: str, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"{what} in {self.folder}: {first_line(error)[:300]}. {self._kept()}"
-        )
+        """The error to raise, when what is there of the checkpoint has been removed."""
+        self._failed_to_save = True
+        if not self._bounded.hangs():
+            with contextlib.suppress(Exception):  # what remains, the next start removes
+                self._bounded.call(self._forget_torn, seconds=_CLOSING_SECONDS)
+                self._saving = None
+        reason = self._plain.in_words(first_line(error))[:300]
+        return CheckpointError(f"{what} in {self.folder}: {reason}. {self.kept()}")
+
+    def _forget_torn(self) -> None:
+        if processes.index() == 0 and self._saving is not None:
+            for path in checkpoint_files.torn(self.folder, self._saving[0]):
+                shutil.rmtree(path, ignore_errors=True)
+        self._manager.reload()
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"Checkpoint {step} cannot be read in {self.folder}: {first_line(error)[:300]}."
-        )
-
-
-def check_room(folder: pathlib.Path, state: Any, kept: str = "No checkpoint is saved yet.") -> None:
-    """Raises NoRoomError unless the disk of `folder`, which may not exist, has room for one.
-
-    All processes go by what process 0 sees.
-    """
-    problem = ""
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    folder = folder.absolute()
-    free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.is_dir())).free
-    if free < 1.1 * needed:
-        problem = (
-            f"There is no room for a checkpoint: {folder} has {free / 1e6:.0f} MB free "
-            f"and one takes {1.1 * needed / 1e6:.0f} MB; free some space. {kept}"
-        )
-    if problem := processes.broadcast("room", problem):
-        raise NoRoomError(problem)
-
-
-def _check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
-    """Moves a damaged score, which orbax reads unasked, aside: its checkpoint has none then.
-
-    Raises:
-        CheckpointError: one is damaged, and nothing may be changed.
-    """
-    for path in sorted(folder.glob("[0-9]*/metrics/metrics")):
-        try:
-            _top1(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"{path}, the score of a checkpoint, is damaged"
-            if read_only:
-                raise CheckpointError(
-                    f"{problem}; delete the folder {path.parent}, and the checkpoint counts as "
-                    "one without a score."
-                ) from error
-            if processes.index() == 0:
-                logging.error("%s; the checkpoint counts as one without a score.", problem)
-                aside = _aside(folder)
-                aside.mkdir(exist_ok=True)
-                shutil.rmtree(aside / f"{path.parts[-3]}-metrics", ignore_errors=True)
-                path.parent.rename(aside / f"{path.parts[-3]}-metrics")
-    if not read_only:
-        processes.barrier("scores")
-
-
-def _aside(folder: pathlib.Path) -> pathlib.Path:
-    """The folder that damaged checkpoints are moved to."""
-    return folder.with_name(folder.name + "-damaged")
+        reason = self._plain.in_words(first_line(error))[:300]
+        return CheckpointError(f"Checkpoint {step} cannot be read in {self.folder}: {reason}.")
 
 
 def _top1(metrics: dict[str, float]) -> float:

@@ -100,12 +100,11 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
     try:
         steps = checkpoints.steps()[::-1]
         if checkpoint == "best":
-            best = checkpoints.best()
-            if best is None:
+            steps = [step for step, _ in checkpoints.by_score()]
+            if not steps:
                 raise CheckpointError(
                     f"{workdir} has no evaluated checkpoint yet; take its last one."
                 )
-            steps = [best[0]]
         step, params = checkpoints.restore_params(steps, like, average=average)
     finally:
         checkpoints.close()

@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,10 +27,21 @@ GALLERY_ROWS = 6
 
 
 class MetricLogger:
-    """Logs the metrics of each update one update later, so that the device never waits for it."""
+    """Logs the metrics of each update one update later, so that the device never waits for it.
 
-    def __init__(self, run: Run, start: int):
+    Args:
+        run: which writes to its workdir.
+        start: update that it continues from.
+        advice: gives the sentence on how to go on, when the gradients stay non-finite.
+
+    Attributes:
+        newest: `loss` and `skipped_in_a_row` of the newest update that was read.
+    """
+
+    def __init__(self, run: Run, start: int, *, advice: Callable[[], str]):
         self._run = run
+        self._advice = advice
+        self.newest = {"loss": math.nan, "skipped_in_a_row": 0.0}
         first = processes.index() == 0  # the one that prints and writes
         self._writer = MetricWriter(run.workdir, step=start) if first else None
         self._progress = Progress(start, run.plan.total, run.settings.step.batch_size, shown=first)
@@ -51,6 +64,7 @@ class MetricLogger:
         step, metrics, batch, waited = self._pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         in_a_row, skipped = int(values.pop("skipped_in_a_row")), values.pop("skipped")
+        self.newest = {"loss": values["loss"], "skipped_in_a_row": float(in_a_row)}
         self._progress.update(values, waited=waited)
         if self._writer and step % self._run.settings.log_steps == 0:
             more = {
@@ -61,15 +75,21 @@ class MetricLogger:
             epoch = step * self._run.plan.batch / self._run.plan.images
             self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
         if in_a_row >= MAX_SKIPPED:
-            suffix = f"-{processes.index()}" if processes.index() else ""
-            path = self._run.workdir / f"nonfinite_batch{suffix}.npz"
-            rows = {name: _local_rows(array) for name, array in batch.items()}
-            np.savez(path, allow_pickle=False, **rows)
             raise TrainingError(
                 f"The gradients of {in_a_row} updates in a row, up to update {step}, were not "
-                f"finite, and none of them was applied. The last batch is in {path}; look at it, "
-                "or lower optim.lr and name another --workdir. The newest checkpoint is unharmed."
+                f"finite, and none of them was applied. {self._keep_batch(batch)} {self._advice()}"
             )
+
+    def _keep_batch(self, batch: Any) -> str:
+        """Writes a batch down, and says where it is."""
+        suffix = f"-{processes.index()}" if processes.index() else ""
+        path = self._run.workdir / f"nonfinite_batch{suffix}.npz"
+        rows = {name: _local_rows(array) for name, array in batch.items()}
+        try:
+            np.savez(path, allow_pickle=False, **rows)
+        except OSError as error:  # a full disk must not hide what went wrong
+            return f"The last batch cannot be kept in {path}: {error.strerror or error}."
+        return f"The last batch is in {path}."
 
     def log_evaluation(self, step: int, score: Evaluation) -> None:
         """Writes and prints a score on the split that the best is chosen on."""

@@ -10,14 +10,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from absl import logging
-
+from clevit_jax.runs import events
+from clevit_jax.system.append import AppendedFile
 from clevit_jax.system.files import write_text
 from clevit_jax.system.progress import in_notebook, tqdm
 
 
 class MetricWriter:
     """Appends scalars to `folder/metrics.jsonl` and to TensorBoard under `folder/tensorboard`.
+
+    A disk that is full, or away, costs no update: the numbers wait until they can be written.
 
     Args:
         folder: of the run; exists.
@@ -26,36 +28,30 @@ class MetricWriter:
     """
 
     def __init__(self, folder: pathlib.Path, *, step: int):
-        import tensorboardX  # which imports torch where there is one: a second that only runs need
-
         path = folder / "metrics.jsonl"
         _keep_until(path, step)
-        self._file = path.open("a", encoding="utf-8")
-        self._board = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._lines = AppendedFile(path, "metrics")
+        board = events.event_file(folder / "tensorboard")
+        self._board = AppendedFile(board, "TensorBoard's numbers")
+        self._board.write(events.first_records(purge_step=step + 1 if step else None))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line `{"step": step, name: value, ...}`; what is not finite becomes null."""
         line = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        try:
-            self._file.write(_line({"step": step, **line}))
-            self._file.flush()
-            for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)
-        except OSError as error:  # a full disk costs numbers, not the run
-            logging.error("The metrics of step %d could not be written: %s.", step, error)
+        self._lines.write([_line({"step": step, **line}).encode()])
+        self._board.write([events.scalars_record(step, scalars)])
 
     def close(self) -> None:
-        """Flushes and closes both."""
-        self._file.close()
+        """Writes what still waits, or says that it is lost; may be called twice."""
+        self._lines.close()
         self._board.close()
 
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
-    if path.exists():
-        kept = [record for record in read_records(path) if record["step"] <= step]
-        write_text(path, "".join(map(_line, kept)))
+    """Drops records of later steps and torn lines; a file that is right needs no room."""
+    kept = "".join(_line(record) for record in read_records(path) if record["step"] <= step)
+    if path.exists() and path.read_bytes() != kept.encode():
+        write_text(path, kept)
 
 
 def _line(record: Mapping[str, Any]) -> str:

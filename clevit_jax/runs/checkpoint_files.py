@@ -1,0 +1,118 @@
+"""Files of a checkpoint: their hashes, what a kill leaves of them, and where damaged ones go."""
+
+import concurrent.futures
+import hashlib
+import json
+import math
+import pathlib
+import shutil
+
+from absl import logging
+
+from clevit_jax.distributed import processes
+from clevit_jax.errors import CheckpointError
+from clevit_jax.system.files import write_json
+
+HASHES_FILE = "sha256.json"  # {file: hash} in the folder of a checkpoint; older ones have none
+SCORE_FILE = "metrics/metrics"
+DAMAGED_FOLDER = "damaged"  # beside the checkpoints: always on their disk
+_TORN = ".orbax-checkpoint-tmp"  # orbax's ending of what is not whole yet
+_TORN_SCORE = "score-*.tmp"
+
+
+def write_hashes(folder: pathlib.Path) -> None:
+    """Writes the SHA-256 of all files in the folders of a checkpoint, as read from the disk.
+
+    Raises:
+        OSError: one cannot be read, or the hashes cannot be written.
+    """
+    files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        hashes = dict(zip(files, pool.map(_sha256, files), strict=True))
+    names = {path.relative_to(folder).as_posix(): digest for path, digest in hashes.items()}
+    write_json(folder / HASHES_FILE, names)
+
+
+def damage(folder: pathlib.Path, *, score: bool = False) -> str:
+    """Which file of a checkpoint is not what was written, in words; "" where all are.
+
+    Args:
+        folder: of the checkpoint. One without hashes counts as sound.
+        score: whether to look at the score alone, which no other number depends on.
+    """
+    path = folder / HASHES_FILE
+    try:
+        hashes = json.loads(path.read_text(encoding="utf-8"))
+        named = {name: hashes[name] for name in hashes if (name == SCORE_FILE) == score}
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, TypeError) as error:
+        return f"its file {HASHES_FILE} is damaged ({error})"
+
+    def differs(name: str) -> str:
+        try:
+            same = _sha256(folder / name) == named[name]
+        except FileNotFoundError:
+            return f"its file {name} is missing"
+        except OSError as error:
+            return f"its file {name} cannot be read ({error.strerror or error})"
+        return "" if same else f"its file {name} has changed since it was written (SHA-256)"
+
+    names = [name for name in named if pathlib.PurePath(name).name != "commit_success.txt"]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        return next(filter(None, pool.map(differs, names)), "")
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def torn(folder: pathlib.Path, step: int | None = None) -> list[pathlib.Path]:
+    """What is not whole in a folder of checkpoints, or of one step alone."""
+    start = "*" if step is None else str(step)
+    found = list(folder.glob(f"{start}{_TORN}*"))
+    return found if step is not None else [*found, *folder.glob(_TORN_SCORE)]
+
+
+def remove_torn(folder: pathlib.Path) -> None:
+    """Removes what a kill or a full disk left. Nobody may be saving there."""
+    for path in torn(folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def move_aside(folder: pathlib.Path, path: pathlib.Path, name: str) -> pathlib.Path:
+    """Moves a damaged part of a folder of checkpoints to `damaged/name` in it; returns where to.
+
+    Within one folder, since that one may be a link, or the top of another disk.
+    """
+    aside = folder / DAMAGED_FOLDER
+    aside.mkdir(exist_ok=True)
+    shutil.rmtree(aside / name, ignore_errors=True)
+    return path.rename(aside / name)
+
+
+def check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
+    """Moves a damaged score, which orbax reads unasked, aside: its checkpoint has none then.
+
+    Raises:
+        CheckpointError: one is damaged, and nothing may be changed.
+    """
+    for path in sorted(folder.glob(f"[0-9]*/{SCORE_FILE}")):
+        try:
+            if not math.isfinite(json.loads(path.read_text())["top1"]):
+                raise ValueError("it is not finite")
+            if problem := damage(path.parents[1], score=True):
+                raise ValueError(problem)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{path}, the score of a checkpoint, is damaged"
+            if read_only:
+                raise CheckpointError(
+                    f"{problem}; delete the folder {path.parent}, and the checkpoint counts as "
+                    "one without a score."
+                ) from error
+            if processes.index() == 0:
+                logging.error("%s; the checkpoint counts as one without a score.", problem)
+                move_aside(folder, path.parent, f"{path.parts[-3]}-metrics")
+    if not read_only:
+        processes.barrier("scores")
