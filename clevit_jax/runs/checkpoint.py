@@ -4,7 +4,9 @@ The only module that imports orbax. It uses the v0 API: docs/decisions.md says w
 """
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -26,6 +28,8 @@ from clevit_jax.system.bounded import Bounded
 from clevit_jax.system.logging import quiet
 from clevit_jax.system.plain_path import PlainPath
 
+# What disks refuse with; tensorstore says it behind two paths of its own.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES)
 _CLOSING_SECONDS = 5.0  # that the end waits for a save that failed already
 
 
@@ -349,6 +353,9 @@ class Checkpoints:
         except Exception as error:
             if not self._failed_to_save:  # nobody has heard of it yet
                 logging.error("%s", self._failed("The last checkpoint could not be written", error))
+        if self._failed_to_save and not self._bounded.hangs():
+            with contextlib.suppress(Exception):  # a thread of a failed save may have gone on
+                self._bounded.call(self._forget_torn, seconds=_CLOSING_SECONDS)
         self._bounded.close()
         self._plain.close()
 
@@ -368,18 +375,26 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # what remains, the next start removes
                 self._bounded.call(self._forget_torn, seconds=_CLOSING_SECONDS)
                 self._saving = None
-        reason = self._plain.in_words(first_line(error))[:300]
+        reason = self._reason(error)
         return CheckpointError(f"{what} in {self.folder}: {reason}. {self.kept()}")
 
     def _forget_torn(self) -> None:
-        if processes.index() == 0 and self._saving is not None:
-            for path in checkpoint_files.torn(self.folder, self._saving[0]):
-                shutil.rmtree(path, ignore_errors=True)
+        if processes.index() == 0:
+            checkpoint_files.remove_torn(self.folder)
         self._manager.reload()
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
-        reason = self._plain.in_words(first_line(error))[:300]
-        return CheckpointError(f"Checkpoint {step} cannot be read in {self.folder}: {reason}.")
+        return CheckpointError(
+            f"Checkpoint {step} cannot be read in {self.folder}: {self._reason(error)}."
+        )
+
+    def _reason(self, error: Exception) -> str:
+        """What the system says, where a library passes it on, or else the library."""
+        known = (os.strerror(code) for code in _OF_THE_DISK)
+        if not isinstance(error, OSError) and (said := [k for k in known if k in str(error)]):
+            return said[0]
+        text = self._plain.in_words(first_line(error)).rstrip(".")
+        return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
 
 
 def _top1(metrics: dict[str, float]) -> float:

@@ -32,7 +32,7 @@ class MetricWriter:
         _keep_until(path, step)
         self._lines = AppendedFile(path, "metrics")
         board = events.event_file(folder / "tensorboard")
-        self._board = AppendedFile(board, "TensorBoard's numbers")
+        self._board = AppendedFile(board, "numbers for TensorBoard")
         self._board.write(events.first_records(purge_step=step + 1 if step else None))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

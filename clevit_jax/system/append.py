@@ -45,7 +45,7 @@ class AppendedFile:
                 self._cut()
             if not self._failing:
                 logging.error(
-                    "The %s cannot be written to %s: %s. Training goes on; the numbers wait in "
+                    "The %s cannot be written to %s: %s. Training goes on, and they wait in "
                     "memory until they can.", self._what, self.path, error.strerror or error,
                 )  # fmt: skip
             self._failing = True

@@ -48,21 +48,38 @@ def errors_alone() -> Iterator[None]:
     """Keeps back what is logged by absl and is no error, such as orbax's remarks on each save."""
     before = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
+    _hush_orbax()
     try:
         yield
     finally:
         absl_logging.set_verbosity(before)
 
 
+def _hush_orbax() -> None:
+    """Keeps back orbax's own words on a save that failed: pages of tracebacks of its threads.
+
+    What it raises is told in a sentence by `runs.checkpoint`.
+    """
+    absl_logging.get_absl_logger().addFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
 def quiet_command() -> None:
     """Keeps back, for the rest of a command, what orbax says beside the errors that it raises."""
     absl_logging.set_verbosity(absl_logging.ERROR)  # warns of every checkpoint without a score
+    _hush_orbax()
     # The reads that it gave up at the first damaged file end in tracebacks of their own.
     logging.getLogger("asyncio").setLevel("CRITICAL")
 
     def unraisable(what: Any) -> None:
         code = getattr(what.object, "cr_code", None)
-        if code is None or "orbax" not in code.co_filename:
+        of_orbax = code is not None and "orbax" in code.co_filename
+        # Of the writes that it gave up on a full disk: tensorstore's come back to nobody.
+        if not of_orbax and str(getattr(what, "exc_value", "")) != "Event loop is closed":
             sys.__unraisablehook__(what)
 
     sys.unraisablehook = unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

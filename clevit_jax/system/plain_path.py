@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import tempfile
+import weakref
 
 from clevit_jax.errors import CheckpointError
 
@@ -35,6 +36,8 @@ class PlainPath:
             return self.folder
         if self._link is None or not self._link.is_symlink():
             self._link = _link_to(self.folder)
+            # Whoever forgets to close, or ends with an error, leaves nothing behind either.
+            weakref.finalize(self, _remove, self._link)
         return self._link
 
     def in_words(self, text: str) -> str:
@@ -44,10 +47,14 @@ class PlainPath:
     def close(self) -> None:
         """Removes the link, where there is one; may be called twice."""
         if self._link is not None:
-            with contextlib.suppress(OSError):
-                self._link.unlink()
-                self._link.parent.rmdir()
+            _remove(self._link)
             self._link = None
+
+
+def _remove(link: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        link.unlink()
+        link.parent.rmdir()
 
 
 def _link_to(folder: pathlib.Path) -> pathlib.Path:
