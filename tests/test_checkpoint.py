@@ -1,8 +1,12 @@
 """Checkpoints: whole, exact, the right ones kept, and what happens when one is damaged."""
 
 import errno
+import json
+import os
 import pathlib
 import shutil
+import tempfile
+import threading
 import time
 
 import jax
@@ -12,13 +16,17 @@ import pytest
 from absl import logging as absl_logging
 from orbax.checkpoint._src.handlers import json_checkpoint_handler
 from orbax.checkpoint._src.path import atomicity
+from waiting import wait_until
 
 from clevit_jax.distributed import processes
 from clevit_jax.distributed.sharding import make_mesh, state_sharding
 from clevit_jax.errors import CheckpointError
+from clevit_jax.runs import checkpoint
 from clevit_jax.runs.checkpoint import Checkpoints
-from clevit_jax.runs.room import check_room
+from clevit_jax.runs.checkpoint_files import remove_torn
+from clevit_jax.runs.room import check_path, check_room
 from clevit_jax.steps.state import TrainState
+from clevit_jax.system.plain_path import PlainPath
 
 # Futures of a restore that fails are collected by the interpreter, which warns.
 pytestmark = [
@@ -57,8 +65,8 @@ def opened():
     """`opened(folder, ...)` -> Checkpoints that are closed after the test."""
     todo = []
 
-    def open_checkpoints(folder, *, keep=3, read_only=False):
-        todo.append(Checkpoints(folder, keep=keep, read_only=read_only))
+    def open_checkpoints(folder, *, keep=3, **more):
+        todo.append(Checkpoints(folder, keep=keep, **more))
         return todo[-1]
 
     yield open_checkpoints
@@ -131,6 +139,86 @@ def test_saved_divided_and_read_whole(opened, tmp_path, mesh):
     checkpoints.save(on(make_mesh(2, 2), 4), {})
     checkpoints.wait()
     assert equal(checkpoints.restore(4, on(mesh, 0))[0], values(4))
+
+
+NAMES = ["exp[1]", "a*b", "what?", "a b", "it's \"it\"", "größe 叶", "trailing.", "50%41", "a#b",
+         "~me", "$HOME", "{x}", "\\n", "file:x", os.fsdecode(b"raw\xff")]  # fmt: skip
+
+
+def test_any_name_of_a_folder(opened, tmp_path, mesh, monkeypatch):
+    """Among them what a library may take for a pattern, a URL or no UTF-8; links; relative ones."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for place in ("temporary", "elsewhere", "here", "real run"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "linked").symlink_to("real run")
+    (tmp_path / "here" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    places = [*NAMES, "linked", "here", tmp_path / "absolute[0]"]
+    for folder in (pathlib.Path(place, "checkpoints") for place in places):
+        check_path(folder)
+        checkpoints = opened(folder)
+        for step in (1, 2):
+            checkpoints.save(on(mesh, step), {"s": step}, top1=0.5)
+        checkpoints.wait()
+        checkpoints.close()
+        assert {p.name for p in folder.iterdir() if p.is_dir()} == {"1", "2"}, folder
+        again = opened(folder, read_only=True)
+        assert again.best() == (2, 0.5)
+        state, meta = again.restore_newest(on(mesh, 0))
+        assert equal(state, values(2))
+        assert meta == {"s": 2}
+        assert again.restore_params([2], values(0).params, average=False)[0] == 2
+        again.close()
+    assert (tmp_path / "elsewhere" / "2").is_dir()
+    assert not list((tmp_path / "temporary").iterdir())  # the links are gone
+
+
+def test_a_name_that_cannot_be_made_plain(tmp_path, monkeypatch):
+    """Refused before anything is written; a plain one needs no temporary folder."""
+
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    check_path(tmp_path / "plain" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"exp\[1\].*name a --workdir of letters"):
+        check_path(tmp_path / "exp[1]" / "checkpoints")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_read_back_was_not_saved(opened, tmp_path, mesh, monkeypatch):
+    """Orbax writes files to `exp[1]` and finds none of them; the one before stays."""
+    folder = tmp_path / "exp[1]" / "checkpoints"
+    checkpoints = opened(folder, keep=1)
+    checkpoints.save(on(mesh, 1), {}, top1=0.1)
+    checkpoints.wait()
+    checkpoints.close()
+    monkeypatch.setattr(PlainPath, "path", lambda self: self.folder)
+    checkpoints = opened(folder, keep=1)
+    checkpoints.save(on(mesh, 2), {}, top1=0.2)
+    with pytest.raises(CheckpointError, match=r"Checkpoint 2 could not be wr.* good .* is step 1"):
+        checkpoints.wait()
+    assert checkpoints.best() == (1, 0.1)
+    assert [path.name for path in folder.iterdir()] == ["1"]
+
+
+def test_another_shape_than_was_saved_is_not_read_back(opened, tmp_path, mesh, monkeypatch):
+    shapes = checkpoint._abstract(on(mesh, 1))
+    shapes.params["head"]["bias"] = jax.ShapeDtypeStruct((9,), np.float32)
+    monkeypatch.setattr(checkpoint, "_abstract", lambda state: shapes)
+    checkpoints = opened(tmp_path / "checkpoints")
+    checkpoints.save(on(mesh, 1), {})
+    with pytest.raises(CheckpointError, match=r"params\.head\.bias cannot be read back"):
+        checkpoints.wait()
+    assert checkpoints.steps() == []
+
+
+def test_multiples_are_kept_for_good(opened, tmp_path, mesh):
+    checkpoints = opened(tmp_path / "checkpoints", keep=1, keep_every=4)
+    for step in (2, 4, 6, 8, 9, 10):
+        checkpoints.save(on(mesh, step), {}, top1=1 / step)
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 4, 8, 10]  # 2 is the best
 
 
 def test_the_newest_and_the_best_are_kept(opened, tmp_path, mesh):
@@ -293,6 +381,48 @@ def test_any_file_may_be_torn(opened, three, mesh, tmp_path, harm):
     assert seen == {2, 3}
 
 
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [_flip, _cut, pathlib.Path.unlink])
+def test_a_changed_file_is_seen_and_named(opened, three, mesh, tmp_path, said, harm):
+    """A flipped bit gives other numbers and no error; so each file has its hash."""
+    names = json.loads((three / "3" / "sha256.json").read_text())
+    names = [n for n in names if "metrics" not in n and (three / "3" / n).stat().st_size]
+    assert len(names) > 6
+    for number, name in enumerate(names):
+        copy = pathlib.Path(shutil.copytree(three, tmp_path / str(number) / "checkpoints"))
+        harm(copy / "3" / name)
+        reader = opened(copy, read_only=True)
+        assert reader.restore_params([3, 2], values(0).params, average=False)[0] == 2
+        assert equal(reader.restore_best(on(mesh, 0))[0], values(2))
+        assert reader.best() == (2, 0.2)
+        assert all(f"its file {name} " in line for line in said), said
+        assert equal(opened(copy).restore_newest(on(mesh, 0))[0], values(2))
+        said.clear()
+
+
+def test_a_changed_score_is_seen(opened, copy, said):
+    """0.3 reads 0.1: still JSON, and not what was written."""
+    (copy / "3" / "metrics" / "metrics").write_text('{"top1": 0.1}')
+    assert opened(copy).best() == (2, 0.2)
+    assert "3/metrics/metrics, the score of a checkpoint, is damaged" in said[0]
+
+
+def test_damage_is_moved_on_the_disk_of_the_checkpoints(opened, copy, mesh, tmp_path, said):
+    """Which may be another than the workdir's: nothing is moved out of the folder."""
+    workdir = tmp_path / "workdir"
+    workdir.mkdir()
+    (workdir / "checkpoints").symlink_to(copy)
+    (copy / "3" / "state" / "_METADATA").unlink()
+    opened(workdir / "checkpoints").restore_newest(on(mesh, 0))
+    assert (copy / "damaged" / "3" / "state").is_dir()
+    assert [path.name for path in workdir.iterdir()] == ["checkpoints"]
+
+
 def test_another_shape_is_not_damage_that_is_cut_to_fit(opened, copy, mesh):
     like = on(mesh, 0)
     like.params["head"]["bias"] = like.params["head"]["bias"][:5]
@@ -348,6 +478,7 @@ def test_a_write_that_fails_in_the_background(opened, copy, mesh, monkeypatch, s
         checkpoints.save(on(mesh, 4), {"s": 4})
         with pytest.raises(CheckpointError, match=r"could not be written.*No space"):
             checkpoints.wait()
+        assert sorted(path.name for path in copy.iterdir()) == ["1", "2", "3"]  # nothing torn
         checkpoints.save(on(mesh, 5), {"s": 5})
         while checkpoints._manager.is_saving_in_progress():
             time.sleep(0.01)
@@ -355,6 +486,60 @@ def test_a_write_that_fails_in_the_background(opened, copy, mesh, monkeypatch, s
     checkpoints.wait()
     assert checkpoints.steps() == [2, 3, 6]
     assert any("could not be written" in line and "No space" in line for line in said)
+
+
+def test_a_folder_that_is_gone_ends_at_once(opened, tmp_path, mesh):
+    """No thread of orbax goes on waiting for a folder that it could not make: it takes 300 s."""
+    before = set(threading.enumerate())
+    checkpoints = opened(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(CheckpointError, match=r"4 could not be written.* No checkpoint is saved"):
+        checkpoints.save(on(mesh, 4), {})
+    for thread in set(threading.enumerate()) - before:
+        if not thread.daemon and "ThreadPool" not in thread.name:
+            thread.join(60)
+            assert not thread.is_alive(), thread
+    checkpoints.close()
+
+
+def _save(checkpoints, state):
+    checkpoints.save(state, {})
+    checkpoints.wait()
+
+
+def test_a_disk_that_hangs(opened, tmp_path, mesh, monkeypatch, said):
+    """Nothing waits longer than it may; when the disk is back, the next save succeeds."""
+    answers = threading.Event()
+    read_back = Checkpoints._read_back
+
+    def hanging(self):
+        answers.wait()
+        read_back(self)
+
+    monkeypatch.setattr(Checkpoints, "_read_back", hanging)
+    checkpoints = opened(tmp_path / "checkpoints", timeout=0.3)
+    with pytest.raises(CheckpointError, match="the disk does not answer for 0 seconds"):
+        _save(checkpoints, on(mesh, 1))
+    for call in (checkpoints.wait, lambda: checkpoints.save(on(mesh, 2), {})):
+        with pytest.raises(CheckpointError, match="still does not answer"):
+            call()
+    assert checkpoints.steps() == []
+    answers.set()
+    checkpoints._bounded._seconds = 600
+    wait_until(lambda: not checkpoints._bounded.hangs())
+    checkpoints.save(on(mesh, 3), {})
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 3]
+
+
+def test_what_a_kill_left_goes_first(opened, copy, tmp_path):
+    """Before the room is looked at; a folder that is not there is no fault."""
+    (copy / "4.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (copy / "score-3.tmp").mkdir()
+    remove_torn(copy)
+    remove_torn(tmp_path / "none")
+    assert sorted(path.name for path in copy.iterdir()) == ["1", "2", "3"]
 
 
 def test_state_may_be_shapes(opened, copy, mesh):

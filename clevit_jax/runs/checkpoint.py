@@ -69,6 +69,7 @@ class Checkpoints:
         self._read_only = read_only
         self._saving: tuple[int, TrainState] | None = None  # step, shapes: written, not read back
         self._failed_to_save = False
+        self._unreadable_steps = set[int]()
         if not read_only and processes.index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)  # orbax would not make it behind a link
             checkpoint_files.remove_torn(self.folder)
@@ -109,8 +110,12 @@ class Checkpoints:
         return sorted(step for step in self._manager.all_steps() if step != unsure)
 
     def by_score(self) -> list[tuple[int, float]]:
-        """Step and top-1 of the evaluated checkpoints, the best first, the latest of equals."""
-        scored = [(top1, step) for step in self.steps() if (top1 := self.top1(step)) is not None]
+        """Step and top-1 of the evaluated checkpoints, the best first, the latest of equals.
+
+        Those that were found damaged are left out.
+        """
+        steps = [step for step in self.steps() if step not in self._unreadable_steps]
+        scored = [(top1, step) for step in steps if (top1 := self.top1(step)) is not None]
         return [
             (step, top1) for top1, step in processes.broadcast("best", sorted(scored, reverse=True))
         ]
@@ -246,6 +251,7 @@ class Checkpoints:
             if restored is None or problem:
                 logging.error("%s Trying the one before it.", problem)
                 damaged.append(step)
+                self._unreadable_steps.add(step)
                 continue
             if damaged and not self._read_only:
                 self._move_aside(damaged)
@@ -324,6 +330,7 @@ class Checkpoints:
             for step in steps:
                 checkpoint_files.move_aside(self.folder, self.folder / str(step), str(step))
         processes.barrier("aside")
+        self._unreadable_steps -= set(steps)
         self._manager.reload()
 
     def wait(self) -> None:

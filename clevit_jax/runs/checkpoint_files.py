@@ -17,16 +17,20 @@ HASHES_FILE = "sha256.json"  # {file: hash} in the folder of a checkpoint; older
 SCORE_FILE = "metrics/metrics"
 DAMAGED_FOLDER = "damaged"  # beside the checkpoints: always on their disk
 _TORN = ".orbax-checkpoint-tmp"  # orbax's ending of what is not whole yet
+_MARK = "commit_success.txt"
 _TORN_SCORE = "score-*.tmp"
 
 
 def write_hashes(folder: pathlib.Path) -> None:
     """Writes the SHA-256 of all files in the folders of a checkpoint, as read from the disk.
 
+    But for orbax's marks that a folder is whole, which hold no numbers.
+
     Raises:
         OSError: one cannot be read, or the hashes cannot be written.
     """
-    files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+    inside = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+    files = [path for path in inside if path.name != _MARK]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         hashes = dict(zip(files, pool.map(_sha256, files), strict=True))
     names = {path.relative_to(folder).as_posix(): digest for path, digest in hashes.items()}
@@ -58,9 +62,8 @@ def damage(folder: pathlib.Path, *, score: bool = False) -> str:
             return f"its file {name} cannot be read ({error.strerror or error})"
         return "" if same else f"its file {name} has changed since it was written (SHA-256)"
 
-    names = [name for name in named if pathlib.PurePath(name).name != "commit_success.txt"]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        return next(filter(None, pool.map(differs, names)), "")
+        return next(filter(None, pool.map(differs, named)), "")
 
 
 def _sha256(path: pathlib.Path) -> str:
