@@ -56,7 +56,7 @@ def test_a_full_disk_costs_no_number(tmp_path, said):
     before = threading.active_count()
     writer.write(1, {"loss": 1.0})
     for outage, steps in enumerate((range(2, 20), range(20, 30))):
-        size = max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        size = min(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
         with room_for(size + 9):
             for step in steps:
                 writer.write(step, {"loss": float(step)})

@@ -13,7 +13,7 @@ from absl import logging
 
 from clevit_jax.errors import CheckpointError, TrainingError
 from clevit_jax.runs.logger import MetricLogger
-from clevit_jax.runs.saver import Saver, unsound
+from clevit_jax.runs.saver import Saver, advice, unsound
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
 
@@ -65,18 +65,21 @@ class Disk:
         return f"The last good checkpoint is step {self.steps()[-1]}."
 
 
-def saver(disk, **settings):
+def made(**settings):
     settings = {"checkpoint_minutes": 0, "checkpoint_steps": 0, "checkpoint_keep_every": 0,
                 **settings}  # fmt: skip
     config = types.SimpleNamespace(optim=types.SimpleNamespace(lr=0.02), to_dict=dict)
-    run = types.SimpleNamespace(
+    return types.SimpleNamespace(
         workdir=pathlib.Path("runs/my run"),
         config=config,
         settings=types.SimpleNamespace(**settings),
         plan=types.SimpleNamespace(total=48),
         dataset=types.SimpleNamespace(split_hash=lambda: "hash"),
     )
-    return Saver(run, disk)
+
+
+def saver(disk, **settings):
+    return Saver(made(**settings), disk)
 
 
 @pytest.fixture
@@ -159,13 +162,13 @@ def test_multiples_are_due():
 
 def test_the_way_on_from_a_run_that_went_wrong(said):
     """The newest that can be read, with its loss; older versions did not write it down."""
-    assert saver(Disk({7: 1.25, 14: 2.5})).advice() == (
+    assert advice(made(), Disk({7: 1.25, 14: 2.5})) == (
         "The newest good checkpoint is step 14, with loss 2.5; go on from it in another workdir, "
         "with a lower rate: --from 'runs/my run@14' --workdir NEW --config.optim.lr=0.002"
     )
-    assert "step 7, with loss 1.25;" in saver(Disk({7: 1.25, 14: "damaged"})).advice()
-    assert "step 7; go on" in saver(Disk({7: None})).advice()
-    assert saver(Disk({})).advice() == (
+    assert "step 7, with loss 1.25;" in advice(made(), Disk({7: 1.25, 14: "damaged"}))
+    assert "step 7; go on" in advice(made(), Disk({7: None}))
+    assert advice(made(), Disk({})) == (
         "No checkpoint is saved yet; start anew with a lower rate and another --workdir: "
         "--workdir NEW --config.optim.lr=0.002"
     )
