@@ -161,6 +161,8 @@ def test_a_number_out_of_range_is_named():
         ("eval__resize", 400, "eval.resize is 400; it must be at least 448."),
         ("views__crop_scale", ("a", 1.0), "views.crop_scale"),
         ("checkpoint__keep", 0, "checkpoint.keep is 0"),
+        ("checkpoint__keep_every", -1, "checkpoint.keep_every is -1"),
+        ("checkpoint__timeout_minutes", 0.0, "checkpoint.timeout_minutes is 0.0"),
         ("log__every_steps", 0, "log.every_steps is 0"),
     ):
         with pytest.raises(ConfigError, match=re.escape(part)):
@@ -268,7 +270,8 @@ def test_every_setting_arrives_where_it_belongs():
         optim__end=0.03, batch_size=4, accumulation=2, eval__batch_size=6, seed=11,
         data__resize=601, mesh__data=2, mesh__fsdp=3, model__pretrained="p", model__class_map="m",
         eval__every_epochs=5, checkpoint__every_minutes=8.0, checkpoint__every_steps=9,
-        checkpoint__keep=10, log__every_steps=13, log__report=False, model__remat="blocks",
+        checkpoint__keep=10, checkpoint__keep_every=12, checkpoint__timeout_minutes=2.5,
+        log__every_steps=13, log__report=False, model__remat="blocks",
     )  # fmt: skip
     dataset = types.SimpleNamespace(num_classes=5, train=[None] * 100)
     settings = resolve(config, dataset, "cpu")
@@ -281,4 +284,5 @@ def test_every_setting_arrives_where_it_belongs():
     assert (settings.mesh, settings.pretrained, settings.class_map) == ((2, 3), "p", "m")
     assert (settings.eval_every_epochs, settings.keep, settings.log_steps) == (5, 10, 13)
     assert (settings.checkpoint_minutes, settings.checkpoint_steps) == (8.0, 9)
+    assert (settings.checkpoint_keep_every, settings.checkpoint_timeout_minutes) == (12, 2.5)
     assert settings.report is False

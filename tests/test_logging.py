@@ -67,3 +67,21 @@ def test_reads_that_orbax_gave_up_are_not_told(monkeypatch):
         sys.unraisablehook(types.SimpleNamespace(object=types.SimpleNamespace(cr_code=code)))
     sys.unraisablehook(types.SimpleNamespace(object=None))
     assert len(told) == 2
+    sys.unraisablehook(
+        types.SimpleNamespace(object=None, exc_value=RuntimeError("Event loop is closed"))
+    )
+    assert len(told) == 2
+
+
+def test_what_orbax_says_of_a_failed_save_is_not_told(caplog, monkeypatch):
+    """Pages of tracebacks of its threads, beside the sentence that we make of them."""
+    monkeypatch.setattr(absl_logging.get_absl_logger(), "filters", [])
+    said = "def say(logging):\n    logging.error('words')\n"
+    spaces: list[dict] = []
+    for path in ("/site-packages/orbax/checkpoint/manager.py", "/clevit_jax/runs/saver.py"):
+        spaces.append({})
+        exec(compile(said, path, "exec"), spaces[-1])
+    with errors_alone():
+        for space in spaces:
+            space["say"](absl_logging)
+    assert caplog.messages == ["words"]

@@ -20,7 +20,8 @@ from configs import base
 
 FREE = {
     "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
-    "checkpoint.every_steps", "checkpoint.keep", "log.every_steps", "log.report", "mesh.data",
+    "checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every",
+    "checkpoint.timeout_minutes", "log.every_steps", "log.report", "mesh.data",
     "mesh.fsdp", "model.kernels", "model.scan",
 }  # fmt: skip
 
