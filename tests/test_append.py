@@ -116,9 +116,13 @@ def test_a_disk_that_is_away(tmp_path, monkeypatch, said, code):
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "open", away)
         file.write([b"2\n"])
-    (tmp_path / "deep" / "file").unlink()  # by somebody else
+    with (tmp_path / "deep" / "file").open("a") as torn:
+        torn.write("2")  # which could not be cut off either
     file.write([b"3\n"])
-    assert (tmp_path / "deep" / "file").read_bytes() == b"2\n3\n"
+    assert (tmp_path / "deep" / "file").read_bytes() == b"1\n2\n3\n"
+    (tmp_path / "deep" / "file").unlink()  # by somebody else
+    file.write([b"4\n"])
+    assert (tmp_path / "deep" / "file").read_bytes() == b"4\n"
     assert len(said) == 2
 
 

@@ -28,7 +28,7 @@ from clevit_jax.data import pipeline, procedural_leaves
 from clevit_jax.distributed import preemption, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.distributed.sharding import to_global
-from clevit_jax.errors import CheckpointError, ConfigError, TrainingError
+from clevit_jax.errors import CheckpointError, ConfigError, NoRoomError, TrainingError
 from clevit_jax.evaluate import evaluate_split, evaluate_workdir
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.setup import prepare_run
@@ -533,6 +533,22 @@ def test_a_save_that_fails(root, tmp_path, monkeypatch):
     left = {path.name for path in (tmp_path / "b" / "checkpoints").iterdir()}
     assert str(TOTAL) not in left
     assert {"7", "42"} <= left
+
+
+def test_what_a_kill_left_makes_room_first(root, tmp_path, monkeypatch):
+    """A torn checkpoint is gone before the room is looked at, so that it cannot fill the disk."""
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(make_config(root).to_json())
+    left = []
+
+    def full(folder, state):
+        left.append(list(folder.iterdir()))
+        raise NoRoomError("full")
+
+    monkeypatch.setattr(training, "check_room", full)
+    with pytest.raises(NoRoomError):
+        train_workdir(make_config(root), tmp_path)
+    assert left == [[]]
 
 
 def test_stopped_and_the_save_fails(root, tmp_path, monkeypatch):
