@@ -116,10 +116,10 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> int:
         stack.enter_context(locked(workdir))
         if processes.index() == 0:  # before the room is looked at, and anything is written
             remove_torn(run.checkpoints)
+        check_path(run.checkpoints)
         begun = processes.broadcast("begun", has_checkpoints(workdir))
         pretrained = None if begun else read_pretrained(run)
         decode_all(run, stop)
-        check_path(run.checkpoints)
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
         claim_workdir(workdir, config)

@@ -15,6 +15,7 @@ from clevit_jax.errors import CheckpointError, TrainingError
 from clevit_jax.runs.logger import MetricLogger
 from clevit_jax.runs.saver import Saver, advice, unsound
 from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.state import TrainState
 
 GOOD = {"loss": 2.0, "skipped_in_a_row": 0.0}
@@ -67,7 +68,7 @@ class Disk:
 
 def made(**settings):
     settings = {"checkpoint_minutes": 0, "checkpoint_steps": 0, "checkpoint_keep_every": 0,
-                **settings}  # fmt: skip
+                "step": types.SimpleNamespace(loss=LossConfig()), **settings}  # fmt: skip
     config = types.SimpleNamespace(optim=types.SimpleNamespace(lr=0.02), to_dict=dict)
     return types.SimpleNamespace(
         workdir=pathlib.Path("runs/my run"),
@@ -153,6 +154,15 @@ def test_a_best_that_was_lost_is_not_the_best(said):
     keeper.save(state(10), {}, score(top1=0.2), GOOD, must=False)
     assert said == ["The disk is full."]
     assert keeper.due(11, score(top1=0.5))
+
+
+def test_a_loss_is_measured_by_its_weights():
+    """Terms that the user weighs by 500 each make a loss of thousands, and no harm."""
+    loss = LossConfig(anchor=500.0, positive=500.0, contrast=500.0)
+    keeper = saver(disk := Disk({}), step=types.SimpleNamespace(loss=loss))
+    keeper.save(state(5), {}, None, {**GOOD, "loss": 3000.0}, must=True)
+    disk.wait()
+    assert disk.steps() == [5]
 
 
 def test_multiples_are_due():

@@ -30,7 +30,7 @@ def write_hashes(folder: pathlib.Path) -> None:
         OSError: one cannot be read, or the hashes cannot be written.
     """
     inside = sorted(path for path in folder.glob("*/**/*") if path.is_file())
-    files = [path for path in inside if path.name != _MARK]
+    files = [path for path in inside if path.name != _MARK and not path.name.startswith(".nfs")]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         hashes = dict(zip(files, pool.map(_sha256, files), strict=True))
     names = {path.relative_to(folder).as_posix(): digest for path, digest in hashes.items()}

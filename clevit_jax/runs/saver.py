@@ -33,7 +33,13 @@ def open_checkpoints(run: Run) -> Checkpoints:
     )
 
 
-def unsound(state: TrainState, newest: Mapping[str, float] | None, score: Evaluation | None) -> str:
+def unsound(
+    state: TrainState,
+    newest: Mapping[str, float] | None,
+    score: Evaluation | None,
+    *,
+    largest_loss: float = SOUND_LOSS,
+) -> str:
     """Why a state is not worth keeping, in words; "" where it is.
 
     Args:
@@ -41,11 +47,12 @@ def unsound(state: TrainState, newest: Mapping[str, float] | None, score: Evalua
         newest: metrics of the update that made it, `loss` and `skipped_in_a_row`; None where they
             say nothing of it.
         score: of this very state, if it has one.
+        largest_loss: of training, where its terms have weights.
     """
     if newest is not None:
         if skipped := int(newest["skipped_in_a_row"]):
             return f"the gradients of the last {skipped} update(s) were not finite"
-        if not abs(newest["loss"]) <= SOUND_LOSS:
+        if not abs(newest["loss"]) <= largest_loss:
             return f"its training loss is {newest['loss']:.3g}"
     if score is not None and not abs(score.loss) <= SOUND_LOSS:
         return f"its loss when evaluated is {score.loss:.3g}"
@@ -71,6 +78,8 @@ class Saver:
         self._run, self._checkpoints = run, checkpoints
         self._best = self._best_saved()
         self._saved_at = time.monotonic()
+        loss = run.settings.step.loss
+        self._largest_loss = SOUND_LOSS * max(1.0, loss.anchor + loss.positive + loss.contrast)
         self._unsound = ""  # why the newest state was not saved
         self._meta = {"config": run.config.to_dict(), "split_hash": run.dataset.split_hash()}
 
@@ -111,7 +120,8 @@ class Saver:
         """
         last = int(state.step) == self._run.plan.total
         # The last state is evaluated itself, which says more than the gradients before it.
-        problem = unsound(state, None if last and score is not None else newest, score)
+        judged = None if last and score is not None else newest
+        problem = unsound(state, judged, score, largest_loss=self._largest_loss)
         if problem:
             self._refuse(int(state.step), problem, last=last)
             return
@@ -119,7 +129,7 @@ class Saver:
         meta = {"iterator": iterator, "loss": float(newest["loss"]), **self._meta}
         self._saved_at = time.monotonic()
         try:
-            self._settle(must=must)
+            self._settle()
             self._checkpoints.save(state, meta, top1=None if score is None else score.top1)
         except CheckpointError as error:
             # Several processes agree on the room; what else fails may have failed on one alone.
@@ -141,7 +151,7 @@ class Saver:
             )  # fmt: skip
         self._unsound = problem
 
-    def _settle(self, *, must: bool) -> None:
+    def _settle(self) -> None:
         """Waits for the save before; one that was lost no longer counts as the best."""
         try:
             self._checkpoints.wait()
@@ -149,8 +159,7 @@ class Saver:
             if processes.count() > 1:
                 raise
             self._best = self._best_saved()
-            if not must:
-                logging.error("%s", error)
+            logging.error("%s", error)
 
     def _best_saved(self) -> float:
         best = self._checkpoints.best()
