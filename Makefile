@@ -3,9 +3,9 @@ PYTHON ?= python3
 # Those that `make versions` tries.
 PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test quick lint format versions clean
+.PHONY: demo test quick lint format versions clean FORCE
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m clevit_jax.main --config configs/demo.py --workdir runs/demo
@@ -28,14 +28,15 @@ format: .venv/test.stamp
 	$(BIN)/ruff format .
 
 # Both ends of every dependency range in fresh environments; see docs/versions.md.
-versions:
-	$(PYTHON) tools/try_versions.py $(PYTHONS)
+versions: .venv/bin/pip
+	$(BIN)/python tools/try_versions.py $(PYTHONS)
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.venv/bin/pip:
-	$(PYTHON) -m venv .venv
+# Looked at each time; what depends on it is made again only when it was.
+.venv/bin/pip: FORCE
+	@sh tools/make_venv.sh "$(PYTHON)" $(MAKECMDGOALS)
 
 .venv/demo.stamp: .venv/bin/pip pyproject.toml constraints.txt
 	$(INSTALL) --editable .

@@ -15,10 +15,37 @@ The command is `python -m clevit_jax.main`. The parts, for use by themselves:
 Names are imported when they are first used, so `import clevit_jax` costs no JAX.
 """
 
-import importlib
+# This file alone is written so that any Python can read it, down to 2.7: it is the first that a
+# command from a clone comes to, and says what is wrong there.
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    _problem = "CLE-ViT needs Python 3.11 or newer, and {} is {}.{}; type: {}".format(
+        sys.executable, sys.version_info[0], sys.version_info[1], "make demo PYTHON=python3.12"
+    )
+    if sys.argv[:1] == ["-m"]:  # `python -m clevit_jax.main`: a sentence, no traceback
+        sys.stderr.write("error: " + _problem + "\n")
+        sys.exit(2)
+    raise ImportError(_problem)
+
+import importlib
+import importlib.util
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+if sys.argv[:1] == ["-m"]:
+    _missing = [
+        name
+        for name in ("absl", "flax", "grain", "jax", "ml_collections", "optax", "orbax")
+        if importlib.util.find_spec(name) is None
+    ]
+    if _missing:
+        sys.stderr.write(
+            "error: {} lacks what CLE-ViT needs ({}); in a clone, type: make demo\n".format(
+                sys.executable, ", ".join(_missing)
+            )
+        )
+        sys.exit(2)
 
 if TYPE_CHECKING:
     from clevit_jax import data, inference, model, steps, views, weights
@@ -94,24 +121,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name):
     if name in _WINGS:
-        return importlib.import_module(f"clevit_jax.{name}")
+        return importlib.import_module("clevit_jax." + name)
     if name in _HOMES:
-        value = getattr(importlib.import_module(f"clevit_jax.{_HOMES[name]}"), name)
+        value = getattr(importlib.import_module("clevit_jax." + _HOMES[name]), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'clevit_jax' has no attribute {name!r}")
+    raise AttributeError("module 'clevit_jax' has no attribute " + repr(name))
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+def __dir__():
+    return sorted(set(globals()).union(__all__))
 
 
 class _Package(types.ModuleType):
     """Keeps `train` and `evaluate` the functions, also when the modules of these names come in."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name, value):
         if not (name in ("train", "evaluate") and isinstance(value, types.ModuleType)):
             super().__setattr__(name, value)
 

@@ -90,7 +90,7 @@ def test_the_commands_of_the_wheel(installed):
         done = installed("-c", code, "--help")
         for part in says:
             assert part in done.stdout, (done.stdout, done.stderr)
-        assert done.stderr == ""
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_one_version():
