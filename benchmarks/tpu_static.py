@@ -26,6 +26,7 @@ from absl import app, flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from benchmarks import tpu_schedule  # noqa: E402
+from clevit_jax import flags as command_line  # noqa: E402
 from clevit_jax.distributed import sharding  # noqa: E402
 from clevit_jax.performance import topologies  # noqa: E402
 from clevit_jax.performance.hlo import read_memory  # noqa: E402
@@ -117,4 +118,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=lambda argv: command_line.parse(flags.FLAGS, argv))

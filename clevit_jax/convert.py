@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    # The spellings that the other command knows.
+    parser.add_argument("--helpshort", "--helpfull", action="help", help=argparse.SUPPRESS)
     parser.add_argument("source", type=pathlib.Path, help="file, converted checkpoint or run")
     parser.add_argument(
         "target",

@@ -141,7 +141,11 @@ def help_text(intro: str) -> str:
         "",
         "Settings:",
         _help_line("--config NAME|FILE", _config_help()),
-        _help_line("--config.a.b=VALUE", "Changes one setting; configs/base.py names them all."),
+        _help_line(
+            "--config.NAME=VALUE",
+            "Changes one setting, such as --config.epochs=50 or --config.optim.lr=0.01; "
+            "configs/base.py names them all.",
+        ),
     ]
     for heading, group in GROUPS.items():
         lines += ["", f"{heading}:"]
@@ -218,8 +222,14 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
     Returns:
         The program and what is no flag.
     """
+    argv = [argv[0], *("--help" if word == "-h" else word for word in argv[1:])]
     try:
         return values(argv)
+    except SystemExit:
+        # absl ends `--help` and its like with 1, which a script would take for a failure.
+        if any(word.lstrip("-").startswith(("help", "?")) for word in argv[1:]):
+            sys.exit(0)
+        raise
     except Exception as error:  # a setting's own type may refuse a value in many ways
         print(f"error: {_explain(argv, error)}", file=sys.stderr)
         sys.exit(2)

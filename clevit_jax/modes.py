@@ -46,6 +46,11 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"{rest[0]!r} is not a flag; settings are --config.NAME=VALUE.")
     config: ConfigDict | None = values.config
+    if not values.workdir and config is None and mode == "train":
+        raise ConfigError(
+            "Say what to train, and where: clevit_jax --config demo --workdir runs/demo; --help "
+            "names every mode and flag."
+        )
     if not values.workdir and (mode not in COMPILERS or config is None):
         raise ConfigError("Name the folder of the run: --workdir DIR.")
     workdir = place(values.workdir or "", "--workdir")

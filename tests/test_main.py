@@ -82,6 +82,7 @@ def refused(result, *parts):
 
 OK = ("--config=tiny.py", "--workdir=run", "--config.data.root=data")
 MISTAKES = {
+    "nothing": ([], ["Say what to train, and where: clevit_jax --config demo --workdir runs/demo"]),
     "no workdir": (["--config=tiny.py"], ["--workdir DIR"]),
     "no config": (["--workdir=run"], ["run holds no run", "--config FILE"]),
     "misspelt file": (["--config=tinny.py", "--workdir=run"], ["tinny.py", "mean tiny.py?"]),
@@ -301,6 +302,18 @@ def test_help_names_every_mode_and_flag():
         (k,) = (k for k, line in enumerate(lines) if line.split()[:1] == [f"--{flag.name}"])
         if flag.modes:
             assert f"[{', '.join(flag.modes)}]" in "".join(lines[k : k + 2])
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--helpshort", "--helpfull"])
+def test_help_is_no_failure(flag):
+    """As a process: absl's own flags, which say 1, are defined once in each."""
+    command = [sys.executable, "-m", "clevit_jax.main", "--workdir=run", flag]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("--mode MODE", "--config.NAME=VALUE", "--workdir DIR"):
+        assert part in done.stdout
+    if flag == "--helpfull":
+        assert "--[no]alsologtostderr" in done.stdout
 
 
 def test_as_a_process():
