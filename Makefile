@@ -5,7 +5,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test quick lint format versions clean FORCE
+.PHONY: demo test quick lint format versions mishaps clean FORCE
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m clevit_jax.main --config configs/demo.py --workdir runs/demo
@@ -30,6 +30,11 @@ format: .venv/test.stamp
 # Both ends of every dependency range in fresh environments; see docs/versions.md.
 versions: .venv/bin/pip
 	$(BIN)/python tools/try_versions.py $(PYTHONS)
+
+# Kills at random moments, and a disk that is full now and then; see docs/decisions.md.
+mishaps: .venv/demo.stamp
+	$(BIN)/python -m tools.try_mishaps kills
+	$(BIN)/python -m tools.try_mishaps disk
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
