@@ -52,8 +52,8 @@ def _events(folder):
 
 def test_a_full_disk_costs_no_number(tmp_path, said):
     """Neither a torn line nor a torn event, and each outage is told of once."""
+    before = set(threading.enumerate())
     writer = MetricWriter(tmp_path, step=0)
-    before = threading.active_count()
     writer.write(1, {"loss": 1.0})
     for outage, steps in enumerate((range(2, 20), range(20, 30))):
         size = min(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
@@ -72,7 +72,7 @@ def test_a_full_disk_costs_no_number(tmp_path, said):
     expected = [*range(1, 20), 119, *range(20, 30), 129]
     assert [r["step"] for r in read_records(tmp_path / "metrics.jsonl")] == expected
     assert [e.step for e in _events(tmp_path / "tensorboard") if e.HasField("summary")] == expected
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # no thread that may die, no queue that may fill
 
 
 def test_events_say_what_is_written_again(tmp_path):
