@@ -9,6 +9,7 @@ import difflib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import pathlib
 import sys
 import types
@@ -97,7 +98,7 @@ def find(name: str) -> pathlib.Path:
     """
     given = name.partition(":")[0]
     path = place(given, "--config")
-    if path.is_file():
+    if os.path.isfile(path):  # False also where a name is too long, or not to be seen
         return path
     recipes = names()
     if given in recipes:

@@ -9,8 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from clevit_jax import main
+from clevit_jax.data import decode
+from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
-from clevit_jax.system import environment, faults
+from clevit_jax.system import environment, faults, files
+
+SHORT = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,7 @@ from clevit_jax.system import environment, faults
         jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
         jax.errors.JaxRuntimeError("INTERNAL: CUBLAS_STATUS_ALLOC_FAILED"),
         RuntimeError("std::bad_alloc"),
+        ImportError("x.so: failed to map segment from shared object"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
@@ -107,3 +113,125 @@ def test_transfers_are_allowed_where_they_are_meant(monkeypatch, capfd):
     assert "forbid transfers by themselves" in capfd.readouterr().err
     assert jax.config.values["jax_transfer_guard"] == "allow"
     jax.config.update("jax_transfer_guard", None)
+
+
+@pytest.mark.parametrize(
+    ("message", "variable"),
+    [
+        ('Invalid value "x" for JAX flag jax_default_matmul_precision',
+         "JAX_DEFAULT_MATMUL_PRECISION"),
+        ("jax.default_device must be passed either a Device", "JAX_DEFAULT_DEVICE"),
+        ("something else", None),
+    ],
+)  # fmt: skip
+def test_whose_value_it_was(monkeypatch, message, variable):
+    for name in ("JAX_DEFAULT_MATMUL_PRECISION", "JAX_DEFAULT_DEVICE"):
+        monkeypatch.setenv(name, "x")
+    assert environment._variable_in(message) == variable
+
+
+def test_no_further_thread():
+    says = faults.sentence(RuntimeError("can't start new thread"))
+    assert "ulimit -u" in says
+    assert "data.threads" in says
+
+
+def test_the_first_number_that_is_not_finite():
+    error = FloatingPointError("invalid value (nan) encountered in mul")
+    assert faults.sentence(error) is None
+    jax.config.update("jax_debug_nans", True)
+    try:
+        says = faults.sentence(error)
+    finally:
+        jax.config.update("jax_debug_nans", False)
+    assert says.startswith("JAX_DEBUG_NANS ended this at the first number that is not finite: ")
+    assert "left out and counted" in says
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    reason = "Unable to initialize backend 'cuda': no such. (set JAX_PLATFORMS='' to choose)"
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "cuda")
+    try:
+        says = faults.sentence(RuntimeError(reason))
+        jax.config.update("jax_platforms", None)
+        other = faults.sentence(RuntimeError(reason))
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert says.startswith(
+        "JAX_PLATFORMS is cuda, and JAX finds no such device here: Unable to initialize backend "
+        "'cuda': no such. CUDA_VISIBLE_DEVICES=7 may hide them."
+    )
+    assert other.startswith("JAX cannot use the devices of this machine: Unable")
+
+
+def test_the_command_ends_with_2(monkeypatch, capsys):
+    from absl import flags
+
+    from clevit_jax import flags as command_line
+    from clevit_jax import modes
+
+    values = flags.FlagValues()
+    command_line.define(values)
+    values(["main"])
+    for error in (
+        jax.errors.JaxRuntimeError(SHORT),
+        MemoryError(),
+        OSError(5, "it", "a"),
+    ):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(modes, "run", fail)
+        assert main.main(["main"], values) == 2
+        assert capsys.readouterr().err == f"error: {faults.sentence(error, '--mode train')}\n"
+    monkeypatch.setattr(modes, "run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main.main(["main"], values)
+
+
+def test_among_several_processes_memory_is_2_and_not_76(monkeypatch, capsys):
+    """76 would have a restart loop try it for ever."""
+    ended = list[int]()
+    monkeypatch.setattr(processes, "_end", ended.append)
+    monkeypatch.setattr(processes, "_POLL_SECONDS", 0)
+    processes._fail(jax.errors.JaxRuntimeError(SHORT))
+    processes._fail(jax.errors.JaxRuntimeError("UNAVAILABLE: coordination service"))
+    assert ended == [2, processes.LOST]
+    assert "process 0 of 1" in capsys.readouterr().err
+
+
+def test_an_image_that_memory_does_not_hold_is_named(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(decode.Image, "open", fail)
+    with pytest.raises(MemoryError, match=r"to decode leaf\.png"):
+        decode.read_rgb(b"x", "leaf.png")
+
+
+def test_a_write_names_the_file_and_not_the_temporary_one(tmp_path):
+    path = tmp_path / "scores.json"
+    for error in (OSError(errno.ENOSPC, "No space"), OSError(errno.EIO, "I/O error")):
+        with pytest.raises(OSError, match=r"scores\.json") as raised, files.replacing(path):
+            raise error
+        assert raised.value.filename == str(path)
+    gone = tmp_path / "gone" / "scores.json"
+    with pytest.raises(FileNotFoundError) as raised:
+        files.write_text(gone, "x")
+    assert raised.value.filename == str(gone)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_purpose_is_said(tmp_path):
+    with (
+        pytest.raises(ConfigError) as error,
+        files.purpose("The table of predictions", tmp_path / "o.csv"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(error.value) == (
+        f"The table of predictions cannot be written: {tmp_path}/o.csv: No space left on device; "
+        "free some space there, or name another place."
+    )

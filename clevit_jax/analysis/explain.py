@@ -18,6 +18,7 @@ from clevit_jax.errors import ConfigError, DataError, DecodeError
 from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.stream import ItemOutput, stream
 from clevit_jax.runs.workdir import MAPS_FILE
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import read_json_object, replacing, write_json
 from clevit_jax.system.progress import tqdm
 
@@ -154,7 +155,7 @@ def _save(path: pathlib.Path, image: Image.Image) -> None:
         with replacing(path) as new:
             image.save(new, format="PNG")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise ConfigError(f"{path} cannot be written: {os_reason(error)}{mend(error)}.") from error
 
 
 def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str:

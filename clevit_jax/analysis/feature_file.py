@@ -14,6 +14,7 @@ import numpy as np
 
 from clevit_jax.analysis.prediction_table import as_utf8
 from clevit_jax.errors import ConfigError, first_line
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing
 
 ENDINGS = (".npz", ".parquet")
@@ -80,7 +81,7 @@ def write_feature_file(path: pathlib.Path, features: Features) -> None:
             with new.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **_arrays(features))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise ConfigError(f"{path} cannot be written: {os_reason(error)}{mend(error)}.") from error
 
 
 def _arrays(features: Features) -> dict[str, np.ndarray]:

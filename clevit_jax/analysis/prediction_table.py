@@ -15,10 +15,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from clevit_jax.errors import ConfigError
+from clevit_jax.system.files import purpose
 
 ENDINGS = (".csv", ".json", ".jsonl")
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # the last four are the first in full width
 _GUARDED = FORMULA + "'"
+_WHAT = "The table of predictions"
 
 
 def guard(text: str) -> str:
@@ -47,7 +49,7 @@ class PredictionTable:
     """
 
     def __init__(self, path: pathlib.Path, columns: Sequence[str], *, resume: bool):
-        self._columns, self._format = list(columns), path.suffix.lower()
+        self._path, self._columns, self._format = path, list(columns), path.suffix.lower()
         self.done: set[str] = set()
         self._first = True
         try:
@@ -61,7 +63,11 @@ class PredictionTable:
             raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
 
     def write(self, row: dict[str, Any]) -> None:
-        """Adds a row; None is an empty cell, or null."""
+        """Adds a row; None is an empty cell, or null. Raises ConfigError, as `close`."""
+        with purpose(_WHAT, self._path):
+            self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> None:
         if self._format == ".csv":
             self._file.write(_csv_row([_csv_cell(row[name]) for name in self._columns]))
             return
@@ -74,15 +80,16 @@ class PredictionTable:
 
     def flush(self) -> None:
         """Hands what was written to the operating system, so that a kill loses none of it."""
-        self._file.flush()
+        with purpose(_WHAT, self._path):
+            self._file.flush()
 
     def close(self) -> None:
         """Completes the file and closes it."""
-        if self._format == ".json":
-            self._file.write("\n]\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with purpose(_WHAT, self._path), self._file:
+            if self._format == ".json":
+                self._file.write("\n]\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _header(self) -> str:
         return {".csv": _csv_row(self._columns), ".json": "["}.get(self._format, "")

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clevit_jax.data.dataset import StoredImage
 from clevit_jax.errors import DecodeError
+from clevit_jax.system.faults import mend, os_reason
 
 # Formats outside this list are refused: Pillow would hand some of them (EPS) to other programs.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
@@ -69,6 +70,7 @@ def read_rgb(data: pathlib.Path | bytes | StoredImage, name: str = "") -> Image.
 
     Raises:
         DecodeError: unreadable, truncated, empty, not an image, or a decompression bomb.
+        MemoryError: it names the image.
     """
     # Pillow warns of harmless things (broken EXIF, many pixels) from within `open`. To filter
     # only around the call, `warnings.catch_warnings`, is not safe with threads. Compare first,
@@ -89,8 +91,12 @@ def read_rgb(data: pathlib.Path | bytes | StoredImage, name: str = "") -> Image.
             raise DecodeError(f"{place} is an empty file.") from None
         formats = ", ".join(_FORMATS)
         raise DecodeError(f"{place} is not an image of a known format ({formats}).") from None
+    except MemoryError:
+        raise MemoryError(f"the system gives no more to decode {place}") from None
     except Exception as error:  # Pillow's plugins raise what they like on damaged files
         text = str(error).removesuffix(".") or type(error).__name__
+        if isinstance(error, OSError) and error.errno:
+            text = os_reason(error) + mend(error)
         raise DecodeError(f"{place} cannot be decoded: {text}.") from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.forward import make_forward
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing
 from clevit_jax.system.places import place
 
@@ -95,7 +96,7 @@ def write_checked(
             new_facts.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             size = new.stat().st_size
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise ConfigError(f"{path} cannot be written: {os_reason(error)}{mend(error)}.") from error
     return Exported(path, size, difference, f"{checker} {package_version(checker)}")
 
 

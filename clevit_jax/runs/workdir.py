@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from clevit_jax.config import changed_settings, flatten, restore_config, with_places_in_full
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import read_json_object, write_json
 from clevit_jax.system.progress import in_notebook
 
@@ -85,7 +86,7 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
                 token.touch()
     except OSError as error:
         raise ConfigError(
-            f"--workdir {workdir} cannot be written: {error.strerror or error}."
+            f"--workdir {workdir} cannot be written: {os_reason(error)}{mend(error)}."
         ) from error
     if processes.count() == 1:
         return

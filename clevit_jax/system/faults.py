@@ -19,6 +19,7 @@ _MEMORY = (
     "alloc_failed",
     "cannot allocate memory",
     "out_of_memory",
+    "failed to map segment",  # of a library
 )
 _BYTES = re.compile(r"alloc\w*\s+(?:of\s+)?(\d+)\s*bytes", re.IGNORECASE)
 _FIT = (
@@ -76,7 +77,7 @@ def is_out_of_memory(error: BaseException | str) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, str | RuntimeError):  # XLA's is a RuntimeError
+    if isinstance(error, str | RuntimeError | ImportError):  # XLA's is a RuntimeError
         return any(word in str(error).lower() for word in _MEMORY)
     return False
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clevit_jax.errors import ConfigError
+from clevit_jax.system import faults
 
 
 @contextlib.contextmanager
@@ -28,8 +29,8 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.
         OSError: as writing and moving raise it.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    temporary.touch(exist_ok=False)
     try:
+        temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
         if temporary.stat().st_mode != mode:  # safetensors leaves a file to its owner alone
@@ -39,8 +40,32 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.
         os.replace(temporary, path)
         if durable:
             sync(path.parent)
+    except OSError as error:
+        # A full disk names no file, and the temporary one says nothing to anybody.
+        if error.filename is None or os.fspath(error.filename) == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what raised is told, not this
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def purpose(what: str, path: pathlib.Path, *, done: str = "written") -> Iterator[None]:
+    """Turns an OSError inside into a ConfigError that says what the file was for.
+
+    Args:
+        what: the file was to hold, "The table of predictions".
+        path: of the file, where the error names none.
+        done: "written" or "read".
+    """
+    try:
+        yield
+    except OSError as error:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else path
+        raise ConfigError(
+            f"{what} cannot be {done}: {where}: {faults.os_reason(error)}{faults.mend(error)}."
+        ) from error
 
 
 def sync(path: pathlib.Path) -> None:

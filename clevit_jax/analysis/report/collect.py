@@ -123,7 +123,8 @@ def _scores(
     trained: TrainedModel, outputs: DatasetOutputs
 ) -> tuple[list[ScoreRow], list[tuple[str, str]], str]:
     """Rows of scores of evaluation.json; (seed, top-1) of all seeds, and a sentence on these."""
-    evaluations = read_json_object(trained.path / EVALUATION_FILE) if trained.is_run else {}
+    path = trained.path / EVALUATION_FILE  # not there where the run may only be read
+    evaluations = read_json_object(path) if trained.is_run and path.is_file() else {}
     scores = []
     for name in ("last", "best"):
         scored = evaluations.get(name)

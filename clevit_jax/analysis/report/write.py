@@ -15,6 +15,7 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import EVALUATION_FILE
 from clevit_jax.steps.state import TrainState
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing, why_not_writable
 
 REPORT_FILE = "report.html"  # in the workdir
@@ -48,17 +49,12 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
     if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
         assert trained.config is not None
         evaluate_workdir(trained.config, trained.path)
-        if not (trained.path / EVALUATION_FILE).is_file():
-            raise ConfigError(
-                f"{trained.path} holds no {EVALUATION_FILE}, which a report needs, and cannot be "
-                "written to; copy the run to a folder of yours, and name that one: --workdir."
-            )
     text = render_page(collect_content(trained))
     try:
         with replacing(path) as new:
             new.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise ConfigError(f"{path} cannot be written: {os_reason(error)}{mend(error)}.") from error
     return path
 
 

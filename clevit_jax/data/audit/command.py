@@ -26,7 +26,8 @@ from clevit_jax.data.audit.findings import Finding
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
-from clevit_jax.system.files import write_json, write_text
+from clevit_jax.system.faults import mend, os_reason
+from clevit_jax.system.files import why_not_writable, write_json, write_text
 from clevit_jax.system.progress import tqdm
 from clevit_jax.system.tables import align
 
@@ -51,7 +52,9 @@ def check_data(config: DataConfig, workdir: pathlib.Path) -> int:
         ConfigError: a setting that cannot be used, or a `workdir` that cannot be written.
     """
     data_check = write_audit(config, workdir)
-    where = f"{_verdict(data_check)}; see {workdir / TEXT} and {JSON} beside it."
+    where = f"{_verdict(data_check)}."
+    if not why_not_writable(workdir):
+        where = f"{_verdict(data_check)}; see {workdir / TEXT} and {JSON} beside it."
     encoding = sys.stdout.encoding or "utf-8"
     text = render_audit(data_check) + "\n" + where
     print(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -64,10 +67,17 @@ def write_audit(config: DataConfig, workdir: pathlib.Path) -> dict[str, Any]:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"--workdir {workdir} cannot be written: {error.strerror or error}."
+            f"--workdir {workdir} cannot be written: {os_reason(error)}{mend(error)}."
         ) from error
     data_check = _printable(audit(config))
     text = render_audit(data_check)
+    if reason := why_not_writable(workdir):  # as of another's run
+        print(
+            f"The check is not written, since {workdir} cannot be written to: {reason}.",
+            file=sys.stderr,
+            flush=True,
+        )
+        return data_check
     write_json(workdir / JSON, data_check)
     write_text(workdir / TEXT, text + "\n" + _verdict(data_check) + "\n")
     return data_check
