@@ -19,10 +19,10 @@ import traceback
 
 import jax
 
-from clevit_jax.errors import ClevitError, WeightsError
+from clevit_jax.errors import WeightsError
 from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
 from clevit_jax.runs.workdir import load_config
-from clevit_jax.system import output
+from clevit_jax.system import faults, output
 from clevit_jax.system.logging import quiet_command
 from clevit_jax.system.places import place
 from clevit_jax.weights import export, verify
@@ -92,10 +92,13 @@ def main(argv: list[str] | None = None) -> int:
                 return 1
         if options.target:
             print(_write_target(weights, options))
-    except (ClevitError, OSError) as error:
+    except Exception as error:
+        says = faults.sentence(error)
+        if says is None:  # a bug
+            raise
         if options.traceback:
             traceback.print_exception(error)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {says}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped; nothing was written.", file=sys.stderr)

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from clevit_jax import main
 from clevit_jax.data import decode
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
+from clevit_jax.runs import checkpoint
 from clevit_jax.system import environment, faults, files
 
 SHORT = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
@@ -235,3 +237,16 @@ def test_a_purpose_is_said(tmp_path):
         f"The table of predictions cannot be written: {tmp_path}/o.csv: No space left on device; "
         "free some space there, or name another place."
     )
+
+
+def test_a_checkpoint_that_memory_does_not_hold_is_not_damaged(tmp_path, monkeypatch):
+    """It would be moved aside, and the one before it taken."""
+
+    class Reader:
+        def __init__(self, *_, **__):
+            raise jax.errors.JaxRuntimeError(SHORT)
+
+    monkeypatch.setattr(checkpoint.ocp, "Checkpointer", Reader)
+    checkpoints = types.SimpleNamespace(folder=tmp_path, _unreadable=lambda *_: ConfigError("bad"))
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        checkpoint.Checkpoints._read(checkpoints, 3, "state", lambda: None, None)

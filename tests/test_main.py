@@ -93,6 +93,7 @@ MISTAKES = {
                          ["no config file configs/cub.py", "mean the recipe, --config cub?"]),
     "file as a recipe": (["--config=tiny", "--workdir=run"],
                          ["no recipe tiny", "mean the file tiny.py?"]),
+    "too long a name": ([f"--config={'x' * 300}.py", "--workdir=run"], ["no config file x"]),
     "no such file": (["--config=zzz/none.py", "--workdir=run"], ["no config file zzz/none.py"]),
     "misspelt setting": (
         [*OK, "--config.model.windw=7"],

@@ -1,5 +1,6 @@
 """What a report says, against counts by hand, `--mode eval` and what Python's parser reads."""
 
+import dataclasses
 import html.parser
 import importlib
 import json
@@ -17,6 +18,7 @@ from clevit_jax.analysis.trained_model import open_trained_model
 from clevit_jax.data.audit import command
 from clevit_jax.errors import ConfigError
 from clevit_jax.evaluate import evaluate_workdir
+from clevit_jax.inference.stream import DatasetOutputs
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, load_config
 from clevit_jax.system.files import read_json, write_json
 from clevit_jax.train import train_workdir
@@ -282,6 +284,19 @@ def test_beside_a_run_that_cannot_be_written_to(trained, tmp_path, monkeypatch, 
     assert path.absolute().parent == tmp_path
     assert path.name == f"{trained.path.name}-report.html"
     assert f"The report goes to {path} here." in capsys.readouterr().out
+
+
+def test_a_run_that_was_never_scored(trained, tmp_path):
+    """And may only be read: its scores are computed for the page."""
+    outputs = DatasetOutputs(
+        tuple(trained.dataset().test[::8]),
+        np.eye(4, dtype=np.float32),
+        np.zeros((4, 2), np.float32),
+        (),
+    )
+    (row,) = collect._scores(dataclasses.replace(trained, path=tmp_path), outputs)[0]
+    assert row.label.startswith("Test, recomputed for this page")
+    assert row.evaluation.count == 4
 
 
 def test_where_it_may_be_written(trained, tmp_path):

@@ -24,6 +24,7 @@ from clevit_jax.errors import CheckpointError, first_line
 from clevit_jax.runs import checkpoint_files
 from clevit_jax.runs.room import check_room
 from clevit_jax.steps.state import TrainState
+from clevit_jax.system import faults
 from clevit_jax.system.bounded import Bounded
 from clevit_jax.system.logging import quiet
 from clevit_jax.system.plain_path import PlainPath
@@ -317,6 +318,8 @@ class Checkpoints:
                 return reader.restore(self._plain.path() / str(step) / name, args=how)
         # Damage shows in as many exceptions as there are libraries below.
         except Exception as error:
+            if faults.is_out_of_memory(error):  # the checkpoint is sound, and stays where it is
+                raise
             raise self._unreadable(step, error) from error
 
     def _check_files(self, step: int) -> None:

@@ -15,6 +15,7 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import EVALUATION_FILE
 from clevit_jax.steps.state import TrainState
+from clevit_jax.system import faults
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing, why_not_writable
 
@@ -98,7 +99,7 @@ def write_after_training(run: Run, state: TrainState) -> None:
     except Exception as error:
         logging.error(
             "The report could not be written: %s Try again: --mode report --workdir %s.",
-            error,
+            faults.sentence(error) or repr(error),
             run.workdir,
         )
         return
