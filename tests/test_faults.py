@@ -224,6 +224,11 @@ def test_a_write_names_the_file_and_not_the_temporary_one(tmp_path):
     with pytest.raises(FileNotFoundError) as raised:
         files.write_text(gone, "x")
     assert raised.value.filename == str(gone)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        files.write_text(tmp_path / "folder", "x")
+    assert faults.sentence(raised.value) == f"{tmp_path}/folder: Is a directory; name a file."
+    (tmp_path / "folder").rmdir()
     assert list(tmp_path.iterdir()) == []
 
 

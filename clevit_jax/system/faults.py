@@ -108,7 +108,7 @@ def os_sentence(error: OSError, doing: str = "") -> str:
     paths = [
         os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
     ]
-    where = f"{' -> '.join(paths)}: " if paths else ""
+    where = f"{' -> '.join(dict.fromkeys(paths))}: " if paths else ""
     during = f" ({doing})" if doing else ""
     return f"{where}{os_reason(error).rstrip('.')}{during}{mend(error)}."
 

@@ -42,8 +42,8 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.
             sync(path.parent)
     except OSError as error:
         # A full disk names no file, and the temporary one says nothing to anybody.
-        if error.filename is None or os.fspath(error.filename) == str(temporary):
-            error.filename, error.filename2 = str(path), None
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
     finally:
         with contextlib.suppress(OSError):  # what raised is told, not this
