@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from clevit_jax.inference.prediction import Prediction
     from clevit_jax.model.config import SwinConfig
     from clevit_jax.model.swin import Swin
-    from clevit_jax.recipes import get_config
     from clevit_jax.runs.load import read_weights
+    from clevit_jax.runs.named import get_config
     from clevit_jax.steps.losses import (
         LossConfig,
         cross_entropy,
@@ -80,7 +80,7 @@ _HOMES = {
     "Prediction": "inference.prediction",
     "SwinConfig": "model.config",
     "Swin": "model.swin",
-    "get_config": "recipes",
+    "get_config": "runs.named",
     "read_weights": "runs.load",
     "LossConfig": "steps.losses",
     "cross_entropy": "steps.losses",

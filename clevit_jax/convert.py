@@ -20,7 +20,7 @@ import traceback
 import jax
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.runs.load import Which, holds_run, read_run, read_weights
+from clevit_jax.runs.load import Which, holds_run, read_run, read_weights, read_which
 from clevit_jax.runs.workdir import load_config
 from clevit_jax.system import faults, output
 from clevit_jax.system.logging import quiet_command
@@ -48,7 +48,7 @@ def convert_weights(
         target: folder of the converted checkpoint, or with `to` a file.
         to: library to write for: "microsoft", "timm" or "huggingface"; None for this one.
         class_map: file whose line i, from 0, is the source's class for class i.
-        checkpoint: of a run, "last" (if None) or "best".
+        checkpoint: of a run, "last" (if None), "best" or a step.
         ema: of a run, takes its average of parameters.
         overwrite: whether to replace the target.
 
@@ -130,7 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="take the head from other classes: line i, from 0, is the source's class for class i",
     )
-    parser.add_argument("--checkpoint", choices=("last", "best"), help="of a run (default: last)")
+    parser.add_argument(
+        "--checkpoint",
+        type=_which,
+        metavar="last|best|STEP",
+        help="of a run (default: last)",
+    )
     parser.add_argument("--ema", action="store_true", help="of a run: its average of parameters")
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
     parser.add_argument(
@@ -154,10 +159,17 @@ def _resolve_places(options: argparse.Namespace) -> None:
             setattr(options, name, place(getattr(options, name), what))
 
 
+def _which(text: str) -> Which:
+    try:
+        return read_which(text)
+    except ClevitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _check_options(options: argparse.Namespace) -> None:
     """Raises WeightsError on options that do nothing here, and on a target that is there."""
     is_run = holds_run(options.source)
-    if not is_run and (options.ema or options.checkpoint):
+    if not is_run and (options.ema or options.checkpoint is not None):
         raise WeightsError(
             f"--ema and --checkpoint are for a run, and {options.source} is not a run; drop them."
         )
@@ -181,7 +193,7 @@ def _check_options(options: argparse.Namespace) -> None:
 def _read_source(options: argparse.Namespace) -> Weights:
     """The weights of the source, with the classes of the map where one is given."""
     if holds_run(options.source):
-        which: Which = options.checkpoint or "last"
+        which: Which = "last" if options.checkpoint is None else options.checkpoint
         weights = read_run(options.source, checkpoint=which, average=options.ema)
     else:
         weights = read_weights(options.source)

@@ -15,6 +15,7 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Interrupted, Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.load import Which
 from clevit_jax.runs.results import RunResult, how_chosen, read_result
 from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
@@ -153,6 +154,67 @@ def score_checkpoints(
     write_scores(run, last, best, trained_on=meta["split_hash"], written=written)
 
 
+def score_checkpoint(
+    run: Run,
+    checkpoints: Checkpoints,
+    which: Which,
+    *,
+    other_split: bool = False,
+    written: bool = True,
+) -> None:
+    """Scores one checkpoint; prints it and writes evaluation-step-STEP.json.
+
+    Args:
+        run, checkpoints, other_split, written: see `score_checkpoints`.
+        which: the newest that can be read, the best, or the one of a step.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+        ConfigError: the data set is not the one of the run.
+    """
+    check = None if other_split else functools.partial(check_split, run)
+    like = run.steps.abstract_state
+    if which == "last":
+        restored = checkpoints.restore_newest(like, check)
+        if restored is None:
+            raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
+    else:
+        best = checkpoints.best() if which == "best" else None
+        if which == "best" and best is None:
+            raise CheckpointError(f"{run.workdir} has no evaluated checkpoint yet; take its last.")
+        step = best[0] if best is not None else int(which)
+        checkpoints.check_step(step)
+        restored = checkpoints.restore(step, like, check)
+    state, meta = restored
+    scores = score_params(run, int(state.step), state.eval_params)
+    split_hash, trained_on = run.dataset.split_hash(), meta["split_hash"]
+    _say_images(split_hash, trained_on)
+    print(f"Test, step {scores.step} of {run.plan.total}: {scores.test}.")
+    if scores.val is not None:
+        print(f"Validation, step {scores.step}: {scores.val}.")
+    path = _scores_path(run, split_hash, trained_on, f"-step-{scores.step}")
+    if written:
+        _write(path, scores.to_json(), split_hash)
+        print(f"  {'scores':<12} {path}", flush=True)
+
+
+def _say_images(split_hash: str, trained_on: str) -> None:
+    if split_hash != trained_on:
+        print(f"On other images (split {split_hash[:8]}) than the run's ({trained_on[:8]}):")
+
+
+def _scores_path(run: Run, split_hash: str, trained_on: str, which: str = "") -> pathlib.Path:
+    path = run.workdir / EVALUATION_FILE
+    other = f"-{split_hash[:8]}" if split_hash != trained_on else ""
+    return path.with_name(f"{path.stem}{which}{other}{path.suffix}")
+
+
+def _write(path: pathlib.Path, scores: dict[str, Any], split_hash: str) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if processes.index() == 0:
+        write_json(path, {**scores, "split_hash": split_hash, "written": now})
+
+
 def write_scores(
     run: Run,
     last: CheckpointScores,
@@ -163,12 +225,13 @@ def write_scores(
 ) -> None:
     """Prints the scores of the last and of the best step, and writes them to evaluation.json."""
     split_hash = run.dataset.split_hash()
-    chosen_on = read_json(run.workdir / RUN_FILE).get("chosen_on", "test")
-    path = run.workdir / EVALUATION_FILE
-    if split_hash != trained_on:
-        path = path.with_name(f"{path.stem}-{split_hash[:8]}{path.suffix}")
-        print(f"On other images (split {split_hash[:8]}) than the run's ({trained_on[:8]}):")
+    known = read_json(run.workdir / RUN_FILE)
+    chosen_on = known.get("chosen_on", "test")
+    path = _scores_path(run, split_hash, trained_on)
+    _say_images(split_hash, trained_on)
     label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"
+    if known.get("ended_at") == last.step:
+        label = f" of {run.plan.total}, ended early"
     print(f"Test, last (step {last.step}{label}): {last.test}.")
     facts: dict[str, Any] = {"last": last.to_json()}
     if best is not None:
@@ -177,14 +240,9 @@ def write_scores(
     for name, scores in (("last", last), ("best", best)):
         if scores is not None and scores.val is not None:
             print(f"Validation, {name} (step {scores.step}): {scores.val}.")
-    facts |= {
-        "split_hash": split_hash,
-        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
     if not written:
         return
-    if processes.index() == 0:
-        write_json(path, facts)
+    _write(path, facts, split_hash)
     for what, where in (
         ("checkpoints", run.checkpoints),
         ("metrics", run.workdir / "metrics.jsonl"),
@@ -214,7 +272,11 @@ def evaluate(config: ConfigDict | None, workdir: str | pathlib.Path) -> RunResul
 
 
 def evaluate_workdir(
-    config: ConfigDict, workdir: pathlib.Path, *, other_split: bool = False
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    other_split: bool = False,
+    checkpoint: Which | None = None,
 ) -> int:
     """`--mode eval`: scores the newest and the best checkpoint of a run. Returns 0.
 
@@ -222,22 +284,29 @@ def evaluate_workdir(
         config: of the run; with `other_split`, its settings of `data` may be others.
         workdir: of the run.
         other_split: whether to score on images that are not the run's.
+        checkpoint: the one to score, see `score_checkpoint`; None for the newest and the best.
 
     Raises:
         ConfigError, DataError, CheckpointError: in one sentence, nothing is changed.
     """
-    check_workdir(workdir, config, free=("data.",) if other_split else ())
+    check_workdir(workdir, config, free=("data.",) if other_split else (), reading=True)
     run = prepare_run(config, workdir, training=False)
     if not run.checkpoints.exists():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     if other_split:
         _check_classes(run)
     check_agreement(run)
-    decode_splits(run, [split for split in run.dataset.splits if split != "train"])
     checkpoints = Checkpoints(run.checkpoints, keep=config.checkpoint.keep, read_only=True)
     reason = processes.broadcast("writable", why_not_writable(workdir))
     try:
-        score_checkpoints(run, checkpoints, other_split=other_split, written=not reason)
+        if isinstance(checkpoint, int):
+            checkpoints.check_step(checkpoint)  # before images are read
+        decode_splits(run, [split for split in run.dataset.splits if split != "train"])
+        written = not reason
+        if checkpoint is None:
+            score_checkpoints(run, checkpoints, other_split=other_split, written=written)
+        else:
+            score_checkpoint(run, checkpoints, checkpoint, other_split=other_split, written=written)
     finally:
         checkpoints.close()
     if reason:  # as of another's run

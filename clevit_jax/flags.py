@@ -4,6 +4,8 @@ A mistake ends in one sentence and exit code 2.
 """
 
 import dataclasses
+import pathlib
+import re
 import sys
 import textwrap
 from typing import Any
@@ -12,6 +14,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from clevit_jax import recipes
+from clevit_jax.errors import ClevitError
+from clevit_jax.runs import named
+from clevit_jax.system.places import place
 
 # What `--mode` may be, in the order in which somebody comes to them.
 MODES = {
@@ -29,6 +34,7 @@ MODES = {
     "throughput": "images per second, by batch size",
 }
 ANALYSES = ("predict", "features", "explain", "report", "export")
+SCORED = ("eval", *ANALYSES)  # that look at a checkpoint
 TOGETHER = ("train", "eval")  # which several processes may run
 SAVING = ("train", "seeds")  # which a signal asks to save
 COMPILERS = ("preflight", "throughput")  # say how long compiling takes, so do it each time
@@ -72,6 +78,16 @@ GROUPS = {
     "Scoring": (
         Flag("other_split", "bool", False, "", "Score on images that are not those of the run.",
              ("eval",)),
+        Flag("checkpoint", "string", None, "last|best|STEP",
+             "Which checkpoint of the run. If not given, the last; eval scores the last and the "
+             "best.", SCORED),
+    ),
+    "Going on, and going further": (
+        Flag("extend", "bool", False, "",
+             "Go on with a run, finished or not, under other epochs, rates or losses.", ("train",)),
+        Flag("from", "string", None, "RUN[@STEP]",
+             "Begin a new run with the config and the weights of another, @last, @best or @STEP; "
+             "or with a file of weights and --config.", ("train",)),
     ),
     "Several seeds": (
         Flag("seeds", "integer", 5, "N", "How many, from the config's seed on.", ("seeds",),
@@ -84,8 +100,6 @@ GROUPS = {
         Flag("output", "string", None, "PATH",
              "predict: .csv, .json or .jsonl; features: .npz or .parquet; explain: a folder; "
              "report: .html; export: .stablehlo or .onnx.", ANALYSES),
-        Flag("checkpoint", "enum", "last", "last|best", "Which checkpoint of the run.", ANALYSES,
-             {"enum_values": ["last", "best"]}),
         Flag("top", "integer", 5, "N", "Classes per image.", ("predict",), _POSITIVE),
         Flag("tta", "enum", "none", "none|flip", "flip: average over both mirrorings.",
              ("predict",), {"enum_values": ["none", "flip"]}),
@@ -128,8 +142,8 @@ _WIDTH, _MARGIN = 90, 28  # characters of a line of `--help`, and before its sec
 
 def _config_help() -> str:
     return (
-        f"A recipe ({', '.join(recipes.names())}) or a file of settings; NAME:ARGUMENT where it "
-        "takes one."
+        f"A recipe ({', '.join(recipes.names())}), a file of settings or the workdir of a run; "
+        "NAME:ARGUMENT where it takes one. If not given, that of --workdir's run, or of --from's."
     )
 
 
@@ -140,7 +154,7 @@ def help_text(intro: str) -> str:
     lines += [
         "",
         "Settings:",
-        _help_line("--config NAME|FILE", _config_help()),
+        _help_line("--config NAME|FILE|RUN", _config_help()),
         _help_line(
             "--config.NAME=VALUE",
             "Changes one setting, such as --config.epochs=50 or --config.optim.lr=0.01; "
@@ -171,7 +185,7 @@ class _ConfigParser(flags.ArgumentParser[Any]):
     """Reads `--config` as `clevit_jax.get_config` does."""
 
     def parse(self, argument: str) -> Any:
-        return recipes.load(argument)
+        return named.load(argument)
 
     def flag_type(self) -> str:
         return "config"
@@ -224,6 +238,11 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
     """
     argv = [argv[0], *("--help" if word == "-h" else word for word in argv[1:])]
     try:
+        argv = with_own_config(argv)
+    except ClevitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    try:
         return values(argv)
     except SystemExit:
         # absl ends `--help` and its like with 1, which a script would take for a failure.
@@ -235,21 +254,56 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
         sys.exit(2)
 
 
+def with_own_config(argv: list[str]) -> list[str]:
+    """The command line, with the `--config` of its run where it changes settings of none.
+
+    That is the run in `--workdir`, else the one that `--from` names.
+    """
+    changes = any(re.match(r"--?(no)?config\.", arg) for arg in argv[1:])
+    if not changes or any(re.match(r"--?config(=|$)", arg) for arg in argv[1:]):
+        return argv
+    run = own_run(_given(argv, "workdir"), _given(argv, "from"))
+    return argv if run is None else [argv[0], f"--config={run}", *argv[1:]]
+
+
+def own_run(workdir: str, origin: str) -> pathlib.Path | None:
+    """The run whose config is meant where none is named; None where there is none.
+
+    Args:
+        workdir: what `--workdir` says, or "".
+        origin: what `--from` says, or "".
+    """
+    if workdir and (run := named.run_of(place(workdir, "--workdir"))):
+        return run
+    if not origin:
+        return None
+    from clevit_jax.runs.load import split_checkpoint
+
+    return named.run_of(split_checkpoint(origin)[0])
+
+
+def _given(argv: list[str], name: str) -> str:
+    """The value of a flag on a command line, "" where it has none; the last one counts."""
+    found = ""
+    for arg, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        flag, equals, value = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and flag == name:
+            found = value if equals else following
+    return found
+
+
 def _explain(argv: list[str], error: Exception) -> str:
     """The sentence for a command line that cannot be parsed."""
     from clevit_jax.config import flatten
     from clevit_jax.errors import ConfigError
 
-    name = ""
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
-        flag, equals, value = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and flag == "config":
-            name = value if equals else following
+    name = _given(argv, "config")
     given = [arg.lstrip("-").partition("=")[0] for arg in argv[1:] if arg.startswith("--config.")]
     if not name:
-        return f"--{given[0]} needs --config FILE before it." if given else str(error)
+        needs = "needs --config FILE before it, or the --workdir of a run."
+        return f"--{given[0]} {needs}" if given else str(error)
     try:  # the config by itself, without what the command line overrides
-        known = list(flatten(recipes.load(name)))
+        known = list(flatten(named.load(name)))
     except ConfigError as failure:
         return str(failure)
     for setting in (flag.removeprefix("config.") for flag in given):

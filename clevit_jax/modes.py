@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.flags import ANALYSES, COMPILERS, SAVING, TOGETHER, check_mode
+from clevit_jax.flags import ANALYSES, COMPILERS, SAVING, TOGETHER, check_mode, own_run
 from clevit_jax.system import environment, signals
 from clevit_jax.system.places import expand, place
 
@@ -33,7 +33,6 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     environment.check()
     # Imported here: JAX and what needs it take seconds to import, and `--help` needs none of it.
     from clevit_jax.distributed import processes
-    from clevit_jax.runs.workdir import load_config
     from clevit_jax.sweeps.compare import compare_runs
     from clevit_jax.system import compilation_cache
     from clevit_jax.system.logging import quiet_command
@@ -54,6 +53,7 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     if not values.workdir and (mode not in COMPILERS or config is None):
         raise ConfigError("Name the folder of the run: --workdir DIR.")
     workdir = place(values.workdir or "", "--workdir")
+    origin: str = values["from"].value or ""
     cache = expand(values.compilation_cache, "--compilation_cache")
     if mode not in TOGETHER and not (mode in COMPILERS and cache == "auto"):
         compilation_cache.enable(cache)
@@ -61,10 +61,34 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
         processes.check_alone(f"--mode {mode}", values.processes)
     if mode in ANALYSES:
         return _analyse(values, mode, config, workdir)
-    config = config if config is not None else load_config(workdir)
+    config = config if config is not None else _own_config(mode, workdir, origin)
+    if origin:
+        from clevit_jax.runs.origin import begin_from
+
+        config = begin_from(config, origin, workdir)
     if mode in TOGETHER:
         return _together(values, mode, config, workdir)
     return _alone(values, mode, config, workdir)
+
+
+def _own_config(mode: str, workdir: pathlib.Path, origin: str) -> ConfigDict:
+    """The config of the run that the command line names. Raises ConfigError where it names none."""
+    from clevit_jax.runs.results import seed_folders
+    from clevit_jax.runs.workdir import CONFIG_FILE, load_config
+
+    run = own_run(str(workdir), origin)
+    if run is None and origin:
+        from clevit_jax.runs.origin import check_origin
+
+        check_origin(origin)
+        raise ConfigError(
+            f"--from {origin} is not a run, so it has no config to go by; name one: --config FILE."
+        )
+    seeds = seed_folders(workdir)
+    if mode in TOGETHER and seeds and not (workdir / CONFIG_FILE).exists():
+        folders = ", ".join(str(folder) for folder in seeds.values())
+        raise ConfigError(f"{workdir} holds seeds, not a run; name one of them: {folders}.")
+    return load_config(workdir if run is None else run)
 
 
 def _together(
@@ -86,10 +110,13 @@ def _together(
         cache = expand(values.compilation_cache, "--compilation_cache")
         compilation_cache.enable(cache, alone=processes.count() == 1)
         if mode == "eval":
-            return evaluate_workdir(config, workdir, other_split=values.other_split)
+            which = None if values.checkpoint is None else _which(values)
+            return evaluate_workdir(
+                config, workdir, other_split=values.other_split, checkpoint=which
+            )
         if jax.default_backend() == "cpu":
             keep_freed_memory()
-        return train_workdir(config, workdir)
+        return train_workdir(config, workdir, extend=values.extend)
 
 
 def _alone(values: flags.FlagValues, mode: str, config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -123,7 +150,7 @@ def _analyse(
     if mode != "report" and not values.output:
         raise ConfigError(f"--mode {mode} needs --output; see --help.")
     output = place(values.output, "--output") if values.output else None
-    checkpoint: Literal["last", "best"] = values.checkpoint
+    checkpoint = _which(values)
     if mode == "export":
         from clevit_jax.inference import export
 
@@ -140,6 +167,16 @@ def _analyse(
 
     trained = open_trained_model(workdir, config, checkpoint=checkpoint)
     return _analyse_trained(values, mode, trained, output)
+
+
+def _which(values: flags.FlagValues) -> Literal["last", "best"] | int:
+    """The checkpoint that `--checkpoint` names; the last, if it names none."""
+    from clevit_jax.runs.load import read_which
+
+    try:
+        return read_which(values.checkpoint or "last")
+    except ConfigError as error:
+        raise ConfigError(f"--checkpoint: {error}") from error
 
 
 def _analyse_trained(

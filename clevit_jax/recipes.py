@@ -1,4 +1,4 @@
-"""Config files by recipe name or path, and `get_config`, which the command line reads them by.
+"""Config files by recipe name or path.
 
 A recipe is a file of the folder `configs/`: beside the package in a clone, inside it where it is
 installed.
@@ -33,40 +33,8 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 
 
-def get_config(name: str, /, **settings: Any) -> "ConfigDict":
-    """A config as the command line makes it.
-
-        config = clevit_jax.get_config("folder", epochs=50, **{"data.root": "photos"})
-
-    Args:
-        name: what `--config` takes: a recipe (`cotton80`, `soyageing:R3`) or the path of a file,
-            with its argument after a colon.
-        **settings: what differs from it, by full name, such as `epochs` or `optim.lr`.
-
-    Returns:
-        A new config, locked: a setting that is not there cannot be set.
-
-    Raises:
-        ConfigError: there is no such recipe or file, the file fails, a setting is not there or its
-            value is of another type; one sentence with the mend.
-    """
-    config = load(name)
-    known = flatten(config)
-    for setting, value in settings.items():
-        if setting not in known:
-            raise ConfigError(no_such_setting(setting, list(known)))
-        try:
-            config.update_from_flattened_dict({setting: value})
-        except (TypeError, ValueError):
-            old = known[setting]
-            raise ConfigError(
-                f"{setting} is {value!r}; it must be of type {type(old).__name__}, like {old!r}."
-            ) from None
-    return config
-
-
 def load(name: str) -> "ConfigDict":
-    """The config of a recipe or a file, locked; raises ConfigError. `name`: as in `get_config`."""
+    """The config of a recipe or a file, locked; raises ConfigError. `name`: see `runs.named`."""
     from ml_collections import ConfigDict
 
     path = find(name)

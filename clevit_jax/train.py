@@ -27,8 +27,10 @@ from clevit_jax.evaluate import (
 )
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.checkpoint_files import remove_torn
+from clevit_jax.runs.extend import check_extension, check_left, forget_end, say_changes
 from clevit_jax.runs.lock import locked
 from clevit_jax.runs.logger import MetricLogger, write_run_facts
+from clevit_jax.runs.patience import Patience, ended_at, note_end, resume_patience
 from clevit_jax.runs.results import RunResult, read_result
 from clevit_jax.runs.room import check_path, check_room
 from clevit_jax.runs.saver import Saver, advice, open_checkpoints
@@ -59,7 +61,7 @@ _NOTHING_LOST = "Stopped before an update was made; run the same {} to go on."
 _CLOCK_STEPS = 10  # updates between two looks at whether a checkpoint is due by time
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> RunResult:
+def train(config: ConfigDict, workdir: str | pathlib.Path, *, extend: bool = False) -> RunResult:
     """Trains, or goes on where a stopped run was saved; for scripts and notebooks.
 
     The same as `python -m clevit_jax.main --config ... --workdir ...` in one process: a bar shows
@@ -69,6 +71,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> RunResult:
     Args:
         config: of `get_config`, or in the form of `configs/base.py`.
         workdir: folder of the run; new, or begun with the same config.
+        extend: whether a run that is there, finished or not, may go on with other epochs, rates or
+            losses (`config.EXTENDABLE`).
 
     Returns:
         The folder, whether the run is finished, and its scores; see `RunResult`.
@@ -79,11 +83,11 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> RunResult:
     compilation_cache.enable(compilation_cache.AUTO)
     workdir = place(workdir, "workdir")
     with errors_alone():
-        train_workdir(config, workdir)
+        train_workdir(config, workdir, extend=extend)
     return read_result(workdir)
 
 
-def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
+def train_workdir(config: ConfigDict, workdir: pathlib.Path, *, extend: bool = False) -> int:
     """`--mode train`: trains, or goes on where a stopped run was saved.
 
     Returns:
@@ -96,21 +100,25 @@ def train_workdir(config: ConfigDict, workdir: pathlib.Path) -> int:
     """
     with output.unbreakable(), Stop() as stop:
         try:
-            return _train(config, workdir, stop)
+            return _train(config, workdir, stop, extend=extend)
         except Interrupted:
             print(_NOTHING_LOST.format(_what_ran()), flush=True)
             return STOPPED
 
 
-def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> int:
+def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: bool) -> int:
     """`train_workdir` within its `Stop`. Raises Interrupted while there is nothing to save."""
     stop.nothing_to_save(_NOTHING_LOST.format(_what_ran()))
-    check_workdir(workdir, config)
+    extended = extend and check_extension(workdir, config)
+    if not extended:
+        check_workdir(workdir, config)
     run = prepare_run(config, workdir)
+    if extended:
+        check_left(run)
     check_agreement(run)
     _say_data(run)
     # A network disk may show other hosts less for a while, so process 0 looks for all.
-    if processes.broadcast("finished", _say_finished(run)):
+    if processes.broadcast("finished", not extended and _say_finished(run)):
         return 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
@@ -122,26 +130,31 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop) -> int:
         decode_all(run, stop)
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
+        if extended:
+            forget_end(workdir)
         claim_workdir(workdir, config)
         if processes.index() == 0:
             stack.enter_context(output.logged(workdir / output.LOG_FILE))
         checkpoints = open_checkpoints(run)
         stack.callback(checkpoints.close)
-        state, batches = _initial_state(run, checkpoints, pretrained)
+        state, batches, meta = _initial_state(run, checkpoints, pretrained)
         del pretrained  # a copy of the parameters that the host need not keep
         stack.callback(batches.close)
-        if int(state.step) >= run.plan.total:
-            print(f"{workdir} is finished: it is at its last step, {run.plan.total}.", flush=True)
+        changes, step = say_changes(run, state, meta), int(state.step)
+        patience = resume_patience(run, checkpoints, step, meta, anew=bool(changes))
+        if step >= run.plan.total or patience.over:
+            print(f"{workdir} is finished: it is at its last step, {step}.", flush=True)
+            note_end(run, step, patience)
             if processes.broadcast("unscored", _last_scores(run) is None):
                 score_checkpoints(run, checkpoints)
             code = 0
         else:
-            write_run_facts(run, state)
+            write_run_facts(run, state, changes)
             stop.check()
             way_on = functools.partial(advice, run, checkpoints)
-            logger = MetricLogger(run, int(state.step), advice=way_on)
+            logger = MetricLogger(run, step, advice=way_on)
             stack.callback(logger.close)
-            code, state = _loop(run, checkpoints, state, batches, logger, stop)
+            code, state = _loop(run, checkpoints, state, batches, patience, logger, stop)
         if code == 0 and run.settings.report:
             stop.nothing_to_save(
                 f"Stopped while the report was written; run the same {_what_ran()} to write it."
@@ -173,7 +186,8 @@ def _last_scores(run: Run) -> dict[str, Any] | None:
     evaluation = read_json(path)
     last = evaluation["last"]
     same = evaluation["split_hash"] == run.dataset.split_hash()
-    return last if same and last["step"] >= run.plan.total else None
+    at_end = last["step"] >= run.plan.total or last["step"] == ended_at(run.workdir)
+    return last if same and at_end else None
 
 
 def _say_finished(run: Run) -> bool:
@@ -187,7 +201,7 @@ def _say_finished(run: Run) -> bool:
     elif run.settings.report:  # a signal came while it was written
         return False
     print(
-        f"{run.workdir} is finished: it is at its last step, {run.plan.total}, with test top-1 "
+        f"{run.workdir} is finished: it is at its last step, {last['step']}, with test top-1 "
         f"{100 * last['top1']:.2f} %; see {run.workdir / EVALUATION_FILE}{more}.",
         flush=True,
     )
@@ -196,8 +210,8 @@ def _say_finished(run: Run) -> bool:
 
 def _initial_state(
     run: Run, checkpoints: Checkpoints, pretrained: Pretrained | None
-) -> tuple[TrainState, Any]:
-    """The state and the batches to go on with: the newest checkpoint's, or those of step 0."""
+) -> tuple[TrainState, Any, dict[str, Any] | None]:
+    """State, batches and `meta` of the newest checkpoint, or those of step 0, without a `meta`."""
     batches = _train_batches(run)
     restored = checkpoints.restore_newest(
         run.steps.abstract_state, functools.partial(check_split, run)
@@ -206,11 +220,11 @@ def _initial_state(
         pretrained = pretrained or read_pretrained(run)
         if pretrained and processes.index() == 0:
             write_json(run.workdir / LOAD_REPORT_FILE, pretrained.facts)
-        return run.steps.initial_state(pretrained.params if pretrained else None), batches
+        return run.steps.initial_state(pretrained.params if pretrained else None), batches, None
     state, meta = restored
     batches.set_state(meta["iterator"])
     print(f"Going on from step {int(state.step)} of {run.plan.total}.", flush=True)
-    return state, batches
+    return state, batches, meta
 
 
 def _train_batches(run: Run) -> Any:
@@ -234,13 +248,14 @@ def _loop(
     checkpoints: Checkpoints,
     state: TrainState,
     batches: Any,
+    patience: Patience,
     logger: MetricLogger,
     stop: Stop,
 ) -> tuple[int, TrainState]:
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
     numbers = run.steps.numbers()
-    saver = Saver(run, checkpoints)
+    saver = Saver(run, checkpoints, patience)
     scores: dict[int, Evaluation] = {}
     # An evaluation that a signal ended is made up for when the run goes on.
     scored = start == 0 or processes.broadcast("scored", checkpoints.top1(start) is not None)
@@ -253,20 +268,22 @@ def _loop(
                     run, state.eval_params, run.chosen_on, stop=stop
                 )
                 logger.log_evaluation(step, score)
+                patience.count(step, score.top1)
+        over = step == total or patience.over
         stopping = stop.asked()
         # Each process has a clock, and one of them counts.
         late = step % _CLOCK_STEPS == 0 and processes.broadcast("late", saver.late())
-        if step > start and (stopping or late or step == total or saver.due(step, score)):
+        if step > start and (stopping or late or over or saver.due(step, score)):
             logger.finish()
-            must = stopping or step == total
+            must = stopping or over
             saver.save(state, batches.get_state(), score, logger.newest, must=must)
             logger.pause()
         elif score is not None:
             saver.add_score(step, score)
-        if stopping and (step < total or score is None):
+        if stopping and (not over or score is None):
             logger.say(f"{saver.stopped(step)}; run the same {_what_ran()} to go on.")
             return STOPPED, state
-        if step == total:
+        if over:
             break
         # Nothing moves between host and device here but what is moved on purpose.
         with sharding.no_transfers():
@@ -280,14 +297,15 @@ def _loop(
             logger.log_update(step + 1, metrics, batch, waited)
     checkpoints.wait()
     logger.close()
-    return _final_scores(run, checkpoints, scores, stop), state
+    note_end(run, step, patience)
+    return _final_scores(run, checkpoints, step, scores, stop), state
 
 
 def _final_scores(
-    run: Run, checkpoints: Checkpoints, scores: dict[int, Evaluation], stop: Stop
+    run: Run, checkpoints: Checkpoints, last: int, scores: dict[int, Evaluation], stop: Stop
 ) -> int:
     """Prints and writes the scores of a finished run, from `scores` (by step) if they suffice."""
-    last, best = run.plan.total, checkpoints.best()
+    best = checkpoints.best()
     if run.chosen_on == "test" and best is not None and best[0] in scores:
         pair = (CheckpointScores(step, scores[step]) for step in (last, best[0]))
         write_scores(run, *pair, trained_on=run.dataset.split_hash())

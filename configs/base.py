@@ -96,6 +96,8 @@ def get_config() -> ConfigDict:
     config.eval = evaluation = ConfigDict()
     evaluation.every_epochs = 1  # epochs between evaluations (code: 1)
     evaluation.batch_size = 24  # images, over all devices
+    # Evaluations without a better validation top-1 after which training ends; 0 is off.
+    evaluation.patience = 0
     evaluation.resize = 512  # pixels of the shorter side before the centre crop (code: 512)
 
     config.checkpoint = checkpoint = ConfigDict()

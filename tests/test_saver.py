@@ -13,6 +13,7 @@ from absl import logging
 
 from clevit_jax.errors import CheckpointError, TrainingError
 from clevit_jax.runs.logger import MetricLogger
+from clevit_jax.runs.patience import Patience
 from clevit_jax.runs.saver import Saver, advice, unsound
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.losses import LossConfig
@@ -80,7 +81,7 @@ def made(**settings):
 
 
 def saver(disk, **settings):
-    return Saver(made(**settings), disk)
+    return Saver(made(**settings), disk, Patience(0))
 
 
 @pytest.fixture

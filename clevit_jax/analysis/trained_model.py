@@ -69,7 +69,7 @@ def open_trained_model(
     """
     is_run = holds_run(path)
     if is_run:
-        check_workdir(path, config or load_config(path), free=("data.",))
+        check_workdir(path, config or load_config(path), free=("data.",), reading=True)
         config = config or load_config(path)
     automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     dtype = config.model.dtype if config is not None else "auto"

@@ -2,10 +2,12 @@
 
 from clevit_jax.config.compare import (
     DEFAULTS_OF_OLDER_RUNS,
+    EXTENDABLE,
     NOT_COMPARED,
     PER_HOST,
     changed_settings,
     restore_config,
+    unextendable,
     with_places_in_full,
 )
 from clevit_jax.config.settings import (
@@ -20,6 +22,7 @@ from clevit_jax.recipes import flatten
 
 __all__ = [
     "DEFAULTS_OF_OLDER_RUNS",
+    "EXTENDABLE",
     "NOT_COMPARED",
     "PER_HOST",
     "Settings",
@@ -31,5 +34,6 @@ __all__ = [
     "resolve",
     "resolve_data",
     "restore_config",
+    "unextendable",
     "with_places_in_full",
 ]

@@ -21,6 +21,34 @@ NOT_COMPARED = (
     "model.scan",
 )
 
+# Settings that `--extend` may change, for they leave the shapes of the state, the order of the
+# images and the images themselves alone: what was trained stays what it is, and its scores compare
+# with those that come. Not here are what the state is made of (`model.*`, `optim.name`), which
+# images come when (`seed`, `batch_size`, `data.*`) and how they look (`views.*`, `eval.resize`).
+EXTENDABLE = (
+    "epochs",
+    "accumulation",
+    "model.drop_path",
+    "model.dtype",
+    "model.remat",
+    "loss.",
+    "optim.lr",
+    "optim.head_multiplier",
+    "optim.schedule",
+    "optim.warmup_epochs",
+    "optim.warmup_start",
+    "optim.end",
+    "optim.weight_decay",
+    "optim.clip_norm",
+    "optim.b1",
+    "optim.b2",
+    "optim.eps",
+    "optim.momentum",
+    "eval.every_epochs",
+    "eval.batch_size",
+    "eval.patience",
+)
+
 # Settings that are paths. They are written in full, and compared by where they lead.
 _PLACES = ("data.root", "model.pretrained", "model.class_map")
 
@@ -44,6 +72,7 @@ DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
     "log.report": True,
     "model.kernels": "auto",
     "model.scan": "auto",
+    "eval.patience": 0,
 }
 
 
@@ -78,6 +107,11 @@ def changed_settings(
         if not _same(name, before.get(name, missing), now.get(name, missing))
         and not name.startswith(NOT_COMPARED + free)
     ]
+
+
+def unextendable(differences: list[str]) -> list[str]:
+    """Those of `changed_settings` that `--extend` must not make, see `EXTENDABLE`."""
+    return [text for text in differences if not text.startswith(EXTENDABLE)]
 
 
 def _same(name: str, before: Any, now: Any) -> bool:

@@ -40,6 +40,7 @@ class Settings:
         pretrained: path of the parameters to start from; "" is random ones.
         class_map: path of a file that says which class of `pretrained` each class is; "" is none.
         eval_every_epochs: epochs between two evaluations.
+        patience: evaluations without a better one after which training ends; 0 is off.
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
         checkpoint_steps: a checkpoint at every multiple of this step, too; 0 is off.
         checkpoint_keep_every: a checkpoint at every multiple of this step is kept for good; 0: off.
@@ -56,6 +57,7 @@ class Settings:
     pretrained: str
     class_map: str
     eval_every_epochs: int
+    patience: int
     checkpoint_minutes: float
     checkpoint_steps: int
     checkpoint_keep_every: int
@@ -84,6 +86,13 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
             classes, images = config.model.num_classes or 1, 10 * config.batch_size
         else:
             classes, images = dataset.num_classes, len(dataset.train)
+            if config.eval.patience and not dataset.val:
+                raise ConfigError(
+                    f"eval.patience is {config.eval.patience}, and there are no validation images "
+                    "to end training by (the test set must not decide it); cut some from the "
+                    "training images, such as --config.data.val_fraction=0.15, or set "
+                    "eval.patience=0."
+                )
         plan = make_plan(config, images)
         step = _step_config(config, plan, classes, platform)
     return Settings(
@@ -94,6 +103,7 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
         pretrained=expand(config.model.pretrained, "model.pretrained"),
         class_map=expand(config.model.class_map, "model.class_map"),
         eval_every_epochs=config.eval.every_epochs,
+        patience=config.eval.patience,
         checkpoint_minutes=config.checkpoint.every_minutes,
         checkpoint_steps=config.checkpoint.every_steps,
         checkpoint_keep_every=config.checkpoint.keep_every,
@@ -205,7 +215,7 @@ def _check_numbers(config: ConfigDict) -> None:
         "eval.batch_size": 1, "eval.resize": config.image_size, "checkpoint.every_minutes": 0,
         "checkpoint.every_steps": 0, "checkpoint.keep": 1, "checkpoint.keep_every": 0,
         "checkpoint.timeout_minutes": 0.1, "log.every_steps": 1,
-        "model.num_classes": 0,
+        "model.num_classes": 0, "eval.patience": 0,
     }  # fmt: skip
     flat = flatten(config)
     for name, low in lowest.items():

@@ -349,16 +349,17 @@ class Classifier:
 def load(
     path: str | pathlib.Path,
     *,
-    checkpoint: Literal["last", "best"] = "last",
+    checkpoint: Literal["last", "best"] | int = "last",
     image_size: int | None = None,
     dtype: str = "float32",
 ) -> Classifier:
     """Loads a trained Swin as a classifier.
 
     Args:
-        path: a workdir, a converted checkpoint, or a `.pth` or `.safetensors` file; see
-            `runs.load.read_weights`.
-        checkpoint: which checkpoint of a workdir, "last" or "best" (of its scores on the test set).
+        path: a workdir, also as `RUN@best` or `RUN@120`, a converted checkpoint, or a `.pth` or
+            `.safetensors` file; see `runs.load.read_weights`.
+        checkpoint: which checkpoint of a workdir: "last", "best" (of its scores, on validation
+            images where there are some), or a step.
         image_size: pixels per side; by default that of the run, or of the file. Another size needs
             no training, but the accuracy changes with it.
         dtype: dtype of activations, "float32" or "bfloat16".
@@ -374,8 +375,8 @@ def load(
         raise ValueError(f"dtype is {dtype!r}; it must be {' or '.join(DTYPES)}.")
     if image_size is not None and (type(image_size) is not int or image_size < 1):
         raise ValueError(f"image_size is {image_size!r}; it must be a number of pixels.")
-    if checkpoint not in ("last", "best"):
-        raise ValueError(f"checkpoint is {checkpoint!r}; it must be last or best.")
+    if checkpoint not in ("last", "best") and type(checkpoint) is not int:
+        raise ValueError(f"checkpoint is {checkpoint!r}; it must be last, best or a step, as 120.")
     weights = read_weights(path, checkpoint=checkpoint)
     model = dataclasses.replace(
         weights.model,

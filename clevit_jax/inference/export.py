@@ -174,7 +174,7 @@ def export_workdir(
     path: str | pathlib.Path,
     output: str | pathlib.Path,
     *,
-    checkpoint: Literal["last", "best"] = "last",
+    checkpoint: Literal["last", "best"] | int = "last",
     image_size: int | None = None,
     dtype: str = "float32",
     overwrite: bool = False,

@@ -20,7 +20,7 @@ from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, is_converted, read_converted
 
-Which = Literal["last", "best"]
+Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its step
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -30,18 +30,24 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
     Args:
         path: workdir of a run, folder of a converted checkpoint, or a `.pth` or `.safetensors`
             file in any of `dialects.DIALECTS`, or a folder with one as the Hugging Face hub has it.
-        checkpoint: of a run: its newest, or the one with the best test top-1. A run that keeps an
-            average gives the average, which is what its evaluations score.
+            `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too.
+        checkpoint: of a run: its newest, the one with the best top-1, or the one of a step. A run
+            that keeps an average gives the average, which is what its evaluations score.
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
-    path = place(path)
+    path, named = split_checkpoint(path)
+    checkpoint = checkpoint if named is None else named
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
     if checkpoint != "last":
-        raise WeightsError(f"{path} is not a run, so it has no {checkpoint} checkpoint.")
+        what = f"checkpoint {checkpoint}" if isinstance(checkpoint, int) else f"{checkpoint} one"
+        raise WeightsError(
+            f"{path} is not a run, so there are no checkpoints to choose the {what} from; "
+            "leave the choice out."
+        )
     if is_converted(path):
         return read_converted(path)
     if path.is_dir():
@@ -56,6 +62,32 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
     return read_torch_weights(path)
 
 
+def read_which(text: str) -> Which:
+    """The checkpoint that "last", "best" or the number of a step names; raises ConfigError."""
+    if text in ("last", "best"):
+        return text  # type: ignore[return-value]
+    if text.isdecimal() and text.isascii():
+        return int(text)
+    raise ConfigError(
+        f"{text!r} names no checkpoint; it must be last, best, or the number of a step, such as "
+        "120."
+    )
+
+
+def split_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, Which | None]:
+    """`RUN@best` -> RUN and "best", `RUN@120` -> RUN and 120; a path that is there has no such end.
+
+    Returns:
+        The path, and the checkpoint that it names, None where it names none.
+    """
+    whole = place(path)
+    name, at, end = str(whole).rpartition("@")
+    known = end in ("last", "best") or (end.isdecimal() and end.isascii())
+    if not at or not name or not known or whole.exists():
+        return whole, None
+    return pathlib.Path(name), read_which(end)
+
+
 def holds_run(path: pathlib.Path) -> bool:
     """Whether a path looks like the workdir of a run."""
     return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
@@ -63,13 +95,13 @@ def holds_run(path: pathlib.Path) -> bool:
 
 def eval_resize(path: str | pathlib.Path) -> int | None:
     """Pixels of an image's shorter side when a run is evaluated; None where it is not a run."""
-    path = place(path)
+    path = split_checkpoint(path)[0]
     return load_config(path).eval.resize if holds_run(path) else None
 
 
 def chosen_map(path: str | pathlib.Path) -> str | None:
     """The map that the deletion test chose for a run (`analysis.deletion`), None before it."""
-    path = place(path) / MAPS_FILE
+    path = split_checkpoint(path)[0] / MAPS_FILE
     return read_json_object(path).get("chosen") if path.is_file() else None
 
 
@@ -78,7 +110,7 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
 
     Args:
         workdir: of the run.
-        checkpoint: its newest that can be read, or its best.
+        checkpoint: its newest that can be read, its best, or the one of a step.
         average: whether to read the moving average of its parameters.
 
     Raises:
@@ -105,6 +137,9 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
                 raise CheckpointError(
                     f"{workdir} has no evaluated checkpoint yet; take its last one."
                 )
+        elif checkpoint != "last":
+            checkpoints.check_step(checkpoint)
+            steps = [checkpoint]
         step, params = checkpoints.restore_params(steps, like, average=average)
     finally:
         checkpoints.close()

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -122,8 +122,8 @@ def _local_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
 
 
-def write_run_facts(run: Run, state: TrainState) -> None:
-    """Writes run.json and views.png."""
+def write_run_facts(run: Run, state: TrainState, changes: Sequence[str] = ()) -> None:
+    """Writes run.json and views.png; `changes`: settings that differ from the former start's."""
     if processes.index() != 0:
         return
     step, schedule = run.settings.step, run.settings.step.schedule
@@ -145,7 +145,8 @@ def write_run_facts(run: Run, state: TrainState) -> None:
     }
     path = run.workdir / RUN_FILE
     starts = read_json(path)["starts"] if path.exists() else []
-    starts.append({"step": int(state.step), **describe_environment()})
+    changed = {"changed": list(changes)} if changes else {}
+    starts.append({"step": int(state.step), **changed, **describe_environment()})
     write_json(path, {**facts, "starts": starts})
     several = f" of {processes.count()} processes" if processes.count() > 1 else ""
     print(

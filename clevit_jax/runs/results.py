@@ -36,6 +36,7 @@ class RunResult:
         scored_on: the split of `last`, "test" or "val".
         best: the same of the best step, on the test split, with `chosen_on`.
         finished: whether evaluation.json has the test of the last step.
+        ended_early: whether that is a step before `total`, see `eval.patience`.
     """
 
     folder: pathlib.Path
@@ -47,11 +48,13 @@ class RunResult:
     scored_on: str
     best: dict[str, Any] | None
     finished: bool
+    ended_early: bool = False
 
     def __repr__(self) -> str:
         how_far = "not begun"
         if self.total is not None:  # of an unfinished run more steps may be saved than recorded
             what = "finished at" if self.finished else "recorded up to"
+            what = "ended early at" if self.ended_early else what
             how_far = f"{what} step {self.step} of {self.total}"
         lines = [f"RunResult({str(self.folder)!r}, {how_far})"]
         for name, split, scores in (
@@ -83,6 +86,7 @@ def read_result(folder: pathlib.Path) -> RunResult:
     total = facts.get("updates")
     # Scores of metrics.jsonl alone finish nothing: their step may not have been saved.
     finished = last is not None and isinstance(total, int) and last["step"] >= total
+    ended_early = last is not None and not finished and facts.get("ended_at") == last["step"]
     step, record, split = _newest_record(folder / "metrics.jsonl")
     scored_on = "test"
     if record is not None and (last is None or record["step"] > last["step"]):
@@ -97,7 +101,8 @@ def read_result(folder: pathlib.Path) -> RunResult:
         last=last,
         scored_on=scored_on,
         best=None if best is None else {"chosen_on": "test", **best},
-        finished=finished,
+        finished=finished or ended_early,
+        ended_early=ended_early,
     )
 
 

@@ -13,6 +13,7 @@ from absl import logging
 from clevit_jax.distributed import processes
 from clevit_jax.errors import CheckpointError, NoRoomError, TrainingError
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.patience import Patience
 from clevit_jax.runs.setup import Run
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
@@ -74,8 +75,8 @@ def _largest(state: TrainState) -> float:
 class Saver:
     """Decides what is saved, and goes on training when a save fails."""
 
-    def __init__(self, run: Run, checkpoints: Checkpoints):
-        self._run, self._checkpoints = run, checkpoints
+    def __init__(self, run: Run, checkpoints: Checkpoints, patience: Patience):
+        self._run, self._checkpoints, self._patience = run, checkpoints, patience
         self._best = self._best_saved()
         self._saved_at = time.monotonic()
         loss = run.settings.step.loss
@@ -118,7 +119,7 @@ class Saver:
             CheckpointError: it must be saved, or another process may have saved it.
             TrainingError: it is the last step, and not sound.
         """
-        last = int(state.step) == self._run.plan.total
+        last = int(state.step) == self._run.plan.total or self._patience.over
         # The last state is evaluated itself, which says more than the gradients before it.
         judged = None if last and score is not None else newest
         problem = unsound(state, judged, score, largest_loss=self._largest_loss)
@@ -126,7 +127,8 @@ class Saver:
             self._refuse(int(state.step), problem, last=last)
             return
         self._unsound = ""
-        meta = {"iterator": iterator, "loss": float(newest["loss"]), **self._meta}
+        more = {"loss": float(newest["loss"]), "patience": self._patience.to_json()}
+        meta = {"iterator": iterator, **more, **self._meta}
         self._saved_at = time.monotonic()
         try:
             self._settle()

@@ -24,6 +24,7 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
 from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.reading import fit_devices, readable
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
 from clevit_jax.steps.schedule import Plan
@@ -72,21 +73,27 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
     Args:
         config: in the form of `configs/base.py`.
         workdir: folder of the run.
-        training: whether training images will be kept in memory too.
+        training: whether training images will be kept in memory too. A run that is not trained
+            fits itself to the devices that are here (`reading`).
 
     Raises:
         ConfigError: a setting that cannot be used.
         DataError: everything wrong with the data set.
     """
     platform = jax.default_backend()
+    if not training:
+        config = readable(config, platform)
     check_config(config, platform)
-    try:
-        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-        check_batches(config.batch_size, config.eval.batch_size, config.accumulation, mesh)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    if training:
+        try:
+            mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+            check_batches(config.batch_size, config.eval.batch_size, config.accumulation, mesh)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     dataset = open_data(resolve_data(config))
     settings = resolve(config, dataset, platform)
+    if not training:
+        settings, mesh = fit_devices(settings)
     return Run(
         config=config,
         settings=settings,

@@ -12,7 +12,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from clevit_jax.config import changed_settings, flatten, restore_config, with_places_in_full
+from clevit_jax.config import (
+    changed_settings,
+    flatten,
+    restore_config,
+    unextendable,
+    with_places_in_full,
+)
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.faults import mend, os_reason
@@ -46,13 +52,27 @@ def has_checkpoints(workdir: pathlib.Path) -> bool:
     return any((workdir / CHECKPOINTS_FOLDER).glob("[0-9]*"))
 
 
-def check_workdir(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str, ...] = ()) -> None:
+def newest_step(workdir: pathlib.Path) -> int:
+    """The step of the newest checkpoint, whole or not; 0 where there is none. Process 0 looks."""
+    folders = (workdir / CHECKPOINTS_FOLDER).glob("[0-9]*")
+    steps = [int(path.name) for path in folders if path.name.isdecimal()]
+    return processes.broadcast("newest", max(steps, default=0))
+
+
+def check_workdir(
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    *,
+    free: tuple[str, ...] = (),
+    reading: bool = False,
+) -> None:
     """Raises ConfigError unless the folder is new, or a run with this very config.
 
     Args:
         workdir: the folder.
         config: of the run that is asked for.
         free: prefixes of settings that may differ, besides `NOT_COMPARED`.
+        reading: whether the run is only looked at.
     """
     metrics = workdir / "metrics.jsonl"
     begun = has_checkpoints(workdir) or (metrics.exists() and metrics.stat().st_size > 0)
@@ -66,9 +86,21 @@ def check_workdir(workdir: pathlib.Path, config: ConfigDict, *, free: tuple[str,
     differences = changed_settings(flatten(load_config(workdir)), flatten(config), free=free)
     if differences:
         raise ConfigError(
-            f"{workdir} holds a run with another config; name another --workdir. "
+            f"{workdir} holds a run with another config; {_mend(workdir, differences, reading)}. "
             f"Differences (there, here): {'; '.join(differences)}."
         )
+
+
+def _mend(workdir: pathlib.Path, differences: list[str], reading: bool) -> str:
+    """What to type where a run has another config than the one that is asked for."""
+    if reading:
+        return "leave --config out, and the run's own is taken"
+    if not unextendable(differences):
+        return "go on with it under the new one by --extend, or name another --workdir"
+    return (
+        f"name another --workdir; to begin there from the weights of this one: --from "
+        f"{workdir}@last"
+    )
 
 
 def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:

@@ -40,10 +40,14 @@ class Plan:
         """Updates made when so many epochs are over."""
         return int(epochs * self.images // self.batch)
 
+    def epochs_of(self, step: int) -> int:
+        """The largest number of epochs that end with this update or before it."""
+        # The inverse of end_of: the largest e with e * images // batch <= step.
+        return ((step + 1) * self.batch - 1) // self.images
+
     def epochs_done(self, step: int) -> int:
         """Whole epochs that are over after `step` updates."""
-        # The inverse of end_of: the largest e with e * images // batch <= step.
-        return min(self.epochs, ((step + 1) * self.batch - 1) // self.images)
+        return min(self.epochs, self.epochs_of(step))
 
 
 def peak_learning_rate(lr: float, global_batch: int) -> float:

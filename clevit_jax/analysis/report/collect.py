@@ -115,6 +115,7 @@ def _summary(trained: TrainedModel, dataset: Dataset, facts: dict[str, Any]) -> 
         f"{dataset.num_classes} classes, {', '.join(counts)} images of "
         f"{as_utf8(str(trained.config.data.root or trained.config.data.tfds))}."  # type: ignore[union-attr]
         f" Swin of {parameters / 1e6:.2f} M parameters at {model.image_size} pixels{updates}.",
+        *([as_utf8(facts["ended_because"])] if facts.get("ended_because") else []),
         f"Pictures and tables below show the model {as_utf8(trained.classifier.source)}.",
     ]
 
@@ -136,7 +137,10 @@ def _scores(
             label = f"Validation, {name} (step {scored['step']})"
             scores.append(ScoreRow(label, _evaluation(scored["val"])))
     recomputed = evaluation_of(outputs.logits, outputs.labels)
-    recorded = evaluations.get(trained.checkpoint)
+    recorded = evaluations.get(str(trained.checkpoint))
+    if isinstance(trained.checkpoint, int):
+        both = [evaluations[name] for name in ("last", "best") if evaluations.get(name)]
+        recorded = next((one for one in both if one["step"] == trained.checkpoint), None)
     # Compared as text: as far as digits are shown.
     if recorded is None or str(_evaluation(recorded)) != str(recomputed):
         label = f"Test, recomputed for this page ({as_utf8(trained.classifier.source)})"
