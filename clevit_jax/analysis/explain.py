@@ -14,7 +14,7 @@ from clevit_jax.analysis import deletion, input_files
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.errors import ConfigError, DataError, DecodeError
+from clevit_jax.errors import ConfigError, DataError, DecodeError, first_line
 from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.stream import ItemOutput, stream
 from clevit_jax.runs.workdir import MAPS_FILE
@@ -163,9 +163,9 @@ def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str
     if trained.config is not None:
         try:
             return run_deletion_test(trained).chosen
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             say(
-                f"The test images are not there ({error.problems[0]}), so the map is chosen on the "
+                f"The test images are not there ({first_line(error)}), so the map is chosen on the "
                 "images of --input."
             )
     pixels = []

@@ -84,7 +84,15 @@ def _write_metrics(features: Features, path: pathlib.Path) -> list[str]:
 
 
 def _dataset_features(trained: TrainedModel) -> Features:
-    dataset = trained.dataset()
+    try:
+        dataset = trained.dataset()
+    except (ConfigError, DataError) as error:
+        if not trained.is_run:
+            raise
+        raise ConfigError(
+            f"{str(error).splitlines()[0]} The features of the run's images need them: say where "
+            "they are, --config.data.root=DIR, or name other images: --input PATH."
+        ) from error
     outputs = {
         split: dataset_outputs(trained, examples, f"{split.capitalize()} images")
         for split, examples in dataset.splits.items()

@@ -10,7 +10,7 @@ from clevit_jax.analysis import feature_file, neighbours
 from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
-from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.inference.stream import DatasetOutputs, collect_outputs
 from clevit_jax.system.progress import tqdm
 
@@ -90,8 +90,8 @@ def open_reference(trained: TrainedModel, path: pathlib.Path | None) -> Referenc
         return None
     try:
         return make_reference(training_features(trained))
-    except DataError as error:
-        say(f"The training images are not there ({error.problems[0]}), {consequence}")
+    except (ConfigError, DataError) as error:
+        say(f"The training images are not there ({first_line(error)}), {consequence}")
         return None
 
 

@@ -2,12 +2,10 @@
 
 import datetime
 import math
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from clevit_jax.analysis import explain, neighbours, tsne
 from clevit_jax.analysis.deletion import Deletion
@@ -24,13 +22,20 @@ from clevit_jax.analysis.report import curves, mistakes, pictures
 from clevit_jax.analysis.report.content import (
     Content,
     Embedding,
-    FactTable,
     Mistake,
     ScoreRow,
     Tile,
 )
+from clevit_jax.analysis.report.recorded import (
+    environment_tables,
+    initial_weights,
+    recipe_tables,
+    recorded_scores,
+    to_evaluation,
+    views_url,
+)
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.config import flatten, resolve_data
+from clevit_jax.config import resolve_data
 from clevit_jax.data.audit import command
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.errors import ConfigError, DataError
@@ -39,12 +44,11 @@ from clevit_jax.inference.prediction import softmax
 from clevit_jax.inference.stream import DatasetOutputs
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs import results
-from clevit_jax.runs.workdir import EVALUATION_FILE, LOAD_REPORT_FILE, RUN_FILE
-from clevit_jax.steps.eval_step import Evaluation, evaluation_of
+from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
+from clevit_jax.steps.eval_step import evaluation_of
 from clevit_jax.system.files import read_json_object
 
 MAX_MISTAKES = 12
-_VIEWS_SIDE = 1400  # longest side of the picture of the views, pixels
 
 
 def collect_content(trained: TrainedModel) -> Content:
@@ -83,11 +87,11 @@ def collect_content(trained: TrainedModel) -> Content:
         charts=curves.read_charts(trained.path / "metrics.jsonl") if trained.is_run else (),
         mistakes=_mistakes(trained, dataset, outputs, training, tested.chosen),
         map_note=_map_note(tested),
-        views=_views(trained.path / "views.png") if trained.is_run else "",
+        views=views_url(trained.path / "views.png") if trained.is_run else "",
         embedding=_embedding(outputs),
         feature_notes=_feature_notes(training, outputs, reference),
-        recipe=_recipe(trained),
-        environment=_environment(facts),
+        recipe=recipe_tables(trained),
+        environment=environment_tables(facts),
         **_data_check(trained, dataset.split_hash()),
     )
 
@@ -126,23 +130,14 @@ def _scores(
     """Rows of scores of evaluation.json; (seed, top-1) of all seeds, and a sentence on these."""
     path = trained.path / EVALUATION_FILE  # not there where the run may only be read
     evaluations = read_json_object(path) if trained.is_run and path.is_file() else {}
-    scores = []
-    for name in ("last", "best"):
-        scored = evaluations.get(name)
-        if scored is None:
-            continue
-        how = f", {results.how_chosen(scored.get('chosen_on'))}" if name == "best" else ""
-        scores.append(ScoreRow(f"Test, {name} (step {scored['step']}{how})", _evaluation(scored)))
-        if "val" in scored:
-            label = f"Validation, {name} (step {scored['step']})"
-            scores.append(ScoreRow(label, _evaluation(scored["val"])))
+    scores = recorded_scores(evaluations)
     recomputed = evaluation_of(outputs.logits, outputs.labels)
     recorded = evaluations.get(str(trained.checkpoint))
     if isinstance(trained.checkpoint, int):
         both = [evaluations[name] for name in ("last", "best") if evaluations.get(name)]
         recorded = next((one for one in both if one["step"] == trained.checkpoint), None)
     # Compared as text: as far as digits are shown.
-    if recorded is None or str(_evaluation(recorded)) != str(recomputed):
+    if recorded is None or str(to_evaluation(recorded)) != str(recomputed):
         label = f"Test, recomputed for this page ({as_utf8(trained.classifier.source)})"
         scores.append(ScoreRow(label, recomputed))
     siblings = results.seed_folders(trained.path.absolute().parent)
@@ -156,11 +151,6 @@ def _scores(
     mean, deviation = results.mean_and_deviation(list(top1.values()))
     spread = f", deviation {100 * deviation:.2f}" if deviation is not None else ""
     return scores, rows, f"Mean of {len(rows)} seeds {100 * mean:.2f} %{spread} (last step, top-1)."
-
-
-def _evaluation(scores: dict[str, Any]) -> Evaluation:
-    names = ("top1", "top5", "mean_per_class", "loss", "count")
-    return Evaluation(**{name: scores[name] for name in names})
 
 
 def _key_facts(
@@ -184,16 +174,8 @@ def _key_facts(
             "Peak learning rate",
             f"{facts['peak_learning_rate']:.3g}, head {facts['peak_learning_rate_head']:.3g}",
         ),
-        ("Initial weights", _initial_weights(trained)),
+        ("Initial weights", initial_weights(trained)),
     ]
-
-
-def _initial_weights(trained: TrainedModel) -> str:
-    path = trained.path / LOAD_REPORT_FILE
-    if not path.is_file():
-        return "random"
-    report = read_json_object(path)
-    return f"{as_utf8(str(report.get('source')))} ({report.get('dialect')})"
 
 
 def _mistakes(
@@ -250,14 +232,6 @@ def _map_note(tested: Deletion) -> str:
     return note
 
 
-def _views(path: pathlib.Path) -> str:
-    if not path.is_file():
-        return ""
-    with Image.open(path) as image:
-        side = min(_VIEWS_SIDE, max(image.size))
-        return pictures.data_url(image, side=side)
-
-
 def _embedding(outputs: DatasetOutputs) -> Embedding:
     rows = tsne.sample_rows(len(outputs.examples))
     points = tsne.embed(outputs.features[rows]).astype(np.float64)
@@ -297,34 +271,6 @@ def _feature_notes(
             "from each other. --mode predict marks such images (column unlike_training)."
         )
     return notes
-
-
-def _recipe(trained: TrainedModel) -> list[FactTable]:
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for name, value in flatten(trained.config).items():
-        group, _, rest = name.rpartition(".")
-        text = f"{value:g}" if isinstance(value, float) else str(value) or '""'
-        if isinstance(value, tuple):
-            text = ", ".join(f"{x:g}" for x in value) or "()"
-        groups.setdefault(group or "experiment", []).append((rest, as_utf8(text)))
-    return [FactTable(group, rows) for group, rows in groups.items()]
-
-
-def _environment(facts: dict[str, Any]) -> list[FactTable]:
-    tables = []
-    for number, start in enumerate(facts.get("starts", ()), start=1):
-        device, count = start["devices"]
-        rows = [
-            ("started", start["started"]),
-            ("from step", str(start["step"])),
-            ("devices", f"{count} {device}"),
-            ("processes", str(start["processes"])),
-            ("command", as_utf8(" ".join(start["command"]))),
-            ("python", start["python"]),
-            *((name, str(version)) for name, version in start["versions"].items()),
-        ]
-        tables.append(FactTable(f"Start {number}", rows))
-    return tables
 
 
 def _data_check(trained: TrainedModel, split_hash: str) -> dict[str, Any]:

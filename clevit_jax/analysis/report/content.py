@@ -105,7 +105,7 @@ class Content:
         scores: rows of the table of scores, the last checkpoint first.
         facts: names and values under the scores: seed, split hash, numbers of images.
         class_names: names of all classes.
-        confusion: confusion matrix of the test images.
+        confusion: confusion matrix of the test images; None where there are no images.
         classes: metrics of every class.
         seeds: (seed, top-1) of the runs of the same config with several seeds.
         seeds_summary: a sentence on their mean.
@@ -127,8 +127,8 @@ class Content:
     scores: Sequence[ScoreRow]
     facts: Sequence[tuple[str, str]]
     class_names: Sequence[str]
-    confusion: Confusion
-    classes: Sequence[ClassMetrics]
+    confusion: Confusion | None = None
+    classes: Sequence[ClassMetrics] = ()
     seeds: Sequence[tuple[str, str]] = ()
     seeds_summary: str = ""
     charts: Sequence[Chart] = ()

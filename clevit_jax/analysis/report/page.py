@@ -16,14 +16,15 @@ _MAX_PAIRS = 100  # as many of the most confused pairs are listed
 
 def render_page(content: Content) -> str:
     """The page as HTML. Names are escaped: as HTML by Jinja, in the scripts' data as JSON."""
-    pairs = content.confusion.pairs()
+    pairs = content.confusion.pairs() if content.confusion else []
+    scripts = ("tables.js", "charts.js", *(["matrix.js"] if content.confusion else []))
     return _template().render(
         content=content,
         data=_data(content),
         pairs=pairs[:_MAX_PAIRS],
         number_of_pairs=len(pairs),
         style=Markup(_asset("style.css")),
-        scripts=[Markup(_asset(name)) for name in ("tables.js", "charts.js", "matrix.js")],
+        scripts=[Markup(_asset(name)) for name in scripts],
     )
 
 
@@ -32,8 +33,8 @@ def _data(content: Content) -> dict[str, Any]:
     confusion = content.confusion
     return {
         "classes": list(content.class_names),
-        "confusion": confusion.cells.tolist(),
-        "order": confusion.order(),
+        "confusion": confusion.cells.tolist() if confusion else [],
+        "order": confusion.order() if confusion else [],
         "charts": [dataclasses.asdict(chart) for chart in content.charts],
         "embedding": dataclasses.asdict(content.embedding) if content.embedding else None,
     }

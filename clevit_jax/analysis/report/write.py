@@ -5,15 +5,18 @@ import pathlib
 import jax
 from absl import logging
 
+from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.report.collect import collect_content
+from clevit_jax.analysis.report.content import Content
 from clevit_jax.analysis.report.page import render_page
+from clevit_jax.analysis.report.recorded import collect_recorded
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.distributed import processes, sharding
-from clevit_jax.errors import ConfigError
+from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.runs.setup import Run
-from clevit_jax.runs.workdir import EVALUATION_FILE
+from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import faults
 from clevit_jax.system.faults import mend, os_reason
@@ -25,7 +28,8 @@ REPORT_FILE = "report.html"  # in the workdir
 def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> pathlib.Path:
     """Writes a report, whole or not at all; an older one is replaced.
 
-    A run that has no evaluation.json yet is scored first, as by `--mode eval`.
+    A run that has no evaluation.json yet is scored first, as by `--mode eval`. Of a run whose
+    images are not there the report has what needs none, and says what is missing.
 
     Args:
         trained: a run, or any model with a config that names a data set of its classes.
@@ -47,10 +51,7 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
     path = output or _default_path(trained.path)
     if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
         raise ConfigError(f"--output {path} must end in .html, in a folder that exists.")
-    if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
-        assert trained.config is not None
-        evaluate_workdir(trained.config, trained.path)
-    text = render_page(collect_content(trained))
+    text = render_page(_collect(trained))
     try:
         with replacing(path) as new:
             new.write_text(text, encoding="utf-8")
@@ -67,6 +68,31 @@ def _default_path(workdir: pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(f"{workdir.absolute().name}-{REPORT_FILE}")
     print(f"{workdir} cannot be written to: {reason}. The report goes to {path} here.", flush=True)
     return path
+
+
+def _collect(trained: TrainedModel) -> Content:
+    """The content of a report; of a run whose images are gone, what it recorded of itself."""
+    try:
+        trained.dataset()
+    except (ConfigError, DataError) as error:
+        if not trained.is_run or not (trained.path / RUN_FILE).is_file():
+            raise
+        missing = (
+            f"The images are not there, so there are no confusions, classes, mistakes, maps or "
+            f"features here. {str(error).splitlines()[0]} To have them, say where the images are: "
+            "--config.data.root=DIR."
+        )
+        say(missing)
+        return collect_recorded(trained, missing)
+    if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
+        assert trained.config is not None
+        evaluate_workdir(trained.config, trained.path)
+        if not (trained.path / EVALUATION_FILE).is_file():
+            raise ConfigError(
+                f"{trained.path} holds no {EVALUATION_FILE}, which a report needs, and cannot be "
+                "written to; copy the run to a folder of yours, and name that one: --workdir."
+            )
+    return collect_content(trained)
 
 
 def write_after_training(run: Run, state: TrainState) -> None:
