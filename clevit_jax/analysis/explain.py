@@ -164,9 +164,10 @@ def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str
         try:
             return run_deletion_test(trained).chosen
         except (ConfigError, DataError) as error:
+            why = first_line(error).removesuffix(".")
             say(
-                f"The test images are not there ({first_line(error)}), so the map is chosen on the "
-                "images of --input."
+                f"The test images are not there ({why}), so the map is chosen on the images of "
+                "--input."
             )
     pixels = []
     for path in paths:

@@ -20,7 +20,7 @@ from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.ood import dataset_outputs, say, to_features
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
-from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.system.files import write_json
 
 
@@ -90,8 +90,8 @@ def _dataset_features(trained: TrainedModel) -> Features:
         if not trained.is_run:
             raise
         raise ConfigError(
-            f"{str(error).splitlines()[0]} The features of the run's images need them: say where "
-            "they are, --config.data.root=DIR, or name other images: --input PATH."
+            f"{first_line(error)} The features of the run's images need them; name the folder with "
+            "--config.data.root=DIR, or other images with --input PATH."
         ) from error
     outputs = {
         split: dataset_outputs(trained, examples, f"{split.capitalize()} images")

@@ -91,7 +91,8 @@ def open_reference(trained: TrainedModel, path: pathlib.Path | None) -> Referenc
     try:
         return make_reference(training_features(trained))
     except (ConfigError, DataError) as error:
-        say(f"The training images are not there ({first_line(error)}), {consequence}")
+        why = first_line(error).removesuffix(".")
+        say(f"The training images are not there ({why}), {consequence}")
         return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from clevit_jax.config import (
@@ -29,6 +30,7 @@ from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
 from clevit_jax.steps.schedule import Plan
 from clevit_jax.system.progress import tqdm
+from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.fit import fit_weights, read_class_map
 
 
@@ -130,8 +132,9 @@ def read_pretrained(run: Run) -> Pretrained | None:
         return None
     try:
         weights = read_weights(path)
-        mapping = read_class_map(class_map) if class_map else None
-        params, report = fit_weights(weights, run.steps.model, class_map=mapping)
+        mapping = read_class_map(class_map) if class_map else _map_by_name(weights, run.dataset)
+        anew = mapping is None and _other_classes(weights, run.dataset)
+        params, report = fit_weights(weights, run.steps.model, class_map=mapping, new_head=anew)
     except WeightsError as error:
         raise ConfigError(f"model.pretrained: {error}") from error
     print(f"Starting from {dataclasses.replace(weights, report=report)}", flush=True)
@@ -153,6 +156,23 @@ def read_pretrained(run: Run) -> Pretrained | None:
             "0; put the same file on all hosts."
         )
     return Pretrained(params, facts)
+
+
+def _map_by_name(weights: Weights, dataset: Dataset) -> np.ndarray | None:
+    """For each class its number in the weights, where they name all of them but order otherwise."""
+    there, here = list(weights.class_names), list(dataset.class_names)
+    # Numbers are no names: class 3 of another data set is another class.
+    if there == here or not set(here) <= set(there) or all(name.isdecimal() for name in here):
+        return None
+    print(f"  The head's classes are taken by name: {len(here)} of {len(there)}.", flush=True)
+    return np.array([there.index(name) for name in here])
+
+
+def _other_classes(weights: Weights, dataset: Dataset) -> bool:
+    """Whether the weights name classes that are not those of the data set."""
+    there = weights.class_names
+    named = bool(there) and there != tuple(map(str, range(len(there))))
+    return named and there != dataset.class_names
 
 
 def check_agreement(run: Run) -> None:

@@ -21,17 +21,23 @@ _TABLE = "relative_position_bias_table"
 
 
 def fit_weights(
-    weights: Weights, model: SwinConfig, *, class_map: np.ndarray | None = None
+    weights: Weights,
+    model: SwinConfig,
+    *,
+    class_map: np.ndarray | None = None,
+    new_head: bool = False,
 ) -> tuple[Any, LoadReport]:
     """The parameters that training begins with.
 
     Bias tables of another window are resized (`resize_bias_table`). The head is kept where the
-    numbers of classes are equal, taken by `class_map` where one is given, else zeros.
+    numbers of classes are equal, taken by `class_map` where one is given, else zeros, which
+    `new_head` asks for.
 
     Args:
         weights: pre-trained.
         model: the network that is wanted; image size and numerics are free.
         class_map: int [K], the class of `weights` that each class of `model` is.
+        new_head: whether the classes are others, however many there are.
 
     Returns:
         Nested dict of float32 NumPy arrays like `swin.abstract_swin(model)`, and the report of
@@ -59,7 +65,7 @@ def fit_weights(
         elif name.startswith("head.") and class_map is not None:
             given = np.ascontiguousarray(given[..., class_map])
             mapped.append(f"{name}: {weights.model.num_classes} -> {model.num_classes} classes")
-        elif name.startswith("head.") and given.shape != wanted.shape:
+        elif name.startswith("head.") and (new_head or given.shape != wanted.shape):
             given = np.zeros(wanted.shape, np.float32)
             anew.append(name)
         return given

@@ -12,7 +12,7 @@ from clevit_jax.analysis.report.page import render_page
 from clevit_jax.analysis.report.recorded import collect_recorded
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.distributed import processes, sharding
-from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.runs.setup import Run
@@ -70,6 +70,12 @@ def _default_path(workdir: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def _with_mend(error: Exception) -> str:
+    sentence = first_line(error)
+    mend = " Say where they are: --config.data.root=DIR."
+    return sentence if "--config.data.root" in sentence else sentence + mend
+
+
 def _collect(trained: TrainedModel) -> Content:
     """The content of a report; of a run whose images are gone, what it recorded of itself."""
     try:
@@ -79,8 +85,7 @@ def _collect(trained: TrainedModel) -> Content:
             raise
         missing = (
             f"The images are not there, so there are no confusions, classes, mistakes, maps or "
-            f"features here. {str(error).splitlines()[0]} To have them, say where the images are: "
-            "--config.data.root=DIR."
+            f"features here. {_with_mend(error)}"
         )
         say(missing)
         return collect_recorded(trained, missing)
