@@ -448,11 +448,17 @@ def test_the_best_is_chosen_on_validation_images(root, tmp_path, capsys, monkeyp
 def test_another_config_is_refused(copy, root):
     """Both values of all that differs; what only says where and how may differ."""
     config = make_config(root, optim__lr=0.5, model__window=4, data__threads=1, mesh__data=4)
-    for mode in (evaluate_workdir, train_workdir):
+    anew = (
+        f"name another --workdir; to begin there from the weights of this one: --from {copy}@last"
+    )
+    for mode, mend in (
+        (evaluate_workdir, "leave --config out, and the run's own is taken"),
+        (train_workdir, anew),
+    ):
         with pytest.raises(ConfigError) as error:
             mode(config, copy)
         assert str(error.value) == (
-            f"{copy} holds a run with another config; name another --workdir. Differences "
+            f"{copy} holds a run with another config; {mend}. Differences "
             "(there, here): model.window: 2, 4; optim.lr: 1.0, 0.5."
         )
     assert not (copy / "checkpoints" / "damaged").exists()
