@@ -1,5 +1,6 @@
 """A run goes on, and further: its config by its name, --extend, --from, a step, early stopping."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -7,13 +8,16 @@ import shutil
 import numpy as np
 import pytest
 from absl import flags as absl_flags
-from made_runs import make_config, scores, write_run
+from made_runs import make_config, record, scores, write_run
 
 import clevit_jax
 from clevit_jax import flags
+from clevit_jax.analysis.features import write_features
+from clevit_jax.analysis.report.write import write_report
+from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.config import EXTENDABLE, changed_settings, flatten, unextendable
 from clevit_jax.data import procedural_leaves
-from clevit_jax.errors import CheckpointError, ConfigError
+from clevit_jax.errors import CheckpointError, ConfigError, DataError
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.runs import named, setup
 from clevit_jax.runs.extend import rates_sentence
@@ -21,6 +25,7 @@ from clevit_jax.runs.load import read_weights, split_checkpoint
 from clevit_jax.runs.origin import begin_from
 from clevit_jax.runs.patience import Patience
 from clevit_jax.runs.results import read_result
+from clevit_jax.runs.workdir import check_workdir, load_config
 from clevit_jax.steps.schedule import Schedule
 from clevit_jax.train import train_workdir
 from clevit_jax.weights.convert import named_leaves
@@ -89,8 +94,6 @@ def test_what_may_be_extended():
 
 
 def test_the_refusal_names_the_way_on(tmp_path):
-    from clevit_jax.runs.workdir import check_workdir
-
     run = write_run(tmp_path / "run")
     (run / "checkpoints" / "20").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"by --extend, or name another --workdir\. .* epochs: "):
@@ -219,8 +222,6 @@ def test_a_new_run_from_a_step(short, leaves, tmp_path):
 
 
 def test_classes_of_the_same_number_are_not_the_same_classes(short, leaves, tmp_path, capsys):
-    import dataclasses
-
     config = small(leaves, model__pretrained=f"{short}@last")
     run = setup.prepare_run(config, tmp_path / "new")
     there = dict(named_leaves(read_weights(short).params))
@@ -288,3 +289,31 @@ def test_training_ends_early_and_at_the_same_step_when_stopped(leaves, tmp_path,
     assert (read_result(tmp_path / "run").step, read_result(tmp_path / "run").ended_early) == (
         10, False,
     )  # fmt: skip
+
+
+def test_without_its_images_a_run_still_says_what_it_recorded(tmp_path, capsys):
+    gone = tmp_path / "gone"
+    run = write_run(tmp_path / "run", records=[record(20, 0.5)], data__root=str(gone))
+    facts = json.loads((run / "run.json").read_text())
+    more = {"class_names": ["a<b", "c"], "images": {"train": 8, "test": 4}, "ended_because": "Why."}
+    (run / "run.json").write_text(json.dumps({**facts, **more}))
+    trained = TrainedModel(run, None, load_config(run), True)
+    page = write_report(trained).read_text()
+    said = capsys.readouterr().err
+    for part in ("The images are not there", str(gone), "--config.data.root=DIR"):
+        assert part in page
+        assert part in said
+    for part in (
+        "50.00 %",
+        "Test, during training (step 20)",
+        "Why.",
+        "8 train, 4 test",
+        "<h3>optim",
+    ):
+        assert part in page
+    assert "data-matrix" not in page.partition("<script")[0]
+    with pytest.raises(ConfigError, match=r"(?s)gone.*or other images with --input PATH"):
+        write_features(trained, tmp_path / "f.npz")
+    (run / "run.json").unlink()
+    with pytest.raises((ConfigError, DataError), match="gone"):
+        write_report(trained)
