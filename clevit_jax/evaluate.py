@@ -15,7 +15,7 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Interrupted, Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
-from clevit_jax.runs.load import Which
+from clevit_jax.runs.load import Which, check_step
 from clevit_jax.runs.results import RunResult, how_chosen, read_result
 from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
@@ -183,7 +183,7 @@ def score_checkpoint(
         if which == "best" and best is None:
             raise CheckpointError(f"{run.workdir} has no evaluated checkpoint yet; take its last.")
         step = best[0] if best is not None else int(which)
-        checkpoints.check_step(step)
+        check_step(checkpoints, step)
         restored = checkpoints.restore(step, like, check)
     state, meta = restored
     scores = score_params(run, int(state.step), state.eval_params)
@@ -300,7 +300,7 @@ def evaluate_workdir(
     reason = processes.broadcast("writable", why_not_writable(workdir))
     try:
         if isinstance(checkpoint, int):
-            checkpoints.check_step(checkpoint)  # before images are read
+            check_step(checkpoints, checkpoint)  # before images are read
         decode_splits(run, [split for split in run.dataset.splits if split != "train"])
         written = not reason
         if checkpoint is None:

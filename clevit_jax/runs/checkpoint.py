@@ -121,15 +121,6 @@ class Checkpoints:
             (step, top1) for top1, step in processes.broadcast("best", sorted(scored, reverse=True))
         ]
 
-    def check_step(self, step: int) -> None:
-        """Raises CheckpointError, which lists those that there are, unless a step has one."""
-        steps = processes.broadcast("steps", self.steps())
-        if step not in steps:
-            there = ", ".join(map(str, steps)) or "none"
-            raise CheckpointError(
-                f"{self.folder} has no checkpoint of step {step}; there are: {there}."
-            )
-
     def best(self) -> tuple[int, float] | None:
         """Step and top-1 of the best evaluated checkpoint, the latest of equals."""
         return next(iter(self.by_score()), None)

@@ -4,6 +4,7 @@ import pathlib
 from typing import Literal
 
 from clevit_jax.config import model_config
+from clevit_jax.distributed import processes
 from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
@@ -74,6 +75,16 @@ def read_which(text: str) -> Which:
     )
 
 
+def check_step(checkpoints: Checkpoints, step: int) -> None:
+    """Raises CheckpointError, which lists those that there are, unless a step has a checkpoint."""
+    steps = processes.broadcast("steps", checkpoints.steps())
+    if step not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise CheckpointError(
+            f"{checkpoints.folder} has no checkpoint of step {step}; there are: {there}."
+        )
+
+
 def split_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, Which | None]:
     """`RUN@best` -> RUN and "best", `RUN@120` -> RUN and 120; a path that is there has no such end.
 
@@ -138,7 +149,7 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
                     f"{workdir} has no evaluated checkpoint yet; take its last one."
                 )
         elif checkpoint != "last":
-            checkpoints.check_step(checkpoint)
+            check_step(checkpoints, checkpoint)
             steps = [checkpoint]
         step, params = checkpoints.restore_params(steps, like, average=average)
     finally:
