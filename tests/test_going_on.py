@@ -263,7 +263,8 @@ def test_a_run_is_read_on_other_devices(copy, leaves, capsys):
 
 def test_training_ends_early_and_at_the_same_step_when_stopped(leaves, tmp_path, capsys):
     """A rate of 0 gets no better, so the first evaluation stays the best."""
-    config = small(leaves, optim__lr=0.0, eval__patience=3, data__val_fraction=0.34, epochs=20)
+    config = small(leaves, optim__lr=0.0, eval__patience=3, data__val_fraction=0.34, epochs=20,
+                   checkpoint__every_steps=5)  # fmt: skip
     with pytest.raises(ConfigError, match=r"no validation images .*--config.data.val_fraction"):
         train_workdir(small(leaves, eval__patience=3), tmp_path / "none")
     assert train_workdir(config, tmp_path / "run") == 0
@@ -274,7 +275,7 @@ def test_training_ends_early_and_at_the_same_step_when_stopped(leaves, tmp_path,
     assert "(step 8 of 40, ended early)" in said
     assert train_workdir(config, tmp_path / "run") == 0
     assert "is finished: it is at its last step, 8" in capsys.readouterr().out
-    # As killed after step 4 or 6: nothing of what came later is there.
+    # As killed after step 5, when one evaluation was no better: what came later is not there.
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     for name in ("ended_at", "ended_because"):
         del facts[name]
