@@ -92,11 +92,6 @@ def _collect(trained: TrainedModel) -> Content:
     if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
         assert trained.config is not None
         evaluate_workdir(trained.config, trained.path)
-        if not (trained.path / EVALUATION_FILE).is_file():
-            raise ConfigError(
-                f"{trained.path} holds no {EVALUATION_FILE}, which a report needs, and cannot be "
-                "written to; copy the run to a folder of yours, and name that one: --workdir."
-            )
     return collect_content(trained)
 
 
