@@ -11,7 +11,6 @@ system's cache.
 import argparse
 import csv
 import io
-import os
 import pathlib
 import statistics
 import tempfile
@@ -24,6 +23,7 @@ from PIL import Image
 
 from benchmarks import official_loader
 from clevit_jax.data import sources, write_tfds
+from clevit_jax.system import cpus
 
 CLASSES = 1000
 
@@ -125,7 +125,7 @@ def write_tfds_records(root: pathlib.Path, names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_ufg(pathlib.Path(folder) / "ufg", names)
         dataset = sources.load_dataset(pathlib.Path(folder) / "ufg")
-        write_tfds.write_tfds(dataset, root.parent, name=root.name, threads=os.cpu_count() or 1)
+        write_tfds.write_tfds(dataset, root.parent, name=root.name, threads=cpus.usable())
 
 
 # How to write the layout, and the folders in it that ImageFolder lists.

@@ -19,7 +19,7 @@ import traceback
 
 import jax
 
-from clevit_jax.errors import WeightsError
+from clevit_jax.errors import ClevitError, WeightsError
 from clevit_jax.runs.load import Which, holds_run, read_run, read_weights, read_which
 from clevit_jax.runs.workdir import load_config
 from clevit_jax.system import faults, output

@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
     data.fold = 0  # which fold is tested on, from 0
     data.split_seed = 0  # of these cuts; apart from seed, so that seeds compare on the same images
     data.resize = 600  # pixels per side of the square that training images are kept at (paper: 600)
-    data.cache_bytes = 8 << 30  # decoded images kept in memory, bytes
-    data.threads = 0  # threads that decode; 0 is one per core
+    data.cache_bytes = 8 << 30  # decoded images kept, bytes; at most half of the free memory
+    data.threads = 0  # threads that decode; 0 is one per CPU that the process may use
     # Before training, write procedural leaves to data.root; 0 classes writes none.
     data.leaves = ConfigDict()
     data.leaves.classes = 0

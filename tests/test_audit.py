@@ -23,6 +23,7 @@ from clevit_jax.data.audit import read as check
 from clevit_jax.data.audit.read import ENDINGS_BY_FORMAT, read_image_facts, read_images
 from clevit_jax.data.dataset import Dataset, Example
 from clevit_jax.errors import ConfigError, DecodeError
+from clevit_jax.system import memory as host_memory
 
 
 def picture(seed, size=(24, 20)):
@@ -437,7 +438,7 @@ def test_bare_numbers_and_other_classes_share_no_stems(tmp_path, run):
 
 
 def test_memory(root, run, monkeypatch):
-    monkeypatch.setattr(command, "_machine_bytes", lambda: 10**6)
+    monkeypatch.setattr(host_memory, "total", lambda: 10**6)
     found = run(root, data__resize=20, data__cache_bytes=8000)
     train, test = 3 * 20 * 20, 3 * 16 * 16
     assert found.json["memory"] == {
@@ -453,10 +454,8 @@ def test_memory(root, run, monkeypatch):
     assert found.code == 0
     enough = run(root, data__resize=20, data__cache_bytes=6 * train + 4 * test)
     assert enough.json["warnings"] == []
-    monkeypatch.setattr(command, "_machine_bytes", lambda: 5000)
-    assert "lower data.cache_bytes" in run(root).warnings["memory_too_small"]["sentence"]
-    monkeypatch.setattr(command, "_machine_bytes", lambda: None)
-    assert run(root).json["warnings"] == []
+    monkeypatch.setattr(host_memory, "total", lambda: 5000)
+    assert "half of the free memory" in run(root).warnings["memory_too_small"]["sentence"]
 
 
 def test_the_cache_is_shared_as_in_training(root, run):

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import sys
-import types
 
 import compiling
 import pytest
@@ -20,7 +19,6 @@ from clevit_jax.performance.throughput import Peer
 from clevit_jax.performance.throughput_table import Throughput, ThroughputRow
 from clevit_jax.performance.timed_process import OutOfMemory, Prepared
 from clevit_jax.system import memory as host_memory
-from clevit_jax.system.memory import available, psutil
 
 
 class Clock:
@@ -108,17 +106,6 @@ def test_a_child_that_dies(tmp_path, monkeypatch):
         child = timed_process.TimedProcess(module, {"work": "training"})
         child.close()
         assert child.reply == reply
-
-
-def test_a_container_is_held_to_its_limit(tmp_path, monkeypatch):
-    memory = types.SimpleNamespace(available=1000)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(host_memory, "_CONTROL_GROUP", tmp_path)
-    assert available() == 1000
-    (tmp_path / "memory.current").write_text("300\n")
-    for limit, free in (("max", 1000), ("900", 600), ("200", 0), ("5000", 1000)):
-        (tmp_path / "memory.max").write_text(f"{limit}\n")
-        assert available() == free
 
 
 FACTS = {

@@ -9,7 +9,6 @@ them, and kept so.
 """
 
 import argparse
-import os
 import pathlib
 import shlex
 import sys
@@ -21,6 +20,7 @@ from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.errors import DataError
 from clevit_jax.system.places import place
+from clevit_jax.system import cpus
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
                 options.out,
                 name=name,
                 shards=options.shards,
-                threads=os.cpu_count() or 1,
+                threads=cpus.usable(),
                 progress=lambda done, _: bar.update(done - bar.n) and None,
             )
     except (DataError, OSError, ValueError) as error:

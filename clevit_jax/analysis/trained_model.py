@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from clevit_jax.config import resolve_data
 from clevit_jax.data.dataset import Dataset
-from clevit_jax.data.open import all_threads, open_data
+from clevit_jax.data.open import open_data
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.classifier import Classifier, load
 from clevit_jax.runs.load import Which, holds_run
 from clevit_jax.runs.workdir import check_workdir, load_config
+from clevit_jax.system import cpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TrainedModel:
     @property
     def threads(self) -> int:
         """Threads that decode images."""
-        return resolve_data(self.config).threads if self.config else all_threads()
+        return resolve_data(self.config).threads if self.config else cpus.usable()
 
     def dataset(self) -> Dataset:
         """The images that the config names. Raises ConfigError, DataError."""

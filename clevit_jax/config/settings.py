@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
-from clevit_jax.data.open import DataConfig, all_threads
+from clevit_jax.data.open import DataConfig
 from clevit_jax.data.sources import SplitConfig
 from clevit_jax.errors import ClevitError, ConfigError
 from clevit_jax.model.config import DTYPES, SwinConfig
@@ -22,6 +22,7 @@ from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.optim import OptimConfig
 from clevit_jax.steps.schedule import Plan, Schedule, peak_learning_rate
 from clevit_jax.system.places import expand
+from clevit_jax.system import cpus
 from clevit_jax.views.config import ViewConfig
 
 KERNELS = ("auto", "xla", "pallas")
@@ -164,7 +165,7 @@ def _data_config(config: ConfigDict) -> DataConfig:
         image_size=config.image_size,
         eval_resize=config.eval.resize,
         cache_bytes=data.cache_bytes,
-        threads=data.threads or all_threads(),
+        threads=data.threads or cpus.usable(),
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,9 @@ from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.system import memory
+
+CACHE_SHARE = 0.5  # of the free memory, for decoded images; the rest is for training itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +99,19 @@ def decoded_images(
 
     Those of "train" are uint8 squares, `resize` pixels per side; the others uint8 centre crops,
     `image_size` pixels per side. `cache_bytes` goes to the splits in turn: to the training images
-    first, if there is `training`; what they leave to the others.
+    first, if there is `training`; what they leave to the others. Where it is more than half of the
+    memory that is free, that half counts: a process that asks for more than there is, is killed.
+    What that costs is printed.
     """
-    free = config.cache_bytes
+    free = min(config.cache_bytes, int(CACHE_SHARE * memory.available()))
+    wanted = min(config.cache_bytes, _bytes_kept(config, dataset, training=training))
+    if free < wanted:
+        print(
+            f"data.cache_bytes is lowered from {memory.size(config.cache_bytes)} to "
+            f"{memory.size(free)}, half of the memory that is free: images beyond that are decoded "
+            "in every epoch.",
+            flush=True,
+        )
     images = {}
     for split, examples in dataset.splits.items():
         if split == "train":
@@ -114,6 +126,10 @@ def decoded_images(
     return images
 
 
-def all_threads() -> int:
-    """The number of cores of this machine."""
-    return os.cpu_count() or 1
+def _bytes_kept(config: DataConfig, dataset: Dataset, *, training: bool) -> int:
+    """Bytes of all decoded images that are looked at more than once."""
+    sides = {"train": config.resize if training else 0}
+    return sum(
+        3 * sides.get(split, config.image_size) ** 2 * len(examples)
+        for split, examples in dataset.splits.items()
+    )

@@ -26,13 +26,14 @@ from ml_collections import ConfigDict
 
 from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
-from clevit_jax.data.open import open_data
+from clevit_jax.data.open import CACHE_SHARE, open_data
 from clevit_jax.distributed.preemption import STOPPED
 from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs import results
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.sweeps.devices import count_devices, share_devices
 from clevit_jax.sweeps.parallel import check_idle, check_locks, train_in_children
+from clevit_jax.system import memory
 from clevit_jax.system.files import write_json, write_text
 from clevit_jax.system.places import place
 from clevit_jax.system.tables import align
@@ -85,6 +86,12 @@ def train_seeds(
 def _with_seed(config: ConfigDict, seed: int) -> ConfigDict:
     changed = config.copy_and_resolve_references()
     changed.seed = seed
+    return changed.lock()
+
+
+def _with_cache(config: ConfigDict, most: int) -> ConfigDict:
+    changed = config.copy_and_resolve_references()
+    changed.data.cache_bytes = min(config.data.cache_bytes, most)
     return changed.lock()
 
 
@@ -157,6 +164,9 @@ def _train(
         check_locks()
         platform, count = count_devices()
         shares = share_devices(platform, count, parallel, os.environ)[: len(left)]
+        # They read at the same time, so none can tell from the free memory what the others take.
+        most = int(CACHE_SHARE * memory.available()) // len(shares)
+        left = {seed: _with_cache(config, most) for seed, config in left.items()}
     return train_in_children(left, folders, shares, finished)
 
 

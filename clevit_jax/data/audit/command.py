@@ -15,7 +15,6 @@
 What of a name cannot be printed, or is not UTF-8, is written as an escape.
 """
 
-import os
 import pathlib
 import sys
 import textwrap
@@ -26,6 +25,7 @@ from clevit_jax.data.audit.findings import Finding
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.system import memory as host_memory
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import why_not_writable, write_json, write_text
 from clevit_jax.system.progress import tqdm
@@ -126,17 +126,9 @@ def audit(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def _machine_bytes() -> int | None:
-    """Memory of this machine, where the system tells."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:
     """Bytes of decoded images in training, as `open.decoded_images` shares the cache; warnings."""
-    budget, machine = config.cache_bytes, _machine_bytes()
+    budget, machine = config.cache_bytes, host_memory.total()
     free, splits = budget, {}
     for split, examples in dataset.splits.items():
         side = config.resize if split == "train" else config.image_size
@@ -153,21 +145,22 @@ def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, A
             if splits[split]["images_kept"] < len(examples)
         )
         mend = f"set data.cache_bytes={total}"
-        if machine is not None and total > machine:
-            mend = f"all would take {_size(total)}, more than this machine has"
+        if total > machine:
+            mend = f"all would take {host_memory.size(total)}, more than this machine has"
         too_small.append(
             Finding(
                 "cache_too_small",
-                f"data.cache_bytes, {_size(budget)}, does not hold all decoded images, so some are "
-                f"decoded in every epoch ({again}); {mend}.",
+                f"data.cache_bytes, {host_memory.size(budget)}, does not hold all decoded images, so "
+                f"some are decoded in every epoch ({again}); {mend}.",
             )
         )
-    if machine is not None and min(total, budget) > machine:
+    if min(total, budget) > machine:
         too_small.append(
             Finding(
                 "memory_too_small",
-                f"Decoded images may take {_size(min(total, budget))}, but this machine has "
-                f"{_size(machine)}; lower data.cache_bytes.",
+                f"Decoded images may take {host_memory.size(min(total, budget))}, but this machine has "
+                f"{host_memory.size(machine)}; training keeps as many as half of the free memory "
+                "holds, and decodes the others in every epoch.",
             )
         )
     return memory, too_small
@@ -185,13 +178,6 @@ def _printable(value: Any) -> Any:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in value
     )
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20)):
-        if count >= scale:
-            return f"{count / scale:,.1f} {unit}"
-    return f"{count:,} bytes"
 
 
 def _number(value: float) -> str:
@@ -272,15 +258,14 @@ def _render_images(images: dict[str, Any]) -> list[str]:
 
 def _render_memory(memory: dict[str, Any]) -> list[str]:
     parts = ", ".join(
-        f"{split} {_size(part['bytes'])} ({part['side']} pixels per side)"
+        f"{split} {host_memory.size(part['bytes'])} ({part['side']} pixels per side)"
         for split, part in memory["splits"].items()
     )
-    machine = memory["machine_bytes"]
-    has = "" if machine is None else f"; this machine has {_size(machine)}"
+    has = f"; this machine has {host_memory.size(memory['machine_bytes'])}"
     return _field(
         "Memory",
-        f"decoded images take {_size(memory['bytes'])}: {parts}; data.cache_bytes is "
-        f"{_size(memory['cache_bytes'])}{has}",
+        f"decoded images take {host_memory.size(memory['bytes'])}: {parts}; data.cache_bytes is "
+        f"{host_memory.size(memory['cache_bytes'])}{has}",
     )
 
 
