@@ -19,8 +19,8 @@ from clevit_jax.data import sources, write_tfds
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.errors import DataError
-from clevit_jax.system.places import place
 from clevit_jax.system import cpus
+from clevit_jax.system.places import place
 
 
 def main(argv: list[str] | None = None) -> int:

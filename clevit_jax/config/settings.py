@@ -21,8 +21,8 @@ from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.optim import OptimConfig
 from clevit_jax.steps.schedule import Plan, Schedule, peak_learning_rate
-from clevit_jax.system.places import expand
 from clevit_jax.system import cpus
+from clevit_jax.system.places import expand
 from clevit_jax.views.config import ViewConfig
 
 KERNELS = ("auto", "xla", "pallas")

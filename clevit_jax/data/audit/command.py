@@ -150,16 +150,16 @@ def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, A
         too_small.append(
             Finding(
                 "cache_too_small",
-                f"data.cache_bytes, {host_memory.size(budget)}, does not hold all decoded images, so "
-                f"some are decoded in every epoch ({again}); {mend}.",
+                f"data.cache_bytes, {host_memory.size(budget)}, does not hold all decoded images, "
+                f"so some are decoded in every epoch ({again}); {mend}.",
             )
         )
     if min(total, budget) > machine:
         too_small.append(
             Finding(
                 "memory_too_small",
-                f"Decoded images may take {host_memory.size(min(total, budget))}, but this machine has "
-                f"{host_memory.size(machine)}; training keeps as many as half of the free memory "
+                f"Decoded images may take {host_memory.size(min(total, budget))}, but this machine "
+                f"has {host_memory.size(machine)}; training keeps as many as half of the free memory "
                 "holds, and decodes the others in every epoch.",
             )
         )
