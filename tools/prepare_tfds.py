@@ -13,14 +13,13 @@ import pathlib
 import shlex
 import sys
 
-from tqdm import tqdm
-
 from clevit_jax.data import sources, write_tfds
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.errors import DataError
 from clevit_jax.system import cpus
 from clevit_jax.system.places import place
+from clevit_jax.system.progress import progress_bar
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         for warning in dataset.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         total = 2 * sum(map(len, dataset.splits.values()))
-        with tqdm(total=total, unit=" images", desc="Checking, then writing") as bar:
+        with progress_bar(total=total, unit=" images", desc="Checking, then writing") as bar:
             folder = write_tfds.write_tfds(
                 dataset,
                 options.out,

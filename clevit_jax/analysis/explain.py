@@ -20,7 +20,7 @@ from clevit_jax.inference.stream import ItemOutput, stream
 from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import read_json_object, replacing, write_json
-from clevit_jax.system.progress import tqdm
+from clevit_jax.system.progress import progress_bar
 
 AUTO = "auto"
 _MIN_SIDE = 224  # smallest side of a tile, pixels
@@ -77,7 +77,7 @@ def explain(
         batch_size=trained.batch_size,
         threads=trained.threads,
     )
-    for image in tqdm(outputs, total=len(paths), unit=" images", desc="Explaining"):
+    for image in progress_bar(outputs, total=len(paths), unit=" images", desc="Explaining"):
         if image.error:
             errors += 1
             say(image.error)

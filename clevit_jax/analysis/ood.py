@@ -12,7 +12,7 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
 from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.inference.stream import DatasetOutputs, collect_outputs
-from clevit_jax.system.progress import tqdm
+from clevit_jax.system.progress import progress_bar
 
 TRAINING_FEATURES_FILE = "training_features.npz"  # in the workdir
 # An image is unlike the training images if at least this share of them is nearer to another
@@ -128,7 +128,7 @@ def dataset_outputs(
     trained: TrainedModel, examples: tuple[Example, ...], description: str
 ) -> DatasetOutputs:
     """Logits and features of labelled images, under a progress bar with this description."""
-    with tqdm(total=len(examples), unit=" images", desc=description) as bar:
+    with progress_bar(total=len(examples), unit=" images", desc=description) as bar:
         return collect_outputs(
             trained.classifier,
             examples,

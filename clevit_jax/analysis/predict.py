@@ -29,7 +29,7 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference import prediction
 from clevit_jax.inference.stream import ItemOutput, stream
-from clevit_jax.system.progress import tqdm
+from clevit_jax.system.progress import progress_bar
 
 
 @dataclasses.dataclass
@@ -78,7 +78,7 @@ def predict(
     table = PredictionTable(output, _columns(top), resume=resume)
     counts = _Counts()
     try:
-        with tqdm(total=total, unit=" images", desc="Predicting") as bar:
+        with progress_bar(total=total, unit=" images", desc="Predicting") as bar:
 
             def missing() -> Iterator[pathlib.Path]:
                 for path in input_files.find_images(source):

@@ -5,7 +5,6 @@ import contextlib
 import json
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from clevit_jax.runs import events
 from clevit_jax.system.append import AppendedFile
 from clevit_jax.system.files import write_text
-from clevit_jax.system.progress import in_notebook, tqdm
+from clevit_jax.system.progress import in_notebook, progress_bar, watched
 
 
 class MetricWriter:
@@ -90,18 +89,16 @@ class Progress:
     """
 
     def __init__(self, start: int, total: int, batch_size: int, *, shown: bool = True):
-        watched = sys.stderr.isatty() or in_notebook()
         bar = "{bar}" if in_notebook() else "{bar:18}"  # of tqdm's widgets, none has a width
-        self._bar = tqdm(
+        options = {"dynamic_ncols": True, "mininterval": 0.2} if watched() else {"ncols": 120}
+        self._bar = progress_bar(
             total=total,
             initial=start,
             unit="step",
             disable=not shown,
-            dynamic_ncols=watched,
-            ncols=None if watched else 120,
-            mininterval=0.2 if watched else 20,
             bar_format="{desc}{percentage:3.0f}%|" + bar + "| {n_fmt}/{total_fmt} "
             "[{elapsed}<{remaining}{postfix}]",
+            **options,
         )
         self._batch_size = batch_size
         self._recent = collections.deque[tuple[float, float]](maxlen=50)  # seconds: whole, waiting
@@ -159,6 +156,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
+        if not watched():
+            print(text, flush=True)
+            return
         self._bar.clear()
         print(text, flush=True)
         self._bar.refresh()

@@ -29,7 +29,7 @@ from clevit_jax.runs.reading import fit_devices, readable
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
 from clevit_jax.steps.schedule import Plan
-from clevit_jax.system.progress import tqdm
+from clevit_jax.system.progress import progress_bar
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.fit import fit_weights, read_class_map
 
@@ -219,9 +219,9 @@ def decode_splits(run: Run, splits: list[str], stop: Stop | None = None) -> None
         if split != "train":
             rows = pipeline.eval_rows(len(images), run.settings.step.eval_batch_size, me, count)
         desc = f"Reading {SPLIT_NAMES[split]} images"
-        with tqdm(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
+        with progress_bar(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
 
-            def advance(done: int, _: int, bar: tqdm = bar) -> None:
+            def advance(done: int, _: int, bar: Any = bar) -> None:
                 bar.update(done - bar.n)
                 if stop is not None:
                     stop.check()

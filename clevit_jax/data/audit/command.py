@@ -28,7 +28,7 @@ from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system import memory as host_memory
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import why_not_writable, write_json, write_text
-from clevit_jax.system.progress import tqdm
+from clevit_jax.system.progress import progress_bar
 from clevit_jax.system.tables import align
 
 JSON, TEXT = "data_check.json", "data_check.txt"
@@ -98,7 +98,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
         )
         errors = [Finding("problem", problem)._asdict() for problem in error.problems]
         return {**named, **nothing, "errors": errors, "warnings": []}
-    with tqdm(unit=" images", desc="Reading images") as bar:
+    with progress_bar(unit=" images", desc="Reading images") as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
@@ -159,8 +159,8 @@ def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, A
             Finding(
                 "memory_too_small",
                 f"Decoded images may take {host_memory.size(min(total, budget))}, but this machine "
-                f"has {host_memory.size(machine)}; training keeps as many as half of the free memory "
-                "holds, and decodes the others in every epoch.",
+                f"has {host_memory.size(machine)}; training keeps as many as half of the free "
+                "memory holds, and decodes the others in every epoch.",
             )
         )
     return memory, too_small
