@@ -1,6 +1,7 @@
 """Which group a process belongs to, by the command line and by what environments say."""
 
 import pathlib
+import re
 import types
 
 import pytest
@@ -11,6 +12,7 @@ from clevit_jax.distributed.cluster import Group, find_group
 from clevit_jax.errors import ConfigError, ProcessError
 from clevit_jax.runs import workdir as rundir
 from clevit_jax.runs.workdir import claim_workdir
+from configs import base
 
 SLURM = {
     "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node[3-6]", "SLURM_NTASKS": "4",
@@ -136,7 +138,7 @@ def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch, sees):
         gather=lambda _, seen: [seen, (other / token[0]).exists()],
     )
     monkeypatch.setattr(rundir, "processes", fake)
-    config = types.SimpleNamespace(to_dict=dict)
+    config = base.get_config()
     if sees:
         claim_workdir(tmp_path / "run", config)
     else:
@@ -150,5 +152,6 @@ def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch, sees):
 def test_only_cluster_knows_the_runtime():
     """What is private to JAX is used in this room alone."""
     package = pathlib.Path(cluster.__file__).parents[1]
-    users = {p.name for p in package.rglob("*.py") if "jax._src" in p.read_text()}
+    taken = re.compile(r"^\s*(from|import) jax\._src", re.MULTILINE)
+    users = {p.name for p in package.rglob("*.py") if taken.search(p.read_text())}
     assert users == {"cluster.py"}
