@@ -31,7 +31,7 @@ format: .venv/test.stamp
 versions: .venv/bin/pip
 	$(BIN)/python tools/try_versions.py $(PYTHONS)
 
-# Kills at random moments, and a disk that is full now and then; see docs/decisions.md.
+# Kills at random moments, and a disk that is full now and then; see docs/releasing.md.
 mishaps: .venv/demo.stamp
 	$(BIN)/python -m tools.try_mishaps kills
 	$(BIN)/python -m tools.try_mishaps disk
