@@ -23,7 +23,7 @@ STARTS = 6  # of one run, at most
 LOOK = 0.003  # seconds between two looks at a run
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Shot:
     """One signal.
 
@@ -41,7 +41,7 @@ class Shot:
 
     @property
     def failed(self) -> bool:
-        return not self.outcome.endswith("ok")
+        return bool(self.outcome) and not self.outcome.endswith("ok")
 
 
 class Kills:
@@ -85,8 +85,16 @@ class Kills:
         self._alone = self._results(self._place / "alone")
         print("Seconds of its phases:", {k: round(v, 2) for k, v in self._seconds.items()})
 
+    def again(self) -> range:
+        """Enters a run for each signal that has missed; returns their indices."""
+        first = len(self.runs)
+        missed = [shot for run in self.runs for shot in run if not (shot.hit or shot.outcome)]
+        self.runs = [[shot for shot in run if shot not in missed] for run in self.runs]
+        self.runs += [[shot] for shot in missed]
+        return range(first, len(self.runs))
+
     def run(self, index: int) -> None:
-        """One run with its two signals."""
+        """One run with its two signals, or with one."""
         workdir, shots = self._place / f"run{index}", self.runs[index]
         waiting = list(shots)
         for _ in range(STARTS):
