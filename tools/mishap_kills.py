@@ -104,10 +104,8 @@ class Kills:
                 self._judge(process, shot)
                 continue
             code = process.end()
-            if shot is not None and waiting:  # that phase is over; perhaps not that of the other
-                waiting.append(shot)
-            if code == 0 and "Traceback" not in process.text() and not waiting:
-                break
+            if code == 0 and "Traceback" not in process.text():
+                break  # what is left waiting gets a run of its own
             if code != 0:
                 shots[-1].outcome += f" goes on with {code}: {process.text()[-300:]}"
                 break

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY: dict[str, Any] = {
     "data.leaves.classes": 3, "data.leaves.train_per_class": 8, "data.leaves.test_per_class": 4,
     "data.leaves.size": 48, "data.resize": 40, "image_size": 32, "eval.resize": 36,
-    "eval.batch_size": 12, "eval.every_epochs": 10, "epochs": 60, "batch_size": 4,
+    "eval.batch_size": 1, "eval.every_epochs": 10, "epochs": 60, "batch_size": 4,
     "model.embed_dim": 8, "model.depths": "(1,1)", "model.num_heads": "(1,2)", "optim.ema": 0.9,
     "optim.warmup_epochs": 1, "checkpoint.every_steps": 25, "log.every_steps": 1,
 }  # fmt: skip
@@ -73,7 +73,7 @@ class Process:
             return None
 
     def hears(self) -> bool:
-        """Whether it takes SIGTERM; before that it is Python that starts, and none of our code."""
+        """Whether it takes SIGTERM; before that and at the very end it is Python that runs."""
         with contextlib.suppress(OSError):
             for line in pathlib.Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
                 if line.startswith("SigCgt:"):
