@@ -6,6 +6,7 @@ installed.
 
 import contextlib
 import difflib
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -35,9 +36,19 @@ def names() -> list[str]:
 
 def load(name: str) -> "ConfigDict":
     """The config of a recipe or a file, locked; raises ConfigError. `name`: see `runs.named`."""
+    return _load_file(find(name), name)
+
+
+@functools.cache
+def defaults() -> dict[str, Any]:
+    """Every setting of `configs/base.py` by its full name, with its default; not to be changed."""
+    return flatten(_load_file(FOLDER / "base.py", "base"))
+
+
+def _load_file(path: pathlib.Path, name: str) -> "ConfigDict":
+    """What `get_config` of a file returns; `name` is what `load` was asked for."""
     from ml_collections import ConfigDict
 
-    path = find(name)
     argument = name.split(":", 1)[1:]
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     if spec is None or spec.loader is None:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from clevit_jax.config.ranges import check_values
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.open import DataConfig
 from clevit_jax.data.sources import SplitConfig
 from clevit_jax.errors import ClevitError, ConfigError
 from clevit_jax.model.config import DTYPES, SwinConfig
-from clevit_jax.recipes import flatten
 from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.optim import OptimConfig
@@ -25,8 +25,9 @@ from clevit_jax.system import cpus
 from clevit_jax.system.places import expand
 from clevit_jax.views.config import ViewConfig
 
-KERNELS = ("auto", "xla", "pallas")
-SCANS = ("auto", "none", "blocks")
+# What `resolve_data` looks at.
+_OF_DATA = ("data.", "image_size", "eval.resize", "model.num_classes")
+MOST_UPDATES = 10**8  # of a run: the rates of all are kept in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,7 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
     Raises:
         ConfigError: a setting that cannot be used.
     """
+    _check_values(config)
     with _config_errors():
         data = _data_config(config)
         if dataset is None:
@@ -117,17 +119,33 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
 
 def resolve_data(config: ConfigDict) -> DataConfig:
     """The settings of the data set alone. Raises ConfigError, as `resolve`."""
+    check_values(config, only=_OF_DATA)
     with _config_errors():
         return _data_config(config)
 
 
 def check_config(config: ConfigDict, platform: str) -> None:
     """Raises ConfigError on what can be told without the data set, so before it is looked at."""
+    _check_values(config)
     with _config_errors():
         _data_config(config)
         _view_config(config)
         _loss_config(config)
         model_config(config, 1, platform=platform)
+
+
+def _check_values(config: ConfigDict) -> None:
+    """Each setting by itself, then those that must fit together."""
+    check_values(config)
+    if config.model.class_map and not config.model.pretrained:
+        raise ConfigError(
+            "model.class_map maps the classes of model.pretrained, which is empty; set both."
+        )
+    if config.optim.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"optim.warmup_epochs is {config.optim.warmup_epochs}, and epochs is {config.epochs}, "
+            "which leaves none to train at full rate; lower the one or raise the other."
+        )
 
 
 @contextlib.contextmanager
@@ -142,7 +160,6 @@ def _config_errors() -> Iterator[None]:
 
 
 def _data_config(config: ConfigDict) -> DataConfig:
-    _check_numbers(config)  # all ways to settings come through here
     data = config.data
     return DataConfig(
         root=expand(data.root, "data.root"),
@@ -206,56 +223,9 @@ def _step_config(config: ConfigDict, plan: Plan, num_classes: int, platform: str
     )
 
 
-def _check_numbers(config: ConfigDict) -> None:
-    """Raises ConfigError naming the first setting that is out of its range."""
-    lowest = {
-        "seed": 0, "epochs": 1, "batch_size": 1, "accumulation": 1, "image_size": 1,
-        "data.resize": 1, "data.cache_bytes": 0, "data.threads": 0, "optim.lr": 0,
-        "optim.head_multiplier": 0, "optim.warmup_epochs": 0, "optim.warmup_start": 0,
-        "optim.end": 0, "optim.weight_decay": 0, "optim.ema": 0, "eval.every_epochs": 1,
-        "eval.batch_size": 1, "eval.resize": config.image_size, "checkpoint.every_minutes": 0,
-        "checkpoint.every_steps": 0, "checkpoint.keep": 1, "checkpoint.keep_every": 0,
-        "checkpoint.timeout_minutes": 0.1, "log.every_steps": 1,
-        "model.num_classes": 0, "eval.patience": 0,
-    }  # fmt: skip
-    flat = flatten(config)
-    for name, low in lowest.items():
-        if not flat[name] >= low:
-            raise ConfigError(f"{name} is {flat[name]}; it must be at least {low}.")
-    if config.seed >= 2**32:
-        raise ConfigError(f"seed is {config.seed}; it must be below 2**32.")
-    if config.optim.ema >= 1:
-        raise ConfigError(f"optim.ema is {config.optim.ema}; it must be below 1.")
-    if config.model.class_map and not config.model.pretrained:
-        raise ConfigError(
-            "model.class_map maps the classes of model.pretrained, which is empty; set both."
-        )
-    if config.optim.clip_norm <= 0:
-        raise ConfigError(f"optim.clip_norm is {config.optim.clip_norm}; it must be above 0.")
-    for name in (
-        "model.depths",
-        "model.num_heads",
-        "views.crop_scale",
-        "views.crop_ratio",
-        "views.erase_area",
-        "views.erase_ratio",
-    ):
-        if not all(isinstance(x, int | float) for x in flat[name]):
-            raise ConfigError(f"{name} is {flat[name]}; it must hold numbers alone.")
-
-
 def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> SwinConfig:
     """The architecture of a run on "cpu", "gpu" or "tpu". Raises ValueError, see `SwinConfig`."""
     model = config.model
-    if model.dtype not in ("auto", *DTYPES):
-        names = ", ".join(("auto", *DTYPES))
-        raise ConfigError(f"model.dtype is {model.dtype!r}; choose one of {names}.")
-    if model.kernels not in KERNELS:
-        raise ConfigError(
-            f"model.kernels is {model.kernels!r}; choose one of {', '.join(KERNELS)}."
-        )
-    if model.scan not in SCANS:
-        raise ConfigError(f"model.scan is {model.scan!r}; choose one of {', '.join(SCANS)}.")
     if model.kernels == "pallas" and platform == "gpu":
         raise ConfigError("model.kernels is 'pallas', which is for TPUs; take auto or xla on GPUs.")
     automatic = jnp.float32 if platform == "cpu" else jnp.bfloat16
@@ -300,11 +270,16 @@ def _loss_config(config: ConfigDict) -> LossConfig:
 
 
 def make_plan(config: ConfigDict, images: int) -> Plan:
-    """How epochs become updates. Raises ConfigError where not a single update is made."""
+    """How epochs become updates. Raises ConfigError on no update, or on too many."""
     plan = Plan(images, config.batch_size, config.epochs)
     if plan.total < 1:
         raise ConfigError(
             f"{plan.epochs} epochs of {images} images make no update of batch_size {plan.batch}; "
             "lower batch_size or raise epochs."
+        )
+    if plan.total > MOST_UPDATES:
+        raise ConfigError(
+            f"{plan.epochs} epochs of {images} images are {plan.total} updates of batch_size "
+            f"{plan.batch}; a run makes {MOST_UPDATES} at most. Lower epochs."
         )
     return plan

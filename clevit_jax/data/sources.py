@@ -73,6 +73,7 @@ _LAYOUTS = {
     "parquet": _Layout(parquet.LOOKS_FOR, parquet.fits, parquet.read),
     "tfds": _Layout(tfds_records.LOOKS_FOR, tfds_records.fits, tfds_records.read),
 }
+LAYOUTS = ("auto", *_LAYOUTS)  # what `layout` may be
 _REQUEST, _SPLIT = Request(), SplitConfig()
 _EXPECTED = "; ".join(f"{name}: {layout.looks_for}" for name, layout in _LAYOUTS.items())
 

@@ -13,6 +13,7 @@ MLP_RATIO = 4
 # The fields that say what parameters mean; the others say how they are used.
 _SHAPE_FIELDS = ("image_size", "num_classes", "embed_dim", "depths", "num_heads", "window")
 
+REMATS = ("none", "blocks")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
 VARIANTS = {
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
@@ -67,6 +68,8 @@ class SwinConfig:
                 f"model.depths is {self.depths} and model.num_heads {self.num_heads}; each must "
                 "have one entry per stage."
             )
+        if min(self.depths) < 1:
+            raise ValueError(f"model.depths is {self.depths}; each stage must have a block.")
         if self.window < 2 or self.embed_dim < 1 or self.num_classes < 1:
             raise ValueError(
                 f"model.window ({self.window}) must be at least 2, model.embed_dim "
@@ -80,7 +83,7 @@ class SwinConfig:
                 )
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"model.drop_path is {self.drop_path}; it must be in [0, 1).")
-        if self.remat not in ("none", "blocks"):
+        if self.remat not in REMATS:
             raise ValueError(f"model.remat is {self.remat!r}; it must be 'none' or 'blocks'.")
         if not is_legal_image_size(self.image_size, self.window, len(self.depths)):
             near = legal_image_sizes(self.image_size, self.window, len(self.depths))

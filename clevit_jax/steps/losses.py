@@ -5,6 +5,7 @@ mesh the compiler adds the communication, so one device and many give the same n
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +138,7 @@ class LossConfig:
         triplet_margin: of `instance_triplet`, a distance between unit vectors.
 
     Raises:
-        ValueError: on an unknown kind or a negative weight.
+        ValueError: on an unknown kind or a number out of its range, in one sentence.
     """
 
     anchor: float = 1.0
@@ -155,9 +156,12 @@ class LossConfig:
                 f"{', '.join(CONTRAST_KINDS)}."
             )
         for name in ("anchor", "positive", "contrast"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be at least 0.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"loss.label_smoothing is {self.label_smoothing}; it must be in [0, 1)."
             )
+        for name in ("cosine_margin", "triplet_margin"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be finite.")

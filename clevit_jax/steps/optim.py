@@ -5,6 +5,7 @@ dict of parameters, whose names mirror the official checkpoint.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ class OptimConfig:
         ema: decay of the average of parameters that is evaluated; 0 is off.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name or a number out of its range, in one sentence.
     """
 
     name: str = "adamw"
@@ -47,6 +48,15 @@ class OptimConfig:
             raise ValueError(
                 f"optim.name is {self.name!r}; it must be one of {', '.join(OPTIMIZERS)}."
             )
+        for name in ("b1", "b2", "momentum", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be in [0, 1).")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"optim.weight_decay is {self.weight_decay}; it must be at least 0.")
+        if not self.clip_norm > 0:
+            raise ValueError(f"optim.clip_norm is {self.clip_norm}; it must be above 0.")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"optim.eps is {self.eps}; it must be above 0.")
 
 
 def decay_mask(params: Any) -> Any:
