@@ -5,11 +5,13 @@ from clevit_jax.config.compare import (
     EXTENDABLE,
     NOT_COMPARED,
     PER_HOST,
+    NewerConfigError,
     changed_settings,
     restore_config,
     unextendable,
     with_places_in_full,
 )
+from clevit_jax.config.ranges import check_values
 from clevit_jax.config.settings import (
     Settings,
     check_config,
@@ -25,9 +27,11 @@ __all__ = [
     "EXTENDABLE",
     "NOT_COMPARED",
     "PER_HOST",
+    "NewerConfigError",
     "Settings",
     "changed_settings",
     "check_config",
+    "check_values",
     "flatten",
     "make_plan",
     "model_config",

@@ -5,6 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from clevit_jax import recipes
+from clevit_jax.config.ranges import check_types
 from clevit_jax.errors import ConfigError
 from clevit_jax.recipes import flatten
 from clevit_jax.system.places import expand
@@ -77,16 +79,50 @@ DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
 
 
 def restore_config(settings: dict[str, Any]) -> ConfigDict:
-    """The config that was written as JSON, locked, with `DEFAULTS_OF_OLDER_RUNS` filled in."""
-    config = ConfigDict(_with_tuples(settings))
-    known = flatten(config)
-    missing = {
-        k: v
-        for k, v in DEFAULTS_OF_OLDER_RUNS.items()
-        if k not in known and k.partition(".")[0] in config
-    }
-    config.update_from_flattened_dict(missing)
-    return config.lock()
+    """The config that was written as JSON, locked, whatever settings have come since.
+
+    What is not there is in `DEFAULTS_OF_OLDER_RUNS`, or else as in `configs/base.py`.
+
+    Raises:
+        ConfigError: a value is of another type than in base.py.
+        NewerConfigError: there are settings that base.py does not have.
+    """
+    known = recipes.defaults()
+    there = flatten(ConfigDict(_with_tuples(settings)))
+    if unknown := [name for name in there if name not in known]:
+        for name in unknown:
+            _check_groups(name, there[name], known)
+        raise NewerConfigError(unknown)
+    flat = {**known, **DEFAULTS_OF_OLDER_RUNS, **there}
+    check_types(flat)
+    nested: dict[str, Any] = {}
+    for name in known:  # in the order of base.py
+        *groups, leaf = name.split(".")
+        owner = nested
+        for group in groups:
+            owner = owner.setdefault(group, {})
+        owner[leaf] = float(flat[name]) if isinstance(known[name], float) else flat[name]
+    return ConfigDict(nested).lock()
+
+
+class NewerConfigError(ConfigError):
+    """Settings that this version does not know.
+
+    Attributes:
+        names: of the settings.
+    """
+
+    def __init__(self, names: list[str]):
+        self.names = tuple(names)
+        super().__init__(f"There are no settings {', '.join(names)}.")
+
+
+def _check_groups(name: str, value: Any, known: dict[str, Any]) -> None:
+    """Raises ConfigError if a value stands for a group of base.py, or a group for a value."""
+    if any(other.startswith(f"{name}.") for other in known):
+        raise ConfigError(f"{name} is {value!r}; it must be a group of settings.")
+    if (parent := name.rpartition(".")[0]) in known:
+        raise ConfigError(f"{parent} is a group of settings; it must be like {known[parent]!r}.")
 
 
 def _with_tuples(value: Any) -> Any:

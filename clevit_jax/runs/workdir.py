@@ -1,6 +1,8 @@
 """The folder of a run: names of its files, its config, and checks before it is written to."""
 
+import contextlib
 import datetime
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -13,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from clevit_jax.config import (
+    NewerConfigError,
     changed_settings,
     flatten,
     restore_config,
@@ -21,6 +24,7 @@ from clevit_jax.config import (
 )
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
+from clevit_jax.recipes import defaults
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import read_json_object, write_json
 from clevit_jax.system.progress import in_notebook
@@ -34,17 +38,75 @@ PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", 
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """The config that a run was made with. Raises ConfigError when the folder is not a run."""
-    if not (workdir / CONFIG_FILE).exists():
+    """The config that a run was made with, by an older version too.
+
+    Where config.json is damaged, it is the copy in the newest checkpoint; a line says so.
+
+    Raises:
+        ConfigError: the folder is not a run, or one of a newer version.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
         raise ConfigError(
             f"{workdir} holds no run ({CONFIG_FILE} is missing); start one with --config FILE."
         )
-    settings = read_json_object(workdir / CONFIG_FILE)
-    if not all(isinstance(settings.get(group), dict) for group in ("data", "model")):
-        raise ConfigError(
-            f"{workdir / CONFIG_FILE} holds no settings; it was not written by this program."
+    try:
+        return _restore(workdir, read_json_object(path), str(path))
+    except _OfNewerVersionError:
+        raise
+    except ConfigError as error:
+        copies = sorted(
+            (workdir / CHECKPOINTS_FOLDER).glob("*/meta/metadata"),
+            key=lambda copy: copy.parts[-3].zfill(20),
         )
-    return restore_config(settings)
+        for copy in reversed(copies):
+            with contextlib.suppress(ConfigError):
+                config = _restore(workdir, read_json_object(copy).get("config"), str(copy))
+                _say_once(f"{error} The copy in checkpoint {copy.parts[-3]} is taken.")
+                return config
+        raise
+
+
+class _OfNewerVersionError(ConfigError):
+    """The run is not damaged, but this version cannot read it."""
+
+
+def _restore(workdir: pathlib.Path, settings: Any, where: str) -> ConfigDict:
+    """`restore_config`, with errors that say where the settings stand."""
+    if not isinstance(settings, dict) or not all(
+        isinstance(settings.get(group, {}), dict) for group in ("data", "model")
+    ):
+        settings = {}
+    try:
+        names = set(flatten(ConfigDict(settings)))
+    except ValueError:  # a name that no setting can have
+        names = set()
+    if not names & defaults().keys():
+        raise ConfigError(f"{where} holds no settings; it was not written by this program.")
+    try:
+        return restore_config(settings)
+    except NewerConfigError as error:
+        raise _OfNewerVersionError(
+            f"{workdir} was made by a newer version of clevit_jax ({_versions(workdir)}unknown "
+            f"settings: {', '.join(error.names)}); pip install --upgrade clevit_jax."
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _versions(workdir: pathlib.Path) -> str:
+    """`0.9 there, 0.2.0 here; `, or nothing where run.json does not say."""
+    here = importlib.metadata.version("clevit_jax")
+    try:
+        there = read_json_object(workdir / RUN_FILE)["starts"][-1]["versions"]["clevit_jax"]
+    except (ConfigError, LookupError, TypeError):
+        return ""
+    return f"{there} there, {here} here; " if there != here else ""
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def has_checkpoints(workdir: pathlib.Path) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from clevit_jax.config import resolve_data
+from clevit_jax.config import check_values, resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import CACHE_SHARE, open_data
 from clevit_jax.distributed.preemption import STOPPED
@@ -107,7 +107,7 @@ def _check(
             f"{workdir} holds a run, not seeds; name another --workdir, nothing is changed."
         )
     for changed in configs.values():
-        resolve_data(changed)
+        check_values(changed)
     begun = results.seed_folders(workdir)
     for folder in {**folders, **begun}.values():  # a child that still reads images has no config
         check_idle(folder)
