@@ -32,7 +32,7 @@ SENSIBLE = {
     "optim.clip_norm": (math.inf, 1e30, 2**31, 2**70), "optim.b1": OFF, "optim.b2": OFF,
     "optim.momentum": OFF, "optim.ema": OFF,
     "checkpoint.every_minutes": OFF, "checkpoint.every_steps": OFF, "checkpoint.keep_every": OFF,
-    "mesh.data": (-1,), "mesh.fsdp": (-1,),
+    "eval.patience": OFF, "mesh.data": (-1,), "mesh.fsdp": (-1,),
 }  # fmt: skip
 
 
