@@ -1,5 +1,6 @@
 """Scores of the newest and the best checkpoint of a run: computed, printed and written down."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -15,12 +16,13 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Interrupted, Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.load import Which, check_step
 from clevit_jax.runs.results import RunResult, how_chosen, read_result
 from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_run
-from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE, check_workdir, load_config
+from clevit_jax.runs.workdir import EVALUATION_FILE, check_workdir, load_config
 from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
-from clevit_jax.system.files import read_json, why_not_writable, write_json
+from clevit_jax.system.files import why_not_writable, write_json
 from clevit_jax.system.places import place
 
 
@@ -67,7 +69,7 @@ def check_split(run: Run, meta: dict[str, Any]) -> None:
 
 def _check_classes(run: Run) -> None:
     """Raises ConfigError unless the data set has the classes that the run was trained on."""
-    trained = read_json(run.workdir / RUN_FILE)["class_names"]
+    trained = read_run_facts(run.workdir, "class_names")["class_names"]
     here = list(run.dataset.class_names)
     if trained == here:
         return
@@ -225,8 +227,11 @@ def write_scores(
 ) -> None:
     """Prints the scores of the last and of the best step, and writes them to evaluation.json."""
     split_hash = run.dataset.split_hash()
-    known = read_json(run.workdir / RUN_FILE)
-    chosen_on = known.get("chosen_on", "test")
+    known: dict[str, Any] = {}
+    with contextlib.suppress(ConfigError):  # a damaged run.json keeps nobody from the scores
+        known = read_run_facts(run.workdir)
+    same = split_hash == trained_on
+    chosen_on = run.chosen_on if same else known.get("chosen_on", "test")
     path = _scores_path(run, split_hash, trained_on)
     _say_images(split_hash, trained_on)
     label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"

@@ -18,6 +18,7 @@ from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
+from clevit_jax.errors import ConfigError
 from clevit_jax.evaluate import (
     CheckpointScores,
     check_split,
@@ -28,8 +29,9 @@ from clevit_jax.evaluate import (
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.checkpoint_files import remove_torn
 from clevit_jax.runs.extend import check_extension, check_left, forget_end, say_changes
+from clevit_jax.runs.facts import read_evaluation, run_facts_are_whole
 from clevit_jax.runs.lock import locked
-from clevit_jax.runs.logger import MetricLogger, write_run_facts
+from clevit_jax.runs.logger import MetricLogger, write_facts_file, write_run_facts
 from clevit_jax.runs.patience import Patience, ended_at, note_end, resume_patience
 from clevit_jax.runs.results import RunResult, read_result
 from clevit_jax.runs.room import check_path, check_room
@@ -52,7 +54,7 @@ from clevit_jax.runs.workdir import (
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import compilation_cache, output
-from clevit_jax.system.files import read_json, write_json
+from clevit_jax.system.files import write_json
 from clevit_jax.system.logging import errors_alone
 from clevit_jax.system.places import place
 from clevit_jax.system.progress import in_notebook
@@ -144,6 +146,8 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
         patience = resume_patience(run, checkpoints, step, meta, anew=bool(changes))
         if step >= run.plan.total or patience.over:
             print(f"{workdir} is finished: it is at its last step, {step}.", flush=True)
+            if processes.index() == 0 and not run_facts_are_whole(workdir):
+                write_facts_file(run, state)
             note_end(run, step, patience)
             if processes.broadcast("unscored", _last_scores(run) is None):
                 score_checkpoints(run, checkpoints)
@@ -180,20 +184,24 @@ def _say_data(run: Run) -> None:
 
 def _last_scores(run: Run) -> dict[str, Any] | None:
     """Test scores of the last step on these images, None before they are taken."""
-    path = run.workdir / EVALUATION_FILE
-    if not path.exists():
+    try:
+        evaluation = read_evaluation(run.workdir)
+    except ConfigError:
+        if processes.index() == 0:
+            path = run.workdir / EVALUATION_FILE
+            print(f"{path} is damaged; the run is scored again.", flush=True)
         return None
-    evaluation = read_json(path)
-    last = evaluation["last"]
-    same = evaluation["split_hash"] == run.dataset.split_hash()
+    last = evaluation.get("last")
+    if last is None or evaluation.get("split_hash") != run.dataset.split_hash():
+        return None
     at_end = last["step"] >= run.plan.total or last["step"] == ended_at(run.workdir)
-    return last if same and at_end else None
+    return dict(last) if at_end else None
 
 
 def _say_finished(run: Run) -> bool:
     """Whether the run is finished; if so, says so without decoding an image."""
     last = _last_scores(run)
-    if last is None:
+    if last is None or not run_facts_are_whole(run.workdir):
         return False
     more = f"; --mode report --workdir {run.workdir} writes a report"
     if (run.workdir / REPORT_FILE).exists():

@@ -148,9 +148,12 @@ def test_a_missing_score_is_an_error(tmp_path, which, name):
             results.read_result(tmp_path)
 
 
-def test_facts_of_a_wrong_kind_are_none(tmp_path):
+def test_facts_of_a_wrong_kind_are_named(tmp_path):
     write_run(tmp_path, records=[record(20, 0.5)])
     (tmp_path / "run.json").write_text('{"updates": "60", "split_hash": 3}')
+    with pytest.raises(ConfigError, match=r"run\.json is damaged: its updates is '60'\. The comm"):
+        results.read_result(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
     run = results.read_result(tmp_path)
     assert (run.total, run.split_hash, run.finished) == (None, None, False)
 

@@ -22,6 +22,7 @@ from clevit_jax.data import procedural_leaves
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.facts import SCORES
 from clevit_jax.runs.setup import prepare_run
 from clevit_jax.runs.workdir import load_config
 from clevit_jax.sweeps import parallel, seeds
@@ -148,7 +149,7 @@ def test_runs_by_hand_are_like_a_real_one(whole, tmp_path):
         assert one.keys() == two.keys()
     assert load(made / "evaluation.json").keys() <= load(real / "evaluation.json").keys()
     assert load(made / "run.json").keys() <= load(real / "run.json").keys()
-    assert set(results.SCORES) == two.keys() - {"chosen_on", "step", "count"}
+    assert set(SCORES) == two.keys() - {"chosen_on", "step", "count"}
     lines = [json.loads(line) for line in (real / "metrics.jsonl").read_text().splitlines()]
     tests = [line for line in lines if "test/loss" in line]
     assert record(20, 0.5).keys() <= tests[-1].keys()

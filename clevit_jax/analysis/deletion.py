@@ -66,6 +66,16 @@ class Deletion:
         """The content of `maps.json`: `{"chosen": ..., "drops": {...}, ...}`."""
         return {"chosen": self.chosen, **dataclasses.asdict(self)}
 
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> "Deletion | None":
+        """The reverse of `to_json`, further names aside; None where something is damaged."""
+        found = {field.name: facts.get(field.name) for field in dataclasses.fields(cls)}
+        drops = found.pop("drops")
+        numbers = [*drops.values()] if isinstance(drops, dict) and drops else [None]
+        if not all(isinstance(number, int | float) for number in (*numbers, *found.values())):
+            return None
+        return cls(drops=drops, **found)  # type: ignore[arg-type]
+
 
 def compare_maps(
     classifier: Classifier,

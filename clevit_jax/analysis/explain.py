@@ -17,9 +17,10 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError, DataError, DecodeError, first_line
 from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.stream import ItemOutput, stream
+from clevit_jax.runs.load import read_maps
 from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.faults import mend, os_reason
-from clevit_jax.system.files import read_json_object, replacing, write_json
+from clevit_jax.system.files import replacing, write_json
 from clevit_jax.system.progress import progress_bar
 
 AUTO = "auto"
@@ -191,10 +192,12 @@ def run_deletion_test(trained: TrainedModel) -> Deletion:
     kept = trained.path / MAPS_FILE
     fingerprint = trained.classifier.fingerprint
     if trained.is_run and kept.is_file():
-        facts = read_json_object(kept)
-        if facts.get("fingerprint") == fingerprint:
-            names = ("drops", "random", "images", "cells", "deleted")
-            return Deletion(**{name: facts[name] for name in names})
+        facts = read_maps(trained.path)
+        tested = Deletion.from_json(facts)
+        if tested is None:
+            say(f"{kept} is damaged, so the deletion test is made again.")
+        elif facts.get("fingerprint") == fingerprint:
+            return tested
     test = trained.dataset().test
     rows = np.random.RandomState(0).permutation(len(test))[: deletion.IMAGES]
     try:

@@ -8,7 +8,9 @@ Both hold one row per image: `name`, `split` ("train", "val", "test", or "" wher
 import dataclasses
 import json
 import pathlib
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -115,13 +117,20 @@ def _write_parquet(path: pathlib.Path, features: Features) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
 
 
+# What damage shows in, of np.load, pyarrow and what they find.
+_DAMAGE = (
+    KeyError, ValueError, TypeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile,
+    NotImplementedError, struct.error,
+)  # fmt: skip
+
+
 def read_feature_file(path: pathlib.Path) -> Features:
     """Reads what `write_feature_file` wrote. Raises ConfigError for any other file."""
     try:
         arrays = _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ConfigError(
             f"{path} is not a file of features ({first_line(error)}); write one: --mode features "
             f"--output {path}."

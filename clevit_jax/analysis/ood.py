@@ -106,8 +106,8 @@ def training_features(trained: TrainedModel) -> Features:
     if trained.is_run and kept.is_file():
         try:
             features = feature_file.read_feature_file(kept)
-        except ConfigError:  # torn or foreign: it is made anew
-            pass
+        except ConfigError:
+            say(f"{kept} is damaged, so the features of the training images are made again.")
         else:
             if features.fingerprint == trained.classifier.fingerprint:
                 return features

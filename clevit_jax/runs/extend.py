@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from clevit_jax.config import changed_settings, flatten, resolve, restore_config, unextendable
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
+from clevit_jax.runs.patience import ended_at
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import (
     CONFIG_FILE,
@@ -64,11 +65,11 @@ def check_left(run: Run) -> None:
 def forget_end(workdir: pathlib.Path) -> None:
     """Takes the early end out of run.json, before the config that goes beyond it is written."""
     path = workdir / RUN_FILE
-    if processes.index() == 0 and path.exists():
+    if processes.index() == 0 and ended_at(workdir) is not None:
         facts = read_json_object(path)
-        if facts.pop("ended_at", None) is not None:
-            facts.pop("ended_because", None)
-            write_json(path, facts)
+        for name in ("ended_at", "ended_because"):
+            facts.pop(name, None)
+        write_json(path, facts)
 
 
 def say_changes(run: Run, state: TrainState, meta: dict[str, Any] | None) -> list[str]:

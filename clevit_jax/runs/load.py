@@ -1,7 +1,7 @@
 """Reading a trained Swin: from a run, a converted checkpoint or another library's file."""
 
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 from clevit_jax.config import model_config
 from clevit_jax.distributed import processes
@@ -9,6 +9,7 @@ from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.workdir import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
@@ -16,7 +17,7 @@ from clevit_jax.runs.workdir import (
     RUN_FILE,
     load_config,
 )
-from clevit_jax.system.files import read_json, read_json_object
+from clevit_jax.system.files import read_json_object
 from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, is_converted, read_converted
@@ -112,8 +113,17 @@ def eval_resize(path: str | pathlib.Path) -> int | None:
 
 def chosen_map(path: str | pathlib.Path) -> str | None:
     """The map that the deletion test chose for a run (`analysis.deletion`), None before it."""
-    path = split_checkpoint(path)[0] / MAPS_FILE
-    return read_json_object(path).get("chosen") if path.is_file() else None
+    chosen = read_maps(split_checkpoint(path)[0]).get("chosen")
+    return chosen if isinstance(chosen, str) else None
+
+
+def read_maps(workdir: pathlib.Path) -> dict[str, Any]:
+    """What the deletion test found; empty where it was not made, or its file is damaged."""
+    path = workdir / MAPS_FILE
+    try:
+        return read_json_object(path) if path.is_file() else {}
+    except ConfigError:  # the test is made again when it is needed
+        return {}
 
 
 def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weights:
@@ -133,7 +143,7 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         raise ConfigError(f"{workdir} keeps no average: its optim.ema is 0.")
     if not (workdir / RUN_FILE).is_file():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
-    names = tuple(read_json(workdir / RUN_FILE)["class_names"])
+    names = tuple(read_run_facts(workdir, "class_names")["class_names"])
     trained = model_config(config, len(names), platform="cpu")
     model = SwinConfig.from_json(trained.to_json())  # float32, without drop path
     like = abstract_swin(model)[1]

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.distributed import processes
-from clevit_jax.errors import TrainingError
+from clevit_jax.errors import ConfigError, TrainingError
+from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.metrics import MetricWriter, Progress
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import RUN_FILE, describe_environment
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
-from clevit_jax.system.files import read_json, write_json
+from clevit_jax.system.files import write_json
 from clevit_jax.views.gallery import save_gallery
 from clevit_jax.views.two_views import example_keys, make_views
 
@@ -126,6 +128,12 @@ def write_run_facts(run: Run, state: TrainState, changes: Sequence[str] = ()) ->
     """Writes run.json and views.png; `changes`: settings that differ from the former start's."""
     if processes.index() != 0:
         return
+    _say_start(run, write_facts_file(run, state, changes))
+    _write_views(run)
+
+
+def write_facts_file(run: Run, state: TrainState, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Writes run.json; returns its content but for `starts`. For process 0 alone."""
     step, schedule = run.settings.step, run.settings.step.schedule
     rates = schedule.functions()
     peak = schedule.warmup_updates + 1
@@ -143,23 +151,41 @@ def write_run_facts(run: Run, state: TrainState, changes: Sequence[str] = ()) ->
         "split_hash": run.dataset.split_hash(),
         "class_names": run.dataset.class_names,
     }
-    path = run.workdir / RUN_FILE
-    starts = read_json(path)["starts"] if path.exists() else []
+    starts = _starts(run.workdir)
     changed = {"changed": list(changes)} if changes else {}
     starts.append({"step": int(state.step), **changed, **describe_environment()})
-    write_json(path, {**facts, "starts": starts})
+    write_json(run.workdir / RUN_FILE, {**facts, "starts": starts})
+    return facts
+
+
+def _starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The earlier starts of a run; none where run.json is not there, or damaged, which it says."""
+    if not (workdir / RUN_FILE).exists():
+        return []
+    try:
+        return list(read_run_facts(workdir, "starts")["starts"])
+    except ConfigError:
+        path = workdir / RUN_FILE
+        print(f"{path} is damaged; it is made again, without the earlier starts.", flush=True)
+        return []
+
+
+def _say_start(run: Run, facts: dict[str, Any]) -> None:
     several = f" of {processes.count()} processes" if processes.count() > 1 else ""
     print(
-        f"Swin with {parameters / 1e6:.2f} M parameters on {jax.device_count()} "
+        f"Swin with {facts['parameters'] / 1e6:.2f} M parameters on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} device(s){several}, {run.plan.total} updates of "
-        f"{step.batch_size} images, peak learning rate {facts['peak_learning_rate']:.3g} "
+        f"{facts['global_batch']} images, peak learning rate {facts['peak_learning_rate']:.3g} "
         f"(head {facts['peak_learning_rate_head']:.3g}). The first step compiles, "
         "which takes seconds to minutes.",
         flush=True,
     )
+
+
+def _write_views(run: Run) -> None:
     count = min(GALLERY_ROWS, len(run.dataset.train))
     rows = np.linspace(0, len(run.dataset.train) - 1, count).astype(np.int32)
     images = np.stack([run.images["train"][int(row)] for row in rows])
-    keys = example_keys(step.seed, jnp.zeros_like(rows), jnp.asarray(rows))
-    views = make_views(keys, jnp.asarray(images), config=step.views)
+    keys = example_keys(run.settings.step.seed, jnp.zeros_like(rows), jnp.asarray(rows))
+    views = make_views(keys, jnp.asarray(images), config=run.settings.step.views)
     save_gallery(run.workdir / "views.png", images, *jax.device_get(views))

@@ -71,7 +71,7 @@ def read_records(path: pathlib.Path) -> list[dict[str, Any]]:
         return []
     records = []
     for line in lines:
-        with contextlib.suppress(ValueError):  # half a line
+        with contextlib.suppress(ValueError, RecursionError):  # half a line
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 records.append(record)

@@ -8,7 +8,9 @@ import pathlib
 from typing import Any
 
 from clevit_jax.distributed import processes
+from clevit_jax.errors import ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
+from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import RUN_FILE
 from clevit_jax.system.files import read_json_object, write_json
@@ -90,7 +92,10 @@ def resume_patience(
 def ended_at(workdir: pathlib.Path) -> int | None:
     """The step that a run ended early at, None where it did not."""
     path = workdir / RUN_FILE
-    return read_json_object(path).get("ended_at") if path.exists() else None
+    try:
+        return read_run_facts(workdir).get("ended_at") if path.exists() else None
+    except ConfigError:  # it is damaged, and will be made again
+        return None
 
 
 def note_end(run: Run, step: int, patience: Patience) -> None:

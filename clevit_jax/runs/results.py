@@ -12,12 +12,11 @@ import numpy as np
 from clevit_jax.config import flatten
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.errors import ConfigError
+from clevit_jax.runs.facts import SCORES, read_evaluation, read_run_facts
 from clevit_jax.runs.metrics import read_records
-from clevit_jax.runs.workdir import CONFIG_FILE, EVALUATION_FILE, RUN_FILE, load_config
+from clevit_jax.runs.workdir import CONFIG_FILE, RUN_FILE, load_config
 from clevit_jax.steps.eval_step import Evaluation
-from clevit_jax.system.files import read_json_object
 
-SCORES = ("top1", "top5", "mean_per_class", "loss")
 _SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
 
 
@@ -76,13 +75,9 @@ def read_result(folder: pathlib.Path) -> RunResult:
         ConfigError: the folder is not a run, or one of the files was not written by this program.
     """
     config = flatten(load_config(folder))
-    facts = _read_facts(folder / RUN_FILE)
-    evaluation = _read_facts(folder / EVALUATION_FILE)
-    last, best = (_scores(folder, evaluation, name) for name in ("last", "best"))
-    if evaluation and last is None:
-        raise ConfigError(
-            f"{folder / EVALUATION_FILE} lacks 'last'; score the run again: --mode eval."
-        )
+    facts = read_run_facts(folder) if (folder / RUN_FILE).exists() else {}
+    evaluation = read_evaluation(folder)
+    last, best = (evaluation.get(name) for name in ("last", "best"))
     total = facts.get("updates")
     # Scores of metrics.jsonl alone finish nothing: their step may not have been saved.
     finished = last is not None and isinstance(total, int) and last["step"] >= total
@@ -104,26 +99,6 @@ def read_result(folder: pathlib.Path) -> RunResult:
         finished=finished or ended_early,
         ended_early=ended_early,
     )
-
-
-def _read_facts(path: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no file."""
-    return read_json_object(path) if path.exists() else {}
-
-
-def _scores(folder: pathlib.Path, evaluation: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The scores of evaluation.json under a name, None where there are none."""
-    scores = evaluation.get(name)
-    if scores is None:
-        return None
-    wanted = ("step", "count", *SCORES)
-    values = [scores.get(key) for key in wanted] if isinstance(scores, dict) else [None]
-    if not all(isinstance(value, int | float) for value in values):
-        raise ConfigError(
-            f"{folder / EVALUATION_FILE} lacks a number among {', '.join(wanted)} of {name!r}; "
-            "score the run again: --mode eval."
-        )
-    return dict(scores)
 
 
 def _newest_record(path: pathlib.Path) -> tuple[int, dict[str, Any] | None, str]:

@@ -30,6 +30,7 @@ from clevit_jax.data.open import CACHE_SHARE, open_data
 from clevit_jax.distributed.preemption import STOPPED
 from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs import results
+from clevit_jax.runs.facts import SCORES
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.sweeps.devices import count_devices, share_devices
 from clevit_jax.sweeps.parallel import check_idle, check_locks, train_in_children
@@ -217,7 +218,7 @@ def summarise(workdir: pathlib.Path) -> dict[str, Any]:
 def _spreads(scores: list[dict[str, Any]]) -> dict[str, Any]:
     """`{"top1": {"mean": ..., "deviation": ...}, ...}`."""
     spreads = {}
-    for name in results.SCORES:
+    for name in SCORES:
         mean, deviation = results.mean_and_deviation([row[name] for row in scores])
         spreads[name] = {"mean": mean, "deviation": deviation}
     return spreads

@@ -44,11 +44,13 @@ from clevit_jax.inference.prediction import softmax
 from clevit_jax.inference.stream import DatasetOutputs
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs import results
-from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
+from clevit_jax.runs.facts import read_evaluation, read_run_facts
 from clevit_jax.steps.eval_step import evaluation_of
 from clevit_jax.system.files import read_json_object
 
 MAX_MISTAKES = 12
+# What a report says of run.json.
+_FACTS = ("updates", "global_batch", "chosen_on", "peak_learning_rate", "peak_learning_rate_head")
 
 
 def collect_content(trained: TrainedModel) -> Content:
@@ -72,7 +74,7 @@ def collect_content(trained: TrainedModel) -> Content:
     confusion = mistakes.count_confusions(outputs.logits, outputs.labels)
     tested = explain.run_deletion_test(trained)
     scores, seeds, seeds_summary = _scores(trained, outputs)
-    facts = read_json_object(trained.path / RUN_FILE) if trained.is_run else {}
+    facts = read_run_facts(trained.path, *_FACTS) if trained.is_run else {}
     return Content(
         title=as_utf8(trained.path.absolute().name),
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -128,8 +130,7 @@ def _scores(
     trained: TrainedModel, outputs: DatasetOutputs
 ) -> tuple[list[ScoreRow], list[tuple[str, str]], str]:
     """Rows of scores of evaluation.json; (seed, top-1) of all seeds, and a sentence on these."""
-    path = trained.path / EVALUATION_FILE  # not there where the run may only be read
-    evaluations = read_json_object(path) if trained.is_run and path.is_file() else {}
+    evaluations = read_evaluation(trained.path) if trained.is_run else {}
     scores = recorded_scores(evaluations)
     recomputed = evaluation_of(outputs.logits, outputs.labels)
     recorded = evaluations.get(str(trained.checkpoint))
@@ -277,7 +278,10 @@ def _data_check(trained: TrainedModel, split_hash: str) -> dict[str, Any]:
     """`data_check` and `findings` of the content, by `--mode check_data`; runs it if need be."""
     assert trained.config is not None
     path = trained.path / command.JSON
-    audit = read_json_object(path) if trained.is_run and path.is_file() else {}
+    try:
+        audit = read_json_object(path) if trained.is_run and path.is_file() else {}
+    except ConfigError:  # damaged: it is made again
+        audit = {}
     if audit.get("split_hash") != split_hash:
         settings = resolve_data(trained.config)
         if trained.is_run:

@@ -15,8 +15,10 @@ from clevit_jax.analysis.report.content import Content, FactTable, ScoreRow
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.config import flatten
 from clevit_jax.data.dataset import SPLIT_NAMES
+from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
-from clevit_jax.runs.workdir import EVALUATION_FILE, LOAD_REPORT_FILE, RUN_FILE
+from clevit_jax.runs.facts import read_evaluation, read_run_facts
+from clevit_jax.runs.workdir import LOAD_REPORT_FILE
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.system.files import read_json_object
 
@@ -33,9 +35,8 @@ def collect_recorded(trained: TrainedModel, missing: str) -> Content:
     Raises:
         ConfigError: a file of the run cannot be read.
     """
-    facts = read_json_object(trained.path / RUN_FILE)
-    path = trained.path / EVALUATION_FILE
-    scores = recorded_scores(read_json_object(path) if path.is_file() else {})
+    facts = read_run_facts(trained.path, "class_names")
+    scores = recorded_scores(read_evaluation(trained.path))
     if not scores:
         result = results.read_result(trained.path)
         if result.last is not None:  # of metrics.jsonl
@@ -85,7 +86,10 @@ def initial_weights(trained: TrainedModel) -> str:
     path = trained.path / LOAD_REPORT_FILE
     if not path.is_file():
         return "random"
-    report = read_json_object(path)
+    try:
+        report = read_json_object(path)
+    except ConfigError:
+        return f"not known ({LOAD_REPORT_FILE} is damaged)"
     return f"{as_utf8(str(report.get('source')))} ({report.get('dialect')})"
 
 

@@ -15,8 +15,9 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.inference.classifier import Classifier
+from clevit_jax.runs.facts import read_evaluation
 from clevit_jax.runs.setup import Run
-from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
+from clevit_jax.runs.workdir import RUN_FILE
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import faults
 from clevit_jax.system.faults import mend, os_reason
@@ -60,6 +61,15 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
     return path
 
 
+def _has_scores(workdir: pathlib.Path) -> bool:
+    """Whether evaluation.json is there, and not damaged; what is damaged is made again."""
+    try:
+        return bool(read_evaluation(workdir))
+    except ConfigError as error:
+        print(error, flush=True)
+        return False
+
+
 def _default_path(workdir: pathlib.Path) -> pathlib.Path:
     """`report.html` in the workdir, or elsewhere where that cannot be written to, which it says."""
     reason = why_not_writable(workdir)
@@ -89,7 +99,7 @@ def _collect(trained: TrainedModel) -> Content:
         )
         say(missing)
         return collect_recorded(trained, missing)
-    if trained.is_run and not (trained.path / EVALUATION_FILE).is_file():
+    if trained.is_run and not _has_scores(trained.path):
         assert trained.config is not None
         evaluate_workdir(trained.config, trained.path)
     return collect_content(trained)

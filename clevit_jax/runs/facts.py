@@ -1,0 +1,130 @@
+"""run.json and evaluation.json: read, with all that is there checked, and the mend in the error."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
+from clevit_jax.system.files import read_json_object
+
+SCORES = ("top1", "top5", "mean_per_class", "loss")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_start(value: Any) -> bool:
+    """Whether it is one of `starts`: the step, and what `describe_environment` gives."""
+    if not isinstance(value, dict):
+        return False
+    devices, command = value.get("devices"), value.get("command")
+    return (
+        _is_number(value.get("step"))
+        and _is_number(value.get("processes"))
+        and isinstance(value.get("started"), str)
+        and isinstance(value.get("python"), str)
+        and isinstance(value.get("versions"), dict)
+        and isinstance(devices, list)
+        and len(devices) == 2
+        and isinstance(command, list)
+        and all(isinstance(word, str) for word in command)
+    )
+
+
+def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+# What run.json holds; see `logger.write_run_facts`.
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "parameters": _is_number,
+    "global_batch": _is_number,
+    "updates": _is_number,
+    "peak_learning_rate": _is_number,
+    "peak_learning_rate_head": _is_number,
+    "chosen_on": lambda value: value in ("test", "val"),
+    "split_hash": lambda value: isinstance(value, str),
+    "class_names": _list_of(lambda value: isinstance(value, str)),
+    "starts": _list_of(_is_start),
+}
+# What only runs that ended early have; see `patience.note_end`.
+_OF_EARLY_ENDS: dict[str, Callable[[Any], bool]] = {
+    "ended_at": _is_number,
+    "ended_because": lambda value: isinstance(value, str),
+}
+
+
+def read_run_facts(workdir: pathlib.Path, *needed: str) -> dict[str, Any]:
+    """The content of run.json.
+
+    Args:
+        workdir: of the run.
+        needed: facts that must be there.
+
+    Raises:
+        ConfigError: there is no such file, or a fact is missing or of another type.
+    """
+    path = workdir / RUN_FILE
+    mend = f"The command that trains the run writes it again: --mode train --workdir {workdir}."
+    try:
+        facts = read_json_object(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} {mend}") from error
+    if missing := [name for name in needed if name not in facts]:
+        raise ConfigError(f"{path} lacks {', '.join(missing)}; it is damaged. {mend}")
+    for name, right in {**_FACTS, **_OF_EARLY_ENDS}.items():
+        if name in facts and not right(facts[name]):
+            raise ConfigError(f"{path} is damaged: its {name} is {_short(facts[name])}. {mend}")
+    return facts
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def run_facts_are_whole(workdir: pathlib.Path) -> bool:
+    """Whether run.json is there and says all that it should."""
+    try:
+        read_run_facts(workdir, *_FACTS)
+    except ConfigError:
+        return False
+    return True
+
+
+def read_evaluation(workdir: pathlib.Path) -> dict[str, Any]:
+    """The content of evaluation.json, with "last" at least; empty where there is no such file.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = workdir / EVALUATION_FILE
+    if not path.exists():
+        return {}
+    mend = f"score the run again: --mode eval --workdir {workdir}."
+    try:
+        evaluation = read_json_object(path)
+    except ConfigError as error:
+        raise ConfigError(f"{str(error).removesuffix('.')}; {mend}") from error
+    if evaluation.get("last") is None:
+        raise ConfigError(f"{path} lacks 'last'; {mend}")
+    if not isinstance(evaluation.get("split_hash", ""), str):
+        raise ConfigError(f"{path} is damaged: its split_hash is no text; {mend}")
+    for name in ("last", "best"):
+        scores = evaluation.get(name)
+        if scores is None:
+            continue
+        if not _are_scores(scores, "step") or not (
+            scores.get("val") is None or _are_scores(scores["val"])
+        ):
+            wanted = ", ".join(("step", "count", *SCORES))
+            raise ConfigError(f"{path} lacks a number among {wanted} of {name!r}; {mend}")
+    return evaluation
+
+
+def _are_scores(value: Any, *more: str) -> bool:
+    return isinstance(value, dict) and all(
+        _is_number(value.get(name)) for name in (*more, "count", *SCORES)
+    )
