@@ -20,7 +20,7 @@ from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import RUN_FILE, describe_environment
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.steps.state import TrainState
-from clevit_jax.system.files import write_json
+from clevit_jax.system.files import replacing, write_json
 from clevit_jax.views.gallery import save_gallery
 from clevit_jax.views.two_views import example_keys, make_views
 
@@ -88,7 +88,8 @@ class MetricLogger:
         path = self._run.workdir / f"nonfinite_batch{suffix}.npz"
         rows = {name: _local_rows(array) for name, array in batch.items()}
         try:
-            np.savez(path, allow_pickle=False, **rows)
+            with replacing(path) as new, new.open("wb") as file:
+                np.savez(file, allow_pickle=False, **rows)
         except OSError as error:  # a full disk must not hide what went wrong
             return f"The last batch cannot be kept in {path}: {error.strerror or error}."
         return f"The last batch is in {path}."

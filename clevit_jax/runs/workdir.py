@@ -64,7 +64,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
                 config = _restore(workdir, read_json_object(copy).get("config"), str(copy))
                 _say_once(f"{error} The copy in checkpoint {copy.parts[-3]} is taken.")
                 return config
-        raise
+        raise ConfigError(f"{error} Put a copy of it back, or name another --workdir.") from error
 
 
 class _OfNewerVersionError(ConfigError):
