@@ -26,6 +26,7 @@ from clevit_jax.evaluate import (
     score_checkpoints,
     write_scores,
 )
+from clevit_jax.runs.beside_images import check_beside_images
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.checkpoint_files import remove_torn
 from clevit_jax.runs.extend import check_extension, check_left, forget_end, say_changes
@@ -118,6 +119,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
     if extended:
         check_left(run)
     check_agreement(run)
+    check_beside_images(run)
     _say_data(run)
     # A network disk may show other hosts less for a while, so process 0 looks for all.
     if processes.broadcast("finished", not extended and _say_finished(run)):

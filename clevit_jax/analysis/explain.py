@@ -20,7 +20,8 @@ from clevit_jax.inference.stream import ItemOutput, stream
 from clevit_jax.runs.load import read_maps
 from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.faults import mend, os_reason
-from clevit_jax.system.files import replacing, write_json
+from clevit_jax.system.files import check_can_be_made, replacing, write_json
+from clevit_jax.system.own_files import png_mark
 from clevit_jax.system.progress import progress_bar
 
 AUTO = "auto"
@@ -60,9 +61,9 @@ def explain(
             cam.make_maps(classifier.model, (name,))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    paths = list(input_files.find_images(source))
+    paths = list(input_files.find_images(source, say=True))
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        check_can_be_made(output)
     except OSError as error:
         raise ConfigError(
             f"--output {output} cannot be made: {error.strerror}; name another folder."
@@ -154,7 +155,7 @@ def _shorten(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
 def _save(path: pathlib.Path, image: Image.Image) -> None:
     try:
         with replacing(path) as new:
-            image.save(new, format="PNG")
+            image.save(new, format="PNG", pnginfo=png_mark())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {os_reason(error)}{mend(error)}.") from error
 

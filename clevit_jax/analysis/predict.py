@@ -72,7 +72,7 @@ def predict(
         raise ConfigError(
             f"--output {output} exists already; go on with it: --resume, or name another."
         )
-    total = sum(1 for _ in input_files.find_images(source))
+    total = sum(1 for _ in input_files.find_images(source, say=True))
     training = open_reference(trained, reference)
     top = min(top, trained.classifier.model.num_classes)
     table = PredictionTable(output, _columns(top), resume=resume)

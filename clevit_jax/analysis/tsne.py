@@ -10,6 +10,7 @@ import numpy as np
 
 from clevit_jax.analysis.neighbours import normalised
 from clevit_jax.system.files import replacing
+from clevit_jax.system.own_files import MARK
 
 MAX_IMAGES = 3000  # more take minutes and show no more
 _MAX_LEGEND = 20  # more classes cannot be told apart by colours
@@ -89,7 +90,7 @@ def save_picture(
     if 0 < len(present) <= _MAX_LEGEND:
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     with replacing(path) as new:
-        figure.savefig(new, format="png")
+        figure.savefig(new, format="png", metadata={"Software": MARK})
 
 
 def _colour(number: int, count: int) -> tuple[float, float, float, float]:

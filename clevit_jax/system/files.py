@@ -86,6 +86,20 @@ def why_not_writable(folder: pathlib.Path) -> str:
         return error.strerror or str(error)
 
 
+def check_can_be_made(folder: pathlib.Path) -> None:
+    """Raises OSError unless there is such a folder, or it can be made; leaves none behind.
+
+    Not even an empty one: in a folder of images it would be taken for a class.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it could not be made, or another put a file there
+                path.rmdir()
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes UTF-8, whole or not at all."""
     with replacing(path) as new:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clevit_jax.system.files import replacing
+from clevit_jax.system.own_files import png_mark
 from clevit_jax.views.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 MARGIN = 8  # pixels between and around the images
@@ -95,4 +96,4 @@ def _check_columns(columns: dict[str, np.ndarray], names: Sequence[str] | None) 
 def _write_png(sheet: Image.Image, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
-        sheet.save(new, format="PNG")
+        sheet.save(new, format="PNG", pnginfo=png_mark())

@@ -27,7 +27,7 @@ from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system import memory as host_memory
 from clevit_jax.system.faults import mend, os_reason
-from clevit_jax.system.files import why_not_writable, write_json, write_text
+from clevit_jax.system.files import check_can_be_made, why_not_writable, write_json, write_text
 from clevit_jax.system.progress import progress_bar
 from clevit_jax.system.tables import align
 
@@ -64,13 +64,14 @@ def check_data(config: DataConfig, workdir: pathlib.Path) -> int:
 def write_audit(config: DataConfig, workdir: pathlib.Path) -> dict[str, Any]:
     """Checks a data set and writes both files. Returns the JSON one, raises as `check_data`."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        check_can_be_made(workdir)
     except OSError as error:
         raise ConfigError(
             f"--workdir {workdir} cannot be written: {os_reason(error)}{mend(error)}."
         ) from error
     data_check = _printable(audit(config))
     text = render_audit(data_check)
+    workdir.mkdir(parents=True, exist_ok=True)
     if reason := why_not_writable(workdir):  # as of another's run
         print(
             f"The check is not written, since {workdir} cannot be written to: {reason}.",

@@ -12,6 +12,8 @@ from clevit_jax.data.layouts.listing import (
     files_below,
     first_three,
     is_image,
+    say_own,
+    users_entries,
 )
 
 LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"
@@ -29,7 +31,7 @@ def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
     folders: dict[str, str] = {}
     for name in _folders(root):
         split = split_called(name)
-        if split is None:
+        if split is None or _is_own(root / name):
             continue
         if split in folders:
             notes.problems.append(
@@ -40,8 +42,14 @@ def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
     return folders
 
 
-def _has_image(folder: pathlib.Path) -> bool:
-    return any(is_image(name) for name in files_below(str(folder), hidden=False))
+def _has_image(folder: pathlib.Path, own: set[str] | None = None) -> bool:
+    return any(is_image(name) for name in files_below(str(folder), hidden=False, own=own))
+
+
+def _is_own(folder: pathlib.Path) -> bool:
+    """Whether a folder is one of this program's, and no image of a user is in it."""
+    own = set[str]()
+    return not _has_image(folder, own) and bool(own)
 
 
 def fits(root: pathlib.Path, _: Request) -> str | None:
@@ -107,18 +115,24 @@ def _read_split(root: pathlib.Path, split: str, notes: Notes) -> dict[str, list[
     classes: dict[str, list[str]] = {}
     loose: list[str] = []
     others: list[str] = []
-    with os.scandir(root / split) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not entry.is_dir():
-                if is_image(entry.name):
-                    loose.append(entry.name)
-                continue
-            prefix = f"{split}/{entry.name}/" if split else f"{entry.name}/"
-            files = sorted(files_below(entry.path, prefix, hidden=False))
-            classes[entry.name] = [file for file in files if is_image(file)]
+    own = set[str]()
+    for entry in users_entries(str(root / split), f"{split}/" if split else "", own):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            if is_image(entry.name):
+                loose.append(entry.name)
+            continue
+        prefix = f"{split}/{entry.name}/" if split else f"{entry.name}/"
+        inside = set[str]()
+        files = sorted(files_below(entry.path, prefix, hidden=False, own=inside))
+        own |= inside
+        images = [file for file in files if is_image(file)]
+        if images or not inside:
+            classes[entry.name] = images
             others += [file for file in files if not is_image(file)]
+    if own:
+        notes.warnings.append(say_own(root, own))
     if not classes:
         notes.problems.append(f"{root / split} holds no class folder.")
     for name in sorted(name for name, inside in classes.items() if not inside):

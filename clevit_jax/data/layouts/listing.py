@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import Example
+from clevit_jax.system.own_files import own_names
 
 _TYPES = (
     "bmp",
@@ -66,17 +67,50 @@ class Contents(NamedTuple):
     splits: dict[str, list[Example]]
 
 
-def files_below(folder: str, prefix: str = "", *, hidden: bool = True) -> Iterator[str]:
-    """Paths of all files below `folder`, relative to it, with forward slashes."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not hidden and entry.name.startswith("."):
-                continue
-            if not entry.is_dir():
-                if entry.is_file():
-                    yield prefix + entry.name
-            elif not (entry.is_symlink() and _contains(entry.path, folder)):
-                yield from files_below(entry.path, f"{prefix}{entry.name}/", hidden=hidden)
+def files_below(
+    folder: str, prefix: str = "", *, hidden: bool = True, own: set[str] | None = None
+) -> Iterator[str]:
+    """Paths of all files below `folder`, relative to it, with forward slashes.
+
+    What this program wrote (`system.own_files`) is left out.
+
+    Args:
+        folder: where to look.
+        prefix: goes before each path.
+        hidden: whether files and folders that begin with a dot count.
+        own: gets the folders, `prefix` first, in which something was left out.
+    """
+    for entry in users_entries(folder, prefix, own):
+        if not hidden and entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            if entry.is_file():
+                yield prefix + entry.name
+        elif not (entry.is_symlink() and _contains(entry.path, folder)):
+            yield from files_below(entry.path, f"{prefix}{entry.name}/", hidden=hidden, own=own)
+
+
+def users_entries(
+    folder: str, prefix: str = "", own: set[str] | None = None
+) -> list["os.DirEntry[str]"]:
+    """What is in a folder and is not this program's; `prefix` and `own` as in `files_below`."""
+    with os.scandir(folder) as opened:
+        entries = list(opened)
+    ours = own_names(folder, {entry.name for entry in entries}, is_image)
+    for entry in entries if ours else ():  # a class may have the name of a folder of ours
+        if entry.name in ours and entry.is_dir() and any(map(is_image, files_below(entry.path))):
+            ours.remove(entry.name)
+    if ours and own is not None:
+        own.add(prefix)
+    return [entry for entry in entries if entry.name not in ours] if ours else entries
+
+
+def say_own(folder: str | os.PathLike[str], own: Iterable[str]) -> str:
+    """A sentence on what was left out of a folder; `own` as `files_below` gives it, not empty."""
+    where = [name or "." for name in sorted(own)]
+    return (
+        f"{folder}: what this program wrote itself is not taken for images ({first_three(where)})."
+    )
 
 
 def _contains(link: str, folder: str) -> bool:

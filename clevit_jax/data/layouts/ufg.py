@@ -21,6 +21,7 @@ from clevit_jax.data.layouts.listing import (
     points_out,
     read_class_names,
     read_lines,
+    say_own,
 )
 
 LOOKS_FOR = "anno/train.txt and anno/test.txt, or images/<class>_<k>_<split>.*"
@@ -47,7 +48,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """
     present = None
     if (root / "images").is_dir():
-        present = set(files_below(str(root / "images")))
+        own = set[str]()
+        present = set(files_below(str(root / "images"), own=own))
+        if own:
+            notes.warnings.append(say_own(root / "images", own))
     else:
         notes.problems.append(f"{root / 'images'} is missing: the annotated files belong there.")
     if present is not None and not (root / "anno").is_dir():
