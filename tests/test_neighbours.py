@@ -1,11 +1,12 @@
 """Neighbours, retrieval and the probe against calculations by hand."""
 
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
 
-from clevit_jax.analysis import neighbours, probe
+from clevit_jax.analysis import neighbours, ood, probe
 from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.ood import UNLIKE, make_reference
 
@@ -184,3 +185,29 @@ def test_equal_distances_are_not_nearer():
     distance, nearer = make_reference(images).compare(twice[:1])
     assert (distance[0], nearer[0]) == (0, 0)
     assert make_reference(images).compare(np.ones((1, 4), np.float32))[1] == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+def test_few_training_images_are_no_reference(count, monkeypatch, capsys):
+    """It is said, and the column stays empty."""
+    features = np.eye(count, dtype=np.float32)
+    images = Features(
+        files=("x",) * count, splits=("train",) * count, labels=np.zeros(count), features=features,
+        logits=features, class_names=(), source="", fingerprint="",
+    )  # fmt: skip
+    monkeypatch.setattr(ood, "training_features", lambda _: images)
+    reference = ood.open_reference(types.SimpleNamespace(config={}), None)
+    said = capsys.readouterr().err
+    assert (reference is None) == (count < 5) == (f"{count} training image(s) are too few" in said)
+
+
+@pytest.mark.parametrize(("train", "test"), [(1, 1), (2, 1), (3, 5), (6, 4)])
+def test_metrics_of_few_features(train, test):
+    """No k above the number of images, and a sentence instead of trust."""
+    rng = np.random.RandomState(0)
+    rows = rng.standard_normal((train + test, 3)).astype(np.float32)
+    labels = np.arange(train + test) % 2
+    worth = probe.feature_metrics(rows[:train], labels[:train], rows[train:], labels[train:])
+    assert set(worth.knn) == {k for k in (1, 5, 20) if k <= train}
+    assert (worth.linear_probe is None) == (train == 1)
+    assert worth.lines()[0].startswith(f"Images: {train} training, {test} test. Below 5 of each")

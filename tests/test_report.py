@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from answers import CLASSES, FILES
 
-from clevit_jax.analysis import feature_file, ood
+from clevit_jax.analysis import explain, feature_file, neighbours, ood
 from clevit_jax.analysis.report import collect, curves, mistakes, page, write
 from clevit_jax.analysis.trained_model import open_trained_model
 from clevit_jax.data.audit import command
@@ -178,6 +178,18 @@ def test_mistakes_show_the_nearest_training_images(trained):
             assert float(tile.heading.rpartition(" ")[2]) == pytest.approx(
                 1 - cosine.max(), abs=6e-4
             )
+
+
+def test_few_images_are_too_few_for_the_tests(trained, monkeypatch):
+    """The page says so, and shows none of them."""
+    monkeypatch.setattr(neighbours, "FEW", 33)
+    monkeypatch.setattr(explain, "run_deletion_test", lambda _: pytest.fail("tested"))
+    content = collect.collect_content(trained)
+    assert (content.embedding, content.feature_notes, content.map_note) == (None, (), "")
+    assert content.mistakes
+    text = page.render_page(content)
+    assert " and 32 test images are too few for the tests of this page, which need 33" in text
+    assert "features" not in Page(text).texts
 
 
 def test_parts_of_the_page(answered, found):

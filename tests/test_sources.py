@@ -214,7 +214,7 @@ def test_folders_problems(tmp_path):
 def test_folders_without_splits(tmp_path):
     root = make_folders(tmp_path / "one", ["train/a/1.png"])
     (found,) = problems(root)
-    assert found.startswith(f"{root} has no test split, and 20 % of the images round to 0")
+    assert found.startswith(f"{root} has no test split, and none can be cut: no class has two")
     (root / "test").mkdir()
     assert problems(root) == (f"{root / 'test'} holds no class folder.",)
     (tmp_path / "two").mkdir()
@@ -451,3 +451,45 @@ def test_what_can_be_read_is_there_in_spite_of_problems(tmp_path):
     assert len(found) == 1
     assert [e.name for e in data.train] == [name for name, _ in TRAIN] + ["gone.png"]
     assert len(data.test) == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "val", "sizes"),
+    [
+        ((2, 1), 0.0, (2, 0, 1)),
+        ((2,), 0.0, (1, 0, 1)),
+        ((2, 1, 1), 0.1, None),  # the one that a class can spare is tested on
+        ((2, 2), 0.1, (2, 1, 1)),
+        ((3, 1), 0.2, (2, 1, 1)),
+        ((1, 1, 1), 0.0, None),
+        ((1,), 0.0, None),
+    ],
+)
+def test_a_tiny_set_is_cut_so_that_each_class_trains(tmp_path, counts, val, sizes):
+    """Training first, then the test, then validation; else one sentence on what is needed."""
+    files = [f"{'abc'[label]}/{k}.png" for label, count in enumerate(counts) for k in range(count)]
+    root = make_folders(tmp_path, files)
+    split = sources.SplitConfig(val_fraction=val, test_fraction=0.1)
+    data, said = sources.scan(root, layout="folders", split=split)
+    if sizes is None:
+        (sentence,) = said
+        assert "no class has two" in sentence
+        assert "add images" in sentence
+        return
+    assert said == []
+    assert (len(data.train), len(data.val), len(data.test)) == sizes
+    assert {example.label for example in data.train} == set(range(len(counts)))
+
+
+def test_more_folds_than_images(tmp_path):
+    root = make_folders(tmp_path, ["a/1.png", "a/2.png", "a/3.png"])
+    (found,) = problems(root, layout="folders", split=sources.SplitConfig(folds=5, fold=4))
+    assert found == (
+        f"{root} has 3 images, so fold 4 of 5 holds none; lower data.folds or add images."
+    )
+
+
+def test_a_share_of_nothing_is_refused(tmp_path):
+    root = make_folders(tmp_path, ["a/1.png", "a/2.png"])
+    (found,) = problems(root, layout="folders", split=sources.SplitConfig(test_fraction=0.0))
+    assert "0 % of the images round to 0; raise data.test_fraction" in found

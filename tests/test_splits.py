@@ -122,3 +122,16 @@ def test_the_share_that_is_left_over_goes_to_any_class():
 def test_a_fold_that_does_not_exist(folds, fold):
     with pytest.raises(ValueError, match=r"folds is|fold is"):
         splits.take_fold(listed(4), folds, fold, seed=0)
+
+
+@given(classes, st.floats(0, 0.95), st.integers(0, 2**32))
+def test_a_least_number_changes_no_cut_that_is_not_empty(counts, fraction, seed):
+    """So the splits of runs stay; an empty cut gets one file, if a class has two."""
+    examples = listed(*counts)
+    before = splits.cut(examples, fraction, seed=seed, what="test")
+    after = splits.cut(examples, fraction, seed=seed, what="test", least=1)
+    if before[1]:
+        assert after == before
+    else:
+        assert len(after[1]) == (max(counts) > 1)
+        assert set(by_class(after[0])) == set(range(len(counts)))

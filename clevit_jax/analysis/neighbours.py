@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from sklearn.neighbors import NearestNeighbors
 
+FEW = 5  # of fewer images, comparisons tell nothing but chance
 _WORKING_MEMORY = 64  # MiB of distances at a time; scikit-learn's default is 1024
 
 

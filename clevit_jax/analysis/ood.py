@@ -50,8 +50,8 @@ class Reference:
 
 
 def make_reference(training: Features) -> Reference | None:
-    """The reference of some training images; None if there are fewer than two."""
-    if len(training.files) < 2:
+    """The reference of some training images; None if there are fewer than `neighbours.FEW`."""
+    if len(training.files) < neighbours.FEW:
         return None
     nearest = np.sort(neighbours.nearest_distances(training.features))
     return Reference(neighbours.normalised(training.features), nearest)
@@ -80,7 +80,7 @@ def open_reference(trained: TrainedModel, path: pathlib.Path | None) -> Referenc
                 "--mode features."
             )
         has_split = "train" in features.splits
-        return make_reference(features.only("train") if has_split else features)
+        return _reference_or_word(features.only("train") if has_split else features)
     consequence = "so the column unlike_training stays empty."
     if trained.config is None:
         say(
@@ -89,11 +89,21 @@ def open_reference(trained: TrainedModel, path: pathlib.Path | None) -> Referenc
         )
         return None
     try:
-        return make_reference(training_features(trained))
+        return _reference_or_word(training_features(trained))
     except (ConfigError, DataError) as error:
         why = first_line(error).removesuffix(".")
         say(f"The training images are not there ({why}), {consequence}")
         return None
+
+
+def _reference_or_word(training: Features) -> Reference | None:
+    reference = make_reference(training)
+    if reference is None:
+        say(
+            f"{len(training.files)} training image(s) are too few to tell what is unlike them "
+            f"(at least {neighbours.FEW}), so the column unlike_training stays empty."
+        )
+    return reference
 
 
 def training_features(trained: TrainedModel) -> Features:

@@ -17,7 +17,8 @@ class FeatureMetrics:
 
     Attributes:
         train, test: numbers of images.
-        knn: k -> accuracy of the majority of the k nearest training images.
+        knn: k -> accuracy of the majority of the k nearest training images; no k above their
+            number.
         linear_probe: accuracy of a logistic regression on the training features; None if there is
             only one class.
         retrieval: retrieval among the test images; None if no class has two.
@@ -31,7 +32,13 @@ class FeatureMetrics:
 
     def lines(self) -> list[str]:
         """Lines for the terminal."""
-        lines = [f"k-NN, k = {k}: {100 * accuracy:.2f} %" for k, accuracy in self.knn.items()]
+        lines = []
+        if min(self.train, self.test) < neighbours.FEW:
+            lines.append(
+                f"Images: {self.train} training, {self.test} test. Below {neighbours.FEW} of each, "
+                "the numbers tell little but chance."
+            )
+        lines += [f"k-NN, k = {k}: {100 * accuracy:.2f} %" for k, accuracy in self.knn.items()]
         if self.linear_probe is not None:
             lines.append(f"Linear probe: {100 * self.linear_probe:.2f} %")
         if self.retrieval is not None:
@@ -49,7 +56,9 @@ def feature_metrics(
     return FeatureMetrics(
         train=len(train),
         test=len(test),
-        knn=neighbours.knn_accuracy(train, train_labels, test, test_labels, KS),
+        knn=neighbours.knn_accuracy(
+            train, train_labels, test, test_labels, tuple(k for k in KS if k <= len(train))
+        ),
         linear_probe=linear_probe(train, train_labels, test, test_labels),
         retrieval=neighbours.retrieval(test, test_labels),
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clevit_jax.analysis.neighbours import normalised
+from clevit_jax.analysis.neighbours import FEW, normalised
 from clevit_jax.system.files import replacing
 from clevit_jax.system.own_files import MARK
 
@@ -36,7 +36,7 @@ def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
         float32 [N, 2].
     """
     count = len(features)
-    if count < 5:
+    if count < FEW:
         return np.stack([np.arange(count), np.zeros(count)], axis=1).astype(np.float32)
     from sklearn.manifold import TSNE  # here, for scikit-learn takes seconds to import
     from threadpoolctl import threadpool_limits

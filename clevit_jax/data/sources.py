@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import gc
 import itertools
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -232,13 +233,28 @@ def _cut_missing_splits(
             f"{class_names[label]!r}; give it more images or leave it out."
             for label in sorted({example.label for example in parts["test"]} - trained)
         ]
+        if not parts["test"]:
+            count = len({example.name for example in parts["train"]})
+            problems.append(
+                f"{root} has {count} images, so fold {split.fold} of {split.folds} holds none; "
+                "lower data.folds or add images."
+            )
     elif "test" not in parts:
         share = f"{100 * split.test_fraction:g} % of the images"
         how.append(f"test split: {share}, cut by seed {split.seed}")
         parts["train"], parts["test"] = splits.cut(
-            parts["train"], split.test_fraction, seed=split.seed, what="test"
+            parts["train"],
+            split.test_fraction,
+            seed=split.seed,
+            what="test",
+            least=min(1, math.ceil(split.test_fraction)),
         )
-        if not parts["test"]:
+        if not parts["test"] and split.test_fraction:
+            problems.append(
+                f"{root} has no test split, and none can be cut: no class has two images, and each "
+                "needs one to train on; add images, one more of a class at least, or a test split."
+            )
+        elif not parts["test"]:
             problems.append(
                 f"{root} has no test split, and {share} round to 0; raise data.test_fraction, or "
                 "set data.folds."
@@ -259,12 +275,12 @@ def _cut_missing_splits(
         share = f"{100 * split.val_fraction:g} % of the training images"
         how.append(f"validation split: {share}, cut by seed {split.seed}")
         parts["train"], parts["val"] = splits.cut(
-            parts["train"], split.val_fraction, seed=split.seed, what="val"
+            parts["train"], split.val_fraction, seed=split.seed, what="val", least=1
         )
         if not parts["val"]:
             problems.append(
-                f"{root}: {share} leave no image for validation, for each class keeps one; "
-                "raise data.val_fraction."
+                f"{root}: none of the training images can be cut for validation: no class has two, "
+                "and each needs one to train on; add images or set data.val_fraction=0."
             )
     if not notes.problems:  # an empty split may only follow from what is wrong already
         notes.problems.extend(problems)

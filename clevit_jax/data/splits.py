@@ -35,18 +35,20 @@ def _parted(examples: Sequence[Example], names: set[str]) -> tuple[list[Example]
 
 
 def cut(
-    examples: Sequence[Example], fraction: float, *, seed: int, what: str
+    examples: Sequence[Example], fraction: float, *, seed: int, what: str, least: int = 0
 ) -> tuple[list[Example], list[Example]]:
     """Cuts a share out of a split, stratified by class.
 
-    `round(fraction * N)` of the N files go, each class giving its share rounded down, and the
-    classes that lost most by that one more, until the number is reached. Every class keeps a file.
+    `round(fraction * N)` of the N files go, or `least` where that is more: each class gives its
+    share rounded down, and the classes that lost most by that one more, until the number is
+    reached. Every class keeps a file.
 
     Args:
         examples: the split; their order does not matter.
         fraction: in [0, 1).
         seed: of the draw.
         what: name of the draw, so that two draws with one seed differ.
+        least: files that go from a set that is too small for its share, if a class can spare one.
 
     Returns:
         The rest and what was cut out, each in the order of `examples`.
@@ -54,7 +56,7 @@ def cut(
     classes = _files_by_class(examples, seed, what)
     exact = {label: fraction * len(names) for label, names in classes.items()}
     counts = {label: min(int(share), len(classes[label]) - 1) for label, share in exact.items()}
-    wanted = round(fraction * sum(map(len, classes.values()))) - sum(counts.values())
+    wanted = max(least, round(fraction * sum(map(len, classes.values())))) - sum(counts.values())
     # Most lost first; of equals, by draw, so that no class is favoured.
     queue = sorted(
         classes, key=lambda label: (counts[label] - exact[label], _draw(seed, what, str(label)))

@@ -72,13 +72,15 @@ def collect_content(trained: TrainedModel) -> Content:
         raise DataError(outputs.errors)
     reference = make_reference(training)
     confusion = mistakes.count_confusions(outputs.logits, outputs.labels)
-    tested = explain.run_deletion_test(trained)
+    few = min(len(dataset.train), len(dataset.test)) < neighbours.FEW
+    tested = None if few else explain.run_deletion_test(trained)
+    shown = tested.chosen if tested else cam.default_map(trained.classifier.model)
     scores, seeds, seeds_summary = _scores(trained, outputs)
     facts = read_run_facts(trained.path, *_FACTS) if trained.is_run else {}
     return Content(
         title=as_utf8(trained.path.absolute().name),
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        summary=_summary(trained, dataset, facts),
+        summary=_summary(trained, dataset, facts) + ([_too_few(dataset)] if few else []),
         scores=scores,
         facts=_key_facts(trained, dataset, facts),
         class_names=[as_utf8(name) for name in dataset.class_names],
@@ -87,11 +89,11 @@ def collect_content(trained: TrainedModel) -> Content:
         seeds=seeds,
         seeds_summary=seeds_summary,
         charts=curves.read_charts(trained.path / "metrics.jsonl") if trained.is_run else (),
-        mistakes=_mistakes(trained, dataset, outputs, training, tested.chosen),
-        map_note=_map_note(tested),
+        mistakes=_mistakes(trained, dataset, outputs, training, shown),
+        map_note=_map_note(tested) if tested else "",
         views=views_url(trained.path / "views.png") if trained.is_run else "",
-        embedding=_embedding(outputs),
-        feature_notes=_feature_notes(training, outputs, reference),
+        embedding=None if few else _embedding(outputs),
+        feature_notes=() if few else _feature_notes(training, outputs, reference),
         recipe=recipe_tables(trained),
         environment=environment_tables(facts),
         **_data_check(trained, dataset.split_hash()),
@@ -124,6 +126,14 @@ def _summary(trained: TrainedModel, dataset: Dataset, facts: dict[str, Any]) -> 
         *([as_utf8(facts["ended_because"])] if facts.get("ended_because") else []),
         f"Pictures and tables below show the model {as_utf8(trained.classifier.source)}.",
     ]
+
+
+def _too_few(dataset: Dataset) -> str:
+    return (
+        f"{len(dataset.train)} training and {len(dataset.test)} test images are too few for the "
+        f"tests of this page, which need {neighbours.FEW} of each: the deletion test (a map below is "
+        "the usual one), neighbours, retrieval and t-SNE are left out, and the scores tell little."
+    )
 
 
 def _scores(
