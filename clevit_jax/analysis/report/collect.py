@@ -131,8 +131,8 @@ def _summary(trained: TrainedModel, dataset: Dataset, facts: dict[str, Any]) -> 
 def _too_few(dataset: Dataset) -> str:
     return (
         f"{len(dataset.train)} training and {len(dataset.test)} test images are too few for the "
-        f"tests of this page, which need {neighbours.FEW} of each: the deletion test (a map below is "
-        "the usual one), neighbours, retrieval and t-SNE are left out, and the scores tell little."
+        f"tests of this page, which need {neighbours.FEW} of each: the deletion test (a map below "
+        "is the usual one), neighbours, retrieval and t-SNE are left out, and the scores tell little."
     )
 
 
