@@ -132,7 +132,8 @@ def _too_few(dataset: Dataset) -> str:
     return (
         f"{len(dataset.train)} training and {len(dataset.test)} test images are too few for the "
         f"tests of this page, which need {neighbours.FEW} of each: the deletion test (a map below "
-        "is the usual one), neighbours, retrieval and t-SNE are left out, and the scores tell little."
+        "is the usual one), neighbours, retrieval and t-SNE are left out, and the scores tell "
+        "little."
     )
 
 
