@@ -86,7 +86,8 @@ def test_configs_of_the_user(place, monkeypatch, start):
         "def get_config():\n    return ConfigDict({'epochs': 1, 'model': {}})\n"
     )
     assert len(flatten(clevit_jax.get_config("configs/mine.py"))) == 1  # theirs, when they have one
-    monkeypatch.syspath_prepend(place)  # as `python -m clevit_jax.main` has it
+    # As `python -m clevit_jax.main` has it. Not `syspath_prepend`, which would undo the line above.
+    monkeypatch.setattr(sys, "path", [str(place), *path])
     assert clevit_jax.get_config("cub").epochs == 40  # but a recipe has its own
 
 
