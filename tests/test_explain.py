@@ -1,5 +1,6 @@
 """`--mode explain`, and the map that a run keeps."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,8 +11,8 @@ from PIL import Image
 
 import clevit_jax
 from clevit_jax.analysis import deletion
-from clevit_jax.analysis.explain import explain
-from clevit_jax.analysis.trained_model import open_trained_model
+from clevit_jax.analysis.explain import choose_map, explain
+from clevit_jax.analysis.trained_model import TrainedModel, open_trained_model
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference import cam, explanation
 from clevit_jax.runs.workdir import MAPS_FILE
@@ -68,6 +69,25 @@ def test_the_map_is_chosen_once(trained, images, tmp_path, monkeypatch):
     monkeypatch.setattr(deletion, "compare_maps", lambda *_, **__: pytest.fail("tested again"))
     path = next((images / "deep").iterdir())
     assert explain(trained, str(path), tmp_path) == 0
+
+
+def test_few_test_images_choose_no_map(trained, images, tmp_path, monkeypatch, capsys):
+    """Nor does a test of few that an older version kept."""
+    whole = trained.dataset()
+    few = dataclasses.replace(whole, test=whole.test[:3])
+    monkeypatch.setattr(TrainedModel, "dataset", lambda self: few)
+    monkeypatch.setattr(deletion, "compare_maps", lambda *_, **__: pytest.fail("tested"))
+    run = dataclasses.replace(trained, path=tmp_path)
+    kept = deletion.Deletion({"grad_cam:norm": 0.5}, 0.1, images=3, cells=4, deleted=3)
+    facts = {**kept.to_json(), "fingerprint": trained.classifier.fingerprint}
+    (tmp_path / MAPS_FILE).write_text(json.dumps(facts))
+    assert choose_map(run, list((images / "deep").iterdir())) == cam.default_map(
+        trained.classifier.model
+    )
+    assert capsys.readouterr().err == (
+        "3 test image(s) are too few for the deletion test (at least 5), so the map is the usual "
+        "one.\n"
+    )
 
 
 def test_the_map_of_what_is_no_run(golden, images, tmp_path, capsys):

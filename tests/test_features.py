@@ -100,6 +100,15 @@ def test_images_without_labels(trained, tmp_path, capsys):
         write_features(trained, tmp_path / "g.npz", str(folder / "bad.png"))
 
 
+def test_few_images_have_no_picture(trained, tmp_path, capsys):
+    """Nor do they keep an older one."""
+    image = str(trained.dataset().test[0].data)
+    (tmp_path / "f.png").write_bytes(b"of others")
+    assert write_features(trained, tmp_path / "f.npz", image, overwrite=True) == 0
+    assert "No picture: 1 image(s) are too few for t-SNE (at least 5)." in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
 def test_what_it_refuses(trained, written, tmp_path):
     with pytest.raises(
         ConfigError, match=r"f.npz exists already; name another --output, or .*--overwrite"

@@ -343,7 +343,7 @@ def test_large_row_groups_are_warned_of(tmp_path, monkeypatch):
     )
     assert "in one row group, which is slow to read in a random order" in data.warnings[0]
     monkeypatch.setattr(parquet, "_LARGE", 3000)
-    assert load(tmp_path).warnings == ()
+    assert not any("row group" in warning for warning in load(tmp_path).warnings)
 
 
 def test_a_file_that_is_cut_off_later(hub):

@@ -223,6 +223,15 @@ def test_folders_without_splits(tmp_path):
     )
 
 
+def test_one_class_is_told_of(tmp_path):
+    """Where its folder is the only one, and where it is trained on all the same."""
+    root = make_folders(tmp_path / "data", ["a/1.png", "a/2.png", "a/3.png"])
+    (found,) = problems(root)
+    assert found.endswith(" Its images lie in one folder, a/; classes are two folders at least.")
+    data = sources.load_dataset(root, layout="folders")
+    assert data.warnings == (f"{root} has one class, 'a': there is nothing to tell apart.",)
+
+
 def test_folders_warnings(tmp_path):
     data = sources.load_dataset(
         make_folders(tmp_path, [*FOLDERS, "val/a/1.png", "train/loose.png"])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from clevit_jax.analysis import deletion, input_files
+from clevit_jax.analysis import deletion, input_files, neighbours
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.trained_model import TrainedModel
@@ -164,7 +164,8 @@ def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str
     """Name of the CAM that the deletion test chooses, on the test images or else on `paths`."""
     if trained.config is not None:
         try:
-            return run_deletion_test(trained).chosen
+            tested = run_deletion_test(trained)
+            return tested.chosen if tested else cam.default_map(trained.classifier.model)
         except (ConfigError, DataError) as error:
             why = first_line(error).removesuffix(".")
             say(
@@ -184,8 +185,10 @@ def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str
     return _test_maps(trained, pixels).chosen
 
 
-def run_deletion_test(trained: TrainedModel) -> Deletion:
+def run_deletion_test(trained: TrainedModel) -> Deletion | None:
     """The deletion test on the test images. That of a run is kept in its workdir.
+
+    None where there are fewer than `neighbours.FEW`, among which chance decides; that is said.
 
     Raises:
         DataError: the test images cannot be read.
@@ -197,9 +200,15 @@ def run_deletion_test(trained: TrainedModel) -> Deletion:
         tested = Deletion.from_json(facts)
         if tested is None:
             say(f"{kept} is damaged, so the deletion test is made again.")
-        elif facts.get("fingerprint") == fingerprint:
+        elif facts.get("fingerprint") == fingerprint and tested.images >= neighbours.FEW:
             return tested
     test = trained.dataset().test
+    if len(test) < neighbours.FEW:
+        say(
+            f"{len(test)} test image(s) are too few for the deletion test (at least "
+            f"{neighbours.FEW}), so the map is the usual one."
+        )
+        return None
     rows = np.random.RandomState(0).permutation(len(test))[: deletion.IMAGES]
     try:
         pixels = [trained.classifier.pixels(test[i].data, test[i].name) for i in rows]

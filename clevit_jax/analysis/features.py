@@ -9,13 +9,14 @@ test images, and for a labelled data set `NAME.json`:
     retrieval        among the test images: recall_at_1, mean_average_precision, queries
     source           the run or the file that the model comes from
 
-Accuracies and recalls are fractions in [0, 1].
+Accuracies and recalls are fractions in [0, 1]. Of fewer than `neighbours.FEW` images there is no
+picture.
 """
 
 import dataclasses
 import pathlib
 
-from clevit_jax.analysis import feature_file, input_files, probe, tsne
+from clevit_jax.analysis import feature_file, input_files, neighbours, probe, tsne
 from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.ood import dataset_outputs, say, to_features
 from clevit_jax.analysis.trained_model import TrainedModel
@@ -69,9 +70,15 @@ def write_features(
     rows = tsne.sample_rows(len(shown.files))
     count = f"{len(rows)} of {len(shown.files)}" if len(rows) < len(shown.files) else str(len(rows))
     title = f"t-SNE of {count} {'test ' if source is None else ''}images, {features.source}"
-    points = tsne.embed(shown.features[rows])
-    tsne.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
-    print("\n".join([*lines, f"Picture: {picture}"]), flush=True)
+    if len(rows) < neighbours.FEW:
+        picture.unlink(missing_ok=True)  # of what is overwritten
+        few = f"{count} image(s) are too few for t-SNE (at least {neighbours.FEW})"
+        lines.append(f"No picture: {few}.")
+    else:
+        points = tsne.embed(shown.features[rows])
+        tsne.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
+        lines.append(f"Picture: {picture}")
+    print("\n".join(lines), flush=True)
     return 1 if errors else 0
 
 

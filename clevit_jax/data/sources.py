@@ -115,6 +115,8 @@ def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str
     hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
     if not hint and (tables := csv_table.table_files(root)):
         hint = f" To hear what is wrong with {first_three(tables)}, set data.layout=csv."
+    if not hint and (lone := folders.lone_class(root)):
+        hint = f" Its images lie in one folder, {lone}/; classes are two folders at least."
     raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
@@ -161,6 +163,10 @@ def scan(
         notes.problems.append(
             f"{place} has {len(contents.class_names)} classes, but num_classes = "
             f"{request.num_classes}."
+        )
+    if len(contents.class_names) == 1:
+        notes.warnings.append(
+            f"{place} has one class, {contents.class_names[0]!r}: there is nothing to tell apart."
         )
     parts = {name: list(examples) for name, examples in contents.splits.items()}
     notes.warnings.extend(_repetitions(place, parts))

@@ -65,11 +65,21 @@ def fits_unsplit(root: pathlib.Path) -> str | None:
 
     Weak evidence, for when nothing else fits.
     """
-    inside = _folders(root)
-    if len(inside) < 2 or _split_folders(root, Notes([], [])):
-        return None
-    with_images = [name for name in inside if _has_image(root / name)]
+    with_images = _class_folders(root)
     return f"<class>/ as {with_images[0]}/" if len(with_images) > 1 else None
+
+
+def lone_class(root: pathlib.Path) -> str | None:
+    """The name of the only class folder with images, where no folder is named as a split."""
+    with_images = _class_folders(root)
+    return with_images[0] if len(with_images) == 1 else None
+
+
+def _class_folders(root: pathlib.Path) -> list[str]:
+    """Names of the folders with images in them; none where one is named as a split."""
+    if _split_folders(root, Notes([], [])):
+        return []
+    return [name for name in _folders(root) if _has_image(root / name)]
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
