@@ -71,7 +71,9 @@ def test_options(best):
     for size in (0, -64, "64"):
         with pytest.raises(ValueError, match=r"image_size is .*; it must be a number of pixels"):
             clevit_jax.load(best[1], image_size=size)
-    with pytest.raises(WeightsError, match="is not a run, so it has no best"):
+    with pytest.raises(
+        WeightsError, match="is not a run, so there are no checkpoints to choose the best one from"
+    ):
         clevit_jax.load(best[1], checkpoint="best")
     with pytest.raises(ValueError, match="dtype"):
         clevit_jax.load(best[1], dtype="float16")

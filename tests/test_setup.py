@@ -138,7 +138,7 @@ def test_a_first_save_that_was_cut_off_starts_from_the_weights(root, file, tmp_p
     run = prepare_run(make_config(root, file), tmp_path / "run")
     (run.checkpoints / "5.orbax-checkpoint-tmp").mkdir(parents=True)
     checkpoints = Checkpoints(run.checkpoints, keep=1)
-    state, batches = training._initial_state(run, checkpoints, None)
+    state, batches, _ = training._initial_state(run, checkpoints, None)
     batches.close()
     checkpoints.close()
     jax.tree.map(

@@ -3,6 +3,7 @@
 Nothing here needs JAX before a run is read, so that `--help` and mistyped commands answer at once.
 """
 
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,12 @@ def run_of(path: pathlib.Path) -> pathlib.Path | None:
 
     That is the run itself, or the first of a folder of seeds: its seeds differ in `seed` alone.
     """
-    if path.name == _RUN_FILE and path.is_file():
+    # Not by pathlib, which raises where a name is too long.
+    if path.name == _RUN_FILE and os.path.isfile(path):
         return path.parent
-    if (path / _RUN_FILE).is_file():
+    if os.path.isfile(path / _RUN_FILE):
         return path
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return None
     from clevit_jax.runs.results import seed_folders
 

@@ -316,13 +316,15 @@ def _child() -> int:
 
 
 def _follow_parent() -> None:
-    """Stops this process when the parent is gone, as a terminal that is closed would.
+    """Stops this process, as a signal does, when the parent is gone.
 
-    Not by SIGTERM, which the parent may have sent before: a second one ends a process unsaved.
+    Not by a signal: the parent may have sent SIGTERM before, and a second one ends a process
+    unsaved.
     """
     while os.read(0, 1):  # not by sys.stdin, which would be locked when the process ends
         pass
-    os.kill(os.getpid(), getattr(signal, "SIGHUP", signal.SIGTERM))
+    if (taken := signals.taken()) is not None:
+        taken.ask()
 
 
 if __name__ == "__main__":

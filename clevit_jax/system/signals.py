@@ -106,13 +106,17 @@ class Signals:
     def _note(self, number: int) -> None:
         if number not in self._before:  # another's, such as a timer
             return
+        if number in self._seen and number in _INSISTING:
+            self._again(number)
+        self._seen.add(number)
+        self.ask()
+
+    def ask(self) -> None:
+        """Asks for an end, as a first signal does."""
         if self._threaded:
             with self._lock:
                 if self._sentence:
                     end(self._sentence, STOPPED)
-        if number in self._seen and number in _INSISTING:
-            self._again(number)
-        self._seen.add(number)
         if not self.received:
             self.received = True
             self._heard()
