@@ -104,6 +104,18 @@ def test_the_refusal_names_the_way_on(tmp_path):
         check_workdir(run, make_config(epochs=9), reading=True)
 
 
+def test_of_a_seed_the_refusal_names_what_mode_seeds_takes(tmp_path):
+    """It has no --extend: each seed is extended by a command of its own."""
+    run = write_run(tmp_path / "seed-0")
+    (run / "checkpoints" / "20").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"by --workdir .*seed-0 --extend .* without --mode"):
+        check_workdir(run, make_config(epochs=9), of_seeds=True)
+    with pytest.raises(ConfigError, match="name another --workdir") as refused:
+        check_workdir(run, make_config(epochs=9, seed=3), of_seeds=True)
+    assert "--extend" not in str(refused.value)
+    assert "--from" not in str(refused.value)
+
+
 def test_the_rates_are_said_by_hand():
     """Linear without a warm-up: update n of T uses peak * (1 - 0.99 * (n - 1) / T)."""
     old, new = (Schedule("linear", peak, 5.0, 0, total) for peak, total in ((1.0, 100), (2.0, 200)))

@@ -127,6 +127,7 @@ def check_workdir(
     *,
     free: tuple[str, ...] = (),
     reading: bool = False,
+    of_seeds: bool = False,
 ) -> None:
     """Raises ConfigError unless the folder is new, or a run with this very config.
 
@@ -135,6 +136,8 @@ def check_workdir(
         config: of the run that is asked for.
         free: prefixes of settings that may differ, besides `NOT_COMPARED`.
         reading: whether the run is only looked at.
+        of_seeds: whether the run is one of those of --mode seeds, which takes neither --extend nor
+            --from.
     """
     metrics = workdir / "metrics.jsonl"
     begun = has_checkpoints(workdir) or (metrics.exists() and metrics.stat().st_size > 0)
@@ -147,8 +150,11 @@ def check_workdir(
         )
     differences = changed_settings(flatten(load_config(workdir)), flatten(config), free=free)
     if differences:
+        advice = (
+            _mend_seeds(workdir, differences) if of_seeds else _mend(workdir, differences, reading)
+        )
         raise ConfigError(
-            f"{workdir} holds a run with another config; {_mend(workdir, differences, reading)}. "
+            f"{workdir} holds a run with another config; {advice}. "
             f"Differences (there, here): {'; '.join(differences)}."
         )
 
@@ -162,6 +168,17 @@ def _mend(workdir: pathlib.Path, differences: list[str], reading: bool) -> str:
     return (
         f"name another --workdir; to begin there from the weights of this one: --from "
         f"{workdir}@last"
+    )
+
+
+def _mend_seeds(workdir: pathlib.Path, differences: list[str]) -> str:
+    """The same for a run of --mode seeds, where every seed has its own command."""
+    sentence = "seeds that are compared share one config, so name another --workdir"
+    if unextendable(differences):
+        return sentence
+    return (
+        f"{sentence}; or extend each seed by itself, this one by --workdir {workdir} --extend and "
+        "the new settings, without --mode, and then repeat --mode seeds"
     )
 
 

@@ -114,7 +114,7 @@ def _check(
         check_idle(folder)
     begun_on = results.common_split(results.read_result(folder) for folder in begun.values())
     for seed, folder in begun.items():
-        check_workdir(folder, _with_seed(config, seed))
+        check_workdir(folder, _with_seed(config, seed), of_seeds=True)
     if begun_on not in (None, _split_hash(config)):
         raise ConfigError(
             f"{config.data.root or config.data.tfds} no longer lists the files and labels that the "
