@@ -14,6 +14,9 @@ _TAKEN = """
 import signal, sys, threading, time
 from clevit_jax.system import signals
 
+if {anew}:  # a suite in the background of a shell, or of nohup, is started without some of them
+    for number in signals.ENDING: signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 signals.take()
 taken = signals.taken()
 """
@@ -22,7 +25,7 @@ taken = signals.taken()
 def run(code: str, *sent: int, before: str = _TAKEN) -> tuple[int, str, str]:
     """A process that runs `code`, and is sent signals when it has printed a line for each."""
     child = subprocess.Popen(
-        [sys.executable, "-c", before + code],
+        [sys.executable, "-c", before.replace("{anew}", "True") + code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,7 +80,8 @@ def test_two_of_one_cause_are_one():
 
 
 def test_nohup_is_respected():
-    before = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _TAKEN
+    before = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    before += _TAKEN.replace("{anew}", "False")
     code = (
         "print('ready', flush=True)\n"
         "signal.sigtimedwait([], 0.2); print('ready', flush=True); threading.Event().wait()"
@@ -97,7 +101,9 @@ def test_a_full_pipe_does_not_keep_it():
         "print('ready', flush=True); threading.Event().wait()"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", _TAKEN + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", _TAKEN.replace("{anew}", "True") + code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert child.stdout
     assert child.stdout.readline() == b"ready\n"
@@ -129,7 +135,7 @@ def test_ctrl_c_inside_the_compiler_raises_nothing():
 def test_handlers_come_back():
     before = [signal.getsignal(number) for number in ENDING]
     with Signals() as heard:
-        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
         assert heard.received
     assert [signal.getsignal(number) for number in ENDING] == before
     assert signals.taken() is None

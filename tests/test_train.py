@@ -591,13 +591,17 @@ def test_two_signals():
 def test_two_signals_in_a_notebook(monkeypatch):
     """The second ends the cell as Ctrl-C ends any other, and the kernel lives."""
     monkeypatch.setattr(preemption, "in_notebook", lambda: True)
-    before = signal.getsignal(signal.SIGINT)
-    with Stop() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.asked()
-        with pytest.raises(KeyboardInterrupt):
+    # A suite in the background of a shell is started without it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Stop() as stop:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert stop.asked()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signals_of_another_thread():
