@@ -295,6 +295,7 @@ def _given(argv: list[str], name: str) -> str:
 def _explain(argv: list[str], error: Exception) -> str:
     """The sentence for a command line that cannot be parsed."""
     from clevit_jax.config import flatten
+    from clevit_jax.config.ranges import of_another_type
     from clevit_jax.errors import ConfigError
 
     name = _given(argv, "config")
@@ -309,4 +310,7 @@ def _explain(argv: list[str], error: Exception) -> str:
     for setting in (flag.removeprefix("config.") for flag in given):
         if setting not in known:
             return recipes.no_such_setting(setting, known, flag="--config.")
+    unread = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+    if unread and unread[1] in recipes.defaults():
+        return f"--config.{of_another_type(unread[1], unread[2])}"
     return str(error).strip() or type(error).__name__

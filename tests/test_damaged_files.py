@@ -1,9 +1,12 @@
 """The small files of a run, damaged: made again with a word, or named with what to do."""
 
+import contextlib
+import gc
 import importlib
 import json
 import shutil
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -124,6 +127,20 @@ def test_damage_is_named_or_mended(damaged):
         elif failure:  # main's sentence has its path
             assert name in ("charts", "writer")
             assert failure.filename
+
+
+def test_an_archive_that_is_none_is_closed(tmp_path):
+    """Left open, it would be in the way on some disks, and warned of by whoever comes next."""
+    path = tmp_path / "training_features.npz"
+    np.savez(path, features=np.zeros(9))
+    path.write_bytes(path.read_bytes()[:99])
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with contextlib.suppress(ConfigError):
+            feature_file.read_feature_file(path)
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_nothing_is_damaged_to_begin_with(whole):

@@ -129,3 +129,8 @@ def test_ends_that_float32_rounds_to_are_out():
     assert Range(0, 1, below=True).holds(0.999)
     assert str(Range(2, 9, also=(0,))) == "0, or at least 2 and at most 9"
     assert str(Range(0, math.inf, above=True)) == "above 0"
+
+
+def test_what_float32_rounds_is_said():
+    with pytest.raises(ConfigError, match=r"optim.b2 is 0.99999999, and is 1 in float32; it must"):
+        check_config(with_value("optim.b2", 0.99999999), "cpu")

@@ -68,6 +68,26 @@ def test_a_newer_run_is_refused_by_that_word(tmp_path):
             call()
 
 
+@pytest.mark.parametrize(("version", "newer"), [("99.1", True), ("0.0.1", False), (None, False)])
+def test_a_word_of_a_newer_version_is_told_of_by_that_word(tmp_path, version, newer):
+    settings = json.loads(base.get_config().to_json())
+    settings["optim"]["name"] = "lion"
+    write(tmp_path, settings)
+    starts = [{"versions": {"clevit_jax": version}}] if version else []
+    (tmp_path / "run.json").write_text(json.dumps({"starts": starts}))
+    says = r"newer version .*\(99\.1 there, .* here; optim.name is 'lion'; choose .*\); pip install"
+    with pytest.raises(ConfigError, match=says if newer else "config.json: optim.name is 'lion'"):
+        load_config(tmp_path)
+
+
+def test_a_run_answers_whatever_it_was_trained_with(tmp_path):
+    """An older version took these; the weights are as good as they are."""
+    settings = json.loads(base.get_config().to_json())
+    settings["optim"] |= {"b1": 1.5, "end": 3.0}
+    settings["checkpoint"]["every_minutes"] = float("inf")
+    assert load_config(write(tmp_path, settings)).optim.b1 == 1.5
+
+
 @pytest.mark.parametrize(
     ("group", "name", "value", "says"),
     [
@@ -78,9 +98,18 @@ def test_a_newer_run_is_refused_by_that_word(tmp_path):
         (None, "data", 3, "config.json holds no settings"),
         (None, "epochs", 1.5, "config.json: epochs is 1.5; it must be a whole number"),
         ("model", "depths", [1, "a"], "config.json: model.depths is"),
+        ("model", "window", -3, "config.json: model.window is -3; it must be at least 2"),
+        ("model", "num_heads", [3, 3, 3, 3], "config.json: model.num_heads[0] is 3; it must"),
+        ("model", "depths", [2], "config.json: model.depths is (2,) and model.num_heads"),
+        ("model", "variant", "huge", "config.json: model.variant is 'huge'; choose one of tiny"),
+        ("model", "dtype", "half", "config.json: model.dtype is 'half'; choose one of auto"),
+        ("optim", "name", "lion", "config.json: optim.name is 'lion'; choose one of adamw, sgd."),
+        ("eval", "resize", 0, "config.json: eval.resize is 0; it must be at least 1"),
+        ("eval", "batch_size", -1, "config.json: eval.batch_size is -1"),
+        (None, "image_size", 450, "config.json: image_size 450 does not fit model.window 7"),
     ],
 )
-def test_a_value_of_another_type_is_named(tmp_path, group, name, value, says):
+def test_a_value_that_cannot_be_is_named(tmp_path, group, name, value, says):
     settings = json.loads(base.get_config().to_json())
     (settings[group] if group else settings)[name] = value
     with pytest.raises(ConfigError) as error:

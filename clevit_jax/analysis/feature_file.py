@@ -148,7 +148,8 @@ def read_feature_file(path: pathlib.Path) -> Features:
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: NumPy leaves a file open that turns out to be no archive.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         return {name: file[name] for name in (*_ROWS, *_TEXTS)}
 
 

@@ -15,6 +15,7 @@ from clevit_jax.config.ranges import check_values
 from clevit_jax.config.settings import (
     Settings,
     check_config,
+    check_model,
     make_plan,
     model_config,
     resolve,
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "changed_settings",
     "check_config",
+    "check_model",
     "check_values",
     "flatten",
     "make_plan",

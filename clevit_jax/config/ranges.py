@@ -179,18 +179,22 @@ def check_types(settings: dict[str, Any]) -> None:
         if isinstance(default, tuple):
             right = isinstance(value, tuple | list) and all(_is_number(x) for x in value)
             right = right and (name not in _WHOLE_TUPLES or all(isinstance(x, int) for x in value))
-            kind = "hold whole numbers" if name in _WHOLE_TUPLES else "hold numbers"
-        elif isinstance(default, bool):
-            right, kind = isinstance(value, bool), "be True or False"
-        elif isinstance(default, int):
-            right, kind = _is_number(value) and isinstance(value, int), "be a whole number"
-        elif isinstance(default, float):
-            right, kind = _is_number(value), "be a number"
+        elif isinstance(default, bool | str):
+            right = isinstance(value, type(default))
         else:
-            right, kind = isinstance(value, str), "be text"
+            right = _is_number(value) and (isinstance(default, float) or isinstance(value, int))
         if not right:
-            like = f", like {default!r}" if default not in ("", ()) else ""
-            raise ConfigError(f"{name} is {value!r}; it must {kind}{like}.")
+            raise ConfigError(of_another_type(name, value))
+
+
+def of_another_type(name: str, value: Any) -> str:
+    """The sentence for a value of another type than in base.py."""
+    default = recipes.defaults()[name]
+    kinds = {bool: "be True or False", int: "be a whole number", float: "be a number",
+             str: "be text", tuple: "hold numbers"}  # fmt: skip
+    kind = "hold whole numbers" if name in _WHOLE_TUPLES else kinds[type(default)]
+    like = f", like {default!r}" if default not in ("", ()) else ""
+    return f"{name} is {value!r}; it must {kind}{like}."
 
 
 _WHOLE_TUPLES = ("model.depths", "model.num_heads")  # base.py leaves them empty
@@ -212,9 +216,7 @@ def check_values(config: ConfigDict, *, only: tuple[str, ...] = ("",)) -> None:
     for name, span in RANGES.items():
         if name in settings and name.startswith(only):
             _check_range(name, settings[name], span)
-    for name, choices in CHOICES.items():
-        if name.startswith(only) and settings[name] not in choices:
-            raise ConfigError(f"{name} is {settings[name]!r}; choose one of {', '.join(choices)}.")
+    check_choices(config, only=only)
     if "eval.resize".startswith(only) and config.eval.resize < config.image_size:
         raise ConfigError(
             f"eval.resize is {config.eval.resize}; it must be at least image_size, "
@@ -222,10 +224,20 @@ def check_values(config: ConfigDict, *, only: tuple[str, ...] = ("",)) -> None:
         )
 
 
+def check_choices(config: ConfigDict, *, only: tuple[str, ...] = ("",)) -> None:
+    """Raises ConfigError on the first word that is none of its `CHOICES`; `only`: prefixes."""
+    settings = flatten(config)
+    for name, choices in CHOICES.items():
+        if name.startswith(only) and settings[name] not in choices:
+            raise ConfigError(f"{name} is {settings[name]!r}; choose one of {', '.join(choices)}.")
+
+
 def _check_range(name: str, value: Any, span: Range) -> None:
     if not isinstance(value, tuple | list):
         if not span.holds(value):
-            raise ConfigError(f"{name} is {value}; it must be {span}.")
+            inside = span.low < value < span.high  # as float64, which nothing computes with
+            rounded = f", and is {float(np.float32(value)):g} in float32" if inside else ""
+            raise ConfigError(f"{name} is {value}{rounded}; it must be {span}.")
         return
     if span.pair and not (len(value) == 2 and value[0] <= value[1] and all(map(span.holds, value))):
         raise ConfigError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from clevit_jax.config.ranges import check_values
+from clevit_jax.config.ranges import check_choices, check_values
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.open import DataConfig
@@ -132,6 +132,18 @@ def check_config(config: ConfigDict, platform: str) -> None:
         _view_config(config)
         _loss_config(config)
         model_config(config, 1, platform=platform)
+
+
+def check_model(config: ConfigDict) -> None:
+    """Raises ConfigError unless a trained model can be made of the config, and asked.
+
+    How it was trained is another matter: a run answers also where an older version took numbers
+    that are out of their range by now.
+    """
+    check_values(config, only=("image_size", "model.", "data.resize", "eval."))
+    check_choices(config)
+    with _config_errors():
+        model_config(config, 1, platform="cpu")
 
 
 def _check_values(config: ConfigDict) -> None:

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import pathlib
 import platform
+import re
 import sys
 import time
 import uuid
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from clevit_jax.config import (
     NewerConfigError,
     changed_settings,
+    check_model,
     flatten,
     restore_config,
     unextendable,
@@ -83,25 +85,36 @@ def _restore(workdir: pathlib.Path, settings: Any, where: str) -> ConfigDict:
         names = set()
     if not names & defaults().keys():
         raise ConfigError(f"{where} holds no settings; it was not written by this program.")
+    there, here = _version_there(workdir), importlib.metadata.version("clevit_jax")
+    versions = f"{there} there, {here} here; " if there not in ("", here) else ""
+    newer = f"{workdir} was made by a newer version of clevit_jax ({versions}"
+    upgrade = "pip install --upgrade clevit_jax."
     try:
-        return restore_config(settings)
+        config = restore_config(settings)
+        check_model(config)
+        return config
     except NewerConfigError as error:
         raise _OfNewerVersionError(
-            f"{workdir} was made by a newer version of clevit_jax ({_versions(workdir)}unknown "
-            f"settings: {', '.join(error.names)}); pip install --upgrade clevit_jax."
+            f"{newer}unknown settings: {', '.join(error.names)}); {upgrade}"
         ) from error
     except ConfigError as error:
+        if _numbers(there) > _numbers(here):  # which may take more than this one does
+            reason = str(error).removesuffix(".")
+            raise _OfNewerVersionError(f"{newer}{reason}); {upgrade}") from error
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _versions(workdir: pathlib.Path) -> str:
-    """`0.9 there, 0.2.0 here; `, or nothing where run.json does not say."""
-    here = importlib.metadata.version("clevit_jax")
+def _version_there(workdir: pathlib.Path) -> str:
+    """The version that a run was last started by, "" where run.json does not say."""
     try:
-        there = read_json_object(workdir / RUN_FILE)["starts"][-1]["versions"]["clevit_jax"]
+        return str(read_json_object(workdir / RUN_FILE)["starts"][-1]["versions"]["clevit_jax"])
     except (ConfigError, LookupError, TypeError):
         return ""
-    return f"{there} there, {here} here; " if there != here else ""
+
+
+def _numbers(version: str) -> list[int]:
+    """`0.10.2` -> [0, 10, 2]."""
+    return [int(digits) for digits in re.findall(r"\d+", version.partition("+")[0])]
 
 
 @functools.cache
