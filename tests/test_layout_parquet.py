@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from clevit_jax.analysis.feature_file import Features, write_feature_file
 from clevit_jax.data import decode, sources
 from clevit_jax.data.layouts import parquet, parquet_images
 from clevit_jax.data.layouts.listing import Request
@@ -276,6 +277,32 @@ def test_tables_without_images_are_no_data_set(tmp_path):
     assert "no column holds encoded images" in sentence
     (tmp_path / "train.parquet").unlink()
     assert "holds no Parquet file" in problems(tmp_path, layout="parquet")[0]
+
+
+@pytest.mark.parametrize("place", ["", "data"])
+@pytest.mark.parametrize("name", ["a.parquet", "train.parquet", "z.parquet"])
+def test_features_beside_the_images_are_left_out(tmp_path, place, name):
+    """Before and after the images by name, beside their folder, and named as a split."""
+    images_in = tmp_path / place
+    write(images_in / "m.parquet", {"image": images(*range(6)), "label": [0, 1] * 3})
+    before = load(tmp_path)
+    rows = np.zeros((1, 2), np.float32)
+    texts = ("x",), ("test",), np.array([0]), rows, rows, ("0", "1"), "run", "ab"
+    write_feature_file(tmp_path / name, Features(*texts))
+    after = load(tmp_path)
+    assert (after.layout, after.split_hash()) == ("parquet", before.split_hash())
+    (warning,) = after.warnings
+    assert f"what this program wrote itself is not taken for images ({name})" in warning
+    (tmp_path / place / "m.parquet").unlink()
+    assert "no known layout" in problems(tmp_path)[0]
+
+
+def test_a_table_of_the_user_is_not_taken_for_features(tmp_path):
+    """Of the same columns, but without the hash of a model."""
+    columns = dict.fromkeys(("name", "split", "features", "logits"), ["train"] * 2)
+    write(tmp_path / "train.parquet", columns | {"label": [0, 1]})
+    (sentence,) = problems(tmp_path, layout="parquet")
+    assert "no column holds encoded images" in sentence
 
 
 @pytest.fixture

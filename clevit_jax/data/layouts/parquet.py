@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import parquet_schema, table
 from clevit_jax.data.layouts.columns import split_of
-from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, Request
+from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, Request, say_own
 from clevit_jax.data.layouts.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.parquet_schema import Schema
 from clevit_jax.errors import first_line
@@ -66,7 +66,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     Opening reads no image, so does not see whether one is there. Nor does it ask for statistics:
     pyarrow ends the process where those are damaged.
     """
-    files = _files(root)
+    own = set[str]()
+    files = _files(root, own)
+    if own:
+        notes.warnings.append(say_own(root, own))
     if not files:
         notes.problems.append(f"{root} holds no Parquet file; looked for {LOOKS_FOR}.")
     reader = _ParquetReader(root, request, notes)
@@ -91,8 +94,11 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     return table.to_contents(_named(rows), str(root), notes)
 
 
-def _files(root: pathlib.Path) -> dict[pathlib.Path, str]:
-    """Path -> split that its name or folder tells, or "", in `root` or else in `data` of it."""
+def _files(root: pathlib.Path, own: set[str] | None = None) -> dict[pathlib.Path, str]:
+    """Path -> split that its name or folder tells, or "", in `root` or else in `data` of it.
+
+    Features that this program wrote are left out; `own` gets their names, relative to `root`.
+    """
     for place in (root, root / "data"):
         if not place.is_dir():
             continue
@@ -106,9 +112,17 @@ def _files(root: pathlib.Path) -> dict[pathlib.Path, str]:
             for path in sorted(folder.iterdir())
             if path.suffix.lower() == ".parquet" and path.name[0] != "." and path.is_file()
         }
-        if files:
-            return files
+        features = {path for path in files if _is_features(path)}
+        if own is not None:
+            own.update(path.relative_to(root).as_posix() for path in features)
+        if files.keys() - features:
+            return {path: split for path, split in files.items() if path not in features}
     return {}
+
+
+def _is_features(path: pathlib.Path) -> bool:
+    with _open(path, Notes([], [])) as source:
+        return source is not None and parquet_schema.is_features(source.schema_arrow)
 
 
 def _split_in(stem: str) -> str:

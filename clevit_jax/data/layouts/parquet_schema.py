@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from clevit_jax.data.layouts.columns import choose_columns, missing_column, quoted_names
 from clevit_jax.data.layouts.listing import Request
 
+_FEATURES = {"name", "split", "label", "features", "logits"}  # of `analysis.feature_file`
+
 
 class Schema(NamedTuple):
     """The columns of a file that are read.
@@ -62,6 +64,11 @@ def _is_plain(kind: Any) -> bool:
 def image_columns(schema: Any) -> list[str]:
     """Names of the columns that may hold encoded images."""
     return [field.name for field in schema if _is_binary(field.type) or _is_nested(field.type)]
+
+
+def is_features(schema: Any) -> bool:
+    """Whether a file is what `--mode features` writes, which may lie beside the images."""
+    return set(schema.names) == _FEATURES and b"fingerprint" in (schema.metadata or {})
 
 
 def choose_schema(schema: Any, request: Request) -> tuple[Schema | None, list[str]]:
