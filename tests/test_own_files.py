@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clevit_jax.analysis import input_files
+from clevit_jax.analysis.feature_file import Features, write_feature_file
 from clevit_jax.analysis.tsne import save_picture
 from clevit_jax.data import sources
 from clevit_jax.errors import ConfigError
@@ -59,6 +60,17 @@ def features_in(folder: pathlib.Path) -> None:
     save_picture(folder / "f.png", np.zeros((1, 2)), np.array([0]), ("a",), title="t")
 
 
+def features_without_picture_in(folder: pathlib.Path, name: str = "f.npz") -> None:
+    touch(folder, "f.json")
+    rows = np.zeros((1, 2), np.float32)
+    one = Features(("x",), ("test",), np.array([0]), rows, rows, ("0", "1"), "run", "ab")
+    write_feature_file(folder / name, one)
+
+
+def features_of_parquet_in(folder: pathlib.Path) -> None:
+    features_without_picture_in(folder, "f.parquet")
+
+
 def gallery_in(folder: pathlib.Path) -> None:
     views = np.zeros((1, 4, 4, 3), np.float32)
     save_gallery(folder / "views.png", np.zeros((1, 4, 4, 3), np.uint8), views, views)
@@ -74,7 +86,8 @@ def checked_in(folder: pathlib.Path) -> None:
 
 
 OWN = [
-    run_in, seeds_in, begun_in, explained_in, features_in, gallery_in, predicted_in, checked_in,
+    run_in, seeds_in, begun_in, explained_in, features_in, features_without_picture_in,
+    features_of_parquet_in, gallery_in, predicted_in, checked_in,
 ]  # fmt: skip
 
 
@@ -136,6 +149,7 @@ def test_a_class_is_never_taken_for_ours(tmp_path, name, run):
 
 def test_names_alone_make_no_picture_ours(tmp_path):
     """As other programs write them: no mark."""
+    np.savez(tmp_path / "of_others.npz", features=np.zeros(1))
     touch(tmp_path, *CLASSES, "ash/0.png.png", "ash/1.npz", "ash/1.json", "ash/views.png")
     draw(tmp_path / "oak" / "7.png", pnginfo=png_mark())  # neither name nor neighbour says so
     (tmp_path / "ash" / "config.json").write_text('{"data": {}, "model": {}}')

@@ -29,6 +29,7 @@ _EXPORTED = (".stablehlo", ".onnx")
 _TABLES = (".csv", ".json", ".jsonl")
 _FEATURES = (".npz", ".parquet")
 _PEEK = 512  # bytes of a file that are looked at
+_PARTS = 64 << 10  # where .npz and .parquet list their parts, bytes
 
 
 def png_mark() -> PngInfo:
@@ -83,21 +84,32 @@ def own_names(
     if len(others) == len(names):  # what would say nothing beside images
         own |= names & {"log.txt", "report.html"}  # a run that has only begun has the first
         own |= {name for name in others if name.endswith(_TABLES) and _predicted(folder, name)}
+        for name in others:  # features of few images have no picture beside them
+            if name.endswith(_FEATURES) and _holds_features(folder, name):
+                own |= {name, f"{os.path.splitext(name)[0]}.json"} & names
         own |= {name for name in names & {".lock"} if b'"pid"' in _peek(folder, name)}
     return own
 
 
-def _peek(folder: str | os.PathLike[str], name: str) -> bytes:
-    """The beginning of a file; nothing where it cannot be read: others say why."""
+def _peek(folder: str | os.PathLike[str], name: str, *, end: int = 0) -> bytes:
+    """The beginning of a file, or its last `end` bytes; nothing where it cannot be read."""
     try:
         with open(os.path.join(folder, name), "rb") as file:
-            return file.read(_PEEK)
+            if end:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - end))
+            return file.read(end or _PEEK)
     except OSError:
         return b""
 
 
 def _marked(folder: str | os.PathLike[str], name: str) -> bool:
     return f"Software\0{MARK}".encode() in _peek(folder, name)
+
+
+def _holds_features(folder: str | os.PathLike[str], name: str) -> bool:
+    """Whether a file is one of `--mode features`, by the list of its parts, which is at its end."""
+    tail = _peek(folder, name, end=_PARTS)
+    return all(part in tail for part in (b"features", b"logits", b"fingerprint"))
 
 
 def _predicted(folder: str | os.PathLike[str], name: str) -> bool:
