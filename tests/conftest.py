@@ -11,6 +11,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from absl import logging
 
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system import compilation_cache
@@ -49,6 +50,14 @@ def pytest_runtest_protocol(item):
     """A test's marker decides for its fixtures, too."""
     compiling.optimise(item.get_closest_marker("optimised") is not None)
     return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _verbosity():
+    """A command keeps back what absl logs, for the rest of its process; here others follow."""
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
 
 
 @pytest.fixture(scope="session")
