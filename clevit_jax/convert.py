@@ -15,7 +15,6 @@ import dataclasses
 import pathlib
 import shlex
 import sys
-import traceback
 
 import jax
 
@@ -93,13 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.target:
             print(_write_target(weights, options))
     except Exception as error:
-        says = faults.sentence(error)
-        if says is None:  # a bug
-            raise
-        if options.traceback:
-            traceback.print_exception(error)
-        print(f"error: {says}", file=sys.stderr)
-        return 2
+        return faults.tell(error, with_traceback=options.traceback)
     except KeyboardInterrupt:
         print("Stopped; nothing was written.", file=sys.stderr)
         return 130

@@ -40,13 +40,7 @@ def main(argv: list[str], values: "flags.FlagValues | None" = None) -> int:
         print("Stopped; run the same command to go on.", file=sys.stderr)
         return 130
     except Exception as error:
-        says = faults.sentence(error, f"--mode {values.mode}")
-        if says is None:  # a bug
-            raise
-        if values.traceback:
-            traceback.print_exception(error)
-        print(f"error: {says}", file=sys.stderr)
-        return 2
+        return faults.tell(error, f"--mode {values.mode}", with_traceback=values.traceback)
 
 
 def run() -> None:

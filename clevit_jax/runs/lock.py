@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
+from clevit_jax.system.faults import mend, os_reason
 
 try:
     import fcntl
@@ -40,7 +41,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         descriptor = _open(workdir)
     except OSError as error:
         raise ConfigError(
-            f"--workdir {workdir} cannot be written: {error.strerror or error}."
+            f"--workdir {workdir} cannot be written: {os_reason(error)}{mend(error)}."
         ) from error
     try:
         yield

@@ -27,8 +27,8 @@ from ml_collections import ConfigDict
 
 from clevit_jax.config import restore_config
 from clevit_jax.distributed.preemption import STOPPED
-from clevit_jax.errors import ClevitError, ConfigError, TrainingError
-from clevit_jax.system import compilation_cache, signals
+from clevit_jax.errors import ConfigError, TrainingError
+from clevit_jax.system import compilation_cache, faults, signals
 from clevit_jax.system.logging import quiet_command
 from clevit_jax.system.output import LOG_FILE as LOG
 
@@ -37,7 +37,7 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-REFUSED, DIVERGED = 2, 3  # exit codes of a child besides 0 and `STOPPED`
+REFUSED, DIVERGED = 2, 3  # exit codes of a child besides 0 and `STOPPED`; 2: `faults.tell`
 
 
 def check_locks() -> None:
@@ -310,9 +310,8 @@ def _child() -> int:
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED
-    except (ClevitError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+    except Exception as error:
+        return faults.tell(error)
 
 
 def _follow_parent() -> None:

@@ -8,6 +8,7 @@ an error means.
 import errno
 import os
 import re
+import sys
 import traceback
 
 from clevit_jax.errors import ClevitError, first_line
@@ -69,6 +70,25 @@ def sentence(error: BaseException, doing: str = "") -> str | None:
             "ulimit -v, or that of the container); raise it, or lower --config.data.threads."
         )
     return _no_device(error)
+
+
+def tell(error: Exception, doing: str = "", *, with_traceback: bool = False) -> int:
+    """Prints what a user is told of an error that ends a command; returns its exit code, 2.
+
+    Args:
+        error, doing: see `sentence`.
+        with_traceback: whether to print where it came from, too.
+
+    Raises:
+        Exception: the error itself, where it is a fault of the program.
+    """
+    says = sentence(error, doing)
+    if says is None:
+        raise error
+    if with_traceback:
+        traceback.print_exception(error)
+    print(f"error: {says}", file=sys.stderr)
+    return 2
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
