@@ -5,8 +5,10 @@ ends with a traceback.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 _SHOWN = 20  # problems of a data set that its message shows
+_ALONE = 3  # sentences of one rule that are shown in full
 
 
 class ClevitError(ValueError):
@@ -17,18 +19,66 @@ class ConfigError(ClevitError):
     """A setting, a flag or a file named by one cannot be used."""
 
 
+class Repeated(str):
+    """A sentence about one file or line, of a kind that may hold of thousands.
+
+    >>> told = [Repeated(f"{x}.jpg is empty.", rule="{n} files are empty", item=f"{x}.jpg")
+    ...         for x in range(5)]
+    >>> said_once(told)
+    ['5 files are empty (0.jpg, 1.jpg, 2.jpg, ...).']
+
+    Attributes:
+        rule: what to say of several at once, without a full stop; `{n}` stands for their number.
+            Sentences with one rule are one kind.
+        item: what this one is about, as a list names it.
+    """
+
+    rule: str
+    item: str
+
+    def __new__(cls, sentence: str, *, rule: str, item: str) -> Self:
+        made = super().__new__(cls, sentence)
+        made.rule, made.item = rule, item
+        return made
+
+
+def said_once(sentences: Sequence[str]) -> list[str]:
+    """Sentences, with those of one rule merged where there are more than three.
+
+    Returns:
+        In the order of `sentences`; the merged sentence stands where its first one stood, and has
+        the number and three examples.
+    """
+    items: dict[str, list[str]] = {}
+    for sentence in sentences:
+        if isinstance(sentence, Repeated):
+            items.setdefault(sentence.rule, []).append(sentence.item)
+    said = list[str]()
+    for sentence in sentences:
+        if not isinstance(sentence, Repeated) or len(items.get(sentence.rule, ())) <= _ALONE:
+            if not isinstance(sentence, Repeated) or sentence.rule in items:
+                said.append(sentence)
+            continue
+        same = items.pop(sentence.rule)
+        shown = ", ".join(same[:_ALONE])
+        said.append(f"{sentence.rule.replace('{n}', f'{len(same):,}')} ({shown}, ...).")
+    return said
+
+
 class DataError(ClevitError):
     """Everything that is wrong with a data set, found in one pass.
 
     Attributes:
-        problems: one sentence for each problem; all of them, while the message shows the first 20.
+        problems: one sentence for each problem; all of them, while the message merges those of one
+            rule (`said_once`) and shows the first 20.
     """
 
     def __init__(self, problems: Sequence[str]):
         self.problems = tuple(problems)
-        lines = list(self.problems[:_SHOWN])
-        if len(self.problems) > _SHOWN:
-            lines.append(f"... and {len(self.problems) - _SHOWN} more.")
+        said = said_once(self.problems)
+        lines = said[:_SHOWN]
+        if len(said) > _SHOWN:
+            lines.append(f"... and {len(said) - _SHOWN} more.")
         super().__init__("\n".join(lines))
 
 

@@ -22,6 +22,12 @@ def get_config() -> ConfigDict:
     # Columns of a CSV or Parquet table; "" looks for usual names.
     data.file_column = ""  # that names the image
     data.label_column = ""  # that names the class
+    data.split_column = ""  # that says train, val or test
+    data.header = "auto"  # whether the first line of a table names its columns: true | false | auto
+    # Of folders in folders, which are the classes: top | leaf | 1, 2, ... from the top | auto.
+    data.class_level = "auto"
+    # Regular expression of the class in a file's name, such as "^(.+)_[0-9]+"; "" is none.
+    data.label_pattern = ""
     data.test_fraction = 0.2  # of the images, cut for testing where the data has no test split
     data.val_fraction = 0.0  # of the training images, cut to choose the best checkpoint by
     data.folds = 0  # for cross-validation where the data has no test split; 0 is none
@@ -30,6 +36,10 @@ def get_config() -> ConfigDict:
     data.resize = 600  # pixels per side of the square that training images are kept at (paper: 600)
     data.cache_bytes = 8 << 30  # decoded images kept, bytes; at most half of the free memory
     data.threads = 0  # threads that decode; 0 is one per CPU that the process may use
+    data.on_bad_image = "stop"  # what an image that cannot be read does: stop | skip
+    data.max_bad = 0.01  # share of the images that may be skipped
+    data.truncated = False  # whether an image that lacks its last bytes is read as far as it goes
+    data.bits = 0  # that a pixel of 16-bit files really has, 9 to 16, such as 12; 0 is 16
     # Before training, write procedural leaves to data.root; 0 classes writes none.
     data.leaves = ConfigDict()
     data.leaves.classes = 0

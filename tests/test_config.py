@@ -254,10 +254,11 @@ def test_every_setting_arrives_where_it_belongs():
         data__root="x", data__layout="csv", data__file_column="f", data__label_column="l",
         data__tfds="t", data__test_fraction=0.31, data__val_fraction=0.12, data__folds=5,
         data__fold=3, data__split_seed=17, data__resize=601, data__cache_bytes=7, data__threads=3,
-        image_size=448, eval__resize=613, model__num_classes=9,
+        data__split_column="s", data__header="false", data__class_level="leaf",
+        data__label_pattern="(.+)_", image_size=448, eval__resize=613, model__num_classes=9,
     )  # fmt: skip
     data = resolve_data(config)
-    assert data.request == Request(9, "f", "l", "t")
+    assert data.request == Request(9, "f", "l", "t", "s", "false", "leaf", "(.+)_")
     assert data.split == SplitConfig(0.31, 0.12, 5, 3, 17)
     assert (data.root, data.layout, data.leaves["classes"]) == ("x", "csv", 0)
     assert (data.resize, data.image_size, data.eval_resize) == (601, 448, 613)

@@ -457,7 +457,8 @@ def test_layout_asked_for_without_a_table(tmp_path):
 def test_another_layout_beside_it(tmp_path):
     root = make(tmp_path, {"train.csv": TRAIN}, [*FILES, "train/ash/1.png"])
     (found,) = problems(root)
-    assert "fits the layouts folders (train/<class>/) and csv (train.csv)" in found
+    assert "data.layout=csv, by train.csv: 2 classes, 2 training images" in found
+    assert "data.layout=folders, by train/<class>/: 1 class, 1 training image" in found
 
 
 def test_no_stat_for_each_file(tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ WRONG = [
     ({"label": [0.0, float("nan")]}, "all.parquet, row 1: there is no label; add one,"),
     ({"label": ["a", " "]}, "all.parquet, row 1: there is no label; add one,"),
     ({"label": [[0], [1]]}, "all.parquet: no column is known to hold the label, of 'image'"),
-    ({"split": ["train", "dev"]}, "all.parquet, row 1: the split 'dev' is not train, val or"),
+    ({"split": ["train", "none"]}, "all.parquet, row 1: the split 'none' is not train, val or"),
     ({"split": ["train", None]}, "all.parquet, row 1: the split None is not train, val or"),
     ({"class_name": ["oak", ""]}, "all.parquet, row 1: the class name is empty."),
     ({"class_name": ["oak", "oak"]}, "all.parquet, row 1: the class name 'oak' goes with label"),

@@ -21,7 +21,8 @@ OFF = (0,)
 SENSIBLE = {
     "seed": (0, 2**31), "data.split_seed": (0, 2**31), "data.leaves.seed": (0, 2**31),
     "data.test_fraction": OFF, "data.val_fraction": OFF, "data.folds": OFF, "data.fold": OFF,
-    "data.threads": OFF, "data.cache_bytes": (0, 2**31), "data.leaves.classes": OFF,
+    "data.max_bad": OFF, "data.bits": OFF, "data.threads": OFF,
+    "data.cache_bytes": (0, 2**31), "data.leaves.classes": OFF,
     "data.leaves.test_per_class": OFF, "data.leaves.difficulty": OFF,
     "model.embed_dim": OFF, "model.num_classes": OFF, "model.drop_path": OFF,
     "views.brightness": OFF, "views.degrees": OFF, "views.flip": OFF,

@@ -1,5 +1,6 @@
 """Readers of the data layouts: what they find, and what they say of bad data."""
 
+import dataclasses
 import hashlib
 import pathlib
 
@@ -254,8 +255,12 @@ def test_folders_follow_links_but_not_in_circles(tmp_path):
 def test_layout_is_found_or_asked_for(tmp_path):
     root = make_folders(make_ufg(tmp_path), FOLDERS)
     (found,) = problems(root)
-    assert "ufg (anno/train.txt and anno/test.txt) and folders (train/<class>/" in found
-    assert "data.layout" in found
+    assert found == (
+        f"{root} can be read in 2 ways, which differ; choose one of them. data.layout=ufg, by "
+        "anno/train.txt and anno/test.txt: 2 classes, 2 training images, 2 test images; "
+        "data.layout=folders, by train/<class>/ and test/<class>/: 2 classes, 3 training images, "
+        "2 test images."
+    )
     assert sources.load_dataset(root, layout="ufg").layout == "ufg"
     assert sources.load_dataset(root, layout="folders").layout == "folders"
     assert problems(root, layout="zip")[0].startswith(
@@ -446,8 +451,11 @@ def test_a_tree_needs_two_classes_and_no_split(tmp_path):
 
 def test_the_folder_below_is_suggested(tmp_path):
     root = make_folders(tmp_path, [f"unpacked/{file}" for file in FOLDERS])
-    (found,) = problems(root)
-    assert found.endswith(f"Did you mean data.root={root / 'unpacked'}?")
+    data = sources.load_dataset(root)  # what alone lies in it is meant
+    assert data == dataclasses.replace(
+        sources.load_dataset(root / "unpacked"), recognised_by=data.recognised_by
+    )
+    assert data.recognised_by == "train/<class>/ and test/<class>/ in unpacked/"
     make_folders(tmp_path, [f"other/{file}" for file in FOLDERS])  # two data sets, not two classes
     (found,) = problems(root)
     assert found.endswith(f"data.root={root / 'other'} or {root / 'unpacked'}?")

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from clevit_jax import recipes
-from clevit_jax.data.sources import LAYOUTS
+from clevit_jax.data.recognise import LAYOUTS
 from clevit_jax.errors import ConfigError
 from clevit_jax.model.config import DTYPES, REMATS, VARIANTS
 from clevit_jax.recipes import flatten
@@ -22,8 +22,12 @@ from clevit_jax.views.config import KINDS
 
 KERNELS = ("auto", "xla", "pallas")
 SCANS = ("auto", "none", "blocks")
+HEADERS = ("auto", "true", "false")
+ON_BAD_IMAGE = ("stop", "skip")
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.layout": LAYOUTS,
+    "data.header": HEADERS,
+    "data.on_bad_image": ON_BAD_IMAGE,
     "model.variant": tuple(VARIANTS),
     "model.dtype": ("auto", *DTYPES),
     "model.kernels": KERNELS,
@@ -104,6 +108,8 @@ RANGES: dict[str, Range] = {
     "data.resize": _PIXELS,
     "data.cache_bytes": Range(0, 2**63 - 1),
     "data.threads": Range(0, 1024),
+    "data.max_bad": _BELOW_ONE,
+    "data.bits": Range(9, 16, also=(0,)),
     "data.leaves.classes": Range(0, 10**4),
     "data.leaves.train_per_class": Range(1, 10**5),
     "data.leaves.test_per_class": Range(0, 10**5),

@@ -181,6 +181,10 @@ def _data_config(config: ConfigDict) -> DataConfig:
             file_column=data.file_column,
             label_column=data.label_column,
             tfds=data.tfds,
+            split_column=data.split_column,
+            header=data.header,
+            class_level=data.class_level,
+            label_pattern=data.label_pattern,
         ),
         split=SplitConfig(
             test_fraction=data.test_fraction,

@@ -33,6 +33,18 @@ class Example(NamedTuple):
     name: str
 
 
+class Level(NamedTuple):
+    """A coarser level of the classes, as the genus above species or a folder above class folders.
+
+    Attributes:
+        name: of the level, for people: "genus", "level 1".
+        groups: for each class, by its number, the name of the group that it is in.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set: its class names, and the examples of its splits.
@@ -45,6 +57,7 @@ class Dataset:
         test: test examples.
         warnings: a sentence for each thing that is odd but not an error.
         val: validation examples, by which the best checkpoint is chosen; often none.
+        levels: coarser levels of the classes, the coarsest first; often none.
     """
 
     layout: str
@@ -54,6 +67,7 @@ class Dataset:
     test: tuple[Example, ...]
     warnings: tuple[str, ...]
     val: tuple[Example, ...] = ()
+    levels: tuple[Level, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -81,27 +95,18 @@ class SplitWords(NamedTuple):
     Attributes:
         adjective: before "images".
         purpose: after "for".
-        spellings: of folders, tables and entries of a column, in lower case.
         tfds: names in TFDS; the first is the one to write.
     """
 
     adjective: str
     purpose: str
-    spellings: tuple[str, ...]
     tfds: tuple[str, ...]
 
 
+# How people write them is in `split_names`.
 SPLIT_WORDS = {
-    "train": SplitWords("training", "training", ("train", "training"), ("train",)),
-    "val": SplitWords(
-        "validation", "validation", ("val", "valid", "validation"), ("validation", "valid", "val")
-    ),
-    "test": SplitWords("test", "testing", ("test", "testing"), ("test",)),
+    "train": SplitWords("training", "training", ("train",)),
+    "val": SplitWords("validation", "validation", ("validation", "valid", "val")),
+    "test": SplitWords("test", "testing", ("test",)),
 }
 SPLIT_NAMES = {split: words.adjective for split, words in SPLIT_WORDS.items()}
-
-
-def split_called(name: str) -> str | None:
-    """The split that a name means: 'train', 'val' or 'test'; None if it means none of them."""
-    plain = name.lower()
-    return next((split for split, words in SPLIT_WORDS.items() if plain in words.spellings), None)

@@ -8,14 +8,15 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
-from clevit_jax.data.layouts import csv_table, cub, folders, parquet, tfds_records, ufg
-from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
-from clevit_jax.errors import DataError
+from clevit_jax.data.layouts import tfds_records
+from clevit_jax.data.layouts.class_names import name_numbers
+from clevit_jax.data.layouts.listing import Notes, Request, first_three
+from clevit_jax.data.recognise import recognise
+from clevit_jax.errors import DataError, said_once
 from clevit_jax.system import places
 
 
@@ -52,72 +53,7 @@ class SplitConfig:
             raise ValueError(f"data.split_seed is {self.seed}; it must be at least 0.")
 
 
-class _Layout(NamedTuple):
-    """The interface of a layout: each module in layouts/ has these three, under these names.
-
-    Attributes:
-        looks_for: what a data set of this layout has, for sentences.
-        fits: what a folder is recognised by, or None.
-        read: the examples in a folder; what is wrong with it goes to the notes.
-    """
-
-    looks_for: str
-    fits: Callable[[pathlib.Path, Request], str | None]
-    read: Callable[[pathlib.Path, Request, Notes], Contents]
-
-
-_LAYOUTS = {
-    "ufg": _Layout(ufg.LOOKS_FOR, ufg.fits, ufg.read),
-    "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
-    "folders": _Layout(folders.LOOKS_FOR, folders.fits, folders.read),
-    "csv": _Layout(csv_table.LOOKS_FOR, csv_table.fits, csv_table.read),
-    "parquet": _Layout(parquet.LOOKS_FOR, parquet.fits, parquet.read),
-    "tfds": _Layout(tfds_records.LOOKS_FOR, tfds_records.fits, tfds_records.read),
-}
-LAYOUTS = ("auto", *_LAYOUTS)  # what `layout` may be
 _REQUEST, _SPLIT = Request(), SplitConfig()
-_EXPECTED = "; ".join(f"{name}: {layout.looks_for}" for name, layout in _LAYOUTS.items())
-
-
-def _recognise(root: pathlib.Path, request: Request) -> dict[str, str]:
-    """Layout -> what it is recognised by, of all that fit."""
-    return {
-        name: seen
-        for name, layout in _LAYOUTS.items()
-        if (seen := layout.fits(root, request)) is not None
-    }
-
-
-def _choose(root: pathlib.Path, layout: str, request: Request) -> tuple[str, str]:
-    """The name of the layout and what it was recognised by."""
-    if request.tfds:
-        if layout not in ("auto", "tfds"):
-            raise DataError(
-                [f"data.tfds is for the layout tfds; set data.layout=auto, not {layout}."]
-            )
-        return "tfds", f"data.tfds = {request.tfds}"
-    if layout != "auto":
-        if layout not in _LAYOUTS:
-            names = ", ".join(_LAYOUTS)
-            raise DataError([f"data.layout is {layout!r}; it must be auto or one of {names}."])
-        seen = _LAYOUTS[layout].fits(root, request)
-        return layout, seen or f"data.layout = {layout}"
-    fitting = _recognise(root, request)
-    if len(fitting) > 1:
-        which = " and ".join(f"{name} ({seen})" for name, seen in fitting.items())
-        raise DataError([f"{root} fits the layouts {which}; set data.layout to one of them."])
-    if fitting:
-        return next(iter(fitting.items()))
-    # Folders of images alone are weak evidence: they may well be data sets that lie side by side.
-    below = [path for path in sorted(root.iterdir()) if path.is_dir() and _recognise(path, request)]
-    if not below and (seen := folders.fits_unsplit(root)) is not None:
-        return "folders", seen
-    hint = f" Did you mean data.root={' or '.join(map(str, below[:5]))}?" if below else ""
-    if not hint and (tables := csv_table.table_files(root)):
-        hint = f" To hear what is wrong with {first_three(tables)}, set data.layout=csv."
-    if not hint and (lone := folders.lone_class(root)):
-        hint = f" Its images lie in one folder, {lone}/; classes are two folders at least."
-    raise DataError([f"{root} has no known layout; looked for {_EXPECTED}.{hint}"])
 
 
 def _check_folder(root: pathlib.Path, named: str) -> None:
@@ -150,15 +86,17 @@ def scan(
         The data set, as far as the problems allow, and the problems.
     """
     place = tfds_records.data_dir(root) if request.tfds else places.place(root, "data.root")
-    notes = Notes([], [])
     try:
         _check_folder(place, named)
         with _no_garbage_collection():
-            chosen, seen = _choose(place, layout, request)
-            contents = _LAYOUTS[chosen].read(place, request, notes)
+            found = recognise(place, layout, request)
     except OSError as error:
         where = error.filename or place
         raise DataError([f"{where} cannot be read: {error.strerror or error}."]) from error
+    place, contents, notes = found.root, found.contents, found.notes
+    if not notes.problems:
+        names = name_numbers(place, contents.class_names, notes)
+        contents = contents._replace(class_names=names)
     if contents.class_names and request.num_classes not in (None, len(contents.class_names)):
         notes.problems.append(
             f"{place} has {len(contents.class_names)} classes, but num_classes = "
@@ -176,13 +114,14 @@ def scan(
         for name, examples in parts.items()
     }
     dataset = Dataset(
-        layout=chosen,
-        recognised_by="; ".join([seen, *how]),
+        layout=found.layout,
+        recognised_by="; ".join([found.seen, *how]),
         class_names=contents.class_names,
         train=numbered["train"],
         test=numbered["test"],
-        warnings=tuple(notes.warnings),
+        warnings=tuple(said_once(notes.warnings)),
         val=numbered.get("val", ()),
+        levels=contents.levels,
     )
     return dataset, notes.problems
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.dataset import split_called
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.split_names import split_called
 
 # Names of columns without capitals, blanks, `_` and `-`; the earlier group is the better fit.
 _FILES = (

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from clevit_jax.data.dataset import SPLIT_WORDS, Example, split_called
+from clevit_jax.data.dataset import SPLIT_WORDS, Example
 from clevit_jax.data.layouts.listing import (
     EXTENSIONS,
     Contents,
@@ -15,15 +15,21 @@ from clevit_jax.data.layouts.listing import (
     say_own,
     users_entries,
 )
+from clevit_jax.data.split_names import split_called
 
 LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"
 _ENDINGS = " ".join(EXTENSIONS)
 
 
+def is_litter(name: str) -> bool:
+    """Whether a folder is hidden, or is one that an operating system leaves beside the files."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _folders(root: pathlib.Path) -> list[str]:
     """Names of the folders in `root` that are not hidden."""
     with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+        return sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
 
 
 def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
@@ -60,7 +66,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     return " and ".join(f"{splits[split]}/<class>/" for split in SPLIT_WORDS if split in splits)
 
 
-def fits_unsplit(root: pathlib.Path) -> str | None:
+def fits_unsplit(root: pathlib.Path, _: Request) -> str | None:
     """What class folders alone are recognised by, or None: at least two, none named as a split.
 
     Weak evidence, for when nothing else fits.

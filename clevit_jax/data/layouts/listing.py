@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.dataset import Example
+from clevit_jax.data.dataset import Example, Level
 from clevit_jax.system.own_files import own_names
 
 _TYPES = (
@@ -39,16 +39,28 @@ class Request(NamedTuple):
         file_column: of a table, the column of files or images; "" finds it by its name.
         label_column: of a table, the column of labels; "" finds it by its name.
         tfds: name of a TFDS data set, perhaps with config and version.
+        split_column: of a table, the column of splits; "" finds it by its name and values.
+        header: whether a table has one: "true", "false", or "auto" to find out.
+        class_level: which level of a hierarchy of folders the classes are: "top", "leaf", a number
+            from 1, or "auto".
+        label_pattern: regular expression of the class in the name of a file; "" for none.
     """
 
     num_classes: int | None = None
     file_column: str = ""
     label_column: str = ""
     tfds: str = ""
+    split_column: str = ""
+    header: str = "auto"
+    class_level: str = "auto"
+    label_pattern: str = ""
 
 
 class Notes(NamedTuple):
-    """Sentences that a reader writes: problems stop a run, warnings are printed."""
+    """Sentences that a reader writes: problems stop a run, warnings are printed.
+
+    One about a file or a line that may hold of many is an `errors.Repeated`.
+    """
 
     problems: list[str]
     warnings: list[str]
@@ -61,10 +73,12 @@ class Contents(NamedTuple):
         class_names: one name for each label.
         splits: examples of "train", and of "val" and "test" where the data set has them. Their ids
             are given later.
+        levels: coarser levels of the classes, the coarsest first.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, list[Example]]
+    levels: tuple[Level, ...] = ()
 
 
 def files_below(

@@ -3,10 +3,10 @@
 import itertools
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.dataset import Example, StoredImage
+from clevit_jax.data.dataset import Example, Level, StoredImage
 from clevit_jax.data.layouts.listing import Contents, Notes, in_order
 
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
@@ -21,6 +21,7 @@ class TableRow(NamedTuple):
         label: as it is written, not empty.
         class_name: the name that goes with the label; "" if the table has none.
         data, name: as in `Example`.
+        groups: the coarser classes that it is in, the coarsest first; one for each of the levels.
     """
 
     where: str
@@ -29,9 +30,12 @@ class TableRow(NamedTuple):
     class_name: str
     data: pathlib.Path | bytes | StoredImage
     name: str
+    groups: tuple[str, ...] = ()
 
 
-def to_contents(rows: Sequence[TableRow], where: str, notes: Notes) -> Contents:
+def to_contents(
+    rows: Sequence[TableRow], where: str, notes: Notes, *, levels: Sequence[str] = ()
+) -> Contents:
     """Numbers the labels of a table and parts its rows into splits.
 
     Classes are those of the training rows: in the order of their labels, which is that of numbers
@@ -44,6 +48,8 @@ def to_contents(rows: Sequence[TableRow], where: str, notes: Notes) -> Contents:
         notes: gets a problem for each file with two labels, for each label that no training row
             has, and for each class name that goes with two labels or the other way round; and a
             warning if integers have gaps.
+        levels: names of the coarser levels that the rows' `groups` are of. A level in which a class
+            is in two groups is left out, with a warning.
     """
     if not any(row.split == "train" for row in rows):
         if not notes.problems:  # it may only follow from what is wrong already
@@ -64,7 +70,35 @@ def to_contents(rows: Sequence[TableRow], where: str, notes: Notes) -> Contents:
         splits.setdefault(row.split, []).append(example)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    return Contents(tuple(names.get(label, label) for label in labels), splits)
+    class_names = tuple(names.get(label, label) for label in labels)
+    return Contents(class_names, splits, _levels(rows, numbers, class_names, levels, where, notes))
+
+
+def _levels(
+    rows: Sequence[TableRow],
+    numbers: Mapping[str, int],
+    class_names: Sequence[str],
+    levels: Sequence[str],
+    where: str,
+    notes: Notes,
+) -> tuple[Level, ...]:
+    """The levels in which each class is in one group; of one group in all, there is no level."""
+    made = list[Level]()
+    for position, level in enumerate(levels):
+        groups: dict[int, set[str]] = {label: set() for label in numbers.values()}
+        for row in rows:
+            if row.label in numbers:
+                groups[numbers[row.label]].add(row.groups[position])
+        mixed = next((label for label, inside in groups.items() if len(inside) > 1), None)
+        if mixed is not None:
+            shown = " and ".join(map(repr, sorted(groups[mixed])[:2]))
+            notes.warnings.append(
+                f"{where}: {level!r} is no coarser level of the classes: {class_names[mixed]!r} "
+                f"is in {shown}."
+            )
+        elif len(set().union(*groups.values())) > 1:
+            made.append(Level(level, tuple(next(iter(inside)) for inside in groups.values())))
+    return tuple(made)
 
 
 def _whole_labels(rows: Sequence[TableRow]) -> Sequence[TableRow]:

@@ -1,0 +1,218 @@
+"""Which layout a folder has: told from its files, read, and asked about where two are sensible."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from clevit_jax.data.dataset import SPLIT_WORDS
+from clevit_jax.data.layouts import (
+    arrow,
+    coco,
+    csv_table,
+    cub,
+    file_names,
+    folders,
+    lists,
+    matlab,
+    metadata,
+    parquet,
+    tfds_records,
+    ufg,
+    unread,
+    webdataset,
+)
+from clevit_jax.data.layouts.listing import Contents, Notes, Request
+from clevit_jax.errors import DataError, said_once
+
+_DEEPEST = 3  # folders that hold nothing but the next one, as archives unpack
+_ANNOTATIONS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat", ".xml", ".xlsx")
+_ABOUT = ("readme", "license", "licence", "citation", "about")  # files on the data set as a whole
+
+
+class _Layout(NamedTuple):
+    """The interface of a layout: each module in layouts/ has these three, under these names.
+
+    Attributes:
+        looks_for: what a data set of this layout has, for sentences.
+        fits: what a folder is recognised by, or None.
+        read: the examples in a folder; what is wrong with it goes to the notes.
+    """
+
+    looks_for: str
+    fits: Callable[[pathlib.Path, Request], str | None]
+    read: Callable[[pathlib.Path, Request, Notes], Contents]
+
+
+# Where several say the same, the first one counts.
+_LAYOUTS = {
+    "ufg": _Layout(ufg.LOOKS_FOR, ufg.fits, ufg.read),
+    "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
+    "lists": _Layout(lists.LOOKS_FOR, lists.fits, lists.read),
+    "coco": _Layout(coco.LOOKS_FOR, coco.fits, coco.read),
+    "matlab": _Layout(matlab.LOOKS_FOR, matlab.fits, matlab.read),
+    "metadata": _Layout(metadata.LOOKS_FOR, metadata.fits, metadata.read),
+    "csv": _Layout(csv_table.LOOKS_FOR, csv_table.fits, csv_table.read),
+    "parquet": _Layout(parquet.LOOKS_FOR, parquet.fits, parquet.read),
+    "arrow": _Layout(arrow.LOOKS_FOR, arrow.fits, arrow.read),
+    "webdataset": _Layout(webdataset.LOOKS_FOR, webdataset.fits, webdataset.read),
+    "tfds": _Layout(tfds_records.LOOKS_FOR, tfds_records.fits, tfds_records.read),
+    "folders": _Layout(folders.LOOKS_FOR, folders.fits, folders.read),
+    "file_names": _Layout(file_names.LOOKS_FOR, file_names.fits, file_names.read),
+}
+LAYOUTS = ("auto", *_LAYOUTS)  # what `layout` may be
+
+
+class Recognised(NamedTuple):
+    """A folder's layout, and what its reader returned.
+
+    Attributes:
+        layout: its name.
+        seen: the files that it was recognised by.
+        root: the folder that was read: the one that was named, or the only one in it.
+        contents: of the reader.
+        notes: of the reader.
+    """
+
+    layout: str
+    seen: str
+    root: pathlib.Path
+    contents: Contents
+    notes: Notes
+
+
+def recognise(root: pathlib.Path, layout: str, request: Request) -> Recognised:
+    """Finds out the layout of a folder, and reads it.
+
+    Args:
+        root: folder of the data set.
+        layout: its name, or "auto".
+        request: what the readers need to know besides.
+
+    Raises:
+        DataError: the layout cannot be told, or there are several and they differ.
+    """
+    if request.tfds:
+        if layout not in ("auto", "tfds"):
+            raise DataError(
+                [f"data.tfds is for the layout tfds; set data.layout=auto, not {layout}."]
+            )
+        return _read(root, "tfds", f"data.tfds = {request.tfds}", request)
+    if layout != "auto":
+        if layout not in _LAYOUTS:
+            names = ", ".join(_LAYOUTS)
+            raise DataError([f"data.layout is {layout!r}; it must be auto or one of {names}."])
+        seen = _LAYOUTS[layout].fits(root, request)
+        return _read(root, layout, seen or f"data.layout = {layout}", request)
+    fitting = _fitting(root, request)
+    if fitting:
+        return _agreeing([_read(root, *each, request) for each in fitting.items()])
+    # Folders of images alone are weak evidence: they may well be data sets that lie side by side.
+    below = [path for path in _folders(root) if _fitting(path, request)]
+    if not below and (seen := folders.fits_unsplit(root, request)) is not None:
+        return _read(root, "folders", seen, request)
+    if (found := _wrapped(root, request)) is not None:
+        return found
+    raise DataError([unread.unknown(root, below, _expected())])
+
+
+def _wrapped(root: pathlib.Path, request: Request) -> Recognised | None:
+    """The data set in the only folder of `root`, or in the only folder of that; None if none is."""
+    inner = root
+    for _ in range(_DEEPEST):
+        if _has_annotations(inner) or (deeper := _only_folder(inner)) is None:
+            return None
+        inner = deeper
+        fitting = _fitting(inner, request)
+        if not fitting and (seen := folders.fits_unsplit(inner, request)) is not None:
+            fitting = {"folders": seen}
+        if fitting:
+            found = _agreeing([_read(inner, *each, request) for each in fitting.items()])
+            return found._replace(seen=f"{found.seen} in {inner.relative_to(root).as_posix()}/")
+    return None
+
+
+def _expected() -> Mapping[str, str]:
+    """Layout -> what it looks for."""
+    return {name: layout.looks_for for name, layout in _LAYOUTS.items()}
+
+
+def _fitting(root: pathlib.Path, request: Request) -> dict[str, str]:
+    """Layout -> what it is recognised by, of all that fit."""
+    return {
+        name: seen
+        for name, layout in _LAYOUTS.items()
+        if (seen := layout.fits(root, request)) is not None
+    }
+
+
+def _read(root: pathlib.Path, layout: str, seen: str, request: Request) -> Recognised:
+    notes = Notes([], [])
+    contents = _LAYOUTS[layout].read(root, request, notes)
+    return Recognised(layout, seen, root, contents, notes)
+
+
+def _agreeing(readings: list[Recognised]) -> Recognised:
+    """The first of several readings, if they say the same of each image.
+
+    Raises:
+        DataError: they differ, and the user must choose.
+    """
+    first = readings[0]
+    if len(readings) == 1:
+        return first
+    said = [None if each.notes.problems else _said(each.contents) for each in readings]
+    if said[0] is not None and all(each == said[0] for each in said):
+        others = ", ".join(f"{each.layout} ({each.seen})" for each in readings[1:])
+        return first._replace(seen=f"{first.seen}; the layout {others} says the same")
+    ways = "; ".join(f"data.layout={each.layout}, by {_summary(each)}" for each in readings)
+    raise DataError(
+        [
+            f"{first.root} can be read in {len(readings)} ways, which differ; choose one of them. "
+            f"{ways}."
+        ]
+    )
+
+
+def _said(contents: Contents) -> frozenset[tuple[str, str, str]]:
+    """(split, file, class name) of each example."""
+    return frozenset(
+        (split, str(example.data), contents.class_names[example.label])
+        for split, examples in contents.splits.items()
+        for example in examples
+    )
+
+
+def _summary(reading: Recognised) -> str:
+    """`train.csv: 3 classes, 9 training images`, or what is wrong with it."""
+    if reading.notes.problems:
+        problem = said_once(reading.notes.problems)[0].removesuffix(".")
+        return f"{reading.seen}: cannot be read so ({problem})"
+    splits = reading.contents.splits
+    counts = [(len(reading.contents.class_names), "class", "classes")]
+    for split in SPLIT_WORDS:
+        if split in splits:
+            image = f"{SPLIT_WORDS[split].adjective} image"
+            counts.append((len(splits[split]), image, f"{image}s"))
+    said = [f"{count:,} {one if count == 1 else more}" for count, one, more in counts]
+    return f"{reading.seen}: {', '.join(said)}"
+
+
+def _folders(root: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in `root` that are not hidden and not litter, sorted."""
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    return [root / name for name in names if not folders.is_litter(name)]
+
+
+def _has_annotations(root: pathlib.Path) -> bool:
+    """Whether files beside the folders may say what the images are: then these are not alone."""
+    with os.scandir(root) as entries:
+        names = [entry.name.lower() for entry in entries if not entry.name.startswith(".")]
+    return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
+
+
+def _only_folder(root: pathlib.Path) -> pathlib.Path | None:
+    """The folder that alone lies in `root`; files beside it do not count."""
+    inside = _folders(root)
+    return inside[0] if len(inside) == 1 else None
