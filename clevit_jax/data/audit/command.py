@@ -9,8 +9,8 @@
               {min, median, max}, smaller_than {setting -> pixels, images, share}, formats and
               modes {name -> images}, turned_by_exif, animated
     memory    splits {split -> side, bytes, images_kept}, bytes, cache_bytes, machine_bytes
-    errors, warnings   lists of {kind, sentence, number, items}; the items are names, or groups of
-              {file, split, class}
+    errors, warnings   lists of {kind, sentence, number, items, advice}; the items are names, or
+              groups of {file, split, class}, or sentences
 
 What of a name cannot be printed, or is not UTF-8, is written as an escape.
 """
@@ -21,7 +21,7 @@ import textwrap
 from typing import Any
 
 from clevit_jax.data.audit import findings, read
-from clevit_jax.data.audit.findings import Finding
+from clevit_jax.data.audit.finding import Finding
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
 from clevit_jax.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
         nothing = dict.fromkeys(
             ("layout", "recognised_by", "split_hash", "num_classes", "splits", "images", "memory")
         )
-        errors = [Finding("problem", problem)._asdict() for problem in error.problems]
+        errors = [finding._asdict() for finding in findings.problems_of(error.problems)]
         return {**named, **nothing, "errors": errors, "warnings": []}
     with progress_bar(unit=" images", desc="Reading images") as bar:
 
@@ -278,7 +278,8 @@ def _render_findings(level: str, listed: list[dict[str, Any]]) -> list[str]:
         shown[kind] = shown.get(kind, 0) + 1
         if shown[kind] > _SHOWN and kind != "layout":
             continue
-        lines += _wrapped(f"{number:>4}. ", finding["sentence"])
+        advice = finding["advice"] if shown[kind] == 1 else ""
+        lines += _wrapped(f"{number:>4}. ", f"{finding['sentence']} {advice}".rstrip())
         if _has_list(finding):
             lists += ["", *_render_items(level, number, finding)]
     for kind, count in shown.items():

@@ -4,47 +4,21 @@ import itertools
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from clevit_jax.data.audit import duplicates, filenames
+from clevit_jax.data.audit.finding import Finding, counted, first_five, with_advice
 from clevit_jax.data.audit.read import Entry, Reading, has_wrong_ending
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
+from clevit_jax.errors import Repeated, said_once
 
 _UNEVEN = 10
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong or odd.
-
-    Attributes:
-        kind: a short name, for programs.
-        sentence: for people.
-        number: how many images, files, classes or groups it is about.
-        items: them: names, or groups of {"file", "split", "class"}.
-    """
-
-    kind: str
-    sentence: str
-    number: int = 1
-    items: Sequence[Any] = ()
 
 
 def class_name(dataset: Dataset, label: int) -> str:
     """Name of a class, or its number from 1 where problems left it without one."""
     return dataset.class_names[label] if label < dataset.num_classes else str(label + 1)
-
-
-def _counted(number: int, single: str, several: str) -> str:
-    """`1 <single>` or `2 <several>`."""
-    return f"1 {single}" if number == 1 else f"{number:,} {several}"
-
-
-def _first_five(items: Sequence[str]) -> str:
-    """The first five of some names, in brackets."""
-    more = f", and {len(items) - 5:,} more" if len(items) > 5 else ""
-    return f"({', '.join(items[:5])}{more})"
 
 
 def errors(dataset: Dataset, problems: Sequence[str], reading: Reading) -> list[Finding]:
@@ -55,20 +29,55 @@ def errors(dataset: Dataset, problems: Sequence[str], reading: Reading) -> list[
         problems: of `sources.scan`; they name the files that are missing.
         reading: the images.
     """
-    listed = [Finding("problem", problem) for problem in problems]
-    listed += [Finding("unreadable", why, 1, [name]) for name, why in reading.unreadable]
-    if not problems:  # a file that went away since it was listed
-        listed += [
-            Finding("unreadable", f"{name} is gone since it was listed.", 1, [name])
-            for name in reading.missing
-        ]
+    listed = problems_of(problems)
+    unreadable = list(reading.unreadable)
+    if not problems:
+        unreadable += [(name, f"{name} is gone since it was listed.") for name in reading.missing]
+    listed += _unreadable(unreadable)
     for group in _same_pixels(reading.entries):
         # One file with two labels in one list is a problem of the list, and told already.
         told = problems and len({(entry.split, entry.example.name) for entry in group}) == 1
         if not told and len({entry.example.label for entry in group}) > 1:
             which = " and ".join(_first_members(dataset, group))
-            sentence = f"The same pixels have several labels: {which}."
+            sentence = f"One picture has several labels: {which}."
             listed.append(Finding("several_labels", sentence, 1, [_members(dataset, group)]))
+    return with_advice(listed)
+
+
+def problems_of(problems: Sequence[str]) -> list[Finding]:
+    """Problems of a data set, those of one rule merged (`errors.said_once`)."""
+    listed = list[Finding]()
+    of_rule: dict[str, list[str]] = {}
+    for problem in problems:
+        rule = problem.rule if isinstance(problem, Repeated) else problem
+        of_rule.setdefault(rule, []).append(problem)
+    for same in of_rule.values():
+        said = said_once(same)
+        if len(said) == 1 < len(same):
+            listed.append(Finding("problem", said[0], len(same), list(map(str, same))))
+        else:
+            listed += [Finding("problem", str(problem)) for problem in same]
+    return listed
+
+
+def _why(name: str, sentence: str) -> str:
+    """What a sentence says of a file, without its name, its folder and the full stop."""
+    return sentence.partition(name)[2].strip().removesuffix(".") or sentence.removesuffix(".")
+
+
+def _unreadable(unreadable: Sequence[tuple[str, str]]) -> list[Finding]:
+    """A finding a file, or one for all files of a fault where more than three have it."""
+    files = defaultdict[str, list[tuple[str, str]]](list)
+    for name, sentence in unreadable:
+        files[_why(name, sentence)].append((name, sentence))
+    listed = list[Finding]()
+    for why, same in files.items():
+        names = [name for name, _ in same]
+        if len(names) > 3:
+            sentence = f"{len(names):,} images have the same fault, each {why} {first_five(names)}."
+            listed.append(Finding("unreadable", sentence, len(names), names))
+        else:
+            listed += [Finding("unreadable", sentence, 1, [name]) for name, sentence in same]
     return listed
 
 
@@ -82,7 +91,7 @@ def warnings(dataset: Dataset, reading: Reading) -> list[Finding]:
         *_class_sizes(dataset),
         *_odd_names(dataset, entries),
     ]
-    return listed + [Finding("layout", sentence) for sentence in dataset.warnings]
+    return with_advice([*listed, *(Finding("layout", sentence) for sentence in dataset.warnings)])
 
 
 def _members(dataset: Dataset, group: Sequence[Entry]) -> list[dict[str, str]]:
@@ -160,7 +169,7 @@ def _across_and_within(
         number, concerned = _in_groups(groups, first, second, key)
         to = SPLIT_NAMES[second]
         if number:
-            images = _counted(number, f"{to} image {one}", f"{to} images {several}")
+            images = counted(number, f"{to} image {one}", f"{to} images {several}")
             yield Finding(
                 f"{kind}_in_{first}_and_{second}",
                 f"Possible leak: {images} a {SPLIT_NAMES[first]} image.",
@@ -181,7 +190,7 @@ def _across_and_within(
 
 def _duplicates(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
     """Different files with the same pixels."""
-    verbs = ("has the pixels of", "have the pixels of")
+    verbs = ("is pixel by pixel the same as", "are pixel by pixel the same as")
     groups = _same_pixels(entries)
     yield from _across_and_within(
         dataset, groups, "same_pixels", verbs, lambda entry: entry.example.name
@@ -204,7 +213,7 @@ def _look_alikes(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding
         number = len(with_several_labels)
         yield Finding(
             "alike_with_several_labels",
-            f"{_counted(number, 'group', 'groups')} of images that look almost the same "
+            f"{counted(number, 'group', 'groups')} of images that look almost the same "
             f"{'has' if number == 1 else 'have'} several labels.",
             number,
             [_members(dataset, group) for group in with_several_labels],
@@ -232,9 +241,9 @@ def _shared_stems(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Findin
         yield Finding(
             f"shared_stems_in_train_and_{split}",
             f"Possible leak: {number:,} of {len(others):,} {SPLIT_NAMES[split]} images "
-            f"({share:.0f} %) {'has' if number == 1 else 'have'} class and stem of a training "
-            f"image, as {pair}: either both show one plant, or each split counts its files anew"
-            f"{_evidence(train, others, named)}.",
+            f"({share:.0f} %) {'has' if number == 1 else 'have'} the file name of a training "
+            f"image of their class, but for the split and the ending, as {pair}."
+            f"{_evidence(train, others, named)}",
             number,
             [_members(dataset, [*(train[j] for j in named[i]), others[i]]) for i in named],
         )
@@ -259,11 +268,12 @@ def _evidence(train: Sequence[Entry], others: Sequence[Entry], twins: dict[int, 
         return ""
     hits, expected = np.sum(closest), np.sum(chance)
     deviation = np.sqrt(np.sum([share * (1 - share) for share in chance]))
-    verdict = "speak for a leak" if hits > expected + 3 * deviation else "do not speak for one"
-    return (
-        f"; {100 * np.mean(closest):.0f} % look most like their namesake among the training images "
-        f"of the class, by chance {100 * np.mean(chance):.0f} %, so looks {verdict}"
+    shares = (
+        f"{100 * np.mean(closest):.0f} %, and would be by chance for {100 * np.mean(chance):.0f} %"
     )
+    if hits > expected + 3 * deviation:
+        return f" The pictures confirm it: that training image is the most similar for {shares}."
+    return f" The pictures do not confirm it: that training image is the most similar for {shares}."
 
 
 def _class_sizes(dataset: Dataset) -> Iterator[Finding]:
@@ -279,8 +289,8 @@ def _class_sizes(dataset: Dataset) -> Iterator[Finding]:
             number = len(lacking)
             yield Finding(
                 f"no_image_in_{split}",
-                f"{_counted(number, 'class has', 'classes have')} no {SPLIT_NAMES[split]} image "
-                f"{_first_five(lacking)}.",
+                f"{counted(number, 'class has', 'classes have')} no {SPLIT_NAMES[split]} image "
+                f"{first_five(lacking)}.",
                 number,
                 lacking,
             )
@@ -289,8 +299,8 @@ def _class_sizes(dataset: Dataset) -> Iterator[Finding]:
     if single:
         yield Finding(
             "single_training_image",
-            f"{_counted(len(single), 'class has', 'classes have')} a single training image "
-            f"{_first_five(single)}.",
+            f"{counted(len(single), 'class has', 'classes have')} a single training image "
+            f"{first_five(single)}.",
             len(single),
             single,
         )
@@ -324,6 +334,6 @@ def _odd_names(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Finding]:
         )
     for odd in kinds:
         number = len(odd.names)
-        said = _counted(number, f"file name {odd.single}", f"file names {odd.several}")
-        quoted = _first_five([f"'{name}'" for name in odd.names])
+        said = counted(number, f"file name {odd.single}", f"file names {odd.several}")
+        quoted = first_five([f"'{name}'" for name in odd.names])
         yield Finding(f"name_{odd.kind}", f"{said} {quoted}.", number, odd.names)
