@@ -165,6 +165,17 @@ def _agreeing(readings: list[Recognised]) -> Recognised:
     if said[0] is not None and all(each == said[0] for each in said):
         others = ", ".join(f"{each.layout} ({each.seen})" for each in readings[1:])
         return first._replace(seen=f"{first.seen}; the layout {others} says the same")
+    if len(readings) == 2 and readings[1].layout == "folders" and said[0] is not None:
+        # A list says more than the folders that its images lie in, unless it contradicts them.
+        if said[1] is None:
+            return first._replace(seen=f"{first.seen}; the folders alone do not tell the classes")
+        if (left_out := _refined(said[0], said[1])) is not None:
+            first.notes.warnings.extend(
+                [f"{first.root}: {left_out:,} images in folders are in no list, and not read."]
+                if left_out
+                else []
+            )
+            return first._replace(seen=f"{first.seen}, which says more than {readings[1].seen}")
     ways = "; ".join(f"data.layout={each.layout}, by {_summary(each)}" for each in readings)
     raise DataError(
         [
@@ -181,6 +192,28 @@ def _said(contents: Contents) -> frozenset[tuple[str, str, str]]:
         for split, examples in contents.splits.items()
         for example in examples
     )
+
+
+def _refined(
+    listed: frozenset[tuple[str, str, str]], in_folders: frozenset[tuple[str, str, str]]
+) -> int | None:
+    """How many images are in folders and in no list, where the list does not contradict them.
+
+    It does where its classes and the folders are neither those of a finer nor of a coarser level,
+    where folders have splits and those are others, and where it has less than half of the images
+    in folders: None.
+    """
+    told = {file: (split, name) for split, file, name in listed}
+    both = [(*told[file], split, name) for split, file, name in in_folders if file in told]
+    classes = {(name, folder) for _, name, _, folder in both}
+    nested = len(classes) in (len({a for a, _ in classes}), len({b for _, b in classes}))
+    folder_splits = {split for split, _, _ in in_folders}
+    same_splits = {split for _, _, split, _ in both} == folder_splits and all(
+        split == of_folder for split, _, of_folder, _ in both
+    )
+    if nested and (same_splits or folder_splits == {"train"}) and 2 * len(both) >= len(in_folders):
+        return len(in_folders) - len(both)
+    return None
 
 
 def _summary(reading: Recognised) -> str:

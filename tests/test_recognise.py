@@ -1,0 +1,58 @@
+"""Which layout a folder has, where several fit."""
+
+import pathlib
+
+import pytest
+
+from clevit_jax.data import sources
+from clevit_jax.errors import DataError
+
+
+def make(root: pathlib.Path, tables: dict, files) -> pathlib.Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    for name, text in tables.items():
+        (root / name).write_text(text)
+    return root
+
+
+def problems(root) -> tuple[str, ...]:
+    with pytest.raises(DataError) as caught:
+        sources.load_dataset(root)
+    return caught.value.problems
+
+
+def test_a_table_beside_class_folders(tmp_path):
+    """It is taken where it says more than the folders, and asked about where it contradicts."""
+    files = [f"train_images/{genus}/{k}.png" for genus in ("Rosa", "Tulipa") for k in range(4)]
+    species = ["canina", "alba", "canina", "alba", "x", "x", "x", "x"]
+
+    def rows(names):
+        lines = [f"{file},{name}" for file, name in zip(files, names, strict=False)]
+        return "\n".join(["image_path,label", *lines]) + "\n"
+
+    root = make(tmp_path / "finer", {"train.csv": rows(species)}, files)
+    data = sources.load_dataset(root)
+    assert (data.layout, data.class_names) == ("csv", ("alba", "canina", "x"))
+    assert "says more than train_images/<class>/" in data.recognised_by
+    root = make(tmp_path / "part", {"train.csv": rows(species[:6])}, files)
+    data = sources.load_dataset(root)
+    assert len(data.train) + len(data.test) == 6
+    assert any("2 images in folders are in no list, and not read." in w for w in data.warnings)
+    for name, contradicting in {"few": species[:3], "other": list("abababab")}.items():
+        root = make(tmp_path / name, {"train.csv": rows(contradicting)}, files)
+        if name == "other":  # each class of the table in both folders
+            (found,) = problems(root)
+            assert "can be read in 2 ways" in found
+        else:
+            (found,) = problems(root)
+            assert "data.layout=csv, by train.csv: 2 classes, 3 training images" in found
+    # Folders with splits: a table of the training images alone says nothing of the test images.
+    both = [f"{split}/{c}/{k}.png" for split in ("train", "test") for c in "ab" for k in range(3)]
+    table = "image_path,label\n" + "".join(f"{file},{file[6]}\n" for file in both[:6])
+    root = make(tmp_path / "splits", {"train.csv": table}, both)
+    (found,) = problems(root)
+    assert (
+        "data.layout=folders, by train/<class>/ and test/<class>/: 2 classes, 6 training" in found
+    )
