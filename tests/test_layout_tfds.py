@@ -219,12 +219,17 @@ def test_no_training_split(tmp_path):
 
 
 def test_unlabelled_records(tmp_path):
-    splits = {"train": [row(0), row(1)], "test": [row(2, label=-1)]}
-    folder = make(tmp_path, splits, shards=1)
+    """A test split without labels is left out; one without some is not understood."""
+    splits = {"train": [row(i) for i in range(9)], "test": [row(9, label=-1), row(10, label=-1)]}
+    data = sources.load_dataset(make(tmp_path / "none", splits, shards=1))
+    assert (len(data.train), len(data.test)) == (7, 2)  # a fifth is cut, as without a test split
+    assert any("none of the 2 test images has a label" in text for text in data.warnings)
+    splits = {"train": [row(0), row(1)], "test": [row(2, label=-1), row(3)]}
+    folder = make(tmp_path / "some", splits, shards=1)
     (found,) = problems(folder)
     shard = folder / "leaves-test.array_record-00000-of-00001"
     assert found == (
-        f"{shard}, record 0 has the label -1, but the 2 classes are numbered from 0; leave out "
+        f"{shard}, record {found[len(str(shard)) + 9]} has the label -1, but the 2 classes are numbered from 0; leave out "
         "what has no label."
     )
 

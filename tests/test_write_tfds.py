@@ -1,5 +1,6 @@
 """The command tools/prepare_tfds.py: what it writes reads as what it was made of."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -19,7 +20,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from clevit_jax.data import decode, pipeline, sources, write_tfds
-from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.data.dataset import Dataset, Example, Level
 from clevit_jax.errors import DataError
 
 HOME = pathlib.Path(__file__).parents[1]
@@ -229,6 +230,18 @@ def dataset(names, class_names=("a",), labels=None, test=1) -> Dataset:
     cut = len(examples) - test
     tested = tuple(e._replace(id=i) for i, e in enumerate(examples[cut:]))
     return Dataset("parquet", "x", tuple(class_names), tuple(examples[:cut]), tested, ())
+
+
+def test_coarser_levels_survive(tmp_path):
+    levels = (Level("genus", ("Pyrus", "Pyrus", "Solanum")),)
+    data = dataclasses.replace(
+        dataset("xyz", ("anjou", "bosc", "tomato"), [0, 1, 2]), levels=levels
+    )
+    folder = write_tfds.write_tfds(data, tmp_path, name="leaves")
+    assert sources.load_dataset(folder).levels == levels
+    (folder / "levels.json").write_text('{"genus": ["Pyrus"]}')
+    with pytest.raises(DataError, match=r"levels.json does not name a group for each of the 3"):
+        sources.load_dataset(folder)
 
 
 @pytest.mark.parametrize("name", ["", " ", " a", "a ", "a\n", "a\nb", "a\x85b", "\udcff"])

@@ -64,14 +64,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=pathlib.Path, help="folder of TFDS data sets to write to")
     parser.add_argument("--name", help="of the data set (default: that of its folder)")
     parser.add_argument("--layout", default="auto", help="of the data set (default: recognised)")
+    for flag, metavar, text in (
+        ("--file-column", "NAME", "of a table, what names the image (default: told by its name)"),
+        ("--label-column", "NAME", "likewise, what names the class"),
+        ("--split-column", "NAME", "likewise, what says train, val or test"),
+        ("--label-pattern", "REGEX", "the class in a file's name"),
+    ):
+        parser.add_argument(flag, default="", metavar=metavar, help=text)
     parser.add_argument(
-        "--file-column",
-        default="",
-        metavar="NAME",
-        help="of a CSV or Parquet table, what names the image (default: told by its name)",
+        "--header",
+        default="auto",
+        choices=("auto", "true", "false"),
+        help="whether the first line of a table names its columns (default: found out)",
     )
     parser.add_argument(
-        "--label-column", default="", metavar="NAME", help="likewise, what names the class"
+        "--class-level",
+        default="auto",
+        metavar="LEVEL",
+        help="of folders in folders, which are the classes: top, leaf, 1, 2, ... (default: auto)",
     )
     parser.add_argument(
         "--test-fraction",
@@ -119,7 +129,14 @@ def _load_dataset(options: argparse.Namespace) -> Dataset:
     return sources.load_dataset(
         options.root,
         layout=options.layout,
-        request=Request(file_column=options.file_column, label_column=options.label_column),
+        request=Request(
+            file_column=options.file_column,
+            label_column=options.label_column,
+            split_column=options.split_column,
+            header=options.header,
+            class_level=options.class_level,
+            label_pattern=options.label_pattern,
+        ),
         split=sources.SplitConfig(
             test_fraction=options.test_fraction,
             val_fraction=options.val_fraction,

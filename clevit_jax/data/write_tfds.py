@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from clevit_jax.data import decode, sources
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
+from clevit_jax.data.layouts.tfds_records import LEVELS_FILE
 from clevit_jax.data.layouts.tfds_schema import NAME_FEATURE
 from clevit_jax.errors import DataError, DecodeError
+from clevit_jax.system.files import write_json
 
 _VERSION = "1.0.0"
 _SHARD_BYTES = 256 << 20  # what a shard holds at most where their number is not given
@@ -47,7 +49,7 @@ def write_tfds(
     """Writes `out_dir/name/1.0.0`, which the layout 'tfds' reads as the same data set.
 
     The encoded images are kept as they are, so pixels are the same; so are order, labels, names,
-    class names and splits. All images are decoded first, and if one is unreadable, nothing is
+    class names, their coarser levels, and splits. All images are decoded first, and if one is unreadable, nothing is
     written. The result is read back before it gets its name, so that no part of one has it,
     whatever happens; a process that is killed leaves a hidden folder in `out_dir`. The memory it
     takes does not depend on the number of images, but for their names.
@@ -98,6 +100,9 @@ def write_tfds(
             for split, examples in dataset.splits.items()
         }
         _write_shards(dataset, folder, name, lengths, advance)
+        if dataset.levels:
+            levels = {level.name: list(level.groups) for level in dataset.levels}
+            write_json(folder / LEVELS_FILE, levels)
         _compare_with_written(dataset, folder)
         check_tfds_target(out_dir, name)  # another process may have written it by now
         os.rename(unfinished / name, out_dir / name)
@@ -226,7 +231,8 @@ def _write_shards(
 def _compare_with_written(dataset: Dataset, folder: pathlib.Path) -> None:
     """Raises DataError unless what was written reads as the same data set."""
     written = sources.load_dataset(folder, layout="tfds")
-    if (written.split_hash(), written.class_names) != (dataset.split_hash(), dataset.class_names):
+    kept = [(data.split_hash(), data.class_names, data.levels) for data in (written, dataset)]
+    if kept[0] != kept[1]:
         raise DataError(
             [
                 f"{folder} does not read as what was written; the disk may be full or damaged, so "

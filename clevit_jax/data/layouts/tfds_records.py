@@ -1,19 +1,21 @@
 """The layout of data sets that TFDS prepared in `array_record` form; read without TensorFlow."""
 
+import json
 import os
 import pathlib
 import re
 from typing import Any
 
-from clevit_jax.data.dataset import SPLIT_WORDS, Example
+from clevit_jax.data.dataset import SPLIT_WORDS, Example, Level
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.layouts.tfds_schema import TfdsSchema, choose_features
 from clevit_jax.data.layouts.tfds_shards import Shards, TfdsImage, damage
-from clevit_jax.errors import DataError, first_line
+from clevit_jax.errors import DataError, Repeated, first_line
 from clevit_jax.system.places import place
 
 LOOKS_FOR = "dataset_info.json and features.json of TFDS, or a folder <version>/ with them"
 _SPLITS = {name: split for split, words in SPLIT_WORDS.items() for name in words.tfds}
+LEVELS_FILE = "levels.json"  # level -> the group of each class
 _FILES = ("dataset_info.json", "features.json")
 _WANTED = re.compile(r"(\w+)(?:/(\w[\w.+=,-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 
@@ -89,9 +91,33 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         )
     if not splits.get("train") and not notes.problems:
         notes.problems.append(f"{folder} has no example in a split 'train'.")
+    if "test" in splits and not splits["test"] and builder.info.splits["test"].num_examples:
+        del splits["test"]
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    return Contents(schema.class_names, {"train": [], **splits})
+    levels = _levels(folder, len(schema.class_names), notes)
+    return Contents(schema.class_names, {"train": [], **splits}, levels)
+
+
+def _levels(folder: pathlib.Path, num_classes: int, notes: Notes) -> tuple[Level, ...]:
+    """Coarser levels of the classes, which tools/prepare_tfds.py writes where there are any."""
+    path = folder / LEVELS_FILE
+    if not path.is_file():
+        return ()
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        levels = tuple(Level(name, tuple(groups)) for name, groups in told.items())
+        if all(len(level.groups) == num_classes and level.groups for level in levels) and all(
+            isinstance(group, str) for level in levels for group in level.groups
+        ):
+            return levels
+    except (ValueError, TypeError, AttributeError):
+        pass
+    notes.problems.append(
+        f"{path} does not name a group for each of the {num_classes} classes; prepare the data set "
+        "again, or remove the file to go without coarser levels."
+    )
+    return ()
 
 
 def _named_folder(root: pathlib.Path, wanted: str, notes: Notes) -> pathlib.Path | None:
@@ -166,12 +192,21 @@ def _read_split(
     shards = Shards(source, parts, schema.image)
 
     examples: list[Example] = []
+    problems: list[str] = []
+    unlabelled = 0
     for index, record in enumerate(shards.records()):
         row = _label_and_name(shards, index, record, split, schema)
         if isinstance(row, str):
-            notes.problems.append(row)
+            problems.append(row)
+            unlabelled += isinstance(row, Repeated)
         else:
             examples.append(Example(TfdsImage(shards, index), row[0], 0, row[1]))
+    if split in SPLIT_WORDS["test"].tfds and len(problems) == unlabelled > 0 and not examples:
+        notes.warnings.append(
+            f"{folder}: none of the {unlabelled:,} test images has a label, so they are not read."
+        )
+    else:
+        notes.problems.extend(problems)
     return examples
 
 
@@ -193,9 +228,14 @@ def _label_and_name(
             "prepare the data set again."
         )
     if not 0 <= label < len(schema.class_names):
-        return (
+        return Repeated(
             f"{shards.place(index)} has the label {label}, but the {len(schema.class_names)} "
-            "classes are numbered from 0; leave out what has no label."
+            "classes are numbered from 0; leave out what has no label.",
+            rule=(
+                f"{{n}} records of the split {split!r} have a label that is not 0 to "
+                f"{len(schema.class_names) - 1}; leave out what has no label"
+            ),
+            item=str(shards.place(index)),
         )
     if len(texts) != 1:
         return label, f"{split}/{index}"
