@@ -229,8 +229,8 @@ def test_unlabelled_records(tmp_path):
     (found,) = problems(folder)
     shard = folder / "leaves-test.array_record-00000-of-00001"
     assert found == (
-        f"{shard}, record {found[len(str(shard)) + 9]} has the label -1, but the 2 classes are numbered from 0; leave out "
-        "what has no label."
+        f"{shard}, record {found[len(str(shard)) + 9]} has the label -1, but the 2 classes are "
+        "numbered from 0; leave out what has no label."
     )
 
 

@@ -192,21 +192,21 @@ def _read_split(
     shards = Shards(source, parts, schema.image)
 
     examples: list[Example] = []
-    problems: list[str] = []
+    wrong: list[str] = []
     unlabelled = 0
     for index, record in enumerate(shards.records()):
         row = _label_and_name(shards, index, record, split, schema)
         if isinstance(row, str):
-            problems.append(row)
+            wrong.append(row)
             unlabelled += isinstance(row, Repeated)
         else:
             examples.append(Example(TfdsImage(shards, index), row[0], 0, row[1]))
-    if split in SPLIT_WORDS["test"].tfds and len(problems) == unlabelled > 0 and not examples:
+    if split in SPLIT_WORDS["test"].tfds and len(wrong) == unlabelled > 0 and not examples:
         notes.warnings.append(
             f"{folder}: none of the {unlabelled:,} test images has a label, so they are not read."
         )
     else:
-        notes.problems.extend(problems)
+        notes.problems.extend(wrong)
     return examples
 
 
