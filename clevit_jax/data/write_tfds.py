@@ -50,9 +50,9 @@ def write_tfds(
 
     The encoded images are kept as they are, so pixels are the same; so are order, labels, names,
     class names, their coarser levels, and splits. All images are decoded first, and if one is
-    unreadable, nothing is written. The result is read back before it gets its name, so that no part of one has it,
-    whatever happens; a process that is killed leaves a hidden folder in `out_dir`. The memory it
-    takes does not depend on the number of images, but for their names.
+    unreadable, nothing is written. The result is read back before it gets its name, so that no part
+    of one has it, whatever happens; a process that is killed leaves a hidden folder in `out_dir`.
+    The memory it takes does not depend on the number of images, but for their names.
 
     Args:
         dataset: what to write.
