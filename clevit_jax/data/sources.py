@@ -145,16 +145,19 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
         again = [name for name, count in collections.Counter(listed).items() if count > 1]
         if again:
             yield (
-                f"{root}: {len(again)} file(s) are listed more than once for "
-                f"{SPLIT_WORDS[split].purpose} and count each time ({first_three(again)})."
+                f"{root}: {len(again):,} file(s) are listed more than once for "
+                f"{SPLIT_WORDS[split].purpose}, and count each time ({first_three(again)}). Remove "
+                "the repeated lines, unless that is meant."
             )
     for first, second in itertools.combinations(names, 2):
         known = set(names[first])
         shared = list(dict.fromkeys(name for name in names[second] if name in known))
         if shared:
             yield (
-                f"{root}: {len(shared)} file(s) are listed both for {SPLIT_WORDS[first].purpose} "
-                f"and for {SPLIT_WORDS[second].purpose} ({first_three(shared)})."
+                f"{root}: {len(shared):,} file(s) are listed both for "
+                f"{SPLIT_WORDS[first].purpose} and for {SPLIT_WORDS[second].purpose} "
+                f"({first_three(shared)}), so the score on them will be too good. Keep each in one "
+                "list."
             )
 
 
