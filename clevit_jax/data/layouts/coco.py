@@ -1,20 +1,186 @@
-"""Placeholder."""
+"""Lists in JSON: of COCO, iNaturalist and Herbarium, of files and labels, and of records."""
 
 import pathlib
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from clevit_jax.data.layouts.listing import Contents, Notes, Request
+from clevit_jax.data.dataset import SPLIT_WORDS
+from clevit_jax.data.layouts import coco_lists, table
+from clevit_jax.data.layouts.file_places import FilePlaces
+from clevit_jax.data.layouts.json_files import form_of, json_files, load_json
+from clevit_jax.data.layouts.listing import (
+    Contents,
+    Notes,
+    Request,
+    files_below,
+    first_three,
+    say_own,
+)
+from clevit_jax.data.layouts.records import (
+    Records,
+    choose_fields,
+    choose_lists,
+    find_files,
+    plain_fields,
+    split_by_folder,
+    table_rows,
+    text_of,
+)
+from clevit_jax.data.split_names import splits_among
 
-LOOKS_FOR = "*.json with images, annotations and categories, as COCO and iNaturalist have"
+LOOKS_FOR = (
+    "*.json with images, annotations and categories, as COCO and iNaturalist have; or of files and "
+    "labels"
+)
 
 
 def fits(root: pathlib.Path, request: Request) -> str | None:
-    """What the layout is recognised by, or None."""
-    del root, request
-    return None
+    """What the layout is recognised by, or None. Only the beginning of each file is read."""
+    return first_three(list(_lists(root, request))) or None
+
+
+def _lists(root: pathlib.Path, request: Request) -> dict[str, str]:
+    """JSON list below `root` -> the split that its folder or name means, or ""."""
+    found = {
+        name: split for name, split in json_files(root).items() if form_of(root / name, request)
+    }
+    stems = {name: posixpath.splitext(posixpath.basename(name))[0] for name in found}
+    splits = splits_among(stems.values())
+    return {name: split or splits.get(stems[name], "") for name, split in found.items()}
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
-    """Reads nothing yet."""
-    del request
-    notes.problems.append(f"{root} holds no {LOOKS_FOR}.")
-    return Contents((), {"train": []})
+    """Reads the JSON lists in `root`, in its folders of splits, and in annotations/ and alike.
+
+    COCO and what is made like it (iNaturalist, Herbarium, Roboflow) have `images`, `annotations`
+    and `categories`: classes are the categories, and what is above them (`supercategory`, `genus`
+    and the like) is kept as levels. Of several annotations of one image, as boxes are, all must be
+    of one category. Other lists are {file: label}, {class: [file, ...]}, or a list of objects with
+    a file and a label. The split is told by the folder or the name of the list, else by a field
+    `split`, else by the folder of the image. A list for testing without labels is left out.
+    """
+    own = set[str]()
+    places = FilePlaces(files_below(str(root), own=own))
+    if own:
+        notes.warnings.append(say_own(root, own))
+    lists = _lists(root, request)
+    if not lists:
+        notes.problems.append(f"{root} holds no list of images in JSON; looked for {LOOKS_FOR}.")
+    loaded = {name: load_json(root / name, notes) for name in lists}
+    for name in [name for name, content in loaded.items() if coco_lists.is_unlabelled(content)]:
+        if len(lists) > 1 and lists[name] != "train":
+            notes.warnings.append(f"{root / name} has no annotations, and is not read.")
+            del lists[name]
+    chosen = choose_lists(lists, str(root), notes)
+    if notes.problems:
+        return Contents((), {"train": []})
+    reader = _JsonReader(root, request, places, notes)
+    # In the order of the splits, so that training images come first.
+    order = [*SPLIT_WORDS, ""]
+    rows = [
+        row
+        for name in sorted(chosen, key=lambda name: order.index(chosen[name]))
+        for row in reader.rows(name, chosen[name], loaded.pop(name))
+    ]
+    if not rows and notes.problems:
+        return Contents((), {"train": []})
+    rows, levels = coco_lists.with_levels(split_by_folder(rows, places), reader.categories)
+    if unused := coco_lists.unused(rows, reader.categories):
+        notes.warnings.append(
+            f"{root}: {len(unused)} categories of the lists have no training image, and are no "
+            f"classes ({first_three(unused)})."
+        )
+    ids = bool(reader.categories)
+    return table.to_contents(rows, str(root), notes, levels=levels, ids=ids)
+
+
+class _JsonReader:
+    """Reader of lists, of whatever form."""
+
+    def __init__(self, root: pathlib.Path, request: Request, places: FilePlaces, notes: Notes):
+        self._root = root
+        self._request = request
+        self._places = places
+        self._notes = notes
+        self.categories: dict[str, Mapping[str, Any]] = {}  # label -> category, of all COCO lists
+
+    def rows(self, name: str, split: str, content: Any) -> list[table.TableRow]:
+        """The rows of a list of which enough is right; the notes get what is wrong."""
+        path, beside = self._root / name, posixpath.join(posixpath.dirname(name), "")
+        if isinstance(content, list):
+            return self._records(path, split, beside, content)
+        if not isinstance(content, dict):
+            self._notes.problems.append(f"{path} holds no list of images.")
+            return []
+        if isinstance(content.get("images"), list):
+            images = content["images"]
+            if not content.get("annotations") and self._has_labels(images):
+                return self._records(path, split, beside, images)
+            return self._coco(path, split, beside, content)
+        return self._pairs(path, split, beside, content)
+
+    def _has_labels(self, images: Sequence[Any]) -> bool:
+        objects = [image for image in images[:100] if isinstance(image, dict)]
+        return choose_fields(plain_fields(objects), self._request)[0].label is not None
+
+    def _records(
+        self, path: pathlib.Path, split: str, beside: str, content: Sequence[Any]
+    ) -> list[table.TableRow]:
+        rows = [(f"image {i}", row) for i, row in enumerate(content) if isinstance(row, dict)]
+        if len(rows) < len(content):
+            self._notes.problems.append(
+                f"{path}: {len(content) - len(rows)} of its {len(content)} entries are no objects "
+                "with a file and a label."
+            )
+            return []
+        header = plain_fields([row for _, row in rows])
+        records = Records(path, split, beside, header, rows)
+        return table_rows(records, self._request, self._places, self._root, self._notes)
+
+    def _pairs(
+        self, path: pathlib.Path, split: str, beside: str, content: Mapping[str, Any]
+    ) -> list[table.TableRow]:
+        """{file: label}, or {class: [file, ...]}."""
+        pairs, strange = list[tuple[str, str]](), list[str]()
+        for key, value in content.items():
+            if isinstance(value, str | int | float) and text_of(value):
+                pairs.append((text_of(key), text_of(value)))
+            elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+                pairs.extend((text_of(file), text_of(key)) for file in value)
+            else:
+                strange.append(key)
+        if strange:
+            self._notes.problems.append(
+                f"{path}: {len(strange)} of its {len(content)} entries have no label that is a "
+                f"number or a text ({first_three([repr(key) for key in strange])})."
+            )
+            return []
+        rows = [(f"image {file!r}", {"file": file, "label": label}) for file, label in pairs]
+        records = Records(path, split, beside, ("file", "label"), rows)
+        request = self._request._replace(file_column="", label_column="")
+        return table_rows(records, request, self._places, self._root, self._notes)
+
+    def _coco(
+        self, path: pathlib.Path, split: str, beside: str, content: Mapping[str, Any]
+    ) -> list[table.TableRow]:
+        problems = self._notes.problems
+        listed = coco_lists.listed(path, content, self._notes)
+        if listed is None:
+            return []
+        for label, category in listed.categories.items():
+            known = self.categories.setdefault(label, category)
+            if coco_lists.name_of(known) != coco_lists.name_of(category):
+                problems.append(
+                    f"{path}: the category {label} is {coco_lists.name_of(category)!r} here, but "
+                    f"{coco_lists.name_of(known)!r} in another list."
+                )
+        names = [image.name for image in listed.images]
+        files = find_files(names, path, beside, split, self._places, self._notes)
+        rows = list[table.TableRow]()
+        for image in listed.images:
+            if image.name in files:
+                file = files[image.name]
+                where = f"{path}, image {image.id}"
+                rows.append(table.TableRow(where, split, image.label, "", self._root / file, file))
+        return rows

@@ -34,7 +34,12 @@ class TableRow(NamedTuple):
 
 
 def to_contents(
-    rows: Sequence[TableRow], where: str, notes: Notes, *, levels: Sequence[str] = ()
+    rows: Sequence[TableRow],
+    where: str,
+    notes: Notes,
+    *,
+    levels: Sequence[str] = (),
+    ids: bool = False,
 ) -> Contents:
     """Numbers the labels of a table and parts its rows into splits.
 
@@ -50,6 +55,7 @@ def to_contents(
             warning if integers have gaps.
         levels: names of the coarser levels that the rows' `groups` are of. A level in which a class
             is in two groups is left out, with a warning.
+        ids: whether labels are ids from a list of classes, where gaps say nothing.
     """
     if not any(row.split == "train" for row in rows):
         if not notes.problems:  # it may only follow from what is wrong already
@@ -60,7 +66,8 @@ def to_contents(
     numbers = {label: number for number, label in enumerate(labels)}
     _check_files(rows, notes)
     names = _check_class_names(rows, notes)
-    _warn_of_gaps(labels, where, notes)
+    if not ids:
+        _warn_of_gaps(labels, where, notes)
     splits: dict[str, list[Example]] = {"train": []}
     for row in rows:
         if row.label not in numbers:

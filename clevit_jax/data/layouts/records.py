@@ -1,0 +1,224 @@
+"""Records of images, one object each, as lists in JSON, JSON lines and tables of metadata have."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from clevit_jax.data.layouts import table
+from clevit_jax.data.layouts.columns import (
+    Columns,
+    choose_columns,
+    missing_column,
+    quoted_names,
+    split_of,
+)
+from clevit_jax.data.layouts.file_places import FilePlaces, both_places
+from clevit_jax.data.layouts.listing import BLANKS, Notes, Request
+from clevit_jax.errors import Repeated
+
+
+class Records(NamedTuple):
+    """A list of records.
+
+    Attributes:
+        path: the file that has them.
+        split: that its name or folder means, or "".
+        beside: its folder below that of the data set, "" or with a slash at the end.
+        header: names of the fields that hold numbers or texts.
+        rows: the line or number of each record, for sentences, and its fields.
+    """
+
+    path: pathlib.Path
+    split: str
+    beside: str
+    header: Sequence[str]
+    rows: Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def text_of(value: Any) -> str:
+    """A number or a text, as text; "" for null, NaN, and what is neither.
+
+    >>> text_of(3.0), text_of(" oak "), text_of(None), text_of([1])
+    ('3', 'oak', '', '')
+    """
+    if value is None or value != value or isinstance(value, list | dict):
+        return ""
+    if isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int):
+        return hex(value) if abs(value) > 10**100 else str(value)
+    text = str(value).strip(BLANKS)
+    # JSON may hold halves of characters, which nothing can print.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def plain_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields of the first records that hold a number or a text, in their order."""
+    fields: dict[str, bool] = {}
+    for row in rows[:100]:
+        for name, value in row.items():
+            fields[str(name)] = fields.get(str(name), False) or isinstance(value, str | int | float)
+    return [name for name, is_plain in fields.items() if is_plain]
+
+
+def choose_fields(header: Sequence[str], request: Request) -> tuple[Columns, list[str]]:
+    """Which fields are which; `file_name`, as Hugging Face calls it, goes before others."""
+    columns, problems = choose_columns(header, request)
+    if not request.file_column:
+        named = [name for name in header if name == "file_name"]
+        named = named or [name for name in header if name.endswith("_file_name")]
+        if len(named) == 1:
+            columns = columns._replace(file=list(header).index(named[0]))
+            problems = [each for each in problems if " may all hold the file;" not in each]
+    return columns, problems
+
+
+def table_rows(
+    records: Records, request: Request, places: FilePlaces, root: pathlib.Path, notes: Notes
+) -> list[table.TableRow]:
+    """The rows of a list of which enough is right; the notes get what is wrong.
+
+    A list for testing without any label is left out, with a warning.
+    """
+    path, problems = records.path, notes.problems
+    if not records.rows:
+        problems.append(f"{path} lists no image.")
+        return []
+    columns, wrong = choose_fields(records.header, request)
+    problems.extend(f"{path}: {problem}" for problem in wrong)
+    if columns.file is None and not request.file_column:
+        problems.append(f"{path}: {missing_column('file', records.header)}")
+    file, label, class_name, split = (
+        None if place is None else records.header[place] for place in columns
+    )
+    unlabelled = label is None or not any(text_of(row.get(label)) for _, row in records.rows)
+    if unlabelled and records.split == "test" and not request.label_column:
+        notes.warnings.append(
+            f"{path}: no test image has a label; none of the {len(records.rows)} is read."
+        )
+        return []
+    if label is None and not request.label_column:
+        problems.append(f"{path}: {missing_column('label', records.header)}")
+    if file is None or label is None or wrong:
+        return []
+    named = [text_of(row.get(file)) for _, row in records.rows]
+    files = find_files(
+        [name for name in named if name], path, records.beside, records.split, places, notes
+    )
+    rows = list[table.TableRow]()
+    for name, (place, row) in zip(named, records.rows, strict=True):
+        where = f"{path}, {place}"
+        told = _split(row, split, records, where, problems)
+        text = text_of(row.get(label))
+        if not text:
+            problems.append(_repeated(path, place, "the label is empty", "have no label"))
+        if not name:
+            problems.append(_repeated(path, place, "the file is empty", "name no file"))
+        called = "" if class_name is None else text_of(row.get(class_name))
+        if class_name is not None and text and not called:
+            problems.append(_repeated(path, place, "the class name is empty", "have no class name"))
+        if text and told is not None and name in files:
+            found = files[name]
+            rows.append(table.TableRow(where, told, text, called, root / found, found))
+    return rows
+
+
+def _repeated(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeated:
+    rule = f"{path}: {{n}} of its images {of_many}"
+    return Repeated(f"{path}, {place}: {what}.", rule=rule, item=place)
+
+
+def _split(
+    row: Mapping[str, Any], split: str | None, records: Records, where: str, problems: list[str]
+) -> str | None:
+    """The split of a row; "" where nothing tells it, None where it is wrong."""
+    if split is None:
+        return records.split
+    text = text_of(row.get(split))
+    told = split_of(text)
+    if told is None:
+        problems.append(
+            Repeated(
+                f"{where}: the split {text!r} is not train, val or test.",
+                rule=f"{records.path}: {{n}} values of {split!r} are not train, val or test",
+                item=repr(text),
+            )
+        )
+    elif records.split and told != records.split:
+        problems.append(
+            f"{where}: the split is {text!r} in a list of the {records.split} split; move the row."
+        )
+        return None
+    return told
+
+
+def find_files(
+    names: Sequence[str],
+    path: pathlib.Path,
+    beside: str,
+    split: str,
+    places: FilePlaces,
+    notes: Notes,
+) -> dict[str, str]:
+    """The files that the list `path` names, by their names; the notes get those not there."""
+    found = places.find(names, beside=beside, split=split)
+    if found.said:
+        notes.warnings.append(f"{path}: {found.said}.")
+    if found.doubt:
+        notes.problems.append(
+            f"{path}: the files that it names may be those in any of {both_places(found.doubt)}; "
+            "write their folder before the names."
+        )
+    notes.problems.extend(
+        Repeated(
+            f"{path}: the file {name!r} is not below the data set's folder.",
+            rule=f"{path}: {{n}} of the files that it names are not below the data set's folder",
+            item=repr(name),
+        )
+        for name in dict.fromkeys(names)
+        if name not in found.files
+    )
+    return found.files
+
+
+def split_by_folder(rows: Sequence[table.TableRow], places: FilePlaces) -> list[table.TableRow]:
+    """Gives rows of no split that of the folder of their file, where all lie in such folders."""
+    told = {row.name: places.split_of(row.name) for row in rows if not row.split}
+    by_folder = bool(told) and all(told.values()) and "train" in told.values()
+    return [
+        row if row.split else row._replace(split=told[row.name] if by_folder else "train")
+        for row in rows
+    ]
+
+
+def choose_lists(paths: Mapping[str, str], what: str, notes: Notes) -> dict[str, str]:
+    """The lists that are read, and the split of each: "" where one is alone and tells none.
+
+    Lists that tell no split are left out, with a warning, where others tell one.
+
+    Args:
+        paths: name of each list -> split that it means, or "".
+        what: the folder that they are in, for sentences.
+        notes: gets a problem where two mean one split.
+    """
+    told = {name: split for name, split in paths.items() if split}
+    loose = [name for name in paths if name not in told]
+    if told and len(loose) == 1 and "train" not in told.values():
+        told, loose = {loose[0]: "train", **told}, []
+    if told and loose:
+        notes.warnings.append(
+            f"{what}: {quoted_names(loose)} not read, for the name tells no split, as that of "
+            f"{quoted_names(told)} does."
+        )
+    chosen = told or dict.fromkeys(loose, "")
+    for split in dict.fromkeys(chosen.values()):
+        same = [name for name, own in chosen.items() if own == split]
+        if len(same) > 1:
+            which = f"the list of the {split} split" if split else "the list of all images"
+            notes.problems.append(
+                f"{what}: {quoted_names(same)} may each be {which}; keep one there, and move the "
+                "others to another folder."
+            )
+    return chosen
