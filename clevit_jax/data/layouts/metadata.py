@@ -1,20 +1,129 @@
-"""Placeholder."""
+"""Folders as Hugging Face reads them, with `metadata.csv` beside the images; and JSON lines."""
 
+import os
 import pathlib
+import posixpath
 
-from clevit_jax.data.layouts.listing import Contents, Notes, Request
+from clevit_jax.data.dataset import SPLIT_WORDS
+from clevit_jax.data.layouts import table
+from clevit_jax.data.layouts.file_places import FilePlaces
+from clevit_jax.data.layouts.listing import (
+    Contents,
+    Notes,
+    Request,
+    files_below,
+    first_three,
+    is_image,
+    say_own,
+)
+from clevit_jax.data.layouts.record_files import first_record, read_records
+from clevit_jax.data.layouts.records import (
+    Records,
+    choose_fields,
+    choose_lists,
+    split_by_folder,
+    table_rows,
+    text_of,
+)
+from clevit_jax.data.split_names import splits_among
 
-LOOKS_FOR = "metadata.csv or metadata.jsonl with file_name, as Hugging Face's image folders have"
+LOOKS_FOR = (
+    "metadata.csv, metadata.jsonl or metadata.parquet with file_name, beside the images or in each "
+    "split; or *.jsonl of files and labels"
+)
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_JSON_LINES = (".jsonl", ".ndjson")
 
 
 def fits(root: pathlib.Path, request: Request) -> str | None:
-    """What the layout is recognised by, or None."""
-    del root, request
-    return None
+    """What the layout is recognised by, or None. Only the beginning of each file is read."""
+    return first_three([n for n in _lists(root) if _is_of_images(root / n, request)]) or None
+
+
+def _is_of_images(path: pathlib.Path, request: Request) -> bool:
+    """Whether a list names images, and their labels, or else no folder that might be a class."""
+    record = first_record(path)
+    header = [field for field, value in record.items() if not isinstance(value, list | dict)]
+    columns, _ = choose_fields(header, request)
+    if columns.file is None:
+        return False
+    is_metadata = path.name.lower() in _METADATA
+    called = header[columns.file]
+    if is_metadata and not called.endswith("file_name") and called != request.file_column:
+        return False
+    name = text_of(record[called])
+    if columns.label is None:
+        return is_metadata and is_image(name) and "/" not in name
+    if not name:  # of an empty table there is only the header to see
+        return is_metadata
+    return is_image(name) or (not is_metadata and not posixpath.splitext(name)[1])
+
+
+def _has_files(path: pathlib.Path) -> bool:
+    """Whether a list names files: one for testing may lack labels."""
+    return choose_fields(list(first_record(path)), Request())[0].file is not None
+
+
+def _lists(root: pathlib.Path) -> dict[str, str]:
+    """List below `root` -> the split that its folder or name means, or ""."""
+    found = dict[str, str]()
+    stems = dict[str, str]()
+    for place in ("", "data/"):
+        if not (root / place).is_dir():
+            continue
+        with os.scandir(root / place) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
+        splits = splits_among(entry.name for entry in inside if entry.is_dir())
+        folders = {place: "", **{f"{place}{name}/": split for name, split in splits.items()}}
+        for folder, split in folders.items():
+            for name in _METADATA:
+                if (root / folder / name).is_file():
+                    found[folder + name] = split
+        for entry in inside:
+            stem, ending = posixpath.splitext(entry.name)
+            name = place + entry.name
+            if ending.lower() in _JSON_LINES and entry.name[0] != "." and entry.is_file():
+                stems[name] = stem
+                found.setdefault(name, "")
+    told = splits_among(stems.values())
+    return {name: split or told.get(stems.get(name, ""), "") for name, split in found.items()}
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
-    """Reads nothing yet."""
-    del request
-    notes.problems.append(f"{root} holds no {LOOKS_FOR}.")
-    return Contents((), {"train": []})
+    """Reads the metadata in `root`, `data` of it, and their folders of splits; and JSON lines.
+
+    A list is a table in CSV or Parquet, or one JSON object a line. Files are relative to the folder
+    of the list, or where `FilePlaces` finds all of them. The split is that of the folder or name of
+    the list, else a column `split`, else that of the folder of the image. A list for testing
+    without labels is left out.
+    """
+    own = set[str]()
+    places = FilePlaces(files_below(str(root), own=own))
+    if own:
+        notes.warnings.append(say_own(root, own))
+    lists = {
+        name: split
+        for name, split in _lists(root).items()
+        if _is_of_images(root / name, request) or (split == "test" and _has_files(root / name))
+    }
+    if not lists:
+        notes.problems.append(f"{root} holds no list of images; looked for {LOOKS_FOR}.")
+    chosen = choose_lists(lists, str(root), notes)
+    if notes.problems:
+        return Contents((), {"train": []})
+    order = [*SPLIT_WORDS, ""]
+    rows = list[table.TableRow]()
+    for name in sorted(chosen, key=lambda name: order.index(chosen[name])):
+        header, records = read_records(root / name, notes)
+        beside = posixpath.join(posixpath.dirname(name), "")
+        listed = Records(root / name, chosen[name], beside, header, records)
+        rows += table_rows(listed, request, places, root, notes)
+    if not rows and notes.problems:
+        return Contents((), {"train": []})
+    named = {row.name for row in rows}
+    if unlisted := [file for file in places.images if file not in named]:
+        notes.warnings.append(
+            f"{root}: {len(unlisted)} images are in no list with labels, and are not read "
+            f"({first_three(unlisted)})."
+        )
+    return table.to_contents(split_by_folder(rows, places), str(root), notes)

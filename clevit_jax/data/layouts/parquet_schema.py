@@ -50,7 +50,7 @@ def _is_nested(kind: Any) -> bool:
     )
 
 
-def _is_plain(kind: Any) -> bool:
+def is_plain(kind: Any) -> bool:
     """Whether a value is a number or a text."""
     from pyarrow import types
 
@@ -83,7 +83,7 @@ def choose_schema(schema: Any, request: Request) -> tuple[Schema | None, list[st
         The columns, or None and a sentence for each thing that keeps it from choosing.
     """
     image, problems = _choose_image(schema, request)
-    header = [field.name if _is_plain(field.type) else "" for field in schema]
+    header = [field.name if is_plain(field.type) else "" for field in schema]
     columns, wrong = choose_columns(header, request, files=False)
     problems += wrong
     if columns.label is None and not request.label_column:
@@ -97,7 +97,7 @@ def choose_schema(schema: Any, request: Request) -> tuple[Schema | None, list[st
     return Schema(
         image=image,
         nested=nested,
-        has_path=nested and any(f.name == "path" and _is_plain(f.type) for f in kind),
+        has_path=nested and any(f.name == "path" and is_plain(f.type) for f in kind),
         label=header[columns.label],
         class_name=None if columns.class_name is None else header[columns.class_name],
         split=None if columns.split is None else header[columns.split],
