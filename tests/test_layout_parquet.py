@@ -258,7 +258,7 @@ def test_a_torn_file_is_named(tmp_path, data):
 
 def test_a_footer_with_another_number_of_rows(tmp_path, monkeypatch):
     root = write(tmp_path / "train.parquet", TWO)
-    monkeypatch.setattr(parquet, "_read_columns", lambda *_: [[0], [None], [None], [None], [None]])
+    monkeypatch.setattr(parquet, "_read_columns", lambda *_: [[0], *[[None]] * 5])
     assert problems(root) == (
         f"{root}/train.parquet is damaged (1 rows instead of 2); copy it again.",
     )
@@ -271,12 +271,83 @@ def test_a_file_without_rows_is_named(tmp_path):
 
 
 def test_tables_without_images_are_no_data_set(tmp_path):
-    write(tmp_path / "train.parquet", {"image": ["a.png"], "label": [0]})
+    write(tmp_path / "train.parquet", {"file": ["a.txt"], "label": [0]})
+    assert "no known layout" in problems(tmp_path)[0]
+    write(tmp_path / "train.parquet", {"caption": ["a.png"], "label": [0]})
     assert "no known layout" in problems(tmp_path)[0]
     (sentence,) = problems(tmp_path, layout="parquet")
     assert "no column holds encoded images" in sentence
     (tmp_path / "train.parquet").unlink()
     assert "holds no Parquet file" in problems(tmp_path, layout="parquet")[0]
+
+
+PATHS = [f"{i}.png" for i in range(6)]
+
+
+@pytest.mark.parametrize("folder", ["", "images/", "a/b/"])
+@pytest.mark.parametrize(
+    "column",
+    [{"file_name": PATHS}, {"image_path": pa.array(PATHS, pa.large_string())},
+     {"image": [{"path": name} for name in PATHS]}, {"image": PATHS}],
+)  # fmt: skip
+def test_a_column_names_the_files(tmp_path, column, folder):
+    columns = column | {"label": ["oak", "ash"] * 3, "split": ["train"] * 4 + ["test"] * 2}
+    write(tmp_path / "all.parquet", columns)
+    for i in range(6):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{i}.png").write_bytes(png(i))
+    data = load(tmp_path)
+    assert (data.layout, data.class_names) == ("parquet", ("ash", "oak"))
+    assert listed(data.train) == [(f"{folder}{i}.png", 1 - i % 2) for i in range(4)]
+    assert listed(data.test) == [(f"{folder}{i}.png", 1 - i % 2) for i in (4, 5)]
+    assert [e.data for e in data.test] == [tmp_path / folder / f"{i}.png" for i in (4, 5)]
+
+
+def test_files_that_are_named_and_their_folders_tell_the_split(tmp_path):
+    names = [f"{'test' if i > 3 else 'train'}/{i}.png" for i in range(6)]
+    write(tmp_path / "all.parquet", {"path": names, "label": [0, 1] * 3})
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    data = load(tmp_path)
+    assert [e.name for e in data.train + data.test] == names
+    assert len(data.test) == 2
+    (tmp_path / names[0]).unlink()
+    assert problems(tmp_path) == (
+        f"{tmp_path}/all.parquet: the file 'train/0.png' is not below the data set's folder.",
+    )
+    write(tmp_path / "all.parquet", {"path": [names[1], None], "label": [0, 1]})
+    assert problems(tmp_path) == (
+        f"{tmp_path}/all.parquet, row 1: there is no image, and no file is named.",
+    )
+
+
+def test_several_images_a_row_are_refused(tmp_path):
+    columns = {"images": [images(0, 1), images(2)], "label": [0, 1]}
+    assert problems(write(tmp_path / "all.parquet", columns)) == (
+        f"{tmp_path}/all.parquet: each row of the column 'images' holds several images, and an "
+        "example has one; write a row for each.",
+    )
+
+
+def test_fine_labels_are_the_classes_and_coarse_ones_a_level(tmp_path):
+    """As CIFAR-100 has them on the hub."""
+    features = {
+        "fine_label": {"names": ["ash", "oak", "rose"], "_type": "ClassLabel"},
+        "coarse_label": {"names": ["flower", "tree"], "_type": "ClassLabel"},
+    }
+    columns = {
+        "img": images(*range(6)),
+        "fine_label": [0, 1, 2] * 2,
+        "coarse_label": [1, 1, 0] * 2,
+        "split": ["train"] * 3 + ["test"] * 3,
+    }
+    write(tmp_path / "all.parquet", columns, metadata={"info": {"features": features}})
+    data = load(tmp_path)
+    assert data.class_names == ("ash", "oak", "rose")
+    assert [tuple(level) for level in data.levels] == [("coarse", ("tree", "tree", "flower"))]
+    coarse = load(tmp_path, request=Request(label_column="coarse_label"))
+    assert (coarse.class_names, coarse.levels) == (("flower", "tree"), ())
 
 
 @pytest.mark.parametrize("place", ["", "data"])

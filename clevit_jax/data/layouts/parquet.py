@@ -5,63 +5,71 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-from clevit_jax.data.layouts import parquet_schema, table
+from clevit_jax.data.layouts import columnar, parquet_schema
 from clevit_jax.data.layouts.columns import split_of
-from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, Request, say_own
+from clevit_jax.data.layouts.file_places import FilePlaces
+from clevit_jax.data.layouts.listing import (
+    Contents,
+    Notes,
+    Request,
+    files_below,
+    is_image,
+    say_own,
+)
 from clevit_jax.data.layouts.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.parquet_schema import Schema
 from clevit_jax.errors import first_line
 
-LOOKS_FOR = "*.parquet or data/*.parquet with images and labels"
+LOOKS_FOR = "*.parquet or data/*.parquet with images, or names of files, and labels"
 _LARGE = 256 << 20  # bytes of a row group whose images take long to read in a random order
 
 
-class _Values(NamedTuple):
-    """Values of the columns in one row; None for null, or where there is no such column."""
-
-    label: Any
-    class_name: Any
-    split: Any
-    name: Any
-    path: Any
-
-
-class _Row(NamedTuple):
-    """A row as it is written; `label` is "" where it is null or, of integers, -1."""
-
-    split: str
-    label: str
-    class_name: str
-    image: ParquetImage
-    name: str
-    path: str  # of the file that the image once was
-
-
-def fits(root: pathlib.Path, _: Request) -> str | None:
+def fits(root: pathlib.Path, request: Request) -> str | None:
     """What the layout is recognised by, or None. Only the columns of a file are looked at."""
     files = list(_files(root))
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     for path in files:
         with _open(path, Notes([], [])) as source:
             if source is not None:
-                images = parquet_schema.image_columns(source.schema_arrow)
                 name = path.relative_to(root).as_posix()
-                return f"the column {images[0]!r} of {name}{more}" if images else None
+                column = _column_of_images(source, path, request)
+                return f"the column {column!r} of {name}{more}" if column else None
     # None can be opened: let `read` say why.
     return f"{files[0].relative_to(root).as_posix()}{more}" if files else None
+
+
+def _column_of_images(source: Any, path: pathlib.Path, request: Request) -> str | None:
+    """The column that holds images or lists of them, or names their files beside a label."""
+    schema = source.schema_arrow
+    images = parquet_schema.image_columns(schema) or parquet_schema.lists_of_images(schema)
+    if images:
+        return images[0]
+    chosen, _ = parquet_schema.choose_schema(schema, request)
+    if chosen is None or path.name == "metadata.parquet":  # which is a layout of its own
+        return None
+    try:
+        wanted = f"{chosen.image}.path" if chosen.has_path else chosen.image
+        batch = next(source.iter_batches(1, columns=[wanted], use_threads=False))
+    except Exception:  # whatever pyarrow raises on damaged files, or where there is no row
+        return chosen.image
+    value = batch.column(0).to_pylist()[0]
+    name = value.get("path") if isinstance(value, dict) else value
+    return chosen.image if is_image(str(name)) or "." not in str(name) else None
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads the files in `root`, in `data` of it, and in folders there that are called as splits.
 
     Images are encoded, in a binary column or in a struct with binary `bytes`, as Hugging Face's
-    hub has them. Labels are a column of integers or texts; their names are a column, or those that
-    the hub keeps in the metadata of the file. The split is a column, else told by the name of the
-    file (`test-00000-of-00001.parquet`), else train. Test images of which none has a label are left
-    out. An image's name is that of a column, else the `path` of the struct, else its row.
+    hub has them; or a column names their files, in `root`. Labels are a column of integers or
+    texts; their names are a column, or those that the hub keeps in the metadata of the file. Of
+    `fine_label` and `coarse_label` the fine one is the class, and the other a level above. The
+    split is a column, else told by the name of the file (`test-00000-of-00001.parquet`), else by
+    the folders of the files that it names, else train. Test images of which none has a label are
+    left out. An image's name is that of a column, else the `path` of the struct, else its row.
 
     Opening reads no image, so does not see whether one is there. Nor does it ask for statistics:
     pyarrow ends the process where those are damaged.
@@ -80,18 +88,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             f"{unsplit[0]} tells no split, as other files of {root} do; name it train-*, "
             "validation-* or test-*, or add a column 'split'."
         )
-    unlabelled = [row for row in rows if not row.label]
-    tested = sum(row.split == "test" for row in rows)
-    if unlabelled and len(unlabelled) == tested and all(row.split == "test" for row in unlabelled):
-        notes.warnings.append(f"{root}: no test image has a label; none of the {tested} is read.")
-        rows = [row for row in rows if row.label]
-    else:
-        notes.problems.extend(
-            f"{row.image}: there is no label; add one, or remove the row." for row in unlabelled
-        )
-    if not rows and notes.problems:
-        return Contents((), {"train": []})
-    return table.to_contents(_named(rows), str(root), notes)
+    return columnar.to_contents(rows, root, reader.places, reader.level or "", notes)
 
 
 def _files(root: pathlib.Path, own: set[str] | None = None) -> dict[pathlib.Path, str]:
@@ -148,20 +145,6 @@ def _open(path: pathlib.Path, notes: Notes) -> Iterator[Any]:
         yield source
 
 
-def _named(rows: Sequence[_Row]) -> list[table.TableRow]:
-    """Gives each image a name. Paths often lack the folders, and tell images apart no more."""
-    paths = [row.path for row in rows if row.path]
-    distinct = len(set(paths)) == len(paths)
-    named = []
-    for row in rows:
-        path = row.path if distinct else ""
-        name = row.name or path or "/".join(filter(None, (row.image.place, row.path)))
-        named.append(
-            table.TableRow(str(row.image), row.split, row.label, row.class_name, row.image, name)
-        )
-    return named
-
-
 class _ParquetReader:
     """Reader of the rows of Parquet files."""
 
@@ -171,9 +154,20 @@ class _ParquetReader:
         self._notes = notes
         self._images = ParquetImages(root)
         self.split: set[pathlib.Path] = set()  # files with a column of splits
+        self.places: FilePlaces | None = None  # of files that rows name, where they do
+        self.level: str | None = (
+            None  # name of a coarser level that all files have; "" if some lack
+        )
 
-    def rows(self, path: pathlib.Path, split: str) -> Iterator[_Row]:
+    def rows(self, path: pathlib.Path, split: str) -> list[columnar.Row]:
         """The rows of a file of which enough is right; the notes get what is wrong."""
+        rows = list(self._rows(path, split))
+        if any(row.data is None for row in rows):
+            self.places = self.places or FilePlaces(files_below(str(self._root)))
+            return columnar.with_files(rows, path, self._root, split, self.places, self._notes)
+        return rows
+
+    def _rows(self, path: pathlib.Path, split: str) -> Iterator[columnar.Row]:
         problems = self._notes.problems
         with _open(path, self._notes) as source:
             if source is None:
@@ -184,6 +178,8 @@ class _ParquetReader:
                 return
             if schema.split is not None:
                 self.split.add(path)
+            level = (schema.group or "").removesuffix("_label")
+            self.level = level if self.level in (None, level) else ""
             try:
                 columns = _read_columns(source, schema)
                 groups = [source.metadata.row_group(i) for i in range(source.num_row_groups)]
@@ -203,8 +199,10 @@ class _ParquetReader:
         places = ((g, i) for g, size in enumerate(sizes) for i in range(size))
         for (group, i), values in zip(places, zip(*columns, strict=True), strict=True):
             image = ParquetImage(self._images, number, group, starts[group], i)
-            row, wrong = _row(image, split, schema, _Values(*values))
-            problems.extend(f"{image}: {problem}" for problem in wrong)
+            where = str(image)
+            stored = None if schema.is_file else image
+            row, wrong = columnar.make_row(where, stored, split, schema, columnar.Values(*values))
+            problems.extend(f"{where}: {problem}" for problem in wrong)
             if row is not None:
                 yield row
 
@@ -217,55 +215,20 @@ class _ParquetReader:
             )
 
 
-def _row(
-    image: ParquetImage, split: str, schema: Schema, values: _Values
-) -> tuple[_Row | None, list[str]]:
-    """A row, None if it must be left out, and what is wrong with it."""
-    problems = []
-    label, class_name = _text(values.label), _text(values.class_name)
-    if schema.class_name is not None and label and not class_name:
-        problems.append("the class name is empty.")
-    if schema.classes and label:
-        if not 0 <= int(label) < len(schema.classes):
-            problems.append(
-                f"the label is {label}, but the file names the classes 0 to "
-                f"{len(schema.classes) - 1}."
-            )
-            return None, problems
-        class_name = class_name or schema.classes[int(label)]
-    own = split or "train"
-    if schema.split is not None:
-        told = split_of(str(values.split))
-        if told is None:
-            problems.append(f"the split {values.split!r} is not train, val or test.")
-            return None, problems
-        if split and told != split:
-            problems.append(
-                f"the split is {values.split!r} in a file of the {split} split; move the row."
-            )
-            return None, problems
-        own = told
-    name, path = _text(values.name), _text(values.path)
-    return _Row(own, label, class_name, image, name, path), problems
-
-
-def _text(value: Any) -> str:
-    """A number or a text, as text; "" for null, NaN, and -1, which is the hub's missing label."""
-    if value is None or value != value or (type(value) is int and value == -1):
-        return ""
-    return str(int(value) if isinstance(value, bool) else value).strip(BLANKS)
-
-
 def _read_columns(source: Any, schema: Schema) -> list[list[Any]]:
-    """Columns of label, class name, split, name and path, a value per row; no image is read."""
+    """Columns of `columnar.Values`, a value per row; no image is read."""
     path = f"{schema.image}.path" if schema.has_path else None
-    wanted = [schema.label, schema.class_name, schema.split, schema.name, path]
-    read = source.read(columns=[name for name in wanted if name is not None], use_threads=False)
+    if schema.is_file and not schema.has_path:
+        path = schema.image
+    wanted = [schema.label, schema.class_name, schema.split, schema.name, path, schema.group]
+    names = list(dict.fromkeys(name for name in wanted if name is not None))
+    read = source.read(columns=names, use_threads=False)
     nothing = [None] * read.num_rows
-    columns = [nothing if name is None else read.column(name).to_pylist() for name in wanted[:-1]]
-    paths = (
-        [chunk.field("path").to_pylist() for chunk in read.column(schema.image).chunks]
-        if path
-        else [nothing]
-    )
-    return [*columns, list(itertools.chain.from_iterable(paths))]
+    columns = {name: read.column(name).to_pylist() for name in names if name != path}
+    if path == schema.image:
+        columns[path] = read.column(path).to_pylist()
+    elif path:
+        chunks = read.column(schema.image).chunks
+        paths = [chunk.field("path").to_pylist() for chunk in chunks]
+        columns[path] = list(itertools.chain.from_iterable(paths))
+    return [nothing if name is None else columns[name] for name in wanted]

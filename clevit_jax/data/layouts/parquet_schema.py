@@ -2,6 +2,7 @@
 
 import collections
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts.columns import choose_columns, missing_column, quoted_names
@@ -14,26 +15,27 @@ class Schema(NamedTuple):
     """The columns of a file that are read.
 
     Attributes:
-        image: column of the encoded images.
+        image: column of the encoded images, or of their files.
         nested: whether it is a struct, in whose field `bytes` they are.
         has_path: whether the struct has a field `path`, too.
+        is_file: whether it holds no images, but names files: itself, or the field `path`.
         label, class_name, split, name: other columns, or None; `name` is that of the images.
-        classes: names of the classes by label, where the metadata of the file has them.
+        group: column of coarser classes, or None.
+        classes, group_classes: names of the classes by label, where the metadata of the file has
+            them, and those of the coarser classes.
     """
 
     image: str
     nested: bool
     has_path: bool
+    is_file: bool
     label: str
     class_name: str | None
     split: str | None
     name: str | None
+    group: str | None
     classes: list[str]
-
-    @property
-    def encoded(self) -> str:
-        """Path of the encoded images in the file."""
-        return f"{self.image}.bytes" if self.nested else self.image
+    group_classes: list[str]
 
 
 def _is_binary(kind: Any) -> bool:
@@ -61,9 +63,48 @@ def is_plain(kind: Any) -> bool:
     return any(is_kind(kind) for is_kind in (*texts, *numbers))
 
 
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_path(kind: Any) -> bool:
+    """Whether a value is a struct that names a file, and holds no image."""
+    from pyarrow import types
+
+    is_struct = types.is_struct(kind) and not _is_nested(kind)
+    return bool(is_struct) and any(f.name == "path" and _is_text(f.type) for f in kind)
+
+
 def image_columns(schema: Any) -> list[str]:
     """Names of the columns that may hold encoded images."""
     return [field.name for field in schema if _is_binary(field.type) or _is_nested(field.type)]
+
+
+def file_column(schema: Any, request: Request) -> str | None:
+    """The column that names files, where none holds images; None where there is none."""
+    structs = [field.name for field in schema if _is_path(field.type)]
+    header = [
+        field.name if _is_text(field.type) or _is_path(field.type) else "" for field in schema
+    ]
+    columns, _ = choose_columns(header, request)
+    if columns.file is None:
+        return structs[0] if len(structs) == 1 else None
+    return header[columns.file]
+
+
+def lists_of_images(schema: Any) -> list[str]:
+    """Names of the columns that hold several images a row."""
+    from pyarrow import types
+
+    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return [
+        field.name
+        for field in schema
+        if any(is_kind(field.type) for is_kind in kinds)
+        and (_is_binary(field.type.value_type) or _is_nested(field.type.value_type))
+    ]
 
 
 def is_features(schema: Any) -> bool:
@@ -71,13 +112,16 @@ def is_features(schema: Any) -> bool:
     return set(schema.names) == _FEATURES and b"fingerprint" in (schema.metadata or {})
 
 
-def choose_schema(schema: Any, request: Request) -> tuple[Schema | None, list[str]]:
+def choose_schema(
+    schema: Any, request: Request, features: Any = None
+) -> tuple[Schema | None, list[str]]:
     """Finds out by their types and names which columns are which.
 
     Args:
         schema: that of pyarrow.
         request: its `file_column` is that of the images, and its `label_column` that of the labels,
             where given.
+        features: of Hugging Face, as JSON; None takes those of the schema's metadata.
 
     Returns:
         The columns, or None and a sentence for each thing that keeps it from choosing.
@@ -86,37 +130,58 @@ def choose_schema(schema: Any, request: Request) -> tuple[Schema | None, list[st
     header = [field.name if is_plain(field.type) else "" for field in schema]
     columns, wrong = choose_columns(header, request, files=False)
     problems += wrong
-    if columns.label is None and not request.label_column:
+    label = None if columns.label is None else header[columns.label]
+    group = None
+    if label is None and not request.label_column and "fine_label" in header:
+        label = "fine_label"
+    if label == "fine_label" and "coarse_label" in header:
+        group = "coarse_label"
+    if label is None and not request.label_column:
         problems.append(missing_column("label", schema.names))
     again = [name for name, count in collections.Counter(schema.names).items() if count > 1]
     problems += [f"the column {name!r} is there more than once; rename one." for name in again]
-    if image is None or columns.label is None or problems:
+    if image is None or label is None or problems:
         return None, problems
     kind = schema.field(image).type
-    nested = not _is_binary(kind)
+    is_nested = not _is_binary(kind) and not _is_text(kind)
+    name = None if columns.file is None else header[columns.file]
+    classes = _hub_classes(schema, features)
     return Schema(
         image=image,
-        nested=nested,
-        has_path=nested and any(f.name == "path" and is_plain(f.type) for f in kind),
-        label=header[columns.label],
+        nested=is_nested,
+        has_path=is_nested and any(f.name == "path" and is_plain(f.type) for f in kind),
+        is_file=not _is_binary(kind) and not _is_nested(kind),
+        label=label,
         class_name=None if columns.class_name is None else header[columns.class_name],
         split=None if columns.split is None else header[columns.split],
-        name=None if columns.file is None else header[columns.file],
-        classes=_hub_classes(schema, header[columns.label]),
+        name=None if name == image else name,
+        group=group,
+        classes=classes(label),
+        group_classes=classes(group) if group is not None else [],
     ), []
 
 
 def _choose_image(schema: Any, request: Request) -> tuple[str | None, list[str]]:
-    """The column of encoded images, or a problem."""
+    """The column of encoded images, or else of files; or a problem."""
     names = image_columns(schema)
     what = "encoded images (binary, or a struct with binary 'bytes')"
+    if not names and (file := file_column(schema, request)) is not None:
+        return file, []
+    if not names and (lists := lists_of_images(schema)):
+        return None, [
+            f"each row of the column {lists[0]!r} holds several images, and an example has one; "
+            "write a row for each."
+        ]
     if request.file_column and request.file_column not in names:
         return None, [
             f"data.file_column = {request.file_column!r} is not a column of {what}; those are "
             f"{quoted_names(names)}."
         ]
     if not names:
-        return None, [f"no column holds {what}, of {quoted_names(schema.names)}; write them in."]
+        return None, [
+            f"no column holds {what}, of {quoted_names(schema.names)}; write them in, or name "
+            "their files in a column 'file_name'."
+        ]
     called = [name for name in names if name.lower() in ("image", "img")]
     wanted = [request.file_column] if request.file_column else called or names
     if len(wanted) > 1:
@@ -127,14 +192,22 @@ def _choose_image(schema: Any, request: Request) -> tuple[str | None, list[str]]
     return wanted[0], []
 
 
-def _hub_classes(schema: Any, label: str) -> list[str]:
+def _hub_classes(schema: Any, features: Any) -> Callable[[str], list[str]]:
     """The class names that Hugging Face's `ClassLabel` has for a column; empty without it."""
     from pyarrow import types
 
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
-        return []
-    usable = isinstance(names, list) and types.is_integer(schema.field(label).type)
-    return [str(name) for name in names] if usable else []
+    if features is None:
+        try:
+            features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            features = {}
+
+    def classes(column: str) -> list[str]:
+        try:
+            names = features[column]["names"]
+        except (KeyError, TypeError):
+            return []
+        usable = isinstance(names, list) and types.is_integer(schema.field(column).type)
+        return [str(name) for name in names] if usable else []
+
+    return classes
