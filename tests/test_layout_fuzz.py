@@ -1,6 +1,7 @@
 """Thousands of damaged annotation files: read, or refused in sentences; never a traceback."""
 
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -61,7 +62,35 @@ CASES = {
         },
     ),
 }
-EACH = 420  # 12 cases: 5,040 files
+COCO = {
+    "images": [{"id": key, "file_name": name} for key, name in enumerate(NAMES)],
+    "annotations": [{"image_id": key, "category_id": 7 + key // 3} for key in range(len(NAMES))],
+    "categories": [{"id": 7, "name": "ash", "genus": "x"}, {"id": 8, "name": "oak", "genus": "y"}],
+}
+RECORDS = [
+    {"file_name": name, "label": key // 3, "class_name": ["ash", "oak"][key // 3], "split": split}
+    for key, (name, split) in enumerate(zip(NAMES, ["train"] * 4 + ["test"], strict=True))
+]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in RECORDS)
+CASES |= {
+    "coco": ("coco", "all.json", {"all.json": json.dumps(COCO, ensure_ascii=False)}),
+    "json map": (
+        "coco",
+        "all.json",
+        {"all.json": json.dumps({f"images/{n}": n[0] for n in NAMES})},
+    ),
+    "json records": ("coco", "all.json", {"all.json": json.dumps(RECORDS)}),
+    "json lines": ("metadata", "all.jsonl", {"all.jsonl": LINES}),
+    "metadata": (
+        "metadata",
+        "metadata.csv",
+        {
+            "metadata.csv": "file_name,label\n"
+            + "".join(f'"{name}","a ""{key // 3}"""\n' for key, name in enumerate(NAMES))
+        },
+    ),
+}
+EACH = 300  # 17 cases: 5,100 files
 NUMBERS = [b"", b"0", b"-1", b"+3", b"007", b"1.0", b"1e309", b"9" * 18, b"9" * 19, b"9" * 5000]
 TOKENS = [
     *(b"\0", b"\n", b"\r", b"\r\n", b" ", b"\t", b",", b";", b'"', b'""', b"\\", b"/", b"."),
