@@ -54,7 +54,7 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
         with sharding.no_transfers():
             return run.steps.eval_step(params, batch)
 
-    return evaluate_batches(eval_step, params, on_devices())
+    return evaluate_batches(eval_step, params, on_devices(), run.dataset.levels)
 
 
 def check_split(run: Run, meta: dict[str, Any]) -> None:
@@ -103,8 +103,8 @@ class CheckpointScores:
 
     def to_json(self) -> dict[str, Any]:
         """`{"step": ..., "top1": ..., ...}` of the test, with `val` inside where there is one."""
-        val = {"val": dataclasses.asdict(self.val)} if self.val else {}
-        return {"step": self.step, **dataclasses.asdict(self.test), **val}
+        val = {"val": self.val.to_json()} if self.val else {}
+        return {"step": self.step, **self.test.to_json(), **val}
 
 
 def score_params(run: Run, step: int, params: Any, *, stop: Stop | None = None) -> CheckpointScores:

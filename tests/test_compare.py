@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from made_runs import OTHER_SPLIT, record, scores, write_finished, write_run
+from made_runs import OTHER_SPLIT, TOTAL, record, scores, write_finished, write_run
 
 from clevit_jax.errors import ConfigError
 from clevit_jax.sweeps.compare import (
@@ -65,6 +65,29 @@ Settings that differ:
 loss.contrast  1.0      0.0            1.0    1.0        1.0
 optim.name     adamw    adamw          sgd    adamw      adamw"""
     )
+
+
+def test_levels_that_all_have(tmp_path):
+    """In a table of their own; by hand: of 50 and 70 the mean is 60, the deviation sqrt(200)."""
+    folders = []
+    for name, shares in {"one": (0.8,), "more": (0.5, 0.7)}.items():
+        for seed, share in enumerate(shares):
+            folder = tmp_path / name / (f"seed-{seed}" if len(shares) > 1 else "")
+            last = scores(TOTAL, 0.25) | {"accuracy_genus": share, f"accuracy_of {name}": 1.0}
+            write_run(folder, last=last, seed=seed)
+        folders.append(tmp_path / name)
+    lines = shown(*folders).splitlines()
+    start = lines.index("Images in the right group, in %:")
+    assert lines[start + 1 : start + 6] == [
+        "",
+        "   run          genus",
+        "1  one          80.00",
+        "2  more  60.00+-14.14",
+        "",
+    ]
+    assert "of one" in shown(folders[0])
+    older = write_finished(tmp_path / "older", 0.5)
+    assert "right group" not in shown(*folders, older)
 
 
 def test_a_run_on_validation_images(tmp_path):

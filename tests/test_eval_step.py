@@ -1,10 +1,14 @@
 """Masked sums against NumPy on the whole split at once."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clevit_jax.data.dataset import Level
 from clevit_jax.distributed import sharding
 from clevit_jax.model import swin
 from clevit_jax.model.config import SwinConfig
@@ -106,6 +110,66 @@ def test_evaluation_of_logits_by_hand():
     assert found == eval_step.Evaluation(2 / 4, 3 / 4, pytest.approx(1 / 3), pytest.approx(loss), 4)
     sure = eval_step.loss_of_label(np.array([[0, 900]], np.float32), np.array([0]))
     assert (sure.dtype, sure.item()) == (np.float64, 900)  # where its probability is 0
+
+
+LEVELS = (
+    Level("kind", ("p", "p", "q", "p", "q", "q", "p")),
+    Level("super category", ("b", "a", "a", "c", "b", "c", "c")),
+    Level("class", tuple("abcdefg")),
+)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_levels_count_the_right_groups(model, split, size):
+    """By scikit-learn, of the same predictions; each class its own group is the top-1 itself."""
+    from flax import nnx
+    from sklearn.metrics import accuracy_score
+
+    _, params, graphdef = model
+    images, labels = split
+    step = jax.jit(eval_step.make_eval_step(graphdef, levels=LEVELS))
+    found = eval_step.evaluate_batches(step, params, padded(split, size), LEVELS)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    inputs = ((images / 255 - mean) / std).astype(np.float32)
+    logits = np.asarray(nnx.merge(graphdef, params)(jnp.asarray(inputs))[0])
+    predicted = logits.argmax(-1)
+    for name, groups in LEVELS:
+        in_words = [[groups[k] for k in numbers] for numbers in (labels, predicted)]
+        assert found.levels[name] == pytest.approx(accuracy_score(*in_words)), name
+    assert list(found.levels) == [name for name, _ in LEVELS]
+    assert found.levels["class"] == found.top1 < found.levels["super category"]
+    plain = eval_step.evaluate_batches(model[0], params, padded(split, size))
+    assert found == dataclasses.replace(plain, levels=found.levels)
+    assert eval_step.evaluation_of(logits, labels, LEVELS).levels == found.levels
+
+
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_a_group_is_not_right_by_default(xp):
+    """By hand: equal logits are the first class, NaN comes last, and all NaN are no class."""
+    logits = xp.array([3 * [0.0], [xp.nan, 1, 2], [xp.nan, xp.nan, -1], 3 * [xp.nan]])
+    for labels, expected in [
+        ([0, 2, 2, 0], [True, True, True, False]),
+        ([1, 1, 1, 1], [True, False, False, False]),
+        ([2, 0, 0, 2], [False, False, False, False]),
+    ]:
+        found = eval_step.group_is_right(logits, xp.array(labels), Level("kind", ("a", "a", "b")))
+        assert isinstance(found, xp.ndarray)
+        assert found.tolist() == expected
+
+
+def test_scores_by_level_in_words_and_in_json():
+    found = eval_step.Evaluation(0.5, 1, 0.25, 1.5, 8, {"genus": 0.912, 'a/"b"': 1.0})
+    assert str(found) == (
+        'top-1 50.00 %, top-5 100.00 %, mean per class 25.00 %, genus 91.20 %, a/"b" 100.00 %, '
+        "loss 1.5000 (8 images)"
+    )
+    written = json.loads(json.dumps(found.to_json()))
+    assert written == {
+        "top1": 0.5, "top5": 1, "mean_per_class": 0.25, "loss": 1.5, "count": 8,
+        "accuracy_genus": 0.912, 'accuracy_a/"b"': 1.0,
+    }  # fmt: skip
+    assert eval_step.Evaluation.from_json({"step": 3, **written}) == found
+    assert hash(found) == hash(dataclasses.replace(found, levels={}))
 
 
 def test_an_empty_split_is_refused(model):

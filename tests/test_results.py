@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import OTHER_SPLIT, SPLIT, TOTAL, record, scores, write_finished, write_run
 
+from clevit_jax.data.dataset import Level
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
+from clevit_jax.runs.facts import levels_of, read_run_facts
+from clevit_jax.system.files import write_json
 
 
 def test_a_finished_run(tmp_path):
@@ -46,6 +49,47 @@ def test_what_a_notebook_shows(tmp_path):
     ]
     begun = results.read_result(write_run(tmp_path / "begun", begun=False))
     assert repr(begun) == f"RunResult({str(begun.folder)!r}, not begun)"
+
+
+def test_scores_by_level(tmp_path):
+    """Of evaluation.json, and of the newest evaluation in metrics.jsonl, with what is shown."""
+    levels = {"accuracy_genus": 0.5, "accuracy_a b": 0.75}
+    scored = {**scores(60, 0.25), **levels}
+    run = results.read_result(write_run(tmp_path / "a", last=scored, best=scored))
+    assert run.last == scored
+    assert "mean per class 12.50 %, genus 50.00 %, a b 75.00 %, loss" in repr(run)
+    newest = record(40, 0.25, split="val") | {f"val/{name}": n for name, n in levels.items()}
+    newest |= {"train/accuracy": 1.0, "train/accuracy_x": 1.0}
+    run = results.read_result(write_run(tmp_path / "b", records=[newest]))
+    assert run.last == {**scores(40, 0.25), **levels}
+    assert results.common_levels([run.last, scored, {"accuracy_a b": 1}]) == ["accuracy_a b"]
+    assert results.common_levels([scores(60, 0.25), scored]) == []
+    scored["accuracy_genus"] = "0.5"
+    with pytest.raises(ConfigError, match=r"evaluation\.json lacks a number among .* of 'last'"):
+        results.read_result(write_run(tmp_path / "c", last=scored))
+
+
+WRONG_LEVELS = {
+    "a list": [["genus", ["p", "q"]]],
+    "a text": {"genus": "pq"},
+    "a number": {"genus": ["p", 1]},
+    "too few": {"genus": ["p"]},
+}
+
+
+def test_levels_of_a_run(tmp_path):
+    """Older runs have none; what does not fit the classes is damage."""
+    write_json(tmp_path / "run.json", {"class_names": ["a", "b"]})
+    assert levels_of(read_run_facts(tmp_path)) == ()
+    write_json(tmp_path / "run.json", {"class_names": ["a", "b"], "levels": {"genus": ["p", "q"]}})
+    assert levels_of(read_run_facts(tmp_path)) == (Level("genus", ("p", "q")),)
+
+
+@pytest.mark.parametrize("name", WRONG_LEVELS)
+def test_damaged_levels_are_named(tmp_path, name):
+    write_json(tmp_path / "run.json", {"class_names": ["a", "b"], "levels": WRONG_LEVELS[name]})
+    with pytest.raises(ConfigError, match=r"run\.json is damaged: its level.* --mode train"):
+        read_run_facts(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_to_choose(tmp_path):

@@ -274,6 +274,22 @@ best epoch, chosen on the test set, so it flatters
     )
 
 
+def test_levels_that_all_seeds_have(tmp_path):
+    """By hand: of 70 and 90 the mean is 80, the deviation 20 / sqrt(2); one has no family."""
+    for seed, share in enumerate((0.7, 0.9)):
+        last = scores(TOTAL, 0.5) | {"accuracy_genus": share}
+        last |= {"accuracy_family": 1.0} if seed else {}
+        write_run(tmp_path / f"seed-{seed}", last=last, best=scores(40, 0.5), seed=seed)
+    summary = seeds.summarise(tmp_path)
+    assert summary["last"]["accuracy_genus"] == pytest.approx(
+        {"mean": 0.8, "deviation": 0.2 / math.sqrt(2)}
+    )
+    lines = [line.split() for line in seeds.seeds_text(summary).splitlines()]
+    assert lines[2] == ["top-1", "top-5", "mean", "per", "class", "loss", "genus"]
+    assert [line[-1] for line in lines[4:8]] == ["80.00", "14.14", "70.00", "90.00"]
+    assert [line[-1] for line in lines[9:13]] == 4 * ["-"]
+
+
 def test_the_table_of_one_and_of_none(tmp_path):
     write_run(tmp_path / "seed-0", records=[record(20, 0.5)])
     assert seeds.seeds_text(seeds.summarise(tmp_path), [0, 1]) == (

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from clevit_jax.config.ranges import check_choices, check_values
-from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.dataset import Dataset, Level
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.open import DataConfig
 from clevit_jax.data.sources import SplitConfig
@@ -85,10 +85,12 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
     _check_values(config)
     with _config_errors():
         data = _data_config(config)
+        levels: tuple[Level, ...] = ()
         if dataset is None:
             classes, images = config.model.num_classes or 1, 10 * config.batch_size
         else:
             classes, images = dataset.num_classes, len(dataset.train)
+            levels = dataset.levels
             if config.eval.patience and not dataset.val:
                 raise ConfigError(
                     f"eval.patience is {config.eval.patience}, and there are no validation images "
@@ -97,7 +99,7 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
                     "eval.patience=0."
                 )
         plan = make_plan(config, images)
-        step = _step_config(config, plan, classes, platform)
+        step = _step_config(config, plan, classes, levels, platform)
     return Settings(
         data=data,
         step=step,
@@ -202,7 +204,9 @@ def _data_config(config: ConfigDict) -> DataConfig:
     )
 
 
-def _step_config(config: ConfigDict, plan: Plan, num_classes: int, platform: str) -> StepConfig:
+def _step_config(
+    config: ConfigDict, plan: Plan, num_classes: int, levels: tuple[Level, ...], platform: str
+) -> StepConfig:
     optim, model = config.optim, config.model
     return StepConfig(
         seed=config.seed,
@@ -236,6 +240,7 @@ def _step_config(config: ConfigDict, plan: Plan, num_classes: int, platform: str
         # `pallas` on a CPU interprets them, which is slow and for tests.
         kernels=model.kernels == "pallas" or (model.kernels == "auto" and platform == "tpu"),
         platform=platform,
+        levels=levels,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 
@@ -43,6 +44,22 @@ class Level(NamedTuple):
 
     name: str
     groups: tuple[str, ...]
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Each group once, in the order of their first classes."""
+        return tuple(dict.fromkeys(self.groups))
+
+    @property
+    def group_numbers(self) -> tuple[int, ...]:
+        """For each class, by its number, the number of its group in `group_names`."""
+        numbers = {group: number for number, group in enumerate(self.group_names)}
+        return tuple(numbers[group] for group in self.groups)
+
+
+def describe_levels(levels: Iterable[Level]) -> str:
+    """The levels with their numbers of groups: "family 5, genus 12"."""
+    return ", ".join(f"{level.name} {len(level.group_names)}" for level in levels)
 
 
 @dataclasses.dataclass(frozen=True)

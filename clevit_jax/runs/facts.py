@@ -4,8 +4,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from clevit_jax.data.dataset import Level
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
+from clevit_jax.steps.eval_step import LEVEL_PREFIX
 from clevit_jax.system.files import read_json_object
 
 SCORES = ("top1", "top5", "mean_per_class", "loss")
@@ -37,6 +39,12 @@ def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(kind, value))
 
 
+def _are_levels(value: Any) -> bool:
+    """Whether these are `levels`: name -> the group of each class, see `data.dataset.Level`."""
+    is_level = _list_of(lambda group: isinstance(group, str))
+    return isinstance(value, dict) and all(map(is_level, value.values()))
+
+
 # What run.json holds; see `logger.write_run_facts`.
 _FACTS: dict[str, Callable[[Any], bool]] = {
     "parameters": _is_number,
@@ -49,8 +57,10 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "class_names": _list_of(lambda value: isinstance(value, str)),
     "starts": _list_of(_is_start),
 }
-# What only runs that ended early have; see `patience.note_end`.
-_OF_EARLY_ENDS: dict[str, Callable[[Any], bool]] = {
+# What not every run has: older ones no levels; only those that ended early (`patience.note_end`),
+# where and why.
+_OF_SOME: dict[str, Callable[[Any], bool]] = {
+    "levels": _are_levels,
     "ended_at": _is_number,
     "ended_because": lambda value: isinstance(value, str),
 }
@@ -74,10 +84,22 @@ def read_run_facts(workdir: pathlib.Path, *needed: str) -> dict[str, Any]:
         raise ConfigError(f"{error} {mend}") from error
     if missing := [name for name in needed if name not in facts]:
         raise ConfigError(f"{path} lacks {', '.join(missing)}; it is damaged. {mend}")
-    for name, right in {**_FACTS, **_OF_EARLY_ENDS}.items():
+    for name, right in {**_FACTS, **_OF_SOME}.items():
         if name in facts and not right(facts[name]):
             raise ConfigError(f"{path} is damaged: its {name} is {_short(facts[name])}. {mend}")
+    classes = len(facts.get("class_names", ()))
+    for name, groups in facts.get("levels", {}).items():
+        if len(groups) != classes:
+            raise ConfigError(
+                f"{path} is damaged: its level {name!r} has {len(groups)} groups for {classes} "
+                f"classes. {mend}"
+            )
     return facts
+
+
+def levels_of(facts: dict[str, Any]) -> tuple[Level, ...]:
+    """The coarser levels of the classes in what `read_run_facts` gave; none of older runs."""
+    return tuple(Level(name, tuple(groups)) for name, groups in facts.get("levels", {}).items())
 
 
 def _short(value: Any) -> str:
@@ -125,6 +147,7 @@ def read_evaluation(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _are_scores(value: Any, *more: str) -> bool:
-    return isinstance(value, dict) and all(
-        _is_number(value.get(name)) for name in (*more, "count", *SCORES)
-    )
+    if not isinstance(value, dict):
+        return False
+    levels = [name for name in value if name.startswith(LEVEL_PREFIX)]
+    return all(_is_number(value.get(name)) for name in (*more, "count", *SCORES, *levels))

@@ -1,7 +1,6 @@
 """Metric logger of a run, and the files that a run begins with: run.json and views.png."""
 
 import collections
-import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -97,9 +96,8 @@ class MetricLogger:
     def log_evaluation(self, step: int, score: Evaluation) -> None:
         """Writes and prints a score on the split that the best is chosen on."""
         split = self._run.chosen_on
-        numbers = dataclasses.asdict(score)
         if self._writer:
-            named = {f"{split}/{name}": value for name, value in numbers.items()}
+            named = {f"{split}/{name}": value for name, value in score.to_json().items()}
             self._writer.write(step, named)
         epochs = self._run.plan.epochs_done(step)
         self.say(f"Epoch {epochs}, step {step}: {SPLIT_NAMES[split]} {score}")
@@ -151,6 +149,7 @@ def write_facts_file(run: Run, state: TrainState, changes: Sequence[str] = ()) -
         "chosen_on": run.chosen_on,
         "split_hash": run.dataset.split_hash(),
         "class_names": run.dataset.class_names,
+        "levels": {level.name: level.groups for level in run.dataset.levels},
     }
     starts = _starts(run.workdir)
     changed = {"changed": list(changes)} if changes else {}

@@ -15,7 +15,7 @@ from clevit_jax.errors import ConfigError
 from clevit_jax.runs.facts import SCORES, read_evaluation, read_run_facts
 from clevit_jax.runs.metrics import read_records
 from clevit_jax.runs.workdir import CONFIG_FILE, RUN_FILE, load_config
-from clevit_jax.steps.eval_step import Evaluation
+from clevit_jax.steps.eval_step import LEVEL_PREFIX, Evaluation
 
 _SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
 
@@ -31,7 +31,8 @@ class RunResult:
         total: updates of the whole run; None before it has begun to train.
         split_hash: of its training, validation and test images; None where it is not recorded.
         last: scores of the newest step that was evaluated, `{"step": ..., "top1": ..., ...}`,
-            shares in [0, 1]; None before the first evaluation.
+            shares in [0, 1], with `accuracy_NAME` for each coarser level of the classes; None
+            before the first evaluation.
         scored_on: the split of `last`, "test" or "val".
         best: the same of the best step, on the test split, with `chosen_on`.
         finished: whether evaluation.json has the test of the last step.
@@ -61,7 +62,7 @@ class RunResult:
             ("best", "test", self.best),
         ):
             if scores is not None:
-                numbers = Evaluation(**{field: scores[field] for field in ("count", *SCORES)})
+                numbers = Evaluation.from_json(scores)
                 lines.append(f"  {name}, step {scores['step']}: {SPLIT_NAMES[split]} {numbers}")
         if self.best is not None:
             lines[-1] += f", {how_chosen(self.best['chosen_on'])}"
@@ -112,10 +113,26 @@ def _newest_record(path: pathlib.Path) -> tuple[int, dict[str, Any] | None, str]
         step = max(step, record["step"])
         for split in ("test", "val"):
             if f"{split}/top1" in record:
-                scores = {name: record.get(f"{split}/{name}") for name in (*SCORES, "count")}
+                levels = [
+                    name.removeprefix(f"{split}/")
+                    for name in record
+                    if name.startswith(f"{split}/{LEVEL_PREFIX}")
+                ]
+                names = (*SCORES, "count", *levels)
+                scores = {name: record.get(f"{split}/{name}") for name in names}
                 numbers = {k: math.nan if v is None else v for k, v in scores.items()}
                 return step, {"step": record["step"], **numbers}, split
     return step, None, "test"
+
+
+def common_levels(scores: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys `accuracy_NAME` of the coarser levels that all of these scores have."""
+    first, *others = scores
+    return [
+        name
+        for name in first
+        if name.startswith(LEVEL_PREFIX) and all(name in other for other in others)
+    ]
 
 
 def how_chosen(chosen_on: str | None) -> str:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from clevit_jax.data.dataset import Level
 from clevit_jax.distributed import sharding
 from clevit_jax.kernels.config import make_kernel_config
 from clevit_jax.kernels.rotation import fits_vmem
@@ -44,6 +45,7 @@ class StepConfig:
         scan: whether the blocks of a long stage are compiled once for all.
         kernels: whether blocks and views run as fused kernels; on CPUs these are interpreted.
         platform: "cpu", "gpu" or "tpu".
+        levels: coarser levels of the classes, which evaluations score as well.
     """
 
     seed: int
@@ -59,6 +61,7 @@ class StepConfig:
     scan: bool
     kernels: bool
     platform: str
+    levels: tuple[Level, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +163,7 @@ def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
         optimizer=optimizer,
         abstract_state=state,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(divided, whole)),
-        eval_step=jax.jit(make_eval_step(graphdef, gather), out_shardings=whole),
+        eval_step=jax.jit(make_eval_step(graphdef, gather, config.levels), out_shardings=whole),
         train_batch=_abstract_batch(
             mesh, config.batch_size, config.resize, id=jnp.int32, epoch=jnp.int32
         ),

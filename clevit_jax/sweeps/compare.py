@@ -14,6 +14,7 @@ from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
 from clevit_jax.runs.results import RunResult
 from clevit_jax.runs.workdir import CONFIG_FILE
+from clevit_jax.steps.eval_step import LEVEL_PREFIX
 from clevit_jax.system.tables import align
 
 WIDTH = 100
@@ -116,8 +117,25 @@ def comparison_text(rows: Sequence[RunRow]) -> str:
         "",
     ]
     lines += align(table, left=range(2))
+    lines += _levels(rows, reference)
     notes = _notes(rows, reference)
     return "\n".join([*lines, *([""] if notes else []), *notes, "", *_settings(rows)])
+
+
+def _levels(rows: Sequence[RunRow], reference: str | None) -> list[str]:
+    """A table of the scores by the coarser levels of the classes that all rows have."""
+    scores = [[run.last for run in row.shown if run.last] for row in rows]
+    names = results.common_levels([one for some in scores for one in some]) if all(scores) else []
+    if not names:
+        return []
+    heads = [_shorten(name.removeprefix(LEVEL_PREFIX), _MAX_NAME) for name in names]
+    table = [["", "run", *heads]]
+    table += [
+        [_label(k, row, reference), _shorten(row.name, _MAX_NAME)]
+        + [_spread(some, name) for name in names]
+        for k, (row, some) in enumerate(zip(rows, scores, strict=True), 1)
+    ]
+    return ["", "Images in the right group, in %:", "", *align(table, left=range(2))]
 
 
 def _label(number: int, row: RunRow, reference: str | None) -> str:

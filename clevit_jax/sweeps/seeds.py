@@ -6,9 +6,10 @@ Each seed is a run of its own in `seed-N` of the workdir. Beside them, `seeds.js
     split_hash         of the images, the same for all seeds
     test_images        how many there are
     one_image          what one of them is in points of top-1
-    last, best         of the finished seeds: top1, top5, mean_per_class and loss ->
-                       {mean, deviation}, the deviation that of a sample (n - 1), null with one
-                       seed; best with chosen_on, a split; null before a seed is finished
+    last, best         of the finished seeds: top1, top5, mean_per_class, loss, and accuracy_NAME
+                       for each coarser level of the classes that all scored -> {mean, deviation},
+                       the deviation that of a sample (n - 1), null with one seed; best with
+                       chosen_on, a split; null before a seed is finished
     seeds              for each: seed, folder, finished, step, total, last and best as its
                        evaluation.json has them, null until it is finished
 
@@ -32,6 +33,7 @@ from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs import results
 from clevit_jax.runs.facts import SCORES
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
+from clevit_jax.steps.eval_step import LEVEL_PREFIX
 from clevit_jax.sweeps.devices import count_devices, share_devices
 from clevit_jax.sweeps.parallel import check_idle, check_locks, train_in_children
 from clevit_jax.system import memory
@@ -218,7 +220,7 @@ def summarise(workdir: pathlib.Path) -> dict[str, Any]:
 def _spreads(scores: list[dict[str, Any]]) -> dict[str, Any]:
     """`{"top1": {"mean": ..., "deviation": ...}, ...}`."""
     spreads = {}
-    for name in SCORES:
+    for name in (*SCORES, *results.common_levels(scores)):
         mean, deviation = results.mean_and_deviation([row[name] for row in scores])
         spreads[name] = {"mean": mean, "deviation": deviation}
     return spreads
@@ -236,16 +238,19 @@ def seeds_text(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
     done = [row for row in rows.values() if row["finished"]]
     lines = [f"{len(done)} of {len(done) + len(left)} seeds are finished."]
     table = []
+    levels = results.common_levels([summary["last"] or {}])
+    columns = _COLUMNS | {name: name.removeprefix(LEVEL_PREFIX) for name in levels}
     if done:
         lines[0] += (
             f" Scores on {summary['test_images']} test images in %; one image is "
             f"{summary['one_image']:.2f} points (split {(summary['split_hash'] or '?')[:8]})."
         )
         lines.append("")
-        table += [["", *_COLUMNS.values()], ["last epoch"], *_block(summary["last"], done, "last")]
+        table += [["", *columns.values()], ["last epoch"]]
+        table += _block(summary["last"], done, "last", columns)
     if summary["best"]:
         how = results.how_chosen(summary["best"]["chosen_on"])
-        table += [[f"best epoch, {how}"], *_block(summary["best"], done, "best")]
+        table += [[f"best epoch, {how}"], *_block(summary["best"], done, "best", columns)]
     for seed in left:
         row = rows.get(seed)
         of = f" of {row['total']}" if row and row["total"] else ""
@@ -254,19 +259,22 @@ def seeds_text(summary: dict[str, Any], wanted: Iterable[int] = ()) -> str:
     return "\n".join(lines + align(table, left=(0,) if done else (0, 1)))
 
 
-def _block(spreads: dict[str, Any], done: list[dict[str, Any]], which: str) -> list[list[str]]:
+def _block(
+    spreads: dict[str, Any], done: list[dict[str, Any]], which: str, columns: Iterable[str]
+) -> list[list[str]]:
     """Rows of the table: mean, deviation and each seed."""
     rows = [
-        _cells(kind, {name: spreads[name][kind] for name in _COLUMNS})
+        _cells(kind, {name: spreads[name][kind] for name in columns if name in spreads}, columns)
         for kind in ("mean", "deviation")
     ]
-    return rows + [_cells(f"seed {row['seed']}", row[which]) for row in done if row[which]]
+    seeds = [row for row in done if row[which]]
+    return rows + [_cells(f"seed {row['seed']}", row[which], columns) for row in seeds]
 
 
-def _cells(label: str, scores: Mapping[str, float | None]) -> list[str]:
+def _cells(label: str, scores: Mapping[str, float | None], columns: Iterable[str]) -> list[str]:
     cells = [f"  {label}"]
-    for name in _COLUMNS:
-        value = scores[name]
+    for name in columns:
+        value = scores.get(name)
         digits, scale = (4, 1) if name == "loss" else (2, 100)
         cells.append("-" if value is None else f"{scale * value:.{digits}f}")
     return cells
