@@ -195,7 +195,9 @@ def _read_source(options: argparse.Namespace) -> Weights:
     class_map = read_class_map(options.class_map)
     model = dataclasses.replace(weights.model, num_classes=len(class_map))
     params, report = fit_weights(weights, model, class_map=class_map)
-    return dataclasses.replace(weights, model=model, params=params, report=report, class_names=())
+    return dataclasses.replace(
+        weights, model=model, params=params, report=report, class_names=(), levels=()
+    )
 
 
 def _write_target(weights: Weights, options: argparse.Namespace) -> str:

@@ -21,10 +21,15 @@ MODEL = SwinConfig(
 )
 
 
+LEVELS = (("genus", ("p", "ü", "p")),)
+
+
 @pytest.fixture(scope="module")
 def given(random_params):
     params = random_params(MODEL)
-    return Weights(MODEL, params, "timm", "x.pth", "ab12", class_names=("a", "é", "c"))
+    return Weights(
+        MODEL, params, "timm", "x.pth", "ab12", class_names=("a", "é", "c"), levels=LEVELS
+    )
 
 
 @pytest.fixture
@@ -44,6 +49,14 @@ def test_what_is_written_is_read(given, folder):
         MODEL, "timm", "x.pth", "ab12", ("a", "é", "c"),
     )  # fmt: skip
     assert set(read.report.matched) == set(named_leaves(given.params))
+    assert read.levels == LEVELS
+
+
+def test_older_ones_have_no_levels(folder):
+    facts = json.loads((folder / "model.json").read_text())
+    del facts["levels"]
+    (folder / "model.json").write_text(json.dumps(facts))
+    assert read_converted(folder).levels == ()
 
 
 def test_the_files_are_plain(given, folder):
@@ -179,6 +192,8 @@ DAMAGE = {
     "format": (_edit(format="2"), "not a model.json"),
     "hash": (_edit(sha256=7), "wrong type"),
     "names": (_edit(class_names=[1]), "wrong type"),
+    "levels": (_edit(levels=["genus", ["p", "ü", "p"]]), "wrong type"),
+    "a level": (_edit(levels={"genus": ["p", "ü"]}), "wrong type"),
     "architecture": (_edit(architecture=3), "architecture"),
     "other": (_edit(architecture={"image_size": 16, "num_classes": 4, "embed_dim": 4, "window": 2,
                                   "depths": [1, 1], "num_heads": [1, 2]}), "another network"),

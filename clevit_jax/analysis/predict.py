@@ -4,6 +4,8 @@ One row per image, in the order of their names, folder by folder:
 
     file                     path of the image, as it was reached from `--input`
     class_1, probability_1   the most probable class, and so on to class_K of `--top K`
+    LEVEL, LEVEL_probability   where the model knows coarser levels of its classes: the most
+                             probable group of each, and the sum of its classes' probabilities
     margin                   probability of the first class minus that of the second
     distance                 1 - cosine between its features and those of the nearest training image
     nearer                   share of the training images that are nearer than that to another one
@@ -15,6 +17,7 @@ One row per image, in the order of their names, folder by folder:
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,6 +29,7 @@ from clevit_jax.analysis.feature_file import check_output_path
 from clevit_jax.analysis.ood import UNLIKE, Reference, open_reference
 from clevit_jax.analysis.prediction_table import PredictionTable
 from clevit_jax.analysis.trained_model import TrainedModel
+from clevit_jax.data.dataset import Level
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference import prediction
 from clevit_jax.inference.stream import ItemOutput, stream
@@ -75,7 +79,7 @@ def predict(
     total = sum(1 for _ in input_files.find_images(source, say=True))
     training = open_reference(trained, reference)
     top = min(top, trained.classifier.model.num_classes)
-    table = PredictionTable(output, _columns(top), resume=resume)
+    table = PredictionTable(output, _columns(top, trained.classifier.levels), resume=resume)
     counts = _Counts()
     try:
         with progress_bar(total=total, unit=" images", desc="Predicting") as bar:
@@ -106,9 +110,22 @@ def predict(
     return 1 if counts.errors else 0
 
 
-def _columns(top: int) -> list[str]:
+def _columns(top: int, levels: Sequence[Level] = ()) -> list[str]:
     ranked = [f"{column}_{i}" for i in range(1, top + 1) for column in ("class", "probability")]
-    return ["file", *ranked, "margin", "distance", "nearer", "unlike_training", "error"]
+    grouped = itertools.chain.from_iterable(_level_columns(top, levels))
+    return ["file", *ranked, *grouped, "margin", "distance", "nearer", "unlike_training", "error"]
+
+
+def _level_columns(top: int, levels: Sequence[Level]) -> list[tuple[str, str]]:
+    """Two columns for each level; one whose name is taken is called `level NAME`."""
+    pairs, used = list[tuple[str, str]](), set(_columns(top) if levels else ())
+    for level in levels:
+        name = prediction_table.as_utf8(level.name)
+        while used & {name, f"{name}_probability"}:
+            name = f"level {name}"
+        pairs.append((name, f"{name}_probability"))
+        used.update(pairs[-1])
+    return pairs
 
 
 def _in_batches(outputs: Iterator[ItemOutput], size: int) -> Iterator[list[ItemOutput]]:
@@ -130,13 +147,14 @@ def _rows(
     counts: _Counts,
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table for a batch of images; `counts` is kept."""
+    levels = trained.classifier.levels
     features = [output.features for output in batch if not output.error]
     comparisons = iter(
         np.stack(training.compare(np.stack(features)), axis=1) if training and features else ()
     )
     for output in batch:
         counts.images += 1
-        row: dict[str, Any] = dict.fromkeys(_columns(top))
+        row: dict[str, Any] = dict.fromkeys(_columns(top, levels))
         row |= {"file": str(output.item), "error": output.error or None}
         if output.error:
             counts.errors += 1
@@ -145,11 +163,13 @@ def _rows(
         probabilities = prediction.softmax(output.logits)
         if probabilities.ndim == 2:  # an image and its mirror image
             probabilities = probabilities.mean(axis=0)
-        ranked = prediction.rank(probabilities, trained.classifier.class_names, top)
+        ranked = trained.classifier.rank(probabilities, top)
         row["margin"] = ranked.margin
         for i in range(top):
             row[f"class_{i + 1}"] = ranked.class_names[i]
             row[f"probability_{i + 1}"] = ranked.probabilities[i]
+        for pair, level in zip(_level_columns(top, levels), levels, strict=True):
+            row |= dict(zip(pair, ranked.levels[level.name], strict=True))
         if training:
             row["distance"], row["nearer"] = map(float, next(comparisons))
             row["unlike_training"] = row["nearer"] >= UNLIKE

@@ -92,7 +92,10 @@ class PredictionTable:
             os.fsync(self._file.fileno())
 
     def _header(self) -> str:
-        return {".csv": _csv_row(self._columns), ".json": "["}.get(self._format, "")
+        return {".csv": _csv_row(self._header_cells()), ".json": "["}.get(self._format, "")
+
+    def _header_cells(self) -> list[str]:
+        return [guard(name) for name in self._columns]
 
     def _read_done(self, path: pathlib.Path) -> int:
         """Fills `done`, and returns the size of the whole rows in bytes: where to write on."""
@@ -124,7 +127,7 @@ class PredictionTable:
 
         with contextlib.suppress(csv.Error):  # the last row was torn inside quotes
             for row in csv.reader(lines(), strict=True):
-                if not end and row != self._columns:
+                if not end and row != self._header_cells():
                     raise ValueError("another header")
                 if end:
                     self.done.add(row[0].removeprefix("'"))

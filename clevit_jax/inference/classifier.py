@@ -14,12 +14,12 @@ from flax import nnx
 from PIL import Image
 
 from clevit_jax.data import decode
-from clevit_jax.data.dataset import StoredImage
+from clevit_jax.data.dataset import Level, StoredImage
 from clevit_jax.distributed import sharding
 from clevit_jax.inference import cam, explanation, prediction
 from clevit_jax.inference.explanation import Explanation
 from clevit_jax.inference.forward import make_forward, make_layer_forward
-from clevit_jax.inference.prediction import Prediction
+from clevit_jax.inference.prediction import Grouping, Prediction
 from clevit_jax.model.config import DTYPES, SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.places import place
@@ -42,6 +42,7 @@ class Classifier:
         source: the file or the run that the parameters come from, as messages call it.
         resize: pixels that the shorter side of an image is resized to before the centre crop.
         map_name: the map that `explain` draws by default; see `inference.cam`.
+        levels: coarser levels of the classes, the coarsest first; () where none are known.
     """
 
     def __init__(
@@ -53,11 +54,14 @@ class Classifier:
         *,
         resize: int | None = None,
         map_name: str | None = None,
+        levels: Sequence[Level] = (),
     ) -> None:
         self.model, self.source = model, source
         self.class_names = tuple(class_names) or tuple(map(str, range(model.num_classes)))
         self.resize = resize or max(model.image_size, round(model.image_size / CROP_FRACTION))
         self.map_name = map_name or cam.default_map(model)
+        self.levels = tuple(levels)
+        self._groupings = tuple(map(Grouping, self.levels))
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self._params = jax.device_put(params, sharding.replicated(self._mesh))
         graphdef = abstract_swin(model)[0]
@@ -112,7 +116,8 @@ class Classifier:
             flip: whether the probabilities are the mean over the image and its mirror image.
 
         Returns:
-            One prediction per image, in the order of the images.
+            One prediction per image, in the order of the images. Of a model that knows coarser
+            levels of its classes (a genus above species), `.levels` has the group in each.
 
         Raises:
             DecodeError: a file cannot be decoded.
@@ -121,9 +126,11 @@ class Classifier:
         if top < 1:
             raise ValueError(f"top is {top}; it must be at least 1.")
         probabilities = [self.probabilities(part, flip=flip) for part in self._chunks(images)]
-        return [
-            prediction.rank(row, self.class_names, top) for part in probabilities for row in part
-        ]
+        return [self.rank(row, top) for part in probabilities for row in part]
+
+    def rank(self, probabilities: np.ndarray, top: int) -> Prediction:
+        """The prediction by probabilities of all classes, [K], with the `top` best of them."""
+        return prediction.rank(probabilities, self.class_names, top, self._groupings)
 
     def features(
         self, images: ImageLike | Sequence[ImageLike], *, layer: str | None = None
@@ -393,4 +400,5 @@ def load(
         weights.source,
         resize=resize,
         map_name=chosen_map(path),
+        levels=[Level(name, groups) for name, groups in weights.levels],
     )

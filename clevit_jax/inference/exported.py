@@ -115,6 +115,7 @@ def export_facts(model: Classifier) -> dict[str, Any]:
         "image_size": size,
         "resize": resize,
         "class_names": list(model.class_names),
+        "levels": {level.name: list(level.groups) for level in model.levels},
         "inputs": [
             {"name": "images", "dtype": "uint8", "shape": ["b", size, size, 3], "holds": images}
         ],

@@ -9,7 +9,7 @@ from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs.checkpoint import Checkpoints
-from clevit_jax.runs.facts import read_run_facts
+from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.workdir import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
@@ -143,7 +143,8 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         raise ConfigError(f"{workdir} keeps no average: its optim.ema is 0.")
     if not (workdir / RUN_FILE).is_file():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
-    names = tuple(read_run_facts(workdir, "class_names")["class_names"])
+    facts = read_run_facts(workdir, "class_names")
+    names = tuple(facts["class_names"])
     trained = model_config(config, len(names), platform="cpu")
     model = SwinConfig.from_json(trained.to_json())  # float32, without drop path
     like = abstract_swin(model)[1]
@@ -171,5 +172,6 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         "clevit_jax",
         f"{workdir.name} ({kind}step {step})",
         class_names=names,
+        levels=levels_of(facts),
         report=LoadReport(matched=tuple(named_leaves(params))),
     )

@@ -78,6 +78,8 @@ class Weights:
         source: name of the file, without its folder, or of the run.
         source_sha256: of that file, hex; of a run, empty.
         class_names: of the head's rows where they are known, else ().
+        levels: coarser levels of these classes, (name, group of each class), as far as known; see
+            `data.dataset.Level`.
         report: what became of the entries of the file.
     """
 
@@ -87,6 +89,7 @@ class Weights:
     source: str
     source_sha256: str = ""
     class_names: tuple[str, ...] = ()
+    levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     report: LoadReport = LoadReport()
 
     def __str__(self) -> str:

@@ -44,6 +44,7 @@ def write_converted(
             "architecture": weights.model.to_json(),
             "class_count": weights.model.num_classes,
             "class_names": weights.class_names,
+            "levels": dict(weights.levels),
             "dialect": weights.dialect,
             "source": weights.source,
             "source_sha256": weights.source_sha256,
@@ -155,6 +156,7 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
         facts["source"],
         facts["source_sha256"],
         class_names=tuple(facts["class_names"]),
+        levels=tuple((name, tuple(groups)) for name, groups in facts.get("levels", {}).items()),
         report=LoadReport(matched=tuple(shapes)),
     )
 
@@ -175,6 +177,7 @@ def _read_facts(path: pathlib.Path) -> dict[str, Any]:
         not all(isinstance(text, str) for text in texts)
         or not isinstance(names, list)
         or not all(isinstance(name, str) for name in names)
+        or not _are_levels(facts.get("levels", {}), len(names))
         or "architecture" not in facts
     ):
         raise WeightsError(
@@ -182,3 +185,13 @@ def _read_facts(path: pathlib.Path) -> dict[str, Any]:
             "convert the original once more."
         )
     return facts
+
+
+def _are_levels(value: Any, classes: int) -> bool:
+    """Whether these are the `levels` of a `model.json`, which older ones lack."""
+    return isinstance(value, dict) and all(
+        isinstance(groups, list)
+        and len(groups) == classes
+        and all(isinstance(group, str) for group in groups)
+        for groups in value.values()
+    )
