@@ -4,6 +4,7 @@
 
     root, tfds   as the config names the data set
     layout, recognised_by, split_hash, num_classes   null where the layout cannot be told
+    levels    coarser levels of the classes, the coarsest first: name -> number of groups
     splits    split -> images, classes, images_a_class {min, median, max}, classes_without_image
     images    read, unreadable, missing: numbers of files; of those read: width and height
               {min, median, max}, smaller_than {setting -> pixels, images, share}, formats and
@@ -94,9 +95,8 @@ def audit(config: DataConfig) -> dict[str, Any]:
     try:
         dataset, problems = scan_data(config)
     except DataError as error:
-        nothing = dict.fromkeys(
-            ("layout", "recognised_by", "split_hash", "num_classes", "splits", "images", "memory")
-        )
+        known = ("layout", "recognised_by", "split_hash", "num_classes", "levels")
+        nothing = dict.fromkeys((*known, "splits", "images", "memory"))
         errors = [finding._asdict() for finding in findings.problems_of(error.problems)]
         return {**named, **nothing, "errors": errors, "warnings": []}
     with progress_bar(unit=" images", desc="Reading images") as bar:
@@ -114,6 +114,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
         "recognised_by": dataset.recognised_by,
         "split_hash": dataset.split_hash(),
         "num_classes": dataset.num_classes,
+        "levels": {level.name: len(level.group_names) for level in dataset.levels},
         "splits": read.describe_splits(dataset),
         "images": {
             "read": len(reading.files),
@@ -196,6 +197,9 @@ def render_audit(data_check: dict[str, Any]) -> str:
     if data_check["layout"] is not None:
         lines += _field("Layout", f"{data_check['layout']}, told by {data_check['recognised_by']}")
         lines += _field("Split hash", data_check["split_hash"])
+        if data_check["levels"]:
+            levels = (f"{name} {groups:,}" for name, groups in data_check["levels"].items())
+            lines += _field("Levels", ", ".join(levels))
         lines += ["", *_render_splits(data_check["splits"])]
         lines += ["", *_render_images(data_check["images"])]
         lines += ["", *_render_memory(data_check["memory"])]
