@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from clevit_jax.analysis.report import mistakes, pictures
+from clevit_jax.analysis.report import groups, mistakes, pictures
 from clevit_jax.analysis.report.content import (
     Chart,
     Content,
@@ -15,12 +15,16 @@ from clevit_jax.analysis.report.content import (
     ScoreRow,
     Tile,
 )
+from clevit_jax.data.dataset import Level
 from clevit_jax.steps.eval_step import evaluation_of
 
 
 @functools.cache
 def content(classes: int, images: int = 3) -> Content:
-    """A report on `images` test images a class, two thirds of them named right."""
+    """A report on `images` test images a class, two thirds of them named right.
+
+    With 200 classes and more, each ten are a genus, and each 50 a family.
+    """
     rng = np.random.RandomState(classes)
     labels = np.repeat(np.arange(classes), images)
     logits = rng.standard_normal((len(labels), classes)).astype(np.float32)
@@ -30,6 +34,11 @@ def content(classes: int, images: int = 3) -> Content:
     logits[np.flatnonzero(close), (labels[close] + 1) % classes] += 10
     found = mistakes.count_confusions(logits, labels)
     names = [f"Soja max cultivar {k:04}" for k in range(classes)]
+    levels = tuple(
+        Level(level, tuple(f"{level} {k // size:03}" for k in range(classes)))
+        for level, size in (("family", 50), ("genus", 10))
+        if classes >= 200
+    )
     steps = np.arange(0, 4000, 20)
 
     def picture() -> str:
@@ -44,11 +53,13 @@ def content(classes: int, images: int = 3) -> Content:
         title="made",
         written="2026-11-25T00:00:00+00:00",
         summary=["Made numbers."],
-        scores=[ScoreRow("Test, last (step 4000)", evaluation_of(logits, labels))],
+        scores=[ScoreRow("Test, last (step 4000)", evaluation_of(logits, labels, levels))],
         facts=[("Seed", "0")],
         class_names=names,
         confusion=found,
         classes=found.by_class(),
+        levels=levels,
+        groups=groups.by_level(found, levels),
         charts=[
             Chart("Loss", "nats", [Curve(name, [(int(s), float(np.exp(-s / 900)) + shift)
                                                 for s in steps])

@@ -134,6 +134,20 @@ def test_sorting(opened):
     assert images == sorted(images, reverse=True)  # the most confused pairs first, unasked
 
 
+def test_groups_are_shown_and_sorted(opened):
+    tab = opened(200)
+    made = made_reports.content(200)
+    shares = made.scores[0].evaluation.levels
+    said = tab.locator("#result").inner_text()
+    assert f"In the right group: family {100 * shares['family']:.2f} %, genus " in said
+    tables = tab.locator("[data-groups]")
+    assert [tables.nth(k).locator("tbody tr").count() for k in range(2)] == [4, 20]
+    tables.nth(1).locator("thead button", has_text="Mistakes inside").click()
+    inside = tables.nth(1).locator("tbody tr td:nth-child(6)").all_inner_texts()
+    assert list(map(int, inside)) == sorted(map(int, inside), reverse=True)
+    assert sum(map(int, inside)) == made.groups[1].mistakes_inside > 0
+
+
 def test_zooming(opened):
     classes = 1938
     tab = opened(classes)

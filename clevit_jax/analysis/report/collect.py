@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from clevit_jax.analysis.ood import (
     training_features,
 )
 from clevit_jax.analysis.prediction_table import as_utf8
-from clevit_jax.analysis.report import curves, mistakes, pictures
+from clevit_jax.analysis.report import curves, groups, mistakes, pictures
 from clevit_jax.analysis.report.content import (
     Content,
     Embedding,
@@ -31,13 +32,12 @@ from clevit_jax.analysis.report.recorded import (
     initial_weights,
     recipe_tables,
     recorded_scores,
-    to_evaluation,
     views_url,
 )
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.config import resolve_data
 from clevit_jax.data.audit import command
-from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.dataset import Dataset, Level, describe_levels
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.inference import cam, explanation
 from clevit_jax.inference.prediction import softmax
@@ -45,7 +45,7 @@ from clevit_jax.inference.stream import DatasetOutputs
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs import results
 from clevit_jax.runs.facts import read_evaluation, read_run_facts
-from clevit_jax.steps.eval_step import evaluation_of
+from clevit_jax.steps.eval_step import Evaluation, evaluation_of
 from clevit_jax.system.files import read_json_object
 
 MAX_MISTAKES = 12
@@ -75,7 +75,7 @@ def collect_content(trained: TrainedModel) -> Content:
     few = min(len(dataset.train), len(dataset.test)) < neighbours.FEW
     tested = None if few else explain.run_deletion_test(trained)
     shown = tested.chosen if tested else cam.default_map(trained.classifier.model)
-    scores, seeds, seeds_summary = _scores(trained, outputs)
+    scores, seeds, seeds_summary = _scores(trained, outputs, dataset.levels)
     facts = read_run_facts(trained.path, *_FACTS) if trained.is_run else {}
     return Content(
         title=as_utf8(trained.path.absolute().name),
@@ -86,6 +86,8 @@ def collect_content(trained: TrainedModel) -> Content:
         class_names=[as_utf8(name) for name in dataset.class_names],
         confusion=confusion,
         classes=confusion.by_class(),
+        levels=dataset.levels,
+        groups=groups.by_level(confusion, dataset.levels),
         seeds=seeds,
         seeds_summary=seeds_summary,
         charts=curves.read_charts(trained.path / "metrics.jsonl") if trained.is_run else (),
@@ -138,18 +140,18 @@ def _too_few(dataset: Dataset) -> str:
 
 
 def _scores(
-    trained: TrainedModel, outputs: DatasetOutputs
+    trained: TrainedModel, outputs: DatasetOutputs, levels: Sequence[Level] = ()
 ) -> tuple[list[ScoreRow], list[tuple[str, str]], str]:
     """Rows of scores of evaluation.json; (seed, top-1) of all seeds, and a sentence on these."""
     evaluations = read_evaluation(trained.path) if trained.is_run else {}
     scores = recorded_scores(evaluations)
-    recomputed = evaluation_of(outputs.logits, outputs.labels)
+    recomputed = evaluation_of(outputs.logits, outputs.labels, levels)
     recorded = evaluations.get(str(trained.checkpoint))
     if isinstance(trained.checkpoint, int):
         both = [evaluations[name] for name in ("last", "best") if evaluations.get(name)]
         recorded = next((one for one in both if one["step"] == trained.checkpoint), None)
     # Compared as text: as far as digits are shown.
-    if recorded is None or str(to_evaluation(recorded)) != str(recomputed):
+    if recorded is None or str(Evaluation.from_json(recorded)) != str(recomputed):
         label = f"Test, recomputed for this page ({as_utf8(trained.classifier.source)})"
         scores.append(ScoreRow(label, recomputed))
     siblings = results.seed_folders(trained.path.absolute().parent)
@@ -176,6 +178,8 @@ def _key_facts(
         ("Seed of the split", str(trained.config.data.split_seed)),
         ("Images", ", ".join(f"{count} {split}" for split, count in images.items())),
     ]
+    if dataset.levels:
+        rows.append(("Levels of the classes", as_utf8(describe_levels(dataset.levels))))
     if not facts:
         return rows
     return [

@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
+from clevit_jax.analysis.report.groups import LevelMetrics
 from clevit_jax.analysis.report.mistakes import ClassMetrics, Confusion
+from clevit_jax.data.dataset import Level
 from clevit_jax.steps.eval_step import Evaluation
 
 
@@ -107,6 +109,8 @@ class Content:
         class_names: names of all classes.
         confusion: confusion matrix of the test images; None where there are no images.
         classes: metrics of every class.
+        levels: coarser levels of the classes, the coarsest first.
+        groups: metrics of every group of these, one for each level.
         seeds: (seed, top-1) of the runs of the same config with several seeds.
         seeds_summary: a sentence on their mean.
         charts: loss, accuracy, learning rate.
@@ -129,6 +133,8 @@ class Content:
     class_names: Sequence[str]
     confusion: Confusion | None = None
     classes: Sequence[ClassMetrics] = ()
+    levels: Sequence[Level] = ()
+    groups: Sequence[LevelMetrics] = ()
     seeds: Sequence[tuple[str, str]] = ()
     seeds_summary: str = ""
     charts: Sequence[Chart] = ()

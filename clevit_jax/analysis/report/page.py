@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from clevit_jax.analysis.report.content import Content
+from clevit_jax.analysis.report.groups import shared_groups
 
 _MAX_PAIRS = 100  # as many of the most confused pairs are listed
 
@@ -17,15 +18,22 @@ _MAX_PAIRS = 100  # as many of the most confused pairs are listed
 def render_page(content: Content) -> str:
     """The page as HTML. Names are escaped: as HTML by Jinja, in the scripts' data as JSON."""
     pairs = content.confusion.pairs() if content.confusion else []
+    shared = shared_groups(pairs[:_MAX_PAIRS], content.levels)
     scripts = ("tables.js", "charts.js", *(["matrix.js"] if content.confusion else []))
     return _template().render(
         content=content,
         data=_data(content),
-        pairs=pairs[:_MAX_PAIRS],
+        pairs=list(zip(pairs[:_MAX_PAIRS], shared, strict=True)),
+        levels=_scored_levels(content),
         number_of_pairs=len(pairs),
         style=Markup(_asset("style.css")),
         scripts=[Markup(_asset(name)) for name in scripts],
     )
+
+
+def _scored_levels(content: Content) -> list[str]:
+    """Names of the levels that any of the scores is on."""
+    return list(dict.fromkeys(name for row in content.scores for name in row.evaluation.levels))
 
 
 def _data(content: Content) -> dict[str, Any]:

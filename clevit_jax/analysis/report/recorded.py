@@ -14,10 +14,10 @@ from clevit_jax.analysis.report import curves, pictures
 from clevit_jax.analysis.report.content import Content, FactTable, ScoreRow
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.config import flatten
-from clevit_jax.data.dataset import SPLIT_NAMES
+from clevit_jax.data.dataset import SPLIT_NAMES, describe_levels
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
-from clevit_jax.runs.facts import read_evaluation, read_run_facts
+from clevit_jax.runs.facts import levels_of, read_evaluation, read_run_facts
 from clevit_jax.runs.workdir import LOAD_REPORT_FILE
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.system.files import read_json_object
@@ -42,8 +42,8 @@ def collect_recorded(trained: TrainedModel, missing: str) -> Content:
         if result.last is not None:  # of metrics.jsonl
             split = SPLIT_NAMES[result.scored_on].capitalize()
             label = f"{split}, during training (step {result.last['step']})"
-            scores = [ScoreRow(label, to_evaluation(result.last))]
-    images = facts.get("images", {})
+            scores = [ScoreRow(label, Evaluation.from_json(result.last))]
+    images, levels = facts.get("images", {}), levels_of(facts)
     return Content(
         title=as_utf8(trained.path.absolute().name),
         written=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -56,6 +56,7 @@ def collect_recorded(trained: TrainedModel, missing: str) -> Content:
         scores=scores,
         facts=[
             ("Split", str(facts.get("split_hash"))[:8]),
+            *([("Levels of the classes", as_utf8(describe_levels(levels)))] if levels else []),
             ("Initial weights", initial_weights(trained)),
         ],
         class_names=[as_utf8(name) for name in facts["class_names"]],
@@ -74,10 +75,11 @@ def recorded_scores(evaluations: dict[str, Any]) -> list[ScoreRow]:
         if scored is None:
             continue
         how = f", {results.how_chosen(scored.get('chosen_on'))}" if name == "best" else ""
-        scores.append(ScoreRow(f"Test, {name} (step {scored['step']}{how})", to_evaluation(scored)))
+        label = f"Test, {name} (step {scored['step']}{how})"
+        scores.append(ScoreRow(label, Evaluation.from_json(scored)))
         if "val" in scored:
             label = f"Validation, {name} (step {scored['step']})"
-            scores.append(ScoreRow(label, to_evaluation(scored["val"])))
+            scores.append(ScoreRow(label, Evaluation.from_json(scored["val"])))
     return scores
 
 
@@ -130,9 +132,3 @@ def environment_tables(facts: dict[str, Any]) -> list[FactTable]:
         ]
         tables.append(FactTable(f"Start {number}", rows))
     return tables
-
-
-def to_evaluation(scores: dict[str, Any]) -> Evaluation:
-    """The scores in the form of evaluation.json as an `Evaluation`."""
-    names = ("top1", "top5", "mean_per_class", "loss", "count")
-    return Evaluation(**{name: scores[name] for name in names})

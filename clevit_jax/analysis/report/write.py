@@ -130,6 +130,7 @@ def write_after_training(run: Run, state: TrainState) -> None:
             run.dataset.class_names,
             f"{run.workdir.name} ({kind}step {step})",
             resize=run.settings.data.eval_resize,
+            levels=run.dataset.levels,
         )
         path = write_report(TrainedModel(run.workdir, classifier, run.config, True))
     except Exception as error:
