@@ -397,7 +397,7 @@ def test_another_split_is_scored_when_told(whole, copy, data, capsys):
     state = saved(whole.config, copy, TOTAL)[0]
     result = json.loads(path.read_text())
     score = evaluate_split(run, placed(run, state.ema), "test")
-    assert result["last"] == {"step": TOTAL, **dataclasses.asdict(score)}
+    assert result["last"] == {"step": TOTAL, **score.to_json()}
     assert score.loss != json.loads(before)["last"]["loss"]
     with pytest.raises(ConfigError, match=r"another config.*optim.lr"):
         evaluate_workdir(make_config(data, optim__lr=0.5), copy, other_split=True)

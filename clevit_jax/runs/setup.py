@@ -1,5 +1,6 @@
 """Setup of a run, shared by training and evaluation: settings, data set and jitted steps."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -18,12 +19,13 @@ from clevit_jax.config import (
     resolve_data,
 )
 from clevit_jax.data import pipeline
-from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
+from clevit_jax.data.dataset import SPLIT_NAMES, Dataset, Level
 from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
+from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.reading import fit_devices, readable
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
@@ -93,6 +95,8 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         except ValueError as error:
             raise ConfigError(str(error)) from error
     dataset = open_data(resolve_data(config))
+    if not training and not dataset.levels:
+        dataset = dataclasses.replace(dataset, levels=_recorded_levels(workdir, dataset))
     settings = resolve(config, dataset, platform)
     if not training:
         settings, mesh = fit_devices(settings)
@@ -104,6 +108,15 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         images=decoded_images(settings.data, dataset, training=training),
         steps=make_jitted_steps(settings.step, mesh),
     )
+
+
+def _recorded_levels(workdir: pathlib.Path, dataset: Dataset) -> tuple[Level, ...]:
+    """The coarser levels that a run knows its classes by, where other images do not tell them."""
+    with contextlib.suppress(ConfigError):  # a damaged run.json keeps nobody from the scores
+        facts = read_run_facts(workdir, "class_names")
+        if tuple(facts["class_names"]) == dataset.class_names:
+            return levels_of(facts)
+    return ()
 
 
 @dataclasses.dataclass(frozen=True)

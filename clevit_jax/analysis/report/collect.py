@@ -1,5 +1,6 @@
 """The content of a report: outputs of the model on the test images, and what the run recorded."""
 
+import dataclasses
 import datetime
 import math
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def collect_content(trained: TrainedModel) -> Content:
     """
     dataset = trained.dataset()
     _check_classes(trained, dataset)
+    dataset = dataclasses.replace(dataset, levels=dataset.levels or trained.classifier.levels)
     training = training_features(trained)
     outputs = dataset_outputs(trained, dataset.test, "Test images")
     if outputs.errors:
