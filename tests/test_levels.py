@@ -18,16 +18,17 @@ from clevit_jax.analysis.report import collect, groups, mistakes, page
 from clevit_jax.analysis.report.recorded import collect_recorded
 from clevit_jax.analysis.trained_model import TrainedModel, open_trained_model
 from clevit_jax.config import resolve_data
-from clevit_jax.data import sources
 from clevit_jax.data.audit import command
 from clevit_jax.data.dataset import Level, describe_levels
 from clevit_jax.errors import ConfigError
+from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.exported import export_facts
 from clevit_jax.inference.prediction import Group, Grouping, Prediction, rank
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.workdir import load_config
 from clevit_jax.train import train_workdir
 from clevit_jax.weights.converted import write_converted
 
@@ -180,25 +181,39 @@ def test_groups_of_a_report_by_hand():
     }  # fmt: skip
 
 
-def train(tmp_path, monkeypatch):
-    """The folder of a trained run, on 4 training and 8 test images of fruit and vegetables."""
+FOOD = {"Apple": "Fruit", "Leek": "Vegetables", "Onion": "Vegetables", "Pear": "Fruit"}
+
+
+def draw(folder, split, count):
+    """`count` images of each class of `FOOD` in the folders of a split; their names below it."""
     rng = np.random.default_rng(2)
+    for name in FOOD:
+        (folder / split / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / split / name / f"{split}{number}.png")
+            yield f"{split}/{name}/{split}{number}.png", name
+
+
+def train(tmp_path):
+    """The folder of a trained run, on 4 training and 8 test images of a list with levels."""
     data = tmp_path / "data"
+    categories = [
+        {"id": number, "name": name, "supercategory": FOOD[name]}
+        for number, name in enumerate(FOOD)
+    ]
+    numbers = {category["name"]: category["id"] for category in categories}
     for split, count in (("train", 1), ("val", 1), ("test", 2)):
-        for path in ("Fruit/Apple", "Fruit/Pear", "Vegetables/Leek", "Vegetables/Onion"):
-            folder = data / split / path.replace("/", "-")
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    scan = sources.scan
-
-    def scan_with_levels(*args, **options):
-        dataset, problems = scan(*args, **options)
-        level = Level("level 1", tuple(name.partition("-")[0] for name in dataset.class_names))
-        return dataclasses.replace(dataset, levels=(level,)), problems
-
-    monkeypatch.setattr(sources, "scan", scan_with_levels)
+        rows = list(enumerate(draw(data, split, count)))
+        content = {
+            "categories": categories,
+            "images": [{"id": row, "file_name": file} for row, (file, _) in rows],
+            "annotations": [
+                {"id": row, "image_id": row, "category_id": numbers[name]}
+                for row, (_, name) in rows
+            ],
+        }
+        (data / f"{split}.json").write_text(json.dumps(content))
     config = tiny.small()
     config.data.root = str(data)
     config.optim.ema = 0.0
@@ -207,12 +222,12 @@ def train(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_a_run_from_folders_to_answers(tmp_path, monkeypatch, capsys):
+def test_a_run_from_a_list_to_answers(tmp_path, monkeypatch, capsys):
     """Its scores, records and pages have the level; by scikit-learn, on what it answers itself."""
-    run = train(tmp_path, monkeypatch)
+    run = train(tmp_path)
     trained = open_trained_model(run)
     (level,) = trained.classifier.levels
-    assert level == Level("level 1", ("Fruit", "Fruit", "Vegetables", "Vegetables"))
+    assert level == Level("supercategory", ("Fruit", "Vegetables", "Vegetables", "Fruit"))
     dataset = trained.dataset()
     evaluation = json.loads((run / "evaluation.json").read_text())
     out = capsys.readouterr().out
@@ -225,30 +240,40 @@ def test_a_run_from_folders_to_answers(tmp_path, monkeypatch, capsys):
         labels = [example.label for example in dataset.splits[split]]
         assert last["top1"] == pytest.approx(accuracy_score(labels, found))
         right = accuracy_score(*([level.groups[k] for k in part] for part in (labels, found)))
-        assert last["accuracy_level 1"] == pytest.approx(right)
-        assert f"level 1 {100 * right:.2f} %, loss" in out
+        assert last["accuracy_supercategory"] == pytest.approx(right)
+        assert f"supercategory {100 * right:.2f} %, loss" in out
     best = evaluation["best"]
-    assert "accuracy_level 1" in best.keys() & best["val"].keys()
+    assert "accuracy_supercategory" in best.keys() & best["val"].keys()
     metrics = (run / "metrics.jsonl").read_text().splitlines()
-    assert any("val/accuracy_level 1" in json.loads(line) for line in metrics)
+    assert any("val/accuracy_supercategory" in json.loads(line) for line in metrics)
     facts = read_run_facts(run, "class_names")
-    assert facts["levels"] == {"level 1": list(level.groups)}
-    # Converted, it knows them still; the numbers of its classes need no names then.
+    assert facts["levels"] == {"supercategory": list(level.groups)}
+    # Converted, it still knows the level.
     write_converted(read_weights(run), tmp_path / "converted")
     assert clevit_jax.load(tmp_path / "converted").levels == (level,)
     check = command.audit(resolve_data(trained.config))
-    assert check["levels"] == {"level 1": 2}
-    assert re.search(r"^Levels +level 1 2$", command.render_audit(check), re.MULTILINE)
+    assert check["levels"] == {"supercategory": 2}
+    assert re.search(r"^Levels +supercategory 2$", command.render_audit(check), re.MULTILINE)
     monkeypatch.setattr(collect, "_mistakes", lambda *_: [])
     content = collect.collect_content(trained)
     text = page.render_page(content)
-    assert [row.evaluation.levels.keys() for row in content.scores] == 4 * [{"level 1"}]
-    share = content.scores[0].evaluation.levels["level 1"]
-    assert f"In the right group: level 1 {100 * share:.2f} %." in text
+    assert [row.evaluation.levels.keys() for row in content.scores] == 4 * [{"supercategory"}]
+    share = content.scores[0].evaluation.levels["supercategory"]
+    assert f"In the right group: supercategory {100 * share:.2f} %." in text
     (shown,) = content.groups
     assert f"Of {shown.mistakes} mistakes {shown.mistakes_inside} stay inside the group." in text
     images = sum(row.metrics.images for row in shown.rows)
     assert (images - shown.mistakes + shown.mistakes_inside) / images == pytest.approx(share)
     recorded = page.render_page(collect_recorded(trained, "The images are gone."))
-    assert "<dt>Levels of the classes</dt><dd>level 1 2</dd>" in recorded
-    assert f"In the right group: level 1 {100 * share:.2f} %." in recorded
+    assert "<dt>Levels of the classes</dt><dd>supercategory 2</dd>" in recorded
+    assert f"In the right group: supercategory {100 * share:.2f} %." in recorded
+    # Other images, in class folders alone: the run knows the level.
+    for split, count in (("train", 1), ("test", 3)):
+        list(draw(tmp_path / "other", split, count))
+    config = load_config(run)
+    config.data.root = str(tmp_path / "other")
+    assert evaluate_workdir(config, run, other_split=True) == 0
+    shares = re.findall(r"supercategory ([0-9.]+) %.* \(12 images\)", capsys.readouterr().out)
+    (path,) = run.glob("evaluation-*.json")
+    last = json.loads(path.read_text())["last"]
+    assert float(shares[0]) == pytest.approx(100 * last["accuracy_supercategory"], abs=0.01)
