@@ -137,6 +137,49 @@ def test_files_without_a_row_and_test_images_without_labels_are_said(tmp_path):
     )
 
 
+def one_hot(count: int, name="{:04}.jpg") -> list[dict]:
+    """As Roboflow writes them, with a blank before each name and value."""
+    return [
+        {"filename": name.format(i)}
+        | {f" {each}": f" {int(NAMES[i % 3] == each)}" for each in NAMES}
+        for i in range(count)
+    ]
+
+
+def test_columns_of_0_and_1_in_each_split(tmp_path):
+    for split, count in (("train", 6), ("valid", 3), ("test", 3)):
+        write(tmp_path / f"{split}/_classes.csv", one_hot(count))
+    data = sources.load_dataset(tmp_path)
+    assert (data.layout, data.class_names) == ("metadata", tuple(sorted(NAMES)))
+    assert listed(data, data.val) == [(f"valid/{i:04}.jpg", NAMES[i]) for i in range(3)]
+    assert (len(data.train), len(data.test)) == (6, 3)
+    made = one_hot(6)
+    made[1][" lily"] = made[2][" rose"] = " 1"
+    path = write(tmp_path / "train/_classes.csv", made)
+    (found,) = problems(tmp_path)
+    assert found == (
+        f"{path}: 2 of its 6 images have 1 in no column or in several (line 3, line 4), and an "
+        "image must be of one class; mend or remove these rows."
+    )
+
+
+def test_boxes_in_each_split(tmp_path):
+    """One example for each file, where the boxes in it are of one class."""
+    made = [{"filename": f"{i // 2}.jpg", "class": NAMES[i // 2 % 3], "xmin": i, "xmax": i + 1}
+            for i in range(12)]  # fmt: skip
+    path = write(tmp_path / "train/_annotations.csv", made)
+    write(tmp_path / "test/_annotations.csv", made[:6])
+    data = sources.load_dataset(tmp_path)
+    assert listed(data, data.train) == [(f"train/{i}.jpg", NAMES[i % 3]) for i in range(6)]
+    assert (len(data.test), data.warnings) == (3, ())
+    made[1]["class"] = "lily"
+    write(path, made)
+    assert problems(tmp_path) == (
+        f"{path}: 1 of its 6 images have boxes of several classes (train/0.jpg), so no one class; "
+        "remove their rows, or cut the boxes out as images of their own.",
+    )
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

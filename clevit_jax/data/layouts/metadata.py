@@ -1,4 +1,4 @@
-"""Folders as Hugging Face reads them, with `metadata.csv` beside the images; and JSON lines."""
+"""Tables beside the images, as Hugging Face and Roboflow have them: `train/metadata.csv`."""
 
 import os
 import pathlib
@@ -21,6 +21,7 @@ from clevit_jax.data.layouts.records import (
     Records,
     choose_fields,
     choose_lists,
+    one_hot_fields,
     split_by_folder,
     table_rows,
     text_of,
@@ -29,7 +30,7 @@ from clevit_jax.data.split_names import splits_among
 
 LOOKS_FOR = (
     "metadata.csv, metadata.jsonl or metadata.parquet with file_name, beside the images or in each "
-    "split; or *.jsonl of files and labels"
+    "split; another table in each split; or *.jsonl of files and labels"
 )
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -52,7 +53,7 @@ def _is_of_images(path: pathlib.Path, request: Request) -> bool:
     if is_metadata and not called.endswith("file_name") and called != request.file_column:
         return False
     name = text_of(record[called])
-    if columns.label is None:
+    if columns.label is None and not one_hot_fields(header, [record]):
         return is_metadata and is_image(name) and "/" not in name
     if not name:  # of an empty table there is only the header to see
         return is_metadata
@@ -65,7 +66,11 @@ def _has_files(path: pathlib.Path) -> bool:
 
 
 def _lists(root: pathlib.Path) -> dict[str, str]:
-    """List below `root` -> the split that its folder or name means, or ""."""
+    """List below `root` -> the split that its folder or name means, or "".
+
+    In `root` and in `data` of it: metadata and JSON lines. In their folders of splits: metadata, or
+    the only table, as Roboflow's `train/_classes.csv`.
+    """
     found = dict[str, str]()
     stems = dict[str, str]()
     for place in ("", "data/"):
@@ -73,20 +78,32 @@ def _lists(root: pathlib.Path) -> dict[str, str]:
             continue
         with os.scandir(root / place) as entries:
             inside = sorted(entries, key=lambda entry: entry.name)
-        splits = splits_among(entry.name for entry in inside if entry.is_dir())
-        folders = {place: "", **{f"{place}{name}/": split for name, split in splits.items()}}
-        for folder, split in folders.items():
-            for name in _METADATA:
-                if (root / folder / name).is_file():
-                    found[folder + name] = split
         for entry in inside:
             stem, ending = posixpath.splitext(entry.name)
-            name = place + entry.name
-            if ending.lower() in _JSON_LINES and entry.name[0] != "." and entry.is_file():
-                stems[name] = stem
-                found.setdefault(name, "")
+            if entry.name in _METADATA and entry.is_file():
+                found[place + entry.name] = ""
+            elif ending.lower() in _JSON_LINES and entry.name[0] != "." and entry.is_file():
+                stems[place + entry.name] = stem
+        splits = splits_among(entry.name for entry in inside if entry.is_dir())
+        for folder, split in splits.items():
+            tables = _tables(root / place / folder)
+            metadata = [name for name in tables if name in _METADATA]
+            for name in metadata or (tables if len(tables) == 1 else []):
+                found[f"{place}{folder}/{name}"] = split
     told = splits_among(stems.values())
-    return {name: split or told.get(stems.get(name, ""), "") for name, split in found.items()}
+    return found | {name: told.get(stem, "") for name, stem in stems.items()}
+
+
+def _tables(folder: pathlib.Path) -> list[str]:
+    """Names of the tables in a folder of a split, in CSV or as metadata."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if (entry.name.endswith(".csv") or entry.name in _METADATA)
+            and entry.name[0] != "."
+            and entry.is_file()
+        )
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:

@@ -28,7 +28,7 @@ def first_record(path: pathlib.Path) -> dict[str, Any]:
     if ending == ".csv":
         records = csv.reader(io.StringIO(text, newline=""))
         try:
-            header = next(records, [])
+            header = [name.strip() for name in next(records, [])]
             return dict(itertools.zip_longest(header, next(records, [])[: len(header)]))
         except csv.Error:
             return {}

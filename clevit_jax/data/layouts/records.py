@@ -1,6 +1,7 @@
 """Records of images, one object each, as lists in JSON, JSON lines and tables of metadata have."""
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,8 +14,11 @@ from clevit_jax.data.layouts.columns import (
     split_of,
 )
 from clevit_jax.data.layouts.file_places import FilePlaces, both_places
-from clevit_jax.data.layouts.listing import BLANKS, Notes, Request
+from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
 from clevit_jax.errors import Repeated
+
+_BITS = {"0": 0, "1": 1}
+_BOX = "x_?min|x1|bbox|bbox_x|left"  # columns of boxes
 
 
 class Records(NamedTuple):
@@ -75,6 +79,62 @@ def choose_fields(header: Sequence[str], request: Request) -> tuple[Columns, lis
     return columns, problems
 
 
+def one_hot_fields(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields that are a class each, where all but those of file and split are 0 or 1."""
+    columns, _ = choose_columns(header, Request())
+    if columns.label is not None or not rows:
+        return []
+    other = {columns.file, columns.split}
+    rest = [name for i, name in enumerate(header) if i not in other]
+    is_one_hot = len(rest) > 1 and all(
+        text_of(row.get(name)) in _BITS for row in rows for name in rest
+    )
+    return rest if is_one_hot else []
+
+
+def _with_label(records: Records, request: Request, notes: Notes) -> Records:
+    """Records of columns of 0 and 1 with a label instead of these."""
+    rows = [row for _, row in records.rows]
+    fields = [] if request.label_column else one_hot_fields(records.header, rows)
+    if not fields:
+        return records
+    made, wrong = list[tuple[str, Mapping[str, Any]]](), list[str]()
+    for place, row in records.rows:
+        classes = [name for name in fields if _BITS[text_of(row[name])]]
+        if len(classes) == 1:
+            made.append((place, {**row, "label": classes[0]}))
+        else:
+            wrong.append(place)
+    if wrong:
+        notes.problems.append(
+            f"{records.path}: {len(wrong)} of its {len(rows)} images have 1 in no column or in "
+            f"several ({first_three(wrong)}), and an image must be of one class; mend or remove "
+            "these rows."
+        )
+        return records._replace(header=[*records.header, "label"], rows=[])
+    return records._replace(header=[*records.header, "label"], rows=made)
+
+
+def _one_a_file(
+    rows: Sequence[table.TableRow], records: Records, notes: Notes
+) -> list[table.TableRow]:
+    """Of rows that are boxes in images, one for each image; all must be of one class."""
+    if not any(re.fullmatch(_BOX, name.strip().lower()) for name in records.header):
+        return list(rows)
+    first = dict[str, table.TableRow]()
+    mixed = dict[str, None]()
+    for row in rows:
+        if first.setdefault(row.name, row).label != row.label:
+            mixed[row.name] = None
+    if mixed:
+        notes.problems.append(
+            f"{records.path}: {len(mixed)} of its {len(first)} images have boxes of several "
+            f"classes ({first_three(list(mixed))}), so no one class; remove their rows, or cut the "
+            "boxes out as images of their own."
+        )
+    return list(first.values())
+
+
 def table_rows(
     records: Records, request: Request, places: FilePlaces, root: pathlib.Path, notes: Notes
 ) -> list[table.TableRow]:
@@ -86,6 +146,7 @@ def table_rows(
     if not records.rows:
         problems.append(f"{path} lists no image.")
         return []
+    records = _with_label(records, request, notes)
     columns, wrong = choose_fields(records.header, request)
     problems.extend(f"{path}: {problem}" for problem in wrong)
     if columns.file is None and not request.file_column:
@@ -122,7 +183,7 @@ def table_rows(
         if text and told is not None and name in files:
             found = files[name]
             rows.append(table.TableRow(where, told, text, called, root / found, found))
-    return rows
+    return _one_a_file(rows, records, notes)
 
 
 def _repeated(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeated:

@@ -4,7 +4,7 @@ import itertools
 import os
 import pathlib
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from clevit_jax.data.layouts import columnar
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three, is_image
@@ -19,12 +19,13 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _PEEK = 64  # members that tell what a tar is
 
 
-def fits(root: pathlib.Path, _: Request) -> str | None:
+def fits(root: pathlib.Path, request: Request) -> str | None:
     """What the layout is recognised by, or None. The first members of one tar are looked at.
 
     Tars of images without labels beside are often the archives that the folders there came in; so
     these count only where no other folder is.
     """
+    del request
     shards = _shards(root)
     more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
     for name in list(shards)[:3]:
@@ -43,7 +44,7 @@ def fits(root: pathlib.Path, _: Request) -> str | None:
     return None
 
 
-def _is_alone(root: pathlib.Path, shards: Sequence[str]) -> bool:
+def _is_alone(root: pathlib.Path, shards: Iterable[str]) -> bool:
     """Whether there are no folders but those of tars, and no images."""
     used = {name.partition("/")[0] for name in shards}
     with os.scandir(root) as entries:
