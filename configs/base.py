@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.root = ""  # folder of the images
-    data.layout = "auto"  # auto | ufg | cub | folders | csv | parquet | tfds; see docs/data.md
+    data.layout = "auto"  # auto, or the name of one; see docs/data.md
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
     # Columns of a CSV or Parquet table; "" looks for usual names.
     data.file_column = ""  # that names the image
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     data.header = "auto"  # whether the first line of a table names its columns: true | false | auto
     # Of folders in folders, which are the classes: top | leaf | 1, 2, ... from the top | auto.
     data.class_level = "auto"
-    # Regular expression of the class in a file's name, such as "^(.+)_[0-9]+"; "" is none.
+    # Regular expression of the class in a file's name, such as "^(.+)_[0-9]+$"; "" is none.
     data.label_pattern = ""
     data.test_fraction = 0.2  # of the images, cut for testing where the data has no test split
     data.val_fraction = 0.0  # of the training images, cut to choose the best checkpoint by

@@ -115,8 +115,9 @@ def test_herbarium_with_its_own_ids_and_a_test_list_without_annotations(tmp_path
     test = [{"image_id": "0", "file_name": "000/t.jpg", "license": 1}]
     lists = {"train_metadata.json": train, "test_metadata.json": test}
     images = [f"train_images/000/{i}.jpg" for i in range(4)] + ["test_images/000/t.jpg"]
-    data = sources.load_dataset(make(tmp_path, lists, images), layout="coco")
-    assert data.class_names == NAMES[:2]
+    data = sources.load_dataset(make(tmp_path, lists, images))
+    assert (data.layout, data.class_names) == ("coco", NAMES[:2])
+    assert "; the folders alone do not tell the classes" in data.recognised_by
     assert sorted(listed(data, data.train + data.test)) == [
         (f"train_images/000/{i}.jpg", NAMES[i % 2]) for i in range(4)
     ]

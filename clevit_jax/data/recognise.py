@@ -167,7 +167,7 @@ def _agreeing(readings: list[Recognised]) -> Recognised:
         return first._replace(seen=f"{first.seen}; the layout {others} says the same")
     if len(readings) == 2 and readings[1].layout == "folders" and said[0] is not None:
         # A list says more than the folders that its images lie in, unless it contradicts them.
-        if said[1] is None:
+        if said[1] is None or len(readings[1].contents.class_names) < 2:
             return first._replace(seen=f"{first.seen}; the folders alone do not tell the classes")
         if (left_out := _refined(said[0], said[1])) is not None:
             first.notes.warnings.extend(
