@@ -17,6 +17,7 @@ from clevit_jax.data import decode
 from clevit_jax.data.dataset import Level, StoredImage
 from clevit_jax.distributed import sharding
 from clevit_jax.inference import cam, explanation, prediction
+from clevit_jax.inference.class_names import find_class
 from clevit_jax.inference.explanation import Explanation
 from clevit_jax.inference.forward import make_forward, make_layer_forward
 from clevit_jax.inference.prediction import Grouping, Prediction
@@ -214,23 +215,13 @@ class Classifier:
         return digest.hexdigest()
 
     def class_number(self, class_: str | int) -> int:
-        """The column of a class in the logits, by its name or number.
+        """The column of a class in the logits, by its name or number; see `class_names.find_class`.
 
         Raises:
             ValueError: there is no such class, or several of this name.
         """
         if isinstance(class_, str):
-            columns = [i for i, name in enumerate(self.class_names) if name == class_]
-            if len(columns) == 1:
-                return columns[0]
-            if columns:
-                raise ValueError(
-                    f"{self.source} has {len(columns)} classes {class_!r}; give a number instead: "
-                    f"{', '.join(map(str, columns))}."
-                )
-            some = ", ".join(map(repr, self.class_names[:5]))
-            more = ", ..." if len(self.class_names) > 5 else "."
-            raise ValueError(f"{self.source} has no class {class_!r}; its classes are {some}{more}")
+            return find_class(class_, self.class_names, self.source)
         if not 0 <= class_ < len(self.class_names):
             raise ValueError(
                 f"{self.source} has no class {class_}; they are 0 to {len(self.class_names) - 1}."
