@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 from answers import CLASSES
+from matplotlib import font_manager
 from PIL import Image
 
 import clevit_jax
@@ -102,6 +104,7 @@ def test_the_map_of_what_is_no_run(golden, images, tmp_path, capsys):
 def test_what_it_refuses(trained, images, tmp_path):
     for options, part in (
         ({"classes": ["none"]}, r"has no class 'none'; its classes are"),
+        ({"classes": ["A B & C"]}, r"has no class 'A B & C'; did you mean 'a, \"b\" & \\'c\\''\?"),
         ({"name": "grad_cam"}, r"no map 'grad_cam'; choose one of"),
     ):
         with pytest.raises(ConfigError, match=part):
@@ -110,6 +113,43 @@ def test_what_it_refuses(trained, images, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"--output .*file.* cannot be made"):
         explain(trained, str(images), tmp_path / "file")
+
+
+def test_images_of_one_name(trained, images, tmp_path, monkeypatch, capsys):
+    """Each has its own picture, below the folder that the pattern begins with; a second time, too."""
+    first, second = sorted((images / "deep").iterdir())[:2]
+    for folder, image in (("a", first), ("b", second)):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        shutil.copy(image, tmp_path / "in" / folder / "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert explain(trained, "in/*/1.png", pathlib.Path("out")) == 0
+    assert ": out, in folders as below in\n" in capsys.readouterr().out
+    pictures = [pathlib.Path("out", folder, "1.png.png").read_bytes() for folder in "ab"]
+    assert pictures[0] != pictures[1]
+    assert explain(trained, "in/b/1.png", pathlib.Path("one")) == 0
+    assert pathlib.Path("one/1.png.png").read_bytes() == pictures[1]
+    assert capsys.readouterr().out.endswith(": one\n")
+    (tmp_path / "in" / "c").mkdir()
+    shutil.copy(first, tmp_path / "in" / "c" / "1.png")
+    assert explain(trained, "in/*/1.png", pathlib.Path("out")) == 0
+    assert sorted(path.as_posix() for path in pathlib.Path("out").rglob("*.png")) == [
+        f"out/{folder}/1.png.png" for folder in "abc"
+    ]
+    assert pathlib.Path("out/a/1.png.png").read_bytes() == pictures[0]
+
+
+def test_names_that_no_font_has(trained, images, tmp_path, monkeypatch, capsys):
+    """Said once, however many pictures there are."""
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    names = ("\u73ab\u7470", "\u767e\u5408", "\u83ca\u82b1", "\u8377")
+    monkeypatch.setattr(trained.classifier, "class_names", names)
+    for path in sorted((images / "deep").iterdir())[:2]:
+        shutil.copy(path, tmp_path)
+    assert explain(trained, str(tmp_path), tmp_path / "out", classes=[names[3]]) == 0
+    said = capsys.readouterr().err
+    assert said.count("No installed font has the characters of ") == 1
+    assert said.count("  class 3 = \u8377\n") == 1
 
 
 def test_an_explanation_in_a_notebook(trained, images):

@@ -8,15 +8,16 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from clevit_jax.analysis import deletion, input_files, neighbours
+from clevit_jax.analysis import deletion, input_files, neighbours, sheet
+from clevit_jax.analysis.class_labels import ClassLabels
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError, DataError, DecodeError, first_line
-from clevit_jax.inference import cam, explanation, prediction
-from clevit_jax.inference.stream import ItemOutput, stream
+from clevit_jax.inference import cam
+from clevit_jax.inference.stream import stream
 from clevit_jax.runs.load import read_maps
 from clevit_jax.runs.workdir import MAPS_FILE
 from clevit_jax.system.faults import mend, os_reason
@@ -25,9 +26,6 @@ from clevit_jax.system.own_files import png_mark
 from clevit_jax.system.progress import progress_bar
 
 AUTO = "auto"
-_MIN_SIDE = 224  # smallest side of a tile, pixels
-_MARGIN, _TEXT = 8, 14  # pixels between tiles, and height of the text
-_Tile = tuple[tuple[str, str], Image.Image | None]  # two lines of text, and the picture below them
 
 
 def explain(
@@ -39,6 +37,9 @@ def explain(
     name: str = AUTO,
 ) -> int:
     """Writes one picture per image, `output/FILE.png`, in the same folders as below `source`.
+
+    Of a pattern that is the folder that the pattern begins with, so that images of one name in
+    several folders have each their own picture, and the same one whenever they are explained.
 
     Args:
         trained: the model.
@@ -70,8 +71,9 @@ def explain(
         ) from error
     if name == AUTO:
         name = choose_map(trained, paths)
-    base = pathlib.Path(source) if pathlib.Path(source).is_dir() else None
-    errors = 0
+    base = input_files.base_folder(source)
+    class_labels = ClassLabels(classifier.class_names, sheet.TEXT)
+    errors, drawn = 0, set[int]()
     outputs = stream(
         classifier,
         paths,
@@ -79,77 +81,24 @@ def explain(
         batch_size=trained.batch_size,
         threads=trained.threads,
     )
-    for image in progress_bar(outputs, total=len(paths), unit=" images", desc="Explaining"):
-        if image.error:
-            errors += 1
-            say(image.error)
-            continue
-        relative = image.item.relative_to(base) if base else pathlib.Path(image.item.name)
-        path = output / relative.parent / f"{relative.name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _save(path, draw_sheet(trained, image, labels, name))
-    print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}")
+    try:
+        for image in progress_bar(outputs, total=len(paths), unit=" images", desc="Explaining"):
+            if image.error:
+                errors += 1
+                say(image.error)
+                continue
+            picture, shown = sheet.draw_sheet(classifier, image, labels, name, class_labels)
+            relative = image.item.relative_to(base)
+            path = output / relative.parent / f"{relative.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _save(path, picture)
+            drawn.update(shown)
+    finally:
+        if legend := class_labels.legend(drawn):
+            say(legend)
+    folders = f", in folders as below {base}" if {path.parent for path in paths} - {base} else ""
+    print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}{folders}")
     return 1 if errors else 0
-
-
-def draw_sheet(
-    trained: TrainedModel, image: ItemOutput, labels: Sequence[int], name: str
-) -> Image.Image:
-    """The picture of one image: a row of maps for its predicted class, and one per label.
-
-    Args:
-        trained: the model.
-        image: the outputs of the image.
-        labels: classes besides the predicted one.
-        name: name of the CAM.
-    """
-    classifier, pixels = trained.classifier, image.pixels
-    probabilities = prediction.softmax(image.logits)
-    rows = list(dict.fromkeys([int(probabilities.argmax()), *labels]))
-    columns = dict.fromkeys([name, cam.ROLLOUT])
-    maps = classifier.maps(np.stack([pixels] * len(rows)), np.array(rows), tuple(columns))
-    tiles: list[list[_Tile]] = [[(("image", ""), Image.fromarray(pixels))]]
-    for row, label in enumerate(rows):
-        if row:
-            tiles.append([(("", ""), None)])  # below the image
-        probability = f"{100 * probabilities[label]:.1f} %"
-        # `split`, because a class name may hold line breaks.
-        caption = " ".join(f"{classifier.class_names[label]} {probability}".split())
-        for column in columns:
-            grid = explanation.enlarge(maps[column][row], len(pixels))
-            kind = column.partition(":")[0].replace("_", "-")
-            tiles[-1].append(((caption, kind), explanation.overlay(pixels, grid)))
-    return _paste_tiles(tiles, max(_MIN_SIDE, len(pixels)))
-
-
-def _paste_tiles(tiles: list[list[_Tile]], side: int) -> Image.Image:
-    """Rows of tiles as one picture; `side` is that of a tile in pixels."""
-    font = ImageFont.load_default(_TEXT)
-    head = 2 * (_TEXT + 4)
-    columns = max(map(len, tiles))
-    width = _MARGIN + columns * (side + _MARGIN)
-    sheet = Image.new("RGB", (width, _MARGIN + len(tiles) * (head + side + _MARGIN)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, line in enumerate(tiles):
-        for column, (text, image) in enumerate(line):
-            left = _MARGIN + column * (side + _MARGIN)
-            top = _MARGIN + row * (head + side + _MARGIN)
-            for number, words in enumerate(text):
-                corner = (left, top + number * (_TEXT + 3))
-                draw.text(corner, _shorten(words, side, font), fill="black", font=font)
-            if image is not None:
-                tile = image.resize((side, side), Image.Resampling.BICUBIC)
-                sheet.paste(tile, (left, top + head))
-    return sheet
-
-
-def _shorten(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, with its middle cut out if it is wider than `width` pixels."""
-    half = len(text) // 2
-    while half > 1 and font.getlength(text) > width:
-        half -= 1
-        text = f"{text[:half]}...{text[-half:]}"
-    return text
 
 
 def _save(path: pathlib.Path, image: Image.Image) -> None:

@@ -76,7 +76,9 @@ def write_features(
         lines.append(f"No picture: {few}.")
     else:
         points = tsne.embed(shown.features[rows])
-        tsne.save_picture(picture, points, shown.labels[rows], shown.class_names, title=title)
+        classes = (shown.labels[rows], shown.class_names)
+        if legend := tsne.save_picture(picture, points, *classes, title=title):
+            say(legend)
         lines.append(f"Picture: {picture}")
     print("\n".join(lines), flush=True)
     return 1 if errors else 0

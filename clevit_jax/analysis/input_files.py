@@ -1,59 +1,190 @@
-"""The image files that `--input` names."""
+"""The image files that `--input` names, and what is left out of them."""
 
+import collections
+import dataclasses
 import glob
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from clevit_jax.data.layouts.listing import EXTENSIONS, is_image, say_own
+from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
+from clevit_jax.data.layouts.listing import EXTENSIONS, first_three, is_image, say_own
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.own_files import own_names
+
+# Of systems and programs; in no folder a word is said on these, nor on hidden files.
+_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
+_ENDINGS = 8  # endings that a sentence names
 
 
 def find_images(text: str, *, say: bool = False) -> Iterator[pathlib.Path]:
     """Paths of the images that a folder, a file or a pattern names, sorted folder by folder.
 
-    A folder stands for all files in it with the ending of an image, at any depth, except hidden
-    ones and of pictures that this program wrote (`system.own_files`); a file that is named is taken
-    whatever its ending, and whoever wrote it.
+    A folder stands for all files in it with the ending of an image, at any depth and through links,
+    except hidden ones and pictures that this program wrote (`system.own_files`). Images of kinds
+    that are not read and links to nothing are among them: whoever reads them says why they cannot
+    be. So it is with what matches a pattern, where anything matches that has such an ending or the
+    pattern names the ending. A file that is named is taken whatever its ending, and whoever wrote
+    it.
 
     Args:
-        text: path of a folder or a file, or a pattern with `*`, `?`, `[...]` or `**`.
-        say: whether to print, at the end, that pictures were left out.
+        text: path of a folder or a file, or a pattern with `*`, `?`, `[...]` or `**`. What exists
+            under the name as it stands goes first, also folders at the beginning of a pattern.
+        say: whether to print, at the end, what was left out.
 
     Raises:
         ConfigError: there is no image; raised by the call, not by the first `next`.
     """
-    path = pathlib.Path(text)
-    if path.is_dir():
-        files: Iterator[pathlib.Path] = _below(path, say)
+    left = _LeftOut(text)
+    if os.path.isdir(text):
+        files = _below(text, left)
         problem = f"{text} holds no image (a file that ends in {', '.join(EXTENSIONS)})"
-    elif path.exists():
-        files, problem = iter([path]), ""
+    elif os.path.exists(text):
+        files, problem = iter([text]), ""
+    elif os.path.islink(text):
+        raise ConfigError(
+            f"--input: {text} is a link to {os.readlink(text)}, which is not there; fetch it."
+        )
     else:
-        matches = sorted(glob.glob(text, recursive=True))
-        files = iter([pathlib.Path(name) for name in matches if not os.path.isdir(name)])
+        files = _matching(text, left)
         problem = f"There is no file {text}"
     first = next(files, None)
     if first is None:
-        raise ConfigError(f"--input: {problem}; name a folder, a file or a quoted pattern.")
-    return _chain(first, files)
+        but = f"; left out: {words}" if (words := left.words()) else ""
+        raise ConfigError(f"--input: {problem}{but}; name a folder, a file or a quoted pattern.")
+    return _chain(first, files, left if say else None)
 
 
-def _chain(first: pathlib.Path, rest: Iterator[pathlib.Path]) -> Iterator[pathlib.Path]:
-    yield first
-    yield from rest
+def base_folder(text: str) -> pathlib.Path:
+    """The folder that all images of `find_images` lie below, the same whichever there are.
+
+    It is the folder that is named, that of the file, or the beginning of the pattern.
+    """
+    if os.path.isdir(text):
+        return pathlib.Path(text)
+    if os.path.lexists(text):
+        return pathlib.Path(text).parent
+    return pathlib.Path(_literal(text))
 
 
-def _below(folder: pathlib.Path, say: bool) -> Iterator[pathlib.Path]:
-    own = set[str]()
-    for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        ours = own_names(parent, {*folders, *files}, is_image)
-        if any(map(is_image, ours)):
-            own.add(os.path.relpath(parent, folder))
-        for name in sorted(files):
-            if not name.startswith(".") and is_image(name) and name not in ours:
-                yield pathlib.Path(parent, name)
-    if own and say:
-        print(say_own(folder, own), flush=True)
+@dataclasses.dataclass
+class _LeftOut:
+    """What `find_images` passes over in `text`."""
+
+    text: str
+    endings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    folders: list[str] = dataclasses.field(default_factory=list)  # that match a pattern of files
+    others: list[str] = dataclasses.field(default_factory=list)  # each said by itself
+    own: set[str] = dataclasses.field(default_factory=set)  # folders with pictures of ours
+
+    def words(self) -> str:
+        """`3 .txt, 1 .mp4` and so on; "" for nothing."""
+        most = sorted(self.endings.items(), key=lambda item: (-item[1], not item[0], item[0]))
+        parts = [f"{n} {ending or 'without an ending'}" for ending, n in most[:_ENDINGS]]
+        if len(most) > _ENDINGS:
+            parts.append(f"{sum(n for _, n in most[_ENDINGS:])} with other endings")
+        if self.folders:
+            parts.append(
+                f"{len(self.folders)} folder(s) ({first_three(self.folders)}); to take what is in "
+                "them, name the folder above"
+            )
+        return ", ".join(parts + self.others[:3]) + (", ..." if len(self.others) > 3 else "")
+
+    def say(self) -> None:
+        if words := self.words():
+            print(f"{_seen(self.text)}: left out: {_seen(words)}.", flush=True)
+        if self.own:
+            print(_seen(say_own(self.text, self.own)), flush=True)
+
+    def count(self, name: str) -> None:
+        self.endings[os.path.splitext(name)[1].lower()] += 1
+
+
+def _seen(text: str) -> str:
+    """A text that can be printed: bytes of names that are not UTF-8 are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _chain(first: str, rest: Iterator[str], left: _LeftOut | None) -> Iterator[pathlib.Path]:
+    yield pathlib.Path(first)
+    yield from map(pathlib.Path, rest)
+    if left is not None:
+        left.say()
+
+
+def _is_taken(name: str) -> bool:
+    return is_image(name) or os.path.splitext(name)[1].lower() in OTHER_IMAGE_ENDINGS
+
+
+def _below(folder: str, left: _LeftOut, way: tuple[str, ...] = ()) -> Iterator[str]:
+    """Images below a folder; `way` has the true places of the folders whose links led here."""
+    try:
+        with os.scandir(folder) as opened:
+            entries = sorted(opened, key=lambda entry: entry.name)
+    except OSError as error:
+        left.others.append(f"{folder}, which cannot be read ({error.strerror})")
+        return
+    ours = own_names(folder, {entry.name for entry in entries}, is_image)
+    if any(map(is_image, ours)):
+        left.own.add(os.path.relpath(folder, left.text))
+    folders = []
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+            continue
+        if _is_folder(entry):
+            folders.append(entry)
+        elif _is_taken(entry.name):
+            if entry.name not in ours:
+                yield entry.path
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            left.others.append(f"{entry.path}, a link to nothing")
+        elif entry.name not in ours:
+            left.count(entry.name)
+    for entry in folders:
+        if not entry.is_symlink():
+            yield from _below(entry.path, left, way)
+        elif _leads_back(entry.path, (*way, os.path.realpath(folder))):
+            left.others.append(f"{entry.path}, a link that leads back to where it is")
+        else:
+            yield from _below(entry.path, left, (*way, os.path.realpath(folder)))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_back(link: str, way: Sequence[str]) -> bool:
+    """Whether what a link leads to holds one of the folders on the way to it."""
+    target = os.path.realpath(link)
+    return any(os.path.commonpath([target, folder]) == target for folder in way)
+
+
+def _literal(text: str) -> str:
+    """The beginning of a pattern, of whole names, that exists as it stands; "" or with a slash."""
+    end = text.rfind("/")
+    while end > 0 and not os.path.isdir(text[:end]):
+        end = text.rfind("/", 0, end)
+    return text[: end + 1]
+
+
+def _matching(text: str, left: _LeftOut) -> Iterator[str]:
+    literal = _literal(text)
+    matches = sorted(glob.glob(glob.escape(literal) + text[len(literal) :], recursive=True))
+    files = [path for path in matches if not os.path.isdir(path)]
+    files = [path for path in files if os.path.basename(path).lower() not in _LITTER]
+    folders = [path for path in matches if os.path.isdir(path)]
+    if not files:
+        for folder in folders:
+            yield from _below(folder, left)
+        return
+    if "**" not in text:
+        left.folders = folders
+    known, ending = any(map(_is_taken, files)), os.path.splitext(text)[1].lower()
+    for path in files:
+        if not known or _is_taken(path) or (ending and path.lower().endswith(ending)):
+            yield path
+        else:
+            left.count(path)

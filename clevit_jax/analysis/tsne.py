@@ -7,13 +7,20 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw
 
+from clevit_jax.analysis.class_labels import ClassLabels
 from clevit_jax.analysis.neighbours import FEW, normalised
+from clevit_jax.system import fonts
 from clevit_jax.system.files import replacing
-from clevit_jax.system.own_files import MARK
+from clevit_jax.system.own_files import png_mark
 
 MAX_IMAGES = 3000  # more take minutes and show no more
 _MAX_LEGEND = 20  # more classes cannot be told apart by colours
+_TEXT, _LINE, _MAX_NAME = 14, 24, 300  # pixels: of letters, from line to line, of a name in width
+_MARGIN, _DOT = 12, 16  # pixels around, and of a dot before a name
+_Colour = tuple[float, float, float, float]
+_GREY = (0.6, 0.6, 0.6, 1.0)
 
 
 def sample_rows(count: int, *, most: int = MAX_IMAGES, seed: int = 0) -> np.ndarray:
@@ -59,7 +66,7 @@ def save_picture(
     class_names: Sequence[str],
     *,
     title: str,
-) -> None:
+) -> str:
     """Writes a PNG of points, one colour per class; the file appears whole or not at all.
 
     Args:
@@ -68,32 +75,52 @@ def save_picture(
         labels: [N]; -1 is drawn grey.
         class_names: names of the labels; the legend shows them if at most 20 classes occur.
         title: heading of the picture.
+
+    Returns:
+        Lines to print, where names are in a script that no font has; see `ClassLabels.legend`.
     """
+    present = [int(label) for label in np.unique(labels) if label >= 0]
+    named = present if len(present) <= _MAX_LEGEND else []
+    colours = {label: _colour(i, len(present)) for i, label in enumerate(present)}
+    cloud = _draw_points(points, [colours.get(int(label), _GREY) for label in labels])
+    title = fonts.plain(title)
+    class_labels = ClassLabels(class_names if named else (), _TEXT, others=[title])
+    letters = class_labels.lettering
+    names = [letters.fitted(class_labels.texts[label], _MAX_NAME) for label in named]
+    room = _DOT + max(map(letters.length, names), default=-_DOT - _MARGIN)
+    picture = Image.new(
+        "RGB", (round(cloud.width + room) + 3 * _MARGIN, cloud.height + 60), "white"
+    )
+    picture.paste(cloud, (_MARGIN, 60 - _MARGIN))
+    draw = ImageDraw.Draw(picture)
+    heading = letters.fitted(letters.without_boxes(title), cloud.width)
+    letters.draw(draw, (_MARGIN + (cloud.width - letters.length(heading)) / 2, 20), heading)
+    for row, (label, name) in enumerate(zip(named, names, strict=True)):
+        left, top = cloud.width + 2 * _MARGIN, 60 + _LINE * row
+        colour = tuple(round(255 * part) for part in colours[label][:3])
+        draw.ellipse((left, top + 5, left + 8, top + 13), fill=colour)
+        letters.draw(draw, (left + _DOT, top), name)
+    with replacing(path) as new:
+        picture.save(new, format="PNG", pnginfo=png_mark())
+    return class_labels.legend(named)
+
+
+def _draw_points(points: np.ndarray, colours: Sequence[_Colour]) -> Image.Image:
+    """The points in a frame, without any text; `colours` has one for each."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    present = [int(label) for label in np.unique(labels) if label >= 0]
-    unknown = points[labels < 0]
-    axes.scatter(unknown[:, 0], unknown[:, 1], s=14, color="0.6", linewidths=0)
-    for number, label in enumerate(present):
-        rows = points[labels == label]
-        colour = _colour(number, len(present))
-        # Names may hold a dollar sign, which matplotlib would take for the beginning of a formula.
-        name = class_names[label].replace("$", r"\$")
-        axes.scatter(rows[:, 0], rows[:, 1], s=14, color=colour, linewidths=0, label=f" {name}")
+    figure = Figure(figsize=(7.2, 6.5), dpi=120)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.002, 0.002, 0.996, 0.996))
+    axes.scatter(points[:, 0], points[:, 1], s=14, c=np.array(colours).reshape(-1, 4), linewidths=0)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title.replace("$", r"\$"), fontsize=10)
-    if 0 < len(present) <= _MAX_LEGEND:
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    with replacing(path) as new:
-        figure.savefig(new, format="png", metadata={"Software": MARK})
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _colour(number: int, count: int) -> tuple[float, float, float, float]:
+def _colour(number: int, count: int) -> _Colour:
     import matplotlib
 
     if count <= _MAX_LEGEND:
