@@ -30,7 +30,7 @@ def write_font(path, characters, *, empty=False, upside_down=False):
     builder.setupGlyphOrder([".notdef", *names.values()])
     builder.setupCharacterMap(names)
     builder.setupGlyf(
-        {".notdef": nothing} | {name: nothing if empty else shape for name in names.values()}
+        {".notdef": nothing} | dict.fromkeys(names.values(), nothing if empty else shape)
     )
     builder.setupHorizontalMetrics(dict.fromkeys([".notdef", *names.values()], (1000, 0)))
     builder.setupHorizontalHeader(ascent=800, descent=-200)
