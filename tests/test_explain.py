@@ -116,7 +116,7 @@ def test_what_it_refuses(trained, images, tmp_path):
 
 
 def test_images_of_one_name(trained, images, tmp_path, monkeypatch, capsys):
-    """Each has its own picture, below the folder that the pattern begins with; a second time, too."""
+    """Each has its own picture, below the folder that the pattern begins with, each time."""
     first, second = sorted((images / "deep").iterdir())[:2]
     for folder, image in (("a", first), ("b", second)):
         (tmp_path / "in" / folder).mkdir(parents=True)

@@ -18,7 +18,7 @@ from clevit_jax.system.own_files import png_mark
 MAX_IMAGES = 3000  # more take minutes and show no more
 _MAX_LEGEND = 20  # more classes cannot be told apart by colours
 _TEXT, _LINE, _MAX_NAME = 14, 24, 300  # pixels: of letters, from line to line, of a name in width
-_MARGIN, _DOT = 12, 16  # pixels around, and of a dot before a name
+_MARGIN, _HEAD, _DOT = 12, 48, 16  # pixels around, of the heading, of a dot before a name
 _Colour = tuple[float, float, float, float]
 _GREY = (0.6, 0.6, 0.6, 1.0)
 
@@ -87,16 +87,15 @@ def save_picture(
     class_labels = ClassLabels(class_names if named else (), _TEXT, others=[title])
     letters = class_labels.lettering
     names = [letters.fitted(class_labels.texts[label], _MAX_NAME) for label in named]
-    room = _DOT + max(map(letters.length, names), default=-_DOT - _MARGIN)
-    picture = Image.new(
-        "RGB", (round(cloud.width + room) + 3 * _MARGIN, cloud.height + 60), "white"
-    )
-    picture.paste(cloud, (_MARGIN, 60 - _MARGIN))
+    room = round(_MARGIN + _DOT + max(map(letters.length, names))) if names else 0
+    size = (cloud.width + 2 * _MARGIN + room, cloud.height + _HEAD + _MARGIN)
+    picture = Image.new("RGB", size, "white")
+    picture.paste(cloud, (_MARGIN, _HEAD))
     draw = ImageDraw.Draw(picture)
     heading = letters.fitted(letters.without_boxes(title), cloud.width)
-    letters.draw(draw, (_MARGIN + (cloud.width - letters.length(heading)) / 2, 20), heading)
+    letters.draw(draw, (_MARGIN + (cloud.width - letters.length(heading)) / 2, 18), heading)
     for row, (label, name) in enumerate(zip(named, names, strict=True)):
-        left, top = cloud.width + 2 * _MARGIN, 60 + _LINE * row
+        left, top = cloud.width + 2 * _MARGIN, _HEAD + _MARGIN + _LINE * row
         colour = tuple(round(255 * part) for part in colours[label][:3])
         draw.ellipse((left, top + 5, left + 8, top + 13), fill=colour)
         letters.draw(draw, (left + _DOT, top), name)

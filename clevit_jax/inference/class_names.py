@@ -39,7 +39,7 @@ def find_class(name: str, class_names: Sequence[str], source: str) -> int:
 
 
 def nearest_words(name: str, class_names: Sequence[str]) -> str:
-    """The end of a sentence on a class that is not there: which may be meant, or which there are."""
+    """The end of a sentence on a class that is not there: which may be meant, or what there is."""
     near = nearest_names(name, class_names)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"

@@ -14,9 +14,9 @@ _ALWAYS = string.ascii_letters + string.digits + string.punctuation + " " + _CUT
 
 
 class Lettering:
-    """Draws lines of text with several fonts, the first of them that has all of a line's characters.
+    """Draws lines of text with several fonts: each line with the first that has all of it.
 
-    Where none has all, each character takes the first that has it. Pillow's Raqm, where it is
+    Where none has all, each character takes the first font that has it. Pillow's Raqm, where it is
     there, joins Arabic letters and orders what is written from right to left.
 
     Attributes:
