@@ -103,6 +103,12 @@ GROUPS = {
         Flag("top", "integer", 5, "N", "Classes per image.", ("predict",), _POSITIVE),
         Flag("tta", "enum", "none", "none|flip", "flip: average over both mirrorings.",
              ("predict",), {"enum_values": ["none", "flip"]}),
+        Flag("submission", "string", None, "FORM",
+             "A table such as sample_submission.csv, which is filled in as it is.", ("predict",)),
+        Flag("form_classes", "string", None, "0|1|FILE|NAME",
+             "How that form writes the classes, where it does not show it: the number of the "
+             "first one, a file of what is written and class, or the one class whose probability "
+             "it wants.", ("predict",)),
         Flag("resume", "bool", False, "", "Go on with a table that is there.", ("predict",)),
         Flag("reference", "string", None, "FILE",
              "Features of the training images, from --mode features: says which images are unlike "

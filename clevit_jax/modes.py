@@ -149,6 +149,7 @@ def _analyse(
         raise ConfigError(f"--mode {mode} needs --input: a folder, a file or a quoted pattern.")
     if mode != "report" and not values.output:
         raise ConfigError(f"--mode {mode} needs --output; see --help.")
+    _check_submission(values)
     output = place(values.output, "--output") if values.output else None
     checkpoint = _which(values)
     if mode == "export":
@@ -167,6 +168,17 @@ def _analyse(
 
     trained = open_trained_model(workdir, config, checkpoint=checkpoint)
     return _analyse_trained(values, mode, trained, output)
+
+
+def _check_submission(values: flags.FlagValues) -> None:
+    """Raises ConfigError for flags that do not go with `--submission`, or only with it."""
+    if values.form_classes and not values.submission:
+        raise ConfigError("--form_classes is for --submission FORM.")
+    for name in ("top", "resume", "reference") if values.submission else ():
+        if values[name].present:
+            raise ConfigError(
+                f"--{name} does not go with --submission, whose form says what is written."
+            )
 
 
 def _which(values: flags.FlagValues) -> Literal["last", "best"] | int:
@@ -188,7 +200,7 @@ def _analyse_trained(
 
         print(f"Report: {write_report(trained, output)}")
         return 0
-    from clevit_jax.analysis import explain, features, predict
+    from clevit_jax.analysis import explain, features, predict, submission
 
     assert output is not None
     source = expand(values.input or "", "--input")
@@ -197,12 +209,19 @@ def _analyse_trained(
     if mode == "explain":
         classes = values["class"].value or ()
         return explain.explain(trained, source, output, classes=classes, name=values.map)
+    flip = values.tta == "flip"
+    if values.submission:
+        form = place(values.submission, "--submission")
+        written = values.form_classes or ""
+        return submission.write_submission(
+            trained, source, output, form, classes=written, flip=flip
+        )
     return predict.predict(
         trained,
         source,
         output,
         top=values.top,
-        flip=values.tta == "flip",
+        flip=flip,
         resume=values.resume,
         reference=place(values.reference, "--reference") if values.reference else None,
     )
