@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from clevit_jax.analysis import input_files
-from clevit_jax.errors import ConfigError
+from clevit_jax.data.decode import read_rgb
+from clevit_jax.errors import ConfigError, DecodeError
 from clevit_jax.system.own_files import png_mark
 
 
@@ -142,3 +143,15 @@ def test_names_that_are_not_utf8(place, capsysbinary):
         pass
     assert found("in", say=True) == ["in/1.jpg"]
     assert rb"1 .\xfe" in capsysbinary.readouterr().out.replace(b"\\udcfe", rb"\xfe")
+
+
+def test_a_link_to_nothing_is_named(place):
+    """By whoever reads it: what it leads to, and what to do."""
+    root = place("in/1.jpg")
+    (root / "in/gone.jpg").symlink_to("../nowhere/2.jpg")
+    with pytest.raises(
+        DecodeError,
+        match=r"gone\.jpg cannot be decoded: No such file or directory; it is a link to "
+        r"\.\./nowhere/2\.jpg, so fetch that file or mend the link\.",
+    ):
+        read_rgb(root / "in/gone.jpg")

@@ -103,6 +103,7 @@ def _flag_values(*args):
         ["--mode=predict", "--workdir=run", "--input=$UNSET", "--output=o.csv"],
         ["--mode=predict", "--workdir=run", "--input=x", "--output=$UNSET"],
         ["--mode=predict", "--workdir=run", "--input=x", "--output=o.csv", "--reference=$UNSET"],
+        ["--mode=predict", "--workdir=run", "--input=x", "--output=o.csv", "--submission=$UNSET"],
         ["--mode=features", "--workdir=run", "--input=$UNSET", "--output=o.npz"],
         ["--mode=explain", "--workdir=run", "--input=$UNSET", "--output=o"],
         ["--mode=report", "--workdir=run", "--output=$UNSET"],

@@ -47,6 +47,14 @@ def test_a_class_by_a_number_that_is_its_name(tmp_path):
     assert "by its number in the data (0 in the form is none of them)" in said
 
 
+def test_a_file_of_classes_by_its_place(tmp_path, monkeypatch):
+    """`~` and variables are resolved, as in every path."""
+    (tmp_path / "names.txt").write_text("Sugar beet\nBlack-grass\nCharlock\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fill(tmp_path, "id,label\na,0\n", given="~/names.txt")[0] == ["2"]
+    assert fill(tmp_path, "id,label\na,0\n", given="$HOME/names.txt")[0] == ["2"]
+
+
 def test_a_class_by_a_number_that_is_not_known(tmp_path):
     """Asked: first number, or a file; Cassava's own, a table, or names alone."""
     text = "image_id,label\na.jpg,2\n"
