@@ -15,7 +15,7 @@ import clevit_jax
 from clevit_jax.analysis import deletion
 from clevit_jax.analysis.explain import choose_map, explain
 from clevit_jax.analysis.trained_model import TrainedModel, open_trained_model
-from clevit_jax.errors import ConfigError
+from clevit_jax.errors import ConfigError, DecodeError, Repeated
 from clevit_jax.inference import cam, explanation
 from clevit_jax.runs.workdir import MAPS_FILE
 
@@ -163,3 +163,18 @@ def test_an_explanation_in_a_notebook(trained, images):
     for class_, part in (("none", "has no class 'none'"), (9, "no class 9; they are 0 to 3")):
         with pytest.raises(ValueError, match=part):
             model.explain(path, class_=class_)
+
+
+def test_many_files_of_one_fault(trained, images, tmp_path, monkeypatch, capsys):
+    """Said once, with the number and three of them."""
+    for number in range(5):
+        (tmp_path / f"{number}.png").touch()
+
+    def fail(path):
+        raise DecodeError(Repeated(f"{path} is empty.", rule="{n} files are empty", item=path.name))
+
+    monkeypatch.setattr(trained.classifier, "pixels", fail)
+    assert explain(trained, str(tmp_path), tmp_path / "out", name="grad_cam:norm") == 1
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == "5 files are empty (0.png, 1.png, 2.png, ...)."
+    assert out.startswith("0 pictures, ")

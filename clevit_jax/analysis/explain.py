@@ -15,7 +15,7 @@ from clevit_jax.analysis.class_labels import ClassLabels
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.errors import ConfigError, DataError, DecodeError, first_line
+from clevit_jax.errors import ConfigError, DataError, DecodeError, first_line, said_once
 from clevit_jax.inference import cam
 from clevit_jax.inference.stream import stream
 from clevit_jax.runs.load import read_maps
@@ -72,8 +72,24 @@ def explain(
     if name == AUTO:
         name = choose_map(trained, paths)
     base = input_files.base_folder(source)
+    errors = _draw_all(trained, paths, labels, name, output, base)
+    folders = f", in folders as below {base}" if {path.parent for path in paths} - {base} else ""
+    print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}{folders}")
+    return 1 if errors else 0
+
+
+def _draw_all(
+    trained: TrainedModel,
+    paths: Sequence[pathlib.Path],
+    labels: Sequence[int],
+    name: str,
+    output: pathlib.Path,
+    base: pathlib.Path,
+) -> int:
+    """Draws the pictures; returns how many images could not be read, and says why."""
+    classifier = trained.classifier
     class_labels = ClassLabels(classifier.class_names, sheet.TEXT)
-    errors, drawn = 0, set[int]()
+    errors, drawn = list[str](), set[int]()
     outputs = stream(
         classifier,
         paths,
@@ -84,8 +100,7 @@ def explain(
     try:
         for image in progress_bar(outputs, total=len(paths), unit=" images", desc="Explaining"):
             if image.error:
-                errors += 1
-                say(image.error)
+                errors.append(image.error)
                 continue
             picture, shown = sheet.draw_sheet(classifier, image, labels, name, class_labels)
             relative = image.item.relative_to(base)
@@ -93,12 +108,11 @@ def explain(
             path.parent.mkdir(parents=True, exist_ok=True)
             _save(path, picture)
             drawn.update(shown)
-    finally:
-        if legend := class_labels.legend(drawn):
-            say(legend)
-    folders = f", in folders as below {base}" if {path.parent for path in paths} - {base} else ""
-    print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}{folders}")
-    return 1 if errors else 0
+    finally:  # also of what was drawn before the user stopped it
+        for line in (*said_once(errors), class_labels.legend(drawn)):
+            if line:
+                say(line)
+    return len(errors)
 
 
 def _save(path: pathlib.Path, image: Image.Image) -> None:

@@ -21,7 +21,7 @@ from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.ood import dataset_outputs, say, to_features
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
-from clevit_jax.errors import ConfigError, DataError, first_line
+from clevit_jax.errors import ConfigError, DataError, first_line, said_once
 from clevit_jax.system.files import write_json
 
 
@@ -62,7 +62,7 @@ def write_features(
         features, errors = _file_features(trained, source)
         shown = features
     feature_file.write_feature_file(output, features)
-    for error in errors:
+    for error in said_once(errors):
         say(error)
     lines = [f"{len(features.files)} images, {features.features.shape[1]} features each: {output}"]
     if source is None:

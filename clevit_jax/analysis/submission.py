@@ -12,7 +12,7 @@ from clevit_jax.analysis.form_images import ImagesById, find_ids
 from clevit_jax.analysis.ood import say
 from clevit_jax.analysis.submission_form import read_form
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.errors import ConfigError
+from clevit_jax.errors import ConfigError, said_once
 from clevit_jax.inference import prediction
 from clevit_jax.inference.stream import stream
 from clevit_jax.system.files import purpose, replacing
@@ -68,7 +68,7 @@ def write_submission(
         threads=trained.threads,
         flip=flip,
     )
-    errors = 0
+    errors = list[str]()
     with (
         purpose("The submission", output),
         replacing(output) as new,
@@ -79,16 +79,17 @@ def write_submission(
         for cells, image in zip(form.rows, bar, strict=True):
             cells = list(cells)
             if image.error:
-                errors += 1
-                say(image.error)
+                errors.append(image.error)
             else:
                 shares = prediction.softmax(image.logits)
                 filled = filling.cells(shares.mean(axis=0) if flip else shares)
                 for column, cell in zip(filling.columns, filled, strict=True):
                     cells[column] = cell
             file.write(form.line(cells))
+    for error in said_once(errors):
+        say(error)
     summary = f"{len(paths)} rows, in the order of {form_path}"
     if errors:
-        summary += f", {errors} of images that cannot be read are left as they were there"
+        summary += f", {len(errors)} of images that cannot be read are left as they were there"
     print(f"{summary}: {output}")
     return 1 if errors else 0
