@@ -49,7 +49,7 @@ def best_by_hand(shares, level):
 def test_groups_are_numbered_by_their_first_classes():
     assert KIND.group_names == ("tree", "flower")
     assert KIND.group_numbers == (0, 0, 1, 1, 0)
-    assert describe_levels([KIND, GENUS]) == "kind 2, genus 5"
+    assert describe_levels([KIND, GENUS]) == "kind (2 groups), genus (5 groups)"
     assert describe_levels([]) == ""
 
 
@@ -253,7 +253,9 @@ def test_a_run_from_a_list_to_answers(tmp_path, monkeypatch, capsys):
     assert clevit_jax.load(tmp_path / "converted").levels == (level,)
     check = command.audit(resolve_data(trained.config))
     assert check["levels"] == {"supercategory": 2}
-    assert re.search(r"^Levels +supercategory 2$", command.render_audit(check), re.MULTILINE)
+    assert re.search(
+        r"^Levels +supercategory \(2 groups\)$", command.render_audit(check), re.MULTILINE
+    )
     monkeypatch.setattr(collect, "_mistakes", lambda *_: [])
     content = collect.collect_content(trained)
     text = page.render_page(content)
@@ -265,7 +267,7 @@ def test_a_run_from_a_list_to_answers(tmp_path, monkeypatch, capsys):
     images = sum(row.metrics.images for row in shown.rows)
     assert (images - shown.mistakes + shown.mistakes_inside) / images == pytest.approx(share)
     recorded = page.render_page(collect_recorded(trained, "The images are gone."))
-    assert "<dt>Levels of the classes</dt><dd>supercategory 2</dd>" in recorded
+    assert "<dt>Levels of the classes</dt><dd>supercategory (2 groups)</dd>" in recorded
     assert f"In the right group: supercategory {100 * share:.2f} %." in recorded
     # Other images, in class folders alone: the run knows the level.
     for split, count in (("train", 1), ("test", 3)):

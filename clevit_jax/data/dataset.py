@@ -58,8 +58,8 @@ class Level(NamedTuple):
 
 
 def describe_levels(levels: Iterable[Level]) -> str:
-    """The levels with their numbers of groups: "family 5, genus 12"."""
-    return ", ".join(f"{level.name} {len(level.group_names)}" for level in levels)
+    """The levels with their numbers of groups: "family (5 groups), genus (12 groups)"."""
+    return ", ".join(f"{level.name} ({len(level.group_names)} groups)" for level in levels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,8 +198,8 @@ def render_audit(data_check: dict[str, Any]) -> str:
         lines += _field("Layout", f"{data_check['layout']}, told by {data_check['recognised_by']}")
         lines += _field("Split hash", data_check["split_hash"])
         if data_check["levels"]:
-            levels = (f"{name} {groups:,}" for name, groups in data_check["levels"].items())
-            lines += _field("Levels", ", ".join(levels))
+            levels = data_check["levels"].items()
+            lines += _field("Levels", ", ".join(f"{name} ({n:,} groups)" for name, n in levels))
         lines += ["", *_render_splits(data_check["splits"])]
         lines += ["", *_render_images(data_check["images"])]
         lines += ["", *_render_memory(data_check["memory"])]
