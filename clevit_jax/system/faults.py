@@ -120,7 +120,7 @@ def os_reason(error: OSError) -> str:
 
 def mend(error: OSError) -> str:
     """What to do about an error of the operating system, after a semicolon; "" if not known."""
-    name = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+    name = error.filename if isinstance(error.filename, str) else ""
     if error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(name):
         return f"; it is a link to {os.readlink(name)}, so fetch that file or mend the link"
     return f"; {known}" if (known := _MENDS.get(error.errno or 0)) else ""
