@@ -110,7 +110,7 @@ def test_ufg_class_names(tmp_path):
 )
 def test_ufg_bad_line_is_named(tmp_path, line, said):
     root = make_ufg(tmp_path, train=rows(TRAIN) + b"\n" + line.encode() + b"\n")
-    (found,) = problems(root, request=Request(num_classes=2))
+    (found,) = problems(root, layout="ufg", request=Request(num_classes=2))
     assert found.startswith(f"{root / 'anno' / 'train.txt'}, line 4: ")
     assert said in found
 

@@ -77,6 +77,16 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
     return splits
 
 
+def split_and_rest(name: str) -> tuple[str | None, str]:
+    """The split that a name speaks of, and what it says besides.
+
+    >>> split_and_rest("images_variant_train"), split_and_rest("train_list")
+    (('train', 'variant'), ('train', ''))
+    """
+    split, rest = _told(_words(name))
+    return split, " ".join(rest)
+
+
 def is_to_predict(name: str) -> bool:
     """Whether a name says that its images have no label: `seg_pred`, `unlabelled`."""
     return bool(_TO_PREDICT & set(_words(name)))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from clevit_jax.data.dataset import Example
+from clevit_jax.data.layouts.list_lines import names_images
 from clevit_jax.data.layouts.listing import (
     BLANKS,
     Contents,
@@ -27,18 +28,44 @@ from clevit_jax.data.layouts.listing import (
 LOOKS_FOR = "anno/train.txt and anno/test.txt, or images/<class>_<k>_<split>.*"
 _NAME = re.compile(r"(.+)_[^_]+_(train|val|test)")
 _SPLITS = ("train", "test", "val")
+_PEEK, _SEEN = 1 << 16, 40  # bytes and lines that tell the form of a list
 
 
 def fits(root: pathlib.Path, _: Request) -> str | None:
     """What the layout is recognised by, or None."""
-    if any((root / "anno" / f"{split}.txt").is_file() for split in ("train", "test")):
+    if is_annotated(root):
         return "anno/train.txt and anno/test.txt"
-    if not (root / "images").is_dir():
+    if not (root / "images").is_dir() or (root / "anno" / "train.txt").is_file():
         return None
     for name in files_below(str(root / "images"), hidden=False):
         if _class_and_split(name) is not None:
             return f"names <class>_<k>_<split> as images/{name}"
     return None
+
+
+def is_annotated(root: pathlib.Path) -> bool:
+    """Whether anno/ has lists as UFG's, and none of another form or with labels from 0."""
+    paths = [root / "anno" / f"{split}.txt" for split in ("train", "test")]
+    there = [path for path in paths if path.is_file()]
+    if there == paths[:1] and (root / "anno" / "val.txt").is_file():
+        return False
+    return bool(there) and not _is_other(there[0])
+
+
+def _is_other(path: pathlib.Path) -> bool:
+    """Whether most lines of a list name images, but not as UFG does, or labels begin at 0."""
+    data = path.read_bytes()
+    head = data[:_PEEK].decode("utf-8-sig", "replace")
+    lines = [line.strip(BLANKS) for line in re.split(r"\r\n|\n|\r", head)][:_SEEN]
+    matches = [re.fullmatch(rf"(.+?)[{BLANKS}]+[^{BLANKS}]+", line) for line in lines]
+    alike = sum(match is not None and is_image(match[1]) for match in matches)
+    if names_images(lines) and 2 * alike < sum(map(bool, lines)):
+        return True
+    zeros = len(re.findall(rb"[ \t]0+[ \t]*$", data, re.MULTILINE))
+    if not zeros:
+        return False
+    labels = re.findall(rb"[ \t]([0-9]{1,9})[ \t\r]*$", data, re.MULTILINE)
+    return 2 * zeros * (max(map(int, labels)) + 1) >= len(labels)  # no slip, but a class
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
