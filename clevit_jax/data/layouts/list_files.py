@@ -15,7 +15,7 @@ from clevit_jax.data.layouts.listing import (
     points_out,
     say_own,
 )
-from clevit_jax.data.split_names import split_called, splits_among
+from clevit_jax.data.split_names import split_and_rest
 
 # Folders that people keep the images of lists in, the likelier first.
 _KNOWN = (
@@ -267,7 +267,7 @@ def _stem(file: str) -> str:
 def _rank(base: str, near: str, split: str) -> tuple[int, int]:
     """How likely a folder is the one that a list of `split` is relative to; less is likelier."""
     folder = posixpath.basename(base.rstrip("/")).lower()
-    told = split_called(folder) or splits_among([folder, "train", "test"]).get(folder)
+    told = split_and_rest(folder)[0]
     if not base:
         return -1, 0
     if told not in (None, split):
