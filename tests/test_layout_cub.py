@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clevit_jax.data import sources
+from clevit_jax.data.dataset import Level
 from clevit_jax.errors import DataError
 
 IMAGES = [
@@ -90,6 +91,53 @@ def test_text_variants(tmp_path, name, change):
     ]
 
 
+@pytest.mark.parametrize("between", [",", ", ", "\t", "\t "])
+@pytest.mark.parametrize("blank", ["a 1", "a1"])
+def test_commas_and_tabs(tmp_path, between, blank):
+    """Between ids and values; names with blanks and commas stay whole."""
+    names = [name.replace("a 1", blank) for _, name in IMAGES]
+    names[3] = names[3].replace("d.JPG", "d, e.JPG")
+    parts = {**PARTS, "images.txt": list(enumerate(names, start=1))}
+    parts["classes.txt"] = [("1", "Black-footed, great"), ("2", "Laysan")]
+    lines = {name: "".join(f"{key}{between}{value}\n" for key, value in pairs).encode()
+             for name, pairs in parts.items()}  # fmt: skip
+    data = sources.load_dataset(make(tmp_path, lines, names))
+    assert data.class_names == ("Black-footed, great", "Laysan")
+    assert [(e.name, e.label) for e in data.train] == [(names[0], 0), (names[1], 1)]
+    assert [(e.name, e.label) for e in data.test] == [(names[2], 0), (names[3], 1)]
+
+
+def test_ids_and_labels_from_zero(tmp_path):
+    parts = {
+        name: text((int(key) - 1, int(value) - 1 if name == "image_class_labels.txt" else value)
+                   for key, value in pairs)
+        for name, pairs in PARTS.items()
+    }  # fmt: skip
+    data = sources.load_dataset(make(tmp_path, parts))
+    assert (data.class_names, data.warnings) == (tuple(name for _, name in CLASSES), ())
+    assert [(e.name, e.label) for e in data.train] == [(IMAGES[0][1], 0), (IMAGES[1][1], 1)]
+    assert [e.label for e in data.test] == [0, 1]
+    make(tmp_path, {**parts, "classes.txt": None})
+    again = sources.load_dataset(tmp_path)
+    assert (again.class_names, again.split_hash()) == (data.class_names, data.split_hash())
+    # Names that begin at 1 go with none of them.
+    make(tmp_path, {**parts, "classes.txt": text(CLASSES)})
+    assert "is 0, but labels start at 1" in problems(tmp_path)[0]
+
+
+def test_images_in_the_names_of_files_and_words_for_splits(tmp_path):
+    changes = {
+        "images.txt": text((key, f"images/{name}") for key, name in IMAGES),
+        "train_test_split.txt": text(zip("1234", ("train", "train", "val", "test"), strict=True)),
+    }
+    data = sources.load_dataset(make(tmp_path, changes))
+    assert [e.name for e in data.train] == [IMAGES[0][1], IMAGES[1][1]]
+    assert ([e.name for e in data.val], [e.name for e in data.test]) == (
+        [IMAGES[2][1]],
+        [IMAGES[3][1]],
+    )
+
+
 def test_class_names(tmp_path):
     names = text([("2", "Laysan Albatross"), ("1", "Black-footed")])
     root = make(tmp_path, {"classes.txt": names})
@@ -128,6 +176,32 @@ def test_nabirds(tmp_path):
     assert ([e.label for e in data.train], [e.label for e in data.test]) == ([1, 0, 2], [1])
     (warning,) = data.warnings
     assert "1007 of the labels 1 to 1010 have no training image (1, 2, 3, ...)" in warning
+
+
+def test_the_hierarchy_of_nabirds(tmp_path):
+    """Levels are the ways from the root; a class that lies higher than others fills up."""
+    names = {0: "Birds", 1: "Ducks", 2: "Hawks", 3: "Mallard", 4: "Teal", 5: "Kite",
+             6: "Mallard (Male)", 7: "Mallard (Female)"}  # fmt: skip
+    parents = {1: 0, 2: 0, 3: 1, 4: 1, 5: 2, 6: 3, 7: 3}
+    labels = [4, 5, 6, 7]
+    files = [f"{label:04}/{k}.jpg" for label in labels for k in (0, 1)]
+    changes = {
+        "images.txt": text(enumerate(files)),
+        "image_class_labels.txt": text((k, labels[k // 2]) for k in range(8)),
+        "train_test_split.txt": text((k, 1 - k % 2) for k in range(8)),
+        "classes.txt": text(names.items()),
+        "hierarchy.txt": text(parents.items()),
+    }
+    data = sources.load_dataset(make(tmp_path, changes, files))
+    assert data.class_names == ("Teal", "Kite", "Mallard (Male)", "Mallard (Female)")
+    assert data.levels == (
+        Level("level 1", ("Ducks", "Hawks", "Ducks", "Ducks")),
+        Level("level 2", ("Teal", "Kite", "Mallard", "Mallard")),
+    )
+    make(tmp_path, {**changes, "hierarchy.txt": text([*parents.items(), (0, 7)])}, files)
+    data = sources.load_dataset(tmp_path)
+    assert data.levels == ()
+    assert any("hierarchy.txt: " in said and "is above itself" in said for said in data.warnings)
 
 
 def test_without_a_split_file(tmp_path):
