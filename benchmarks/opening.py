@@ -110,6 +110,14 @@ def write_csv(root: pathlib.Path, names: Names) -> None:
             csv.writer(stream).writerows([("class_id", "dir"), *rows])
 
 
+def write_lists(root: pathlib.Path, names: Names) -> None:
+    write_class_folders(root / "images", names.of["train"] + names.of["test"])
+    (root / "meta").mkdir()
+    for split, files in names.of.items():
+        rows = [f"{names.in_folder(file)},{names.label(file)}\n" for file in files]
+        (root / "meta" / f"{split}.txt").write_text("".join(rows))
+
+
 def write_parquet(root: pathlib.Path, names: Names) -> None:
     (root / "data").mkdir(parents=True)
     for split, files in names.of.items():
@@ -135,6 +143,7 @@ LAYOUTS: dict[str, tuple[Callable[[pathlib.Path, Names], None], list[str]]] = {
     "cub": (write_cub, ["images"]),
     "folders": (write_folders, ["train", "test"]),
     "folders-cut": (write_folders_cut, ["."]),
+    "lists": (write_lists, ["images"]),
     "csv": (write_csv, []),
     "parquet": (write_parquet, []),
     "tfds": (write_tfds_records, []),

@@ -38,10 +38,29 @@ def quoted(rows, delimiter: str, line_end: str) -> str:
     return "".join(delimiter.join(row) + line_end for row in cells)
 
 
+LISTS = {
+    "train.txt": "a/1.png 0\na/2.JPG 0\nb/3.png 1\n",
+    "test.txt": "é 5.png 1\nb/4.png 0\n",
+}
+COARSE = {
+    "meta/train.txt": "file,fine,coarse\na/1.png,0,0\na/2.JPG,1,0\nb/3.png,2,1\nb/4.png,0,0\n",
+    "meta/val.txt": "file,fine,coarse\né 5.png,1,0\n",
+}
+BARE = {"train.lst": "a/1\nb/3\na/2\n", "val.lst": "b/4\n"}
+BESIDE = {
+    "images_kind_train.txt": "1 Black ash\n2 White ash\n3 Oak\n",
+    "images_genus_train.txt": "1 Ash\n2 Ash\n3 Oak\n",
+    "images_kind_test.txt": "4 Oak\n",
+    "images_genus_test.txt": "4 Oak\n",
+}
 # Name -> layout, the file that is damaged, and all files.
 CASES = {
     **{f"ufg {name}": ("ufg", name, UFG) for name in UFG},
     **{f"cub {name}": ("cub", name, CUB) for name in CUB},
+    "lists blank": ("lists", "train.txt", LISTS),
+    "lists comma": ("lists", "meta/train.txt", COARSE),
+    "lists bare": ("lists", "train.lst", BARE),
+    "lists beside": ("lists", "images_genus_train.txt", BESIDE),
     "csv comma": ("csv", "list.csv", {"list.csv": quoted(ROWS, ",", "\n")}),
     "csv semicolon": ("csv", "list.csv", {"list.csv": quoted(ROWS, ";", "\r\n")}),
     "csv tab": ("csv", "list.tsv", {"list.tsv": quoted(ROWS, "\t", "\r")}),
@@ -90,7 +109,7 @@ CASES |= {
         },
     ),
 }
-EACH = 300  # 17 cases: 5,100 files
+EACH = 240  # 21 cases: 5,040 files
 NUMBERS = [b"", b"0", b"-1", b"+3", b"007", b"1.0", b"1e309", b"9" * 18, b"9" * 19, b"9" * 5000]
 TOKENS = [
     *(b"\0", b"\n", b"\r", b"\r\n", b" ", b"\t", b",", b";", b'"', b'""', b"\\", b"/", b"."),

@@ -63,7 +63,9 @@ def choose(
         shown = ", ".join(map(repr, columns))
         return f"none of the columns {shown} looks like a class; set data.label_column to one."
     telling = [i for i in usable if all(_tells(values[i], values[j]) for j in usable)]
-    told = choose_columns([columns[i] for i in usable], Request(), files=False)[0].label
+    told, problems = choose_columns([columns[i] for i in usable], Request(), files=False)
+    if told.label is not None and not problems:
+        return _with_rest(usable[told.label], usable, values)
     # What is another thing in each row may number these as well; a column with a name does not.
     single = [
         i
@@ -72,12 +74,9 @@ def choose(
         and columns[i].startswith("column ")
         and len(set(values[i])) == len(values[i]) > 1
     ]
-    if told is not None and (not telling or single):
-        return _with_rest(usable[told], usable, values)
     if not telling or (single and len(telling) < len(usable)):
         ways = "; ".join(
-            f"data.label_column={columns[i].removeprefix('column ')}: {len(set(values[i])):,} "
-            "classes"
+            f"data.label_column={_shown(columns[i])}: {len(set(values[i])):,} classes"
             for i in usable
         )
         return f"more than one column may be the class; choose one of them. {ways}."
@@ -112,3 +111,9 @@ def _with_rest(label: int, usable: Sequence[int], values: Sequence[Sequence[str]
 def _tells(finer: Sequence[str], coarser: Sequence[str]) -> bool:
     """Whether rows that are alike in the one are alike in the other."""
     return len(set(zip(finer, coarser, strict=True))) == len(set(finer))
+
+
+def _shown(column: str) -> str:
+    """A column as a setting takes it."""
+    name = column.removeprefix("column ")
+    return name if re.fullmatch(r"\w+", name) else repr(name)

@@ -147,7 +147,7 @@ class ListedFiles:
                 return form, None
             alike = self._with_stem(_stem(file))
             if len(alike) == 1:
-                other.append(f"{name} for {posixpath.basename(alike[0])}")
+                other.append(f"{name!r} for {posixpath.basename(alike[0])!r}")
                 return alike[0], None
         else:
             alike = self._with_stem(posixpath.normpath(file))

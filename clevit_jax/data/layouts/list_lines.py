@@ -60,9 +60,9 @@ class _Form(NamedTuple):
 
     Attributes:
         delimiter: "," or ";" or a tab; "" for blanks.
-        file: where the file stands: "first", "last", or "alone".
+        file: where the file stands: "first", "last", "between" or "alone".
         ended: whether files are written with their ending.
-        lead: of files that stand last after blanks, the number of fields before.
+        lead: of files that stand last after blanks, or between, the number of fields before.
     """
 
     delimiter: str
@@ -167,6 +167,8 @@ def _forms(sample: Sequence[str]) -> list[_Form]:
         for delimiter in "\t,;":
             if 2 * sum(delimiter in line for line in sample) > len(sample):
                 forms += [_Form(delimiter, "first", ended), _Form(delimiter, "last", ended)]
+                count = max(line.count(delimiter) for line in sample)
+                forms += [_Form(delimiter, "between", ended, k) for k in range(1, min(count, 9))]
         forms += [
             _Form("", "alone", ended),
             _Form("", "first", ended),
@@ -197,11 +199,10 @@ def _split(line: str, form: _Form) -> tuple[str, tuple[str, ...]] | None:
         fields = [field.strip(BLANKS) for field in fields]
         while len(fields) > 2 and not fields[-1]:  # a comma too many
             fields.pop()
-        if len(fields) < 2:
+        place = {"first": 0, "last": len(fields) - 1}.get(form.file, form.lead)
+        if len(fields) < 2 or place >= len(fields):
             return None
-        if form.file == "first":
-            return fields[0], tuple(fields[1:])
-        return fields[-1], tuple(fields[:-1])
+        return fields[place], (*fields[:place], *fields[place + 1 :])
     if form.file == "alone":
         return line.strip('"'), ()
     if form.file == "last":
@@ -240,12 +241,10 @@ def _columns(
     if not lines:
         return None
     names = [name.strip(' "#') for name in header.split(form.delimiter or None)]
-    if len(names) == usual + 1:
-        names = names[1:] if form.file == "first" else names[:-1]
-    else:
-        ahead = 2 if form.file == "first" else 1  # the file is column 1, or the last one
-        names = [f"column {k + ahead}" for k in range(usual)]
-    return Parsed(lines, sorted(odd), tuple(names), form.file == "last")
+    place = {"first": 0, "alone": 0, "last": usual}.get(form.file, form.lead)
+    names = names if len(names) == usual + 1 else [f"column {k + 1}" for k in range(usual + 1)]
+    columns = (*names[:place], *names[place + 1 :])
+    return Parsed(lines, sorted(odd), columns, form.file == "last")
 
 
 def _cut_words(lines: list[Line]) -> list[Line]:

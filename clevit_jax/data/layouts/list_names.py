@@ -78,7 +78,8 @@ def find(root: pathlib.Path, notes: Notes) -> dict[str, dict[str, ImageList]]:
             if len(lists) > 1 and not _same_bytes(lists):
                 both = " and ".join(str(each.path.relative_to(root)) for each in lists[:2])
                 notes.problems.append(
-                    f"{root}: {both} may both be the list of the {split} split; keep one."
+                    f"{root}: {both} may both be the list of the {split} split; keep "
+                    "one, or join them."
                 )
         chosen[family] = {split: lists[0] for split, lists in splits.items() if lists}
     return chosen
@@ -189,7 +190,11 @@ def _first_partition(
     if len(splits) < 2 or len(counts) < 2 or set(counts.values()) != {len(splits)}:
         return splits
     first = min(counts)
-    names = ", ".join(str(told[first].path.relative_to(root)) for told in numbered.values())
+    names = ", ".join(
+        str(numbered[split][first].path.relative_to(root))
+        for split in SPLIT_WORDS
+        if split in numbered
+    )
     notes.warnings.append(
         f"{root} has {len(counts)} partitions; read is the first ({names}); to read another, move "
         "the lists of the others away."
