@@ -443,17 +443,25 @@ def test_what_is_no_list(tmp_path):
 
 
 def test_lists_and_folders_that_agree_or_differ(tmp_path):
-    """mmpretrain's lists and class folders say the same; a list that says less is asked about."""
+    """mmpretrain's lists and class folders say the same; a list of a few images is asked about."""
     texts = {f"meta/{split}.txt": lines(f"{f} {n}" for f, n in PAIRS[split]) for split in PAIRS}
     data = read(make(tmp_path, files("{split}/"), texts))
     assert data.layout == "lists"
     assert "the layout folders (train/<class>/ and test/<class>/) says the same" in (
         data.recognised_by
     )
-    texts["meta/train.txt"] = lines(texts["meta/train.txt"].splitlines()[1:])
+    whole = texts["meta/train.txt"].splitlines()
+    texts["meta/train.txt"] = lines(whole[1:])
+    data = read(make(tmp_path, [], texts))
+    assert (data.layout, len(data.train)) == ("lists", 8)
+    assert any(
+        "1 image that is in folders is in no list, and not read." in w for w in data.warnings
+    )
+    texts["meta/train.txt"] = lines(whole[::3])
+    texts["meta/test.txt"] = lines(texts["meta/test.txt"].splitlines()[:1])
     (found,) = problems(make(tmp_path, [], texts))
     for said in (
-        "data.layout=lists, by meta/train.txt and meta/test.txt: 3 classes, 8 training",
+        "data.layout=lists, by meta/train.txt and meta/test.txt: 3 classes, 3 training",
         "data.layout=folders, by train/<class>/ and test/<class>/: 3 classes, 9 training",
     ):
         assert said in found

@@ -39,7 +39,9 @@ def test_a_table_beside_class_folders(tmp_path):
     root = make(tmp_path / "part", {"train.csv": rows(species[:6])}, files)
     data = sources.load_dataset(root)
     assert len(data.train) + len(data.test) == 6
-    assert any("2 images in folders are in no list, and not read." in w for w in data.warnings)
+    assert any(
+        "2 images that are in folders are in no list, and not read." in w for w in data.warnings
+    )
     for name, contradicting in {"few": species[:3], "other": list("abababab")}.items():
         root = make(tmp_path / name, {"train.csv": rows(contradicting)}, files)
         if name == "other":  # each class of the table in both folders

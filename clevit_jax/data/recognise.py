@@ -170,11 +170,12 @@ def _agreeing(readings: list[Recognised]) -> Recognised:
         if said[1] is None or len(readings[1].contents.class_names) < 2:
             return first._replace(seen=f"{first.seen}; the folders alone do not tell the classes")
         if (left_out := _refined(said[0], said[1])) is not None:
-            first.notes.warnings.extend(
-                [f"{first.root}: {left_out:,} images in folders are in no list, and not read."]
-                if left_out
-                else []
-            )
+            if left_out:
+                one = left_out == 1
+                verb = "image that is in folders is" if one else "images that are in folders are"
+                first.notes.warnings.append(
+                    f"{first.root}: {left_out:,} {verb} in no list, and not read."
+                )
             return first._replace(seen=f"{first.seen}, which says more than {readings[1].seen}")
     ways = "; ".join(f"data.layout={each.layout}, by {_summary(each)}" for each in readings)
     raise DataError(
