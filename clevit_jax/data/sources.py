@@ -14,7 +14,7 @@ from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts import tfds_records
 from clevit_jax.data.layouts.class_names import name_numbers
-from clevit_jax.data.layouts.listing import Notes, Request, first_three
+from clevit_jax.data.layouts.listing import Folds, Notes, Request, first_three
 from clevit_jax.data.recognise import recognise
 from clevit_jax.errors import DataError, said_once
 from clevit_jax.system import places
@@ -108,7 +108,10 @@ def scan(
         )
     parts = {name: list(examples) for name, examples in contents.splits.items()}
     notes.warnings.extend(_repetitions(place, parts))
-    how = _cut_missing_splits(place, parts, contents.class_names, split, notes)
+    how = list[str]()
+    if contents.folds is not None:
+        parts, split, how = _test_on_fold(place, parts, contents.folds, split, notes)
+    how += _cut_missing_splits(place, parts, contents.class_names, split, notes)
     numbered = {
         name: tuple(example._replace(id=i) for i, example in enumerate(examples))
         for name, examples in parts.items()
@@ -159,6 +162,38 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
                 f"({first_three(shared)}), so the score on them will be too good. Keep each in one "
                 "list."
             )
+
+
+def _test_on_fold(
+    root: pathlib.Path,
+    parts: dict[str, list[Example]],
+    folds: Folds,
+    split: SplitConfig,
+    notes: Notes,
+) -> tuple[dict[str, list[Example]], SplitConfig, list[str]]:
+    """Tests on one of the folds that the data set tells itself.
+
+    Returns:
+        The splits, the settings for what is still to be cut, and how it was split.
+    """
+    numbers = sorted(set(folds.of.values()))
+    count = len(numbers)
+    if split.folds not in (0, count):
+        notes.problems.append(
+            f"{root} has {count} folds in its column {folds.column!r}, but data.folds is "
+            f"{split.folds}; set data.folds={count}, or data.split_column=none to draw folds."
+        )
+        return parts, split, []
+    chosen = numbers[split.fold]
+    train = parts["train"]
+    parts = parts | {
+        "train": [example for example in train if folds.of[example.name] != chosen],
+        "test": [example for example in train if folds.of[example.name] == chosen],
+    }
+    how = f"test split: fold {split.fold} of {count}, by the column {folds.column!r}"
+    if not split.folds:
+        how += f"; data.folds={count} with data.fold=1 and so on tests on another"
+    return parts, dataclasses.replace(split, folds=0, fold=0), [how]
 
 
 def _cut_missing_splits(

@@ -1,4 +1,4 @@
-"""Columns of a table, be it CSV or Parquet, recognised by their names."""
+"""Names that people give the columns of a table, be it CSV or Parquet, and what they mean."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,28 +7,83 @@ from typing import NamedTuple
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.split_names import split_called
 
-# Names of columns without capitals, blanks, `_` and `-`; the earlier group is the better fit.
-_FILES = (
-    ("file", "filename", "filepath", "path", "imagepath", "imgpath", "imagefile", "dir"),
-    ("image", "img", "imagename", "imgname", "imageid", "imgid"),
-)
-_LABELS = (
+# Names as `plain` writes them; the earlier group is the better fit.
+FILES = (
     (
-        "label",
-        "labels",
-        "labelid",
-        "class",
-        "classid",
-        "classlabel",
-        "category",
-        "categoryid",
-        "target",
-        "species",
-        "cultivar",
+        *("file", "filename", "filepath", "path", "imagepath", "imgpath", "imagefile", "dir"),
+        *("files", "filenames", "filepaths", "fname", "fnames", "paths", "imagepaths", "imgfile"),
+        *("imagefilename", "imagefilepath", "photopath", "picturepath", "relpath", "relativepath"),
+        *("fullpath", "filepathname", "photofile", "filelocation"),
+    ),
+    (
+        *("image", "img", "imagename", "imgname", "imageid", "imgid", "images", "imagenames"),
+        *("imageids", "photo", "photoname", "photoid", "picture", "picturename", "pictureid"),
+        "imageuuid",
     ),
 )
-_CLASS_NAMES = (("classname",), ("labelname",), ("categoryname",), ("speciesname",))
-_SPLITS = (("split", "subset", "set"),)
+# Only where the values are files.
+FILES_IF = ("id", "ids", "uuid", "name", "names", "key", "sample", "sampleid", "guid", "index")
+_GENERIC = (
+    *("label", "labels", "class", "classes", "classlabel", "category", "categories", "target"),
+    *("targets", "cls", "finelabel", "groundtruth", "gt"),
+)
+NUMBERS = (
+    *("labelid", "classid", "categoryid", "targetid", "classno", "classnumber", "classidx"),
+    *("classindex", "labelnum", "labelidx", "labelindex", "labelencoded", "speciesid", "breedid"),
+    *("finelabelid", "taxonid", "varietyid", "cultivarid"),
+)
+KINDS = (
+    *("species", "cultivar", "scientificname", "taxon", "taxonname", "individualid", "individual"),
+    *("epithet", "specificepithet"),
+)
+LABELS = ((*_GENERIC, *NUMBERS, *KINDS),)
+# Of things that may be the class, where no column is called one.
+MAYBE_LABELS = (
+    (
+        *("breed", "variety", "disease", "diseasename", "diagnosis", "dx", "plant", "crop"),
+        *("whaleid", "animal", "flower", "bird", "fruit", "commonname", "varietyname"),
+        *("breedname", "cultivarname", "identity"),
+    ),
+    (
+        "id",
+        "ids",
+        "y",
+        "name",
+        "tag",
+        "tags",
+        "leaf",
+        "type",
+        "kind",
+        "model",
+        "title",
+        "annotation",
+    ),
+)
+CLASS_NAMES = (("classname",), ("labelname",), ("categoryname",), ("speciesname",))
+# Coarser than the class, the coarsest first.
+COARSER = (
+    *("kingdom", "phylum", "supercategory", "supercategoryname", "superclass", "superclassid"),
+    *("coarselabel", "coarselabelid", "coarseclass", "coarse", "supergroup"),
+    *("order", "family", "subfamily", "tribe", "manufacturer", "make", "genus"),
+)
+RANKS = ("kingdom", "phylum", "order", "family")  # beside which `class` is one, too
+SPLITS = (
+    *("split", "splits", "subset", "set", "partition", "datasplit", "splitset", "traintest"),
+    *("traintestsplit", "trainvaltest", "splitname", "splittype", "trainortest", "datasetsplit"),
+)
+SPLITS_IF = (  # only where the values are splits
+    *("dataset", "phase", "usage", "mode", "type", "group", "part", "purpose", "role", "stage"),
+    *("use", "fold", "settype", "datatype"),
+)
+FOLDS = ("fold", "folds", "kfold", "foldid", "cvfold", "foldnumber", "foldno", "foldidx")
+BOXES = (
+    *("xmin", "ymin", "xmax", "ymax", "x1", "y1", "x2", "y2", "bbox", "bboxx", "bboxy", "bboxw"),
+    *("bboxh", "xcenter", "ycenter", "left", "top", "right", "bottom", "boxes"),
+)
+_FLAGS = re.compile(
+    r"(?:is|in|for)?(train|training|val|valid|validation|test|testing)(?:ing)?"
+    r"(?:image|img|set|data|sample|flag|row)?"
+)
 
 
 class Columns(NamedTuple):
@@ -45,6 +100,28 @@ class Columns(NamedTuple):
     label: int | None
     class_name: int | None
     split: int | None
+
+
+def plain(name: str) -> str:
+    """A name of a column without capitals, blanks, `_`, `-` and dots."""
+    return re.sub(r"[\s_.-]+", "", name).lower()
+
+
+def flag_of(name: str) -> str | None:
+    """The split that a column of yes and no is about: 'test' of `is_test_image`; or None."""
+    match = _FLAGS.fullmatch(plain(name))
+    return split_called(match[1]) if match else None
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is one that columns have."""
+    every = (*FILES, FILES_IF, *LABELS, *MAYBE_LABELS, *CLASS_NAMES, COARSER, SPLITS, SPLITS_IF)
+    return any(plain(name) in group for group in (*every, FOLDS, BOXES))
+
+
+def is_label_or_file(name: str) -> bool:
+    """Whether a name is one that columns of files or classes surely have."""
+    return any(plain(name) in group for group in (*FILES, *LABELS, *CLASS_NAMES))
 
 
 def split_of(text: str) -> str | None:
@@ -73,11 +150,11 @@ def missing_column(what: str, header: Sequence[str]) -> str:
 def choose_columns(
     header: Sequence[str], request: Request, *, files: bool = True
 ) -> tuple[Columns, list[str]]:
-    """Finds out by their names which columns are which.
+    """Finds out by their names alone which columns are which.
 
     Args:
         header: names of the columns; "" for one that is not to be chosen.
-        request: its `file_column` and `label_column` are taken instead, where given.
+        request: its `file_column`, `label_column` and `split_column` go first, where given.
         files: whether images are files; else their names matter little, and a column of them is not
             chosen in doubt.
 
@@ -87,16 +164,27 @@ def choose_columns(
     """
     problems: list[str] = []
     wanted = request.file_column if files else ""
-    file = _pick(header, _FILES, "file", wanted, problems if files else [])
-    label = _pick(header, _LABELS, "label", request.label_column, problems)
-    name = _pick(header, _CLASS_NAMES, "class name", "", problems)
+    file = pick(header, FILES, "file", wanted, problems if files else [])
+    groups = (*LABELS, *MAYBE_LABELS[:1])
+    label = pick(header, groups, "label", request.label_column, problems)
+    name = pick(header, CLASS_NAMES, "class name", "", problems)
     if label is None and not request.label_column:
         label = name
-    split = _pick(header, _SPLITS, "split", "", problems)
+    split = pick(header, (SPLITS,), "split", request.split_column, problems)
     return Columns(file, label, None if name == label else name, split), problems
 
 
-def _pick(
+def called(header: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Positions of the columns that have one of some plain names."""
+    return [i for i, name in enumerate(header) if plain(name) in names]
+
+
+def wanted_column(header: Sequence[str], wanted: str, what: str, problems: list[str]) -> int | None:
+    """The position of the column that a setting names; a problem where there is none."""
+    return pick(header, (), what, wanted, problems)
+
+
+def pick(
     header: Sequence[str],
     groups: Sequence[Sequence[str]],
     what: str,
@@ -109,8 +197,7 @@ def _pick(
         tries = [[i for i, name in enumerate(names) if name == wanted.strip()]]
         tries.append([i for i, name in enumerate(names) if name.lower() == wanted.strip().lower()])
     else:
-        plain = [re.sub(r"[\s_-]+", "", name).lower() for name in names]
-        tries = [[i for i, name in enumerate(plain) if name in group] for group in groups]
+        tries = [called(header, group) for group in groups]
     fitting = next(filter(None, tries), [])
     if wanted and not fitting:
         problems.append(
@@ -118,8 +205,12 @@ def _pick(
             f"data.{what}_column to one of them."
         )
     if len(fitting) > 1:
-        same = [names[i] for i in fitting]
-        settable = what in ("file", "label") and len(set(same)) == len(same)
-        mend = f"set data.{what}_column to one of them" if settable else "rename or remove one"
-        problems.append(f"the columns {quoted_names(same)} may all hold the {what}; {mend}.")
+        problems.append(several([names[i] for i in fitting], what))
     return fitting[0] if fitting else None
+
+
+def several(names: Sequence[str], what: str) -> str:
+    """A sentence on columns of which each may be the one that is looked for."""
+    settable = what in ("file", "label", "split") and len(set(names)) == len(names)
+    mend = f"set data.{what}_column to one of them" if settable else "rename or remove one"
+    return f"the columns {quoted_names(names)} may all hold the {what}; {mend}."

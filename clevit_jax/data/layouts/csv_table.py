@@ -1,69 +1,39 @@
-"""CSV tables with a header: `train.csv` and perhaps `test.csv` and `val.csv`, or a single table."""
+"""CSV tables: `train.csv` and perhaps `test.csv` and `val.csv`, or a single table."""
 
-import csv
-import io
 import os
 import pathlib
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.columns import (
-    Columns,
-    choose_columns,
-    missing_column,
-    quoted_names,
-    split_of,
-)
+from clevit_jax.data.layouts import csv_columns, csv_form, table
+from clevit_jax.data.layouts.columns import quoted_names
+from clevit_jax.data.layouts.csv_columns import CsvColumns
+from clevit_jax.data.layouts.csv_form import Table
+from clevit_jax.data.layouts.csv_rows import CsvReader, Read
 from clevit_jax.data.layouts.listing import (
-    BLANKS,
     Contents,
+    Folds,
     Notes,
     Request,
     files_below,
-    find_file,
-    first_three,
     is_image,
-    points_out,
-    read_text,
 )
+from clevit_jax.data.split_names import splits_among
 
 LOOKS_FOR = "train.csv, perhaps with test.csv and val.csv, or one *.csv of files and labels"
 _ENDINGS = (".csv", ".tsv")
-_DELIMITERS = ",;\t"
-_BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
-_PEEK = 1 << 16  # bytes, enough for a header and a row
-
-
-class _Head(NamedTuple):
-    """The form of a table, as its header and first row tell.
-
-    Attributes:
-        header: names of the columns; empty where there is no header.
-        first: fields of the first row; empty where there is no row.
-        one_hot: positions of the columns that are a class each, where there is no column of labels.
-        problems: sentences on the choice of columns.
-    """
-
-    delimiter: str
-    header: list[str]
-    first: list[str]
-    columns: Columns
-    one_hot: list[int]
-    problems: list[str]
-
-    @property
-    def labelled(self) -> bool:
-        return self.columns.label is not None or bool(self.one_hot)
+# Tables in which a competition wants its answers.
+_ANSWERS = re.compile(r"(^|[^a-z])(sample|submission|submit|sub)([^a-z]|$)|submission")
 
 
 def fits(root: pathlib.Path, request: Request) -> str | None:
     """What the layout is recognised by, or None. Only the beginning of each table is read."""
-    sure, tables = _tables(root, request)
+    is_sure, tables, _ = _tables(root, request)
     names = " and ".join(path.name for paths in tables.values() for path in paths)
-    if not sure:
+    if not is_sure:
         return None
     return names if "train" in tables else f"the columns of {names}"
 
@@ -71,17 +41,19 @@ def fits(root: pathlib.Path, request: Request) -> str | None:
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads the tables in `root`.
 
-    A table is UTF-8 text with a header, and commas, semicolons or tabs between its fields. Read are
-    train.csv, test.csv and val.csv (or validation.tsv and the like), else the only table with files
-    and labels. A column `split` parts the rows of a table that is alone. Labels are a column, or a
-    column of 0 and 1 for each class, as in Plant Pathology 2020. A test.csv without labels is left
-    out.
+    A table is text, of which `csv_form` tells the form. Read are train.csv, test.csv and val.csv
+    (or validation.tsv and the like), else the only table with files and labels. Labels are a
+    column, or a column of 0 and 1 for each class, as in Plant Pathology 2020. A table of which the
+    training one is alone may say the split of its rows: `split_columns`. Test and validation tables
+    without labels, and those in which a competition wants its answers, are left out.
 
     Files are relative to `root`, or to images/, <split>/, <split>_images/ or images/<split>/ in it,
     the first that has them. The split is that of the table or row, and train if neither tells.
-    The ending may be left out where only one image has the name.
+    The ending may be left out where only one image has the name. What is not there is looked for
+    by one rule for all (`table_files`), which is said.
     """
-    tables = _tables(root, request)[1]
+    _, tables, left_out = _tables(root, request)
+    notes.warnings.extend(left_out)
     if not any(tables.values()):
         notes.problems.append(f"{root} holds no table; looked for {LOOKS_FOR}.")
     for split, paths in tables.items():
@@ -93,16 +65,17 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if notes.problems:
         return Contents((), {"train": []})
     chosen = {split: paths[0] for split, paths in tables.items()}
-    if "test" in chosen:
-        head = _peek(chosen["test"], request)
-        if head.columns.file is not None and not head.labelled:
-            path = chosen.pop("test")
-            notes.warnings.append(f"{path} has no column of labels and is not read.")
-    reader = _CsvReader(root, request, notes, alone=len(chosen) == 1)
-    rows = [row for split, path in chosen.items() for row in reader.rows(path, split or "train")]
+    reader = CsvReader(root, request, notes, alone=len(chosen) == 1)
+    said = [reader.read(path, split or "train") for split, path in chosen.items()]
+    levels = said[0].levels  # of the training classes, which are those of all tables
+    rows = list[table.TableRow]()
+    for each in said:
+        is_alike = each.levels == levels
+        rows += each.rows if is_alike else [row._replace(groups=()) for row in each.rows]
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    return table.to_contents(rows, str(root), notes)
+    contents = table.to_contents(rows, str(root), notes, levels=levels)
+    return contents._replace(folds=_folds(said, contents, notes))
 
 
 def table_files(root: pathlib.Path) -> list[str]:
@@ -117,227 +90,116 @@ def table_files(root: pathlib.Path) -> list[str]:
         )
 
 
-def _tables(root: pathlib.Path, request: Request) -> tuple[bool, dict[str, list[pathlib.Path]]]:
-    """Whether the layout fits, and the tables by split; "" is that of a single table."""
-    there = [root / name for name in table_files(root)]
+class _Images:
+    """The names of the images below a folder, walked as far as they are asked for."""
+
+    def __init__(self, root: pathlib.Path):
+        files = files_below(str(root), hidden=False)
+        self._rest = (file.rpartition("/")[2] for file in files if is_image(file))
+        self._seen = set[str]()
+
+    def any_called(self, names: set[str]) -> bool:
+        """Whether an image has one of some names, with or without its folder and ending."""
+        wanted = {re.split(r"[\\/]", name)[-1] for name in names} - {""}
+        if not self._seen.isdisjoint(wanted):
+            return True
+        for name in self._rest:
+            forms = {name, posixpath.splitext(name)[0]}
+            self._seen |= forms
+            if not forms.isdisjoint(wanted):
+                return True
+        return False
+
+    def is_any(self) -> bool:
+        """Whether there is an image at all."""
+        return bool(self._seen) or next(self._rest, None) is not None
+
+
+class _Found(NamedTuple):
+    """The tables of a folder.
+
+    Attributes:
+        is_sure: whether the layout fits.
+        by_split: the tables by split; "" is that of a single table.
+        left_out: sentences on tables that are not read.
+    """
+
+    is_sure: bool
+    by_split: dict[str, list[pathlib.Path]]
+    left_out: list[str]
+
+
+def _tables(root: pathlib.Path, request: Request) -> _Found:
+    """Which tables are to be read."""
+    images = _Images(root)
+    heads: dict[pathlib.Path, tuple[Table, CsvColumns]] = {}
+    left_out = list[str]()
+    for name in table_files(root):
+        path = root / name
+        head = csv_columns.head(csv_form.peek(path), request, images.any_called)
+        if _ANSWERS.search(path.stem.lower()):
+            left_out.append(
+                f"{path} is left out: by its name, it is the form of a competition's answers."
+            )
+        elif not _is_metadata(name, head[0]):
+            heads[path] = head
+    told = splits_among(path.stem for path in heads)
     splits: dict[str, list[pathlib.Path]] = {}
     for split in SPLIT_WORDS:
-        if paths := [path for path in there if split_of(path.stem) == split]:
+        if paths := [path for path in heads if told.get(path.stem) == split]:
             splits[split] = paths
+    fitting = [path for path, head in heads.items() if _is_of_images(head, images)]
+    for split, paths in list(splits.items()):
+        if len(paths) > 1 and (usable := [path for path in paths if path in fitting]):
+            splits[split] = paths = usable
+        unlabelled = [path for path in paths if _has_no_label(heads[path][1])]
+        if split != "train" and unlabelled == paths:
+            del splits[split]
+            left_out += [_say_unlabelled(path) for path in paths]
     train = splits.get("train", [])
-    fitting = [path for path in there if _is_of_images(_peek(path, request), root)]
     if any(path in fitting for path in train):
-        return True, splits
-    if fitting:
-        return True, {"": fitting}
-    return False, splits if train else {"": there}
+        return _Found(True, splits, left_out)
+    sure = [path for path in fitting if heads[path][1].label.is_sure]
+    if sure:
+        return _Found(True, {"": sure}, left_out)
+    return _Found(False, splits if train else {"": fitting or list(heads)}, left_out)
 
 
-def _is_of_images(head: _Head, root: pathlib.Path) -> bool:
+def _is_of_images(head: tuple[Table, CsvColumns], images: _Images) -> bool:
     """Whether a table has files and labels, and the file of its first row may be an image."""
-    column = head.columns.file
-    if column is None or not head.labelled:
+    rows, columns = head[0].rows, head[1]
+    if columns.file is None or not columns.labelled:
         return False
-    name = head.first[column] if column < len(head.first) else ""
-    if posixpath.splitext(name.strip())[1]:
-        return is_image(name.strip())
-    return any(map(is_image, files_below(str(root), hidden=False)))
+    name = rows[0][columns.file].strip() if rows else ""
+    return is_image(name) if posixpath.splitext(name)[1] else images.is_any()
 
 
-def _peek(path: pathlib.Path, request: Request) -> _Head:
-    with path.open("rb") as file:
-        return _head(file.read(_PEEK).decode("utf-8-sig", "replace"), request)
+def _has_no_label(columns: CsvColumns) -> bool:
+    is_asked = any("may all hold" in problem for problem in columns.problems)
+    return columns.file is not None and not columns.labelled and not is_asked
 
 
-def _head(text: str, request: Request) -> _Head:
-    """The head by the delimiter that gives most of what is needed; of equals, most columns."""
-    heads = [_head_by(text, delimiter, request) for delimiter in _DELIMITERS]
-    return max(
-        heads,
-        key=lambda head: ((head.columns.file is not None) + head.labelled, len(head.header)),
+def _say_unlabelled(path: pathlib.Path) -> str:
+    return (
+        f"{path} has no column of labels and is left out; images without labels are for "
+        "--mode predict."
     )
 
 
-def _head_by(text: str, delimiter: str, request: Request) -> _Head:
-    records = _records(text, delimiter)
-    (_, header), (_, first) = next(records, (0, "")), next(records, (0, ""))
-    if isinstance(header, str):
-        header = []
-    if isinstance(first, str):
-        first = []
-    columns, problems = choose_columns(header, request)
-    one_hot: list[int] = []
-    if columns.label is None and not request.label_column and len(first) == len(header):
-        rest = [i for i, name in enumerate(header) if name.strip()]
-        rest = [i for i in rest if i not in (columns.file, columns.split)]
-        if len(rest) > 1 and all(first[i].strip(BLANKS) in _BITS for i in rest):
-            one_hot = rest
-    classes = [header[i].strip() for i in one_hot]
-    problems += [
-        f"the column {name!r} is there more than once; rename or remove one."
-        for name in sorted({name for name in classes if classes.count(name) > 1})
-    ]
-    return _Head(delimiter, header, first, columns, one_hot, problems)
+def _is_metadata(name: str, head: Table) -> bool:
+    """Whether a table is that of a Hugging Face image folder, which `metadata` reads."""
+    columns = [column.strip() for column in head.header]
+    return name.lower() == "metadata.csv" and any(c.endswith("file_name") for c in columns)
 
 
-def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """For each record that is not blank: the line it begins on, and its fields or what is wrong."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, f'it is not CSV ({error}); quote fields as "a" and quotes in them as "".'
-            if "limit" in str(error):  # the next record would start within this one's field
-                return
-            continue
-        if any(field.strip() for field in fields):
-            yield line, fields
-
-
-class _Files:
-    """The files of a data set, looked up by what tables call them."""
-
-    def __init__(self, root: pathlib.Path):
-        present = sorted(files_below(str(root)))
-        self._called = {file: [file] for file in present}  # name -> files it may mean
-        for file in present:
-            stem = posixpath.splitext(file)[0]
-            # `a.png` does not mean `a.png.jpg`, and `a` only means `a.jpg` if there is no `a`.
-            if is_image(file) and not is_image(stem) and self._called.get(stem) != [stem]:
-                self._called.setdefault(stem, []).append(file)
-
-    def find(self, name: str, split: str) -> tuple[str, str | None]:
-        """The file, relative to the root, and what is wrong with it."""
-        if points_out(name):
-            return find_file(name, (), "the data set's folder")
-        folders = ("", "images/", f"{split}/", f"{split}_images/", f"images/{split}/")
-        tries = [folder + name for folder in folders]
-        known = next((each for each in tries if each in self._called), None)
-        if known is None:
-            candidates = (find_file(each, self._called) for each in tries)
-            known = next((file for file, problem in candidates if problem is None), None)
-        if known is None:
-            places = f"the data set's folder, {', '.join(folders[1:-1])} or {folders[-1]}"
-            return find_file(name, (), places)
-        file, *others = self._called[known]
-        if others:
-            both = quoted_names([file, *others])
-            return file, f"the file {name!r} may be any of {both}; write its ending."
-        return file, None
-
-
-class _CsvReader:
-    """Reader of tables; `rows` is called for the training table first."""
-
-    def __init__(self, root: pathlib.Path, request: Request, notes: Notes, *, alone: bool):
-        self._root = root
-        self._request = request
-        self._notes = notes
-        self._alone = alone
-        self._files = _Files(root)
-        self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
-
-    def rows(self, path: pathlib.Path, split: str) -> Iterator[table.TableRow]:
-        """The rows of a table of which enough is right; the notes get what is wrong."""
-        problems = self._notes.problems
-        text = read_text(path, self._notes)
-        if text is None:
-            return
-        head = _head(text, self._request)
-        records = _records(text, head.delimiter)
-        line, header = next(records, (1, "it has no header; expected one, and a row per image."))
-        if isinstance(header, str):
-            problems.append(f"{path}, line {line}: {header}")
-            return
-        problems.extend(f"{path}: {problem}" for problem in head.problems)
-        if head.columns.file is None and not self._request.file_column:
-            problems.append(f"{path}: {missing_column('file', header)}")
-        if not head.labelled and not self._request.label_column:
-            problems.append(f"{path}: {missing_column('label', header)}")
-        if head.columns.file is None or not head.labelled:
-            return
-        for i in head.one_hot:
-            self._one_hot.setdefault(header[i].strip(), len(self._one_hot))
-        empty = True
-        for line, fields in records:
-            empty = False
-            row, wrong = self._row(head, fields, f"{path}, line {line}", split)
-            problems.extend(f"{path}, line {line}: {problem}" for problem in wrong)
-            if row is not None:
-                yield row
-        if empty:
-            problems.append(f"{path} lists no image.")
-
-    def _row(
-        self, head: _Head, fields: list[str] | str, where: str, split: str
-    ) -> tuple[table.TableRow | None, list[str]]:
-        """A row, None if it must be left out, and what is wrong with it."""
-        if isinstance(fields, str):
-            return None, [fields]
-        if len(fields) != len(head.header):
-            return None, [
-                f"{len(fields)} field(s), but the header has {len(head.header)}; quote fields in "
-                f"which there is a {head.delimiter!r}."
-            ]
-        if any("\0" in field for field in fields):
-            return None, ["there is a NUL character; save the file as UTF-8 text."]
-        assert head.columns.file is not None
-        row_split, wrong = self._split(head, fields, split)
-        label, class_name, bad_label = self._label(head, fields)
-        name = fields[head.columns.file]
-        if name.strip():
-            file, bad_file = self._file(name, row_split or split)
-        else:
-            file, bad_file = "", "the file is empty."
-        wrong += [problem for problem in (*bad_label, bad_file) if problem]
-        if not label or row_split is None or not file or points_out(file):
-            return None, wrong
-        return table.TableRow(where, row_split, label, class_name, self._root / file, file), wrong
-
-    def _file(self, name: str, split: str) -> tuple[str, str | None]:
-        """Blanks around a name may belong to it, or have been set for looks."""
-        file, problem = self._files.find(name, split)
-        if problem and name.strip(BLANKS) != name:
-            return self._files.find(name.strip(BLANKS), split)
-        return file, problem
-
-    def _split(
-        self, head: _Head, fields: Sequence[str], split: str
-    ) -> tuple[str | None, list[str]]:
-        if head.columns.split is None:
-            return split, []
-        text = fields[head.columns.split]
-        told = split_of(text)
-        if told is None:
-            return None, [f"the split {text!r} is not train, val or test."]
-        if told != split and not self._alone:
-            return None, [f"the split is {text!r} in the table of the {split} split; move the row."]
-        return told, []
-
-    def _label(self, head: _Head, fields: Sequence[str]) -> tuple[str, str, list[str]]:
-        """The label, the class name that goes with it, and what is wrong; "" for none."""
-        if head.columns.label is not None:
-            label, name = fields[head.columns.label].strip(BLANKS), ""
-            wrong = [] if label.strip() else ["the label is empty."]
-            if head.columns.class_name is not None:
-                name = fields[head.columns.class_name].strip(BLANKS)
-                wrong += [] if name.strip() else ["the class name is empty."]
-            return label, name, wrong
-        classes = [head.header[i].strip() for i in head.one_hot]
-        bits = [_BITS.get(fields[i].strip(BLANKS)) for i in head.one_hot]
-        wrong = [
-            f"the column {name!r} is {fields[i]!r}, not 0 or 1."
-            for name, i, bit in zip(classes, head.one_hot, bits, strict=True)
-            if bit is None
-        ]
-        if not wrong and sum(map(bool, bits)) != 1:
-            shown = first_three([repr(name) for name in classes])
-            wrong = [f"{sum(map(bool, bits))} of the columns {shown} are 1; one must be."]
-        if wrong:
-            return "", "", wrong
-        name = classes[bits.index(1)]
-        return str(self._one_hot[name]), name, []
+def _folds(said: Sequence[Read], contents: Contents, notes: Notes) -> Folds | None:
+    """The folds of the training table, where no split is for testing."""
+    of = {file: fold for each in said for file, fold in each.folds.items()}
+    columns = [each.fold_column for each in said if each.fold_column]
+    if not of or "test" in contents.splits:
+        if columns:
+            notes.warnings.append(
+                f"the column {columns[0]!r} tells folds, which are not read: there is a test split."
+            )
+        return None
+    return Folds(columns[0], of)

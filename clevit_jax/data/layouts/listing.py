@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import Example, Level
+from clevit_jax.data.layouts import encoding
 from clevit_jax.system.own_files import own_names
 
 _TYPES = (
@@ -66,6 +67,18 @@ class Notes(NamedTuple):
     warnings: list[str]
 
 
+class Folds(NamedTuple):
+    """Folds for cross-validation that the data set tells itself.
+
+    Attributes:
+        column: that tells them.
+        of: name of an example -> number of its fold, from 0.
+    """
+
+    column: str
+    of: dict[str, int]
+
+
 class Contents(NamedTuple):
     """Class names and examples that a reader returns, as far as problems allow.
 
@@ -74,11 +87,13 @@ class Contents(NamedTuple):
         splits: examples of "train", and of "val" and "test" where the data set has them. Their ids
             are given later.
         levels: coarser levels of the classes, the coarsest first.
+        folds: that the training examples are parted into, where there is no test split.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, list[Example]]
     levels: tuple[Level, ...] = ()
+    folds: Folds | None = None
 
 
 def files_below(
@@ -134,14 +149,11 @@ def _contains(link: str, folder: str) -> bool:
 
 
 def read_text(path: pathlib.Path, notes: Notes) -> str | None:
-    """The text of a UTF-8 file without its byte-order mark; None, and a problem, if it is not."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data[: error.start].count(b"\n") + 1
-        notes.problems.append(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8.")
-        return None
+    """The text of a file without its byte-order mark; None, and a problem, if it cannot be told."""
+    text, line = encoding.decode(path.read_bytes())
+    if text is None:
+        notes.problems.append(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8.")
+    return text
 
 
 def read_lines(path: pathlib.Path, notes: Notes) -> list[tuple[int, str]]:

@@ -3,11 +3,13 @@
 import itertools
 import pathlib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import Example, Level, StoredImage
-from clevit_jax.data.layouts.listing import Contents, Notes, in_order
+from clevit_jax.data.layouts.listing import Contents, Notes, first_three, in_order
+from clevit_jax.errors import Repeated
 
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
 
@@ -21,7 +23,8 @@ class TableRow(NamedTuple):
         label: as it is written, not empty.
         class_name: the name that goes with the label; "" if the table has none.
         data, name: as in `Example`.
-        groups: the coarser classes that it is in, the coarsest first; one for each of the levels.
+        groups: the coarser classes that it is in, the coarsest first; one for each of the levels,
+            or none where the row's table does not tell them.
     """
 
     where: str
@@ -61,7 +64,7 @@ def to_contents(
         if not notes.problems:  # it may only follow from what is wrong already
             notes.problems.append(f"{where} lists no image for training.")
         return Contents((), {"train": []})
-    rows = _whole_labels(rows)
+    rows = _whole_labels(_one_form(rows))
     labels = in_order(row.label for row in rows if row.split == "train")
     numbers = {label: number for number, label in enumerate(labels)}
     _check_files(rows, notes)
@@ -71,13 +74,21 @@ def to_contents(
     splits: dict[str, list[Example]] = {"train": []}
     for row in rows:
         if row.label not in numbers:
-            notes.problems.append(f"{row.where}: no training image has the label {row.label!r}.")
+            notes.problems.append(
+                Repeated(
+                    f"{row.where}: no training image has the label {row.label!r}.",
+                    rule="{n} rows have a label that no training image has; add training images of "
+                    "these classes, or remove the rows",
+                    item=f"{row.where}: {row.label!r}",
+                )
+            )
             continue
         example = Example(row.data, numbers[row.label], 0, row.name)
         splits.setdefault(row.split, []).append(example)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
     class_names = tuple(names.get(label, label) for label in labels)
+    _warn_of_alike(class_names, where, notes)
     return Contents(class_names, splits, _levels(rows, numbers, class_names, levels, where, notes))
 
 
@@ -94,7 +105,7 @@ def _levels(
     for position, level in enumerate(levels):
         groups: dict[int, set[str]] = {label: set() for label in numbers.values()}
         for row in rows:
-            if row.label in numbers:
+            if row.label in numbers and row.groups:
                 groups[numbers[row.label]].add(row.groups[position])
         mixed = next((label for label, inside in groups.items() if len(inside) > 1), None)
         if mixed is not None:
@@ -106,6 +117,33 @@ def _levels(
         elif len(set().union(*groups.values())) > 1:
             made.append(Level(level, tuple(next(iter(inside)) for inside in groups.values())))
     return tuple(made)
+
+
+def _one_form(rows: Sequence[TableRow]) -> Sequence[TableRow]:
+    """Makes one label of those that differ in how Unicode writes accents, as two systems do."""
+    forms: dict[str, set[str]] = {}
+    for label in {row.label for row in rows}:
+        if not label.isascii():
+            forms.setdefault(unicodedata.normalize("NFC", label), set()).add(label)
+    plain = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
+    if not plain:
+        return rows
+    return [row._replace(label=plain.get(row.label, row.label)) for row in rows]
+
+
+def _warn_of_alike(class_names: Sequence[str], where: str, notes: Notes) -> None:
+    """Warns of classes whose names differ in nothing but capitals, blanks, `_` and `-`."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(class_names):
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        plain = re.sub(r"(?<!^)[\s_-]+", " ", folded).strip()
+        alike.setdefault(plain, []).append(name)
+    groups = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if groups:
+        notes.warnings.append(
+            f"{where}: class names differ only in capitals or blanks ({first_three(groups)}); they "
+            "count as classes of their own. Write them alike if they are one."
+        )
 
 
 def _whole_labels(rows: Sequence[TableRow]) -> Sequence[TableRow]:
@@ -123,8 +161,13 @@ def _check_files(rows: Sequence[TableRow], notes: Notes) -> None:
         before = first.setdefault(row.name, row)
         if before.label != row.label:
             notes.problems.append(
-                f"{row.where}: {row.name!r} has label {row.label!r} here but label "
-                f"{before.label!r} at {before.where}."
+                Repeated(
+                    f"{row.where}: {row.name!r} has label {row.label!r} here but label "
+                    f"{before.label!r} at {before.where}.",
+                    rule="{n} rows give a file another label than a row before; an image has one "
+                    "class here, so remove all rows but one of each file",
+                    item=f"{row.where}: {row.name!r} is {row.label!r} and {before.label!r}",
+                )
             )
 
 

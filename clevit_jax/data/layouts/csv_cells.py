@@ -1,0 +1,185 @@
+"""What the cells of a CSV table say of each row: its split, its label and its class name."""
+
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from clevit_jax.data.layouts.csv_columns import BITS, CsvColumns
+from clevit_jax.data.layouts.csv_form import Table
+from clevit_jax.data.layouts.listing import BLANKS, Notes, first_three
+from clevit_jax.data.layouts.split_columns import SplitColumns, split_by_flags
+from clevit_jax.errors import Repeated
+
+# What programs write for a value that is missing.
+_MISSING = frozenset(("nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null"))
+_TO_TELL = frozenset(("", "-1", "-1.0", *_MISSING))  # labels of images that are to be told
+
+
+class Label(NamedTuple):
+    """What a row says of its class; "" for nothing.
+
+    Attributes:
+        text: the label, as it is written.
+        class_name: the name that goes with it.
+        is_left_out: whether the row is to be passed over without a word: a test image to be told.
+    """
+
+    text: str
+    class_name: str = ""
+    is_left_out: bool = False
+
+
+class RowProblems:
+    """What is wrong with the rows of a table; it comes out in the order of the lines."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, line: int, problem: str, rule: str, item: str = "") -> None:
+        """Notes what is wrong with a row, and what to say where it holds of many."""
+        sentence = f"{self._path}, line {line}: {problem}"
+        about = f"line {line}: {item}" if item else f"line {line}"
+        self._found.append((line, Repeated(sentence, rule=f"{self._path}: {rule}", item=about)))
+
+    def extend(self, found: Iterable[tuple[int, str]]) -> None:
+        """Notes sentences, each with its line."""
+        self._found.extend(found)
+
+    def in_order(self) -> Iterator[str]:
+        """All sentences, by line."""
+        return (sentence for _, sentence in sorted(self._found, key=lambda each: each[0]))
+
+
+def splits_of(
+    table: Table, columns: SplitColumns, split: str, problems: RowProblems, *, alone: bool
+) -> list[str | None]:
+    """The split of each row; None where it is wrong.
+
+    Args:
+        table: all of its rows count.
+        columns: by which it is told.
+        split: that of the table.
+        problems: gets what is wrong.
+        alone: whether the table is the only one, so that its rows may be of every split.
+    """
+    if columns.word is None and not columns.flags:
+        return [split] * len(table.rows)
+    told = list[str | None]()
+    for line, row in zip(table.lines, table.rows, strict=True):
+        if columns.word is not None:
+            text = row[columns.word]
+            own = columns.words.get(text.strip())
+            words = "is not train, val or test"
+        else:
+            text = ", ".join(f"{table.header[i].strip()} {row[i].strip()}" for i in columns.flags)
+            own = split_by_flags(columns.flags, row)
+            words = "says no split, or two"
+        if own is None:
+            problems.add(
+                line, f"the split {text!r} {words}.", f"{{n}} rows have a split that {words}",
+                repr(text),
+            )  # fmt: skip
+        elif own != split and not alone:
+            problems.add(
+                line,
+                f"the split is {text!r} in the table of the {split} split; move the row.",
+                f"{{n}} rows have another split than {split}, that of the table; move them, or set "
+                "data.split_column=none",
+                repr(text),
+            )
+            own = None
+        told.append(own)
+    return told
+
+
+def labels_of(
+    path: pathlib.Path,
+    table: Table,
+    columns: CsvColumns,
+    splits: Sequence[str | None],
+    one_hot: dict[str, int],
+    problems: RowProblems,
+    notes: Notes,
+) -> list[Label]:
+    """The label of each row.
+
+    Args:
+        path: of the table, for sentences.
+        table: all of its rows count.
+        columns: by which it is told.
+        splits: of the rows.
+        one_hot: class -> label, where each class is a column.
+        problems: gets what is wrong with a row.
+        notes: gets a warning where no test image has a label.
+    """
+    if columns.one_hot:
+        return _one_hot(table, columns.one_hot, one_hot, problems)
+    label = columns.label.label
+    if len(label) == 1:
+        texts = [row[label[0]].strip() for row in table.rows]
+    else:
+        texts = [" ".join(row[i].strip() for i in label).strip() for row in table.rows]
+    to_tell = _all_to_tell(texts, splits)
+    if to_tell:
+        notes.warnings.append(
+            f"{path}: none of its {to_tell:,} test images has a label; they are left out, and are "
+            "for --mode predict."
+        )
+    name = columns.label.class_name
+    made = list[Label]()
+    for at, (line, row) in enumerate(zip(table.lines, table.rows, strict=True)):
+        text = texts[at]
+        if to_tell and splits[at] == "test":
+            made.append(Label("", is_left_out=True))
+            continue
+        if not text or text in _MISSING:
+            what = "empty" if not text else f"{text!r}, which stands for a missing one"
+            mend = "" if not text else "; write the class, or remove the row"
+            rule = "{n} rows have no label; write the class, or remove the rows"
+            problems.add(line, f"the label is {what}{mend}.", rule, text)
+            text = ""
+        class_name = row[name].strip() if name is not None else ""
+        if name is not None and not class_name:
+            problems.add(line, "the class name is empty.", "{n} rows have no class name")
+        made.append(Label(text, class_name))
+    return made
+
+
+def _all_to_tell(texts: Sequence[str], splits: Sequence[str | None]) -> int:
+    """The number of test images, where none of them has a label and all others have."""
+    tested = [text for text, split in zip(texts, splits, strict=True) if split == "test"]
+    if not tested or any(text not in _TO_TELL for text in tested):
+        return 0
+    return len(tested)
+
+
+def _one_hot(
+    table: Table, positions: Sequence[int], numbers: dict[str, int], problems: RowProblems
+) -> list[Label]:
+    """The labels of a table in which each class is a column of 0 and 1."""
+    classes = [table.header[i].strip() for i in positions]
+    shown = first_three([repr(name) for name in classes])
+    made = list[Label]()
+    for line, row in zip(table.lines, table.rows, strict=True):
+        bits = [BITS.get(row[i].strip(BLANKS)) for i in positions]
+        for name, i, bit in zip(classes, positions, bits, strict=True):
+            if bit is None:
+                problems.add(line, f"the column {name!r} is {row[i]!r}, not 0 or 1.",
+                             "{n} cells of the classes' columns are not 0 or 1", name)  # fmt: skip
+        ones = sum(map(bool, bits))
+        if None in bits:
+            made.append(Label(""))
+        elif ones != 1:
+            problems.add(
+                line,
+                f"{ones} of the columns {shown} are 1; one must be.",
+                f"{{n}} rows have another number of classes than one (columns {shown}), which is "
+                "not trained on here; leave one 1 in each row, or remove the rows",
+                f"{ones} classes",
+            )
+            made.append(Label(""))
+        else:
+            name = classes[bits.index(1)]
+            made.append(Label(str(numbers[name]), name))
+    return made

@@ -1,0 +1,169 @@
+"""Which columns of a CSV table are which, told by their names and by what is in them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from clevit_jax.data.layouts import csv_form
+from clevit_jax.data.layouts.columns import (
+    BOXES,
+    FILES,
+    FILES_IF,
+    called,
+    several,
+    wanted_column,
+)
+from clevit_jax.data.layouts.csv_form import Table
+from clevit_jax.data.layouts.label_columns import LabelColumns, choose_labels, choose_unnamed
+from clevit_jax.data.layouts.listing import BLANKS, Request, is_image
+from clevit_jax.data.layouts.split_columns import SplitColumns, choose_splits
+
+BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_SAMPLE = 50  # rows that are looked at for names of images
+
+
+class CsvColumns(NamedTuple):
+    """Which columns are which.
+
+    Attributes:
+        file: position of the column of files; None where there is none.
+        label: the columns of classes; empty where there are none.
+        one_hot: positions of the columns that are a class each, where there is no label.
+        split: the columns of splits.
+        boxes: whether there are columns of boxes, so that a file may have several rows.
+        problems: sentences on what cannot be told.
+        said: sentences on what was told by values alone.
+    """
+
+    file: int | None
+    label: LabelColumns
+    one_hot: list[int]
+    split: SplitColumns
+    boxes: bool
+    problems: list[str]
+    said: list[str]
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.label.label or self.one_hot)
+
+
+def head(
+    text: str, request: Request, any_called: Callable[[set[str]], bool]
+) -> tuple[Table, CsvColumns]:
+    """The first rows of a table, parted by what gives most of what is needed, and its columns.
+
+    Of equal delimiters, the one that gives most columns counts.
+    """
+    tables = [
+        csv_form.sample(text, delimiter, request.header, any_called)
+        for delimiter in csv_form.delimiters(text)
+    ]
+    heads = [(table, choose(table, request, any_called)) for table in tables]
+    return max(
+        heads,
+        key=lambda head: ((head[1].file is not None) + head[1].labelled, len(head[0].header)),
+    )
+
+
+def choose(table: Table, request: Request, any_called: Callable[[set[str]], bool]) -> CsvColumns:
+    """Chooses the columns of a table.
+
+    Args:
+        table: all of it, or its first rows.
+        request: settings that name columns.
+        any_called: whether any image of the data set has one of some names, with or without ending.
+    """
+    header = table.header if table.named else [""] * len(table.header)
+    problems, said = list[str](), list[str]()
+    file = _file(table, header, request.file_column, any_called, problems, said)
+    boxes = called(header, BOXES)
+    taken = {i for i in (file, *boxes) if i is not None}
+    names = table.header
+    splits = choose_splits(names, table.rows, request.split_column, taken | _label(names, request),
+                           problems, said)  # fmt: skip
+    taken |= splits.positions
+    wanted = request.label_column
+    one_hot = _one_hot(table, taken) if table.rows and table.named and not wanted else []
+    if table.named:
+        label = choose_labels(header, table.rows, wanted, taken, problems, said, bits=bool(one_hot))
+    else:
+        label = choose_unnamed(table.rows, len(header), taken, wanted, problems)
+    if label.label:
+        one_hot = []
+    else:
+        classes = [header[i].strip() for i in one_hot]
+        problems += [
+            f"the column {name!r} is there more than once; rename or remove one."
+            for name in sorted({name for name in classes if classes.count(name) > 1})
+        ]
+    if not table.named and file is not None and label.label:
+        parts = " + ".join(str(i + 1) for i in label.label)
+        said.insert(
+            0,
+            f"no header: column {file + 1} is the file, column {parts} the label; "
+            "data.header=true takes the first line as names.",
+        )
+    numbers = not table.named and len(header) - len(taken) > 4
+    return CsvColumns(file, label, one_hot, splits, len(boxes) > 1 or numbers, problems, said)
+
+
+def _label(header: list[str], request: Request) -> set[int]:
+    """Positions of the columns that the user says are the label: they are no split."""
+    parts = [request.label_column, *request.label_column.split("+")]
+    wanted = {part.strip().lower() for part in parts} - {""}
+    return {i for i, name in enumerate(header) if name.strip().lower() in wanted}
+
+
+def _one_hot(table: Table, taken: set[int]) -> list[int]:
+    """Positions of columns of 0 and 1, as the first row has them; at least two."""
+    rest = [i for i, name in enumerate(table.header) if name.strip() and i not in taken]
+    first = table.rows[0]
+    is_one_hot = len(rest) > 1 and all(first[i].strip(BLANKS) in BITS for i in rest)
+    return rest if is_one_hot else []
+
+
+def _file(
+    table: Table,
+    header: list[str],
+    wanted: str,
+    any_called: Callable[[set[str]], bool],
+    problems: list[str],
+    said: list[str],
+) -> int | None:
+    """The position of the column of files."""
+    if wanted:
+        return wanted_column(table.header, wanted, "file", problems)
+    some = table.rows[:_SAMPLE]
+
+    def holds_images(position: int) -> bool:
+        cells = [row[position].strip() for row in some]
+        return any(map(is_image, cells)) and all(is_image(cell) for cell in cells if cell)
+
+    for group in FILES:
+        if fitting := called(header, group):
+            telling = [i for i in fitting if holds_images(i)]
+            if len(telling) == 1:
+                return telling[0]
+            if len(fitting) > 1:
+                problems.append(several([header[i].strip() for i in fitting], "file"))
+            return fitting[0]
+    maybe = called(header, FILES_IF)
+    for i in maybe:
+        if holds_images(i):
+            return i
+    for i in maybe:
+        if any_called({row[i].strip() for row in some} - {""}):
+            return i
+    telling = [i for i in range(len(header)) if holds_images(i)]
+    if not telling and not table.named:
+        telling = [
+            i for i in range(len(header)) if any_called({row[i].strip() for row in some} - {""})
+        ]
+    if len(telling) > 1:
+        problems.append(several([table.header[i].strip() for i in telling], "file"))
+    if telling and table.named:
+        said.append(
+            f"the files are read from the column {header[telling[0]].strip()!r}, which holds names "
+            "of images; data.file_column=NAME takes another."
+        )
+    return telling[0] if telling else None

@@ -1,0 +1,184 @@
+"""The split of the rows of a table: by a column of words, columns of yes and no, or of folds."""
+
+import types
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from clevit_jax.data.layouts.columns import (
+    FOLDS,
+    SPLITS,
+    SPLITS_IF,
+    called,
+    flag_of,
+    plain,
+    quoted_names,
+    several,
+    wanted_column,
+)
+from clevit_jax.data.layouts.listing import first_three
+from clevit_jax.data.split_names import splits_among
+
+NONE = "none"  # the setting by which no column tells the split
+_TRUE = frozenset(("1", "1.0", "true", "yes", "y", "t"))
+_FALSE = frozenset(("0", "0.0", "false", "no", "n", "f"))
+_MOST_FOLDS = 100
+_NO_WORDS: Mapping[str, str] = types.MappingProxyType({})
+_NO_FLAGS: Mapping[int, str] = types.MappingProxyType({})
+
+
+class SplitColumns(NamedTuple):
+    """Which columns tell the split of a row.
+
+    Attributes:
+        word: position of a column of words; None where there is none.
+        words: value of it -> split, of those that mean one.
+        flags: position of a column of yes and no -> split.
+        fold: position of a column of folds, by which no split is told; None where there is none.
+        folds: the values of it, in order.
+    """
+
+    word: int | None = None
+    words: Mapping[str, str] = _NO_WORDS
+    flags: Mapping[int, str] = _NO_FLAGS
+    fold: int | None = None
+    folds: tuple[str, ...] = ()
+
+    @property
+    def positions(self) -> set[int]:
+        """Of all these columns."""
+        one = {self.word, self.fold} - {None}
+        return {i for i in one if i is not None} | set(self.flags)
+
+
+def choose_splits(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    wanted: str,
+    taken: set[int],
+    problems: list[str],
+    said: list[str],
+) -> SplitColumns:
+    """Finds out which columns tell the split, by their names and values.
+
+    Args:
+        header: names of the columns.
+        rows: fields of the rows.
+        wanted: the setting `data.split_column`.
+        taken: positions of columns that are something else.
+        problems: gets a sentence where it cannot be told.
+        said: gets a sentence on a column that was told by its values.
+    """
+    free = [i for i in range(len(header)) if i not in taken]
+    values = {i: {row[i].strip() for row in rows} for i in free}
+    if wanted:
+        if wanted.strip().lower() == NONE and not called(header, (NONE,)):
+            return SplitColumns()
+        asked = wanted_column(header, wanted, "split", problems)
+        return _as_asked(header, asked, values, problems) if asked in values else SplitColumns()
+    words = {i: splits_among(value for value in values[i] if value) for i in free}
+    fold = next((i for i in called(header, FOLDS) if i in values and _are_folds(values[i])), None)
+    numbers = _in_order(values[fold]) if fold is not None else ()
+    word = _word(header, rows, values, words, problems, said)
+    flags = _flags(header, values)
+    if word is not None:
+        return SplitColumns(word, words[word], fold=fold, folds=numbers)
+    return SplitColumns(flags=flags, fold=fold, folds=numbers)
+
+
+def split_by_flags(flags: Mapping[int, str], row: Sequence[str]) -> str | None:
+    """The split that columns of yes and no tell; None where they contradict, or say nothing.
+
+    What no flag claims is of the split that has no flag: `is_valid` leaves training, `is_train`
+    testing, `is_train` and `is_valid` testing, `is_valid` and `is_test` training.
+    """
+    told = {split for i, split in flags.items() if row[i].strip().lower() in _TRUE}
+    if len(told) == 1:
+        return told.pop()
+    if told or any(row[i].strip().lower() not in _FALSE for i in flags):
+        return None
+    left = [split for split in ("train", "test") if split not in flags.values()]
+    return left[0] if left else None
+
+
+def _word(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    values: dict[int, set[str]],
+    words: dict[int, dict[str, str]],
+    problems: list[str],
+    said: list[str],
+) -> int | None:
+    """The position of a column of words: by its name, else by its values alone."""
+    only = {i for i in values if words[i] and len(words[i]) == len(values[i] - {""})}
+    known = [i for i in called(header, SPLITS) if i in values and words[i]]
+    several_told = {i for i in values if len(set(words[i].values())) > 1}
+    likely = [i for i in called(header, SPLITS_IF) if i in only | several_told]
+    telling = [
+        i for i in sorted(only) if {"train"} < set(words[i].values()) and "" not in values[i]
+    ]
+    for fitting in (known, likely, telling):
+        if not fitting:
+            continue
+        first = fitting[0]
+        as_told = [[words[i].get(row[i].strip()) for row in rows] for i in fitting]
+        if any(each != as_told[0] for each in as_told):
+            problems.append(several([header[i].strip() for i in fitting], "split"))
+        if fitting is telling:
+            said.append(
+                f"the split is read from the column {header[first].strip()!r}, whose values are "
+                f"{quoted_names(sorted(words[first])[:4])}; data.split_column={NONE} leaves it out."
+            )
+        return first
+    unread = [
+        i
+        for i in called(header, SPLITS)
+        if i in values and not words[i] and not _is_yes_or_no(values[i]) and values[i] - {""}
+    ]
+    for i in unread:
+        shown = first_three([repr(value) for value in sorted(values[i])])
+        problems.append(
+            f"the column {header[i].strip()!r} holds {shown} and not train, val or test; write "
+            f"these, or set data.split_column to another column, or to {NONE} to leave it out."
+        )
+    return None
+
+
+def _flags(header: Sequence[str], values: dict[int, set[str]]) -> dict[int, str]:
+    flags = {i: flag_of(header[i]) for i in values if _is_yes_or_no(values[i])}
+    return {i: split for i, split in flags.items() if split is not None}
+
+
+def _as_asked(
+    header: Sequence[str], asked: int | None, values: dict[int, set[str]], problems: list[str]
+) -> SplitColumns:
+    """What the column that the user named tells."""
+    assert asked is not None
+    inside = values[asked] - {""}
+    words = splits_among(inside)
+    if words:
+        return SplitColumns(asked, words)
+    if _is_yes_or_no(inside) and (split := flag_of(header[asked])):
+        return SplitColumns(flags={asked: split})
+    if _are_folds(inside) and plain(header[asked]) not in SPLITS:
+        return SplitColumns(fold=asked, folds=_in_order(inside))
+    shown = first_three([repr(value) for value in sorted(inside)]) or "nothing"
+    problems.append(
+        f"data.split_column is {header[asked].strip()!r}, which holds {shown}: neither train, val "
+        "and test, nor yes and no under a name such as is_test, nor numbers of folds."
+    )
+    return SplitColumns()
+
+
+def _is_yes_or_no(values: set[str]) -> bool:
+    inside = {value.lower() for value in values if value}
+    return bool(inside) and inside <= _TRUE | _FALSE
+
+
+def _are_folds(values: set[str]) -> bool:
+    return 2 <= len(values) <= _MOST_FOLDS and all(
+        value.removesuffix(".0").isdecimal() for value in values
+    )
+
+
+def _in_order(values: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(values, key=float))
