@@ -91,7 +91,7 @@ def test_one_table_with_a_split_column(tmp_path):
     data = sources.load_dataset(
         make(tmp_path, {"list.csv": rows, "sizes.csv": "width,height\n1,2\n"})
     )
-    assert data.recognised_by == "the columns of list.csv"
+    assert data.recognised_by == "the columns of list.csv, with its split column 'subset'"
     assert [labels(inside) for inside in data.splits.values()] == [
         [("images/a 1.png", 0), ("images/b.JPG", 1)],
         [("images/d.png", 1)],
@@ -191,10 +191,10 @@ def test_one_hot(tmp_path):
     rows[1][2], rows[2][1:], rows[3][4], rows[4][1] = 1, [0, 0, 0, 0], "x", ""
     make(root, {"train.csv": written([header, *rows])}, files)
     place = f"{root / 'train.csv'}, line "
-    some = "of the columns 'healthy', 'multiple_diseases', 'rust', ... are 1; one must be."
-    assert problems(root)[:4] == (
-        f"{place}3: 2 {some}",
-        f"{place}4: 0 {some}",
+    assert problems(root)[:3] == (
+        f"{root / 'train.csv'}: 2 of 5 rows have more or less than one class, by the columns "
+        "'healthy', 'multiple_diseases', 'rust', ... (line 3: 2, line 4: 0); one class is learned "
+        "for each image here: leave one 1 in each row, or remove the rows.",
         f"{place}5: the column 'scab' is 'x', not 0 or 1.",
         f"{place}6: the column 'healthy' is '', not 0 or 1.",
     )

@@ -42,6 +42,10 @@ class RowProblems:
         about = f"line {line}: {item}" if item else f"line {line}"
         self._found.append((line, Repeated(sentence, rule=f"{self._path}: {rule}", item=about)))
 
+    def say(self, sentence: str) -> None:
+        """Notes what is wrong with the table as a whole."""
+        self._found.append((0, f"{self._path}: {sentence}"))
+
     def extend(self, found: Iterable[tuple[int, str]]) -> None:
         """Notes sentences, each with its line."""
         self._found.extend(found)
@@ -161,6 +165,7 @@ def _one_hot(
     classes = [table.header[i].strip() for i in positions]
     shown = first_three([repr(name) for name in classes])
     made = list[Label]()
+    others = list[tuple[int, int]]()  # lines, and how many classes they have
     for line, row in zip(table.lines, table.rows, strict=True):
         bits = [BITS.get(row[i].strip(BLANKS)) for i in positions]
         for name, i, bit in zip(classes, positions, bits, strict=True):
@@ -171,15 +176,19 @@ def _one_hot(
         if None in bits:
             made.append(Label(""))
         elif ones != 1:
-            problems.add(
-                line,
-                f"{ones} of the columns {shown} are 1; one must be.",
-                f"{{n}} rows have another number of classes than one (columns {shown}), which is "
-                "not trained on here; leave one 1 in each row, or remove the rows",
-                f"{ones} classes",
-            )
+            others.append((line, ones))
             made.append(Label(""))
         else:
             name = classes[bits.index(1)]
             made.append(Label(str(numbers[name]), name))
+    if len(others) == 1:
+        line, ones = others[0]
+        problems.add(line, f"{ones} of the columns {shown} are 1; one must be.", "")
+    elif others:
+        some = first_three([f"line {line}: {ones}" for line, ones in others])
+        problems.say(
+            f"{len(others):,} of {len(table.rows):,} rows have more or less than one class, by the "
+            f"columns {shown} ({some}); one class is learned for each image here: leave one 1 in "
+            "each row, or remove the rows."
+        )
     return made

@@ -56,7 +56,7 @@ def text_of(path: pathlib.Path, notes: Notes) -> str | None:
     if text is None:
         notes.problems.append(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8.")
     elif line:
-        shown = text.split("\n")[line - 1].strip()[:40]
+        shown = re.split(r"\r\n|\n|\r", text)[line - 1].strip()[:40]
         notes.warnings.append(
             f"{path}, line {line}: not UTF-8 text, read as Windows-1252 ({shown!r}); if letters "
             "are wrong, save the file as UTF-8."

@@ -63,7 +63,7 @@ class CsvReader:
         for i in columns.one_hot:
             self._one_hot.setdefault(whole.header[i].strip(), len(self._one_hot))
         if not whole.rows and not uneven:
-            problems.extend([(0, f"{path} lists no image.")])
+            self._notes.problems.append(f"{path} lists no image.")
         splits = splits_of(whole, columns.split, split, problems, alone=self._alone)
         labels = labels_of(path, whole, columns, splits, self._one_hot, problems, self._notes)
         files = self._places(path, whole, columns, splits, labels, split, problems)
@@ -118,7 +118,7 @@ class CsvReader:
             for at, (each, problem) in missing.items():
                 if each in found:
                     files[at] = found[each]
-                elif repair is None or repair.is_taken or each not in repair.found:
+                elif repair is None or repair.is_taken:
                     problems.add(whole.lines[at], problem, self._rule(problem), repr(each.name))
         return files
 
@@ -141,11 +141,10 @@ class CsvReader:
                 f"{repair.said}."
             )
             return repair.found
-        sentence = (
-            f"{path}: {count:,} file(s) are not where it says; {len(repair.found):,} of them may "
+        problems.say(
+            f"{count:,} file(s) are not where it says; {len(repair.found):,} of them may "
             f"be those {repair.said}. Write where they are, if so, or move them."
         )
-        problems.extend([(0, sentence)])
         return {}
 
     def _rule(self, problem: str) -> str:
@@ -197,6 +196,19 @@ class CsvReader:
 
     def _one_each(self, path: pathlib.Path, rows: list[table.TableRow]) -> list[table.TableRow]:
         """Rows of boxes, without those that say the same of an image as one before."""
+        labels: dict[str, set[str]] = {}
+        for row in rows:
+            labels.setdefault(row.name, set()).add(row.label)
+        mixed = {name: inside for name, inside in labels.items() if len(inside) > 1}
+        if mixed:
+            name, inside = next(iter(mixed.items()))
+            kinds = " and ".join(map(repr, sorted(inside)[:2]))
+            self._notes.problems.append(
+                f"{path}: {len(mixed):,} of {len(labels):,} images have boxes of several classes "
+                f"({name!r}: {kinds}), and one class is learned for each image here: cut the boxes "
+                "out into images of their own, or remove the other rows."
+            )
+            rows = [row for row in rows if row.name not in mixed]
         once = list({(row.name, row.split, row.label): row for row in reversed(rows)}.values())
         if len(once) < len(rows):
             self._notes.warnings.append(

@@ -31,11 +31,12 @@ _ANSWERS = re.compile(r"(^|[^a-z])(sample|submission|submit|sub)([^a-z]|$)|submi
 
 def fits(root: pathlib.Path, request: Request) -> str | None:
     """What the layout is recognised by, or None. Only the beginning of each table is read."""
-    is_sure, tables, _ = _tables(root, request)
-    names = " and ".join(path.name for paths in tables.values() for path in paths)
-    if not is_sure:
+    found = _tables(root, request)
+    if not found.is_sure:
         return None
-    return names if "train" in tables else f"the columns of {names}"
+    names = " and ".join(path.name for paths in found.by_split.values() for path in paths)
+    seen = names if "train" in found.by_split else f"the columns of {names}"
+    return f"{seen}, with its split column {found.split_column!r}" if found.split_column else seen
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
@@ -52,8 +53,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     The ending may be left out where only one image has the name. What is not there is looked for
     by one rule for all (`table_files`), which is said.
     """
-    _, tables, left_out = _tables(root, request)
-    notes.warnings.extend(left_out)
+    found = _tables(root, request)
+    tables = found.by_split
+    notes.warnings.extend(found.left_out)
     if not any(tables.values()):
         notes.problems.append(f"{root} holds no table; looked for {LOOKS_FOR}.")
     for split, paths in tables.items():
@@ -122,11 +124,13 @@ class _Found(NamedTuple):
         is_sure: whether the layout fits.
         by_split: the tables by split; "" is that of a single table.
         left_out: sentences on tables that are not read.
+        split_column: the column that tells the splits of a single table; "" without one.
     """
 
     is_sure: bool
     by_split: dict[str, list[pathlib.Path]]
     left_out: list[str]
+    split_column: str = ""
 
 
 def _tables(root: pathlib.Path, request: Request) -> _Found:
@@ -158,11 +162,19 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
             left_out += [_say_unlabelled(path) for path in paths]
     train = splits.get("train", [])
     if any(path in fitting for path in train):
-        return _Found(True, splits, left_out)
+        own = _split_column(heads[train[0]]) if len(splits) == 1 else ""
+        return _Found(True, splits, left_out, own)
     sure = [path for path in fitting if heads[path][1].label.is_sure]
     if sure:
-        return _Found(True, {"": sure}, left_out)
+        return _Found(True, {"": sure}, left_out, _split_column(heads[sure[0]]))
     return _Found(False, splits if train else {"": fitting or list(heads)}, left_out)
+
+
+def _split_column(head: tuple[Table, CsvColumns]) -> str:
+    table, columns = head[0], head[1].split
+    if columns.word is not None:
+        return table.header[columns.word].strip()
+    return " and ".join(table.header[i].strip() for i in columns.flags)
 
 
 def _is_of_images(head: tuple[Table, CsvColumns], images: _Images) -> bool:

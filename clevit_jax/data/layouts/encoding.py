@@ -15,6 +15,7 @@ _SAMPLE = 4096  # bytes that tell UTF-16 without a mark
 _WESTERN = re.compile(
     r"[\x00-\x7fA-Za-zÀ-ÖØ-öø-ÿŒœŠšŽžŸ\xa0°·«»®©ªº¿¡\u2013\u2014\u2018\u2019\u201c\u201d\u2026]*"
 )
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 _FOREIGN = re.compile(r"[^\x00-\x7f]{3}")
 
 
@@ -50,7 +51,7 @@ def decode(data: bytes, *, western: bool = False) -> Decoded:
     try:
         return Decoded(data.decode("utf-8-sig"), 0)
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
+        line = len(_LINE_END.findall(data[: error.start])) + 1
     if western:
         try:
             text = data.decode("cp1252")

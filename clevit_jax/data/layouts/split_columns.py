@@ -130,9 +130,7 @@ def _word(
             )
         return first
     unread = [
-        i
-        for i in called(header, SPLITS)
-        if i in values and not words[i] and not _is_yes_or_no(values[i]) and values[i] - {""}
+        i for i in called(header, SPLITS) if i in values and not words[i] and values[i] - {""}
     ]
     for i in unread:
         shown = first_three([repr(value) for value in sorted(values[i])])

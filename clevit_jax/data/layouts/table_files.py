@@ -94,7 +94,7 @@ class TableFiles:
         names: dict[str, set[str]] = collections.defaultdict(set)
         known = set(there)
         for each, file in found.items():
-            names[file].add(_parts(each.name)[-1].casefold())
+            names[file].add("/".join(_parts(each.name)).casefold())
         sound = {
             each: file
             for each, file in found.items()
@@ -218,8 +218,8 @@ def _say(found: dict[Wanted, str], rules: collections.Counter[_Rule]) -> str:
         what = repr(f"{next(iter(dropped))}/") if len(dropped) == 1 else "the folders before them"
         said.append(f"with {what} left out")
     if added - {""}:
-        where = f"in {next(iter(added))}/" if len(added) == 1 else "by their names alone"
-        said.append(where)
+        where = repr(f"{next(iter(added))}/")
+        said.append(f"in {where}" if len(added) == 1 else "by their names alone")
     if endings := sorted({rule.ending for rule in rules if rule.ending and rule.ending[0]}):
         said.append(f"with the ending {endings[0][1]} for {endings[0][0]}")
     if any(rule.capitals for rule in rules):

@@ -1,0 +1,511 @@
+"""Tables as people have them: split columns, no header, other letters, paths of elsewhere."""
+
+import pathlib
+
+import pytest
+
+from clevit_jax.data import sources
+from clevit_jax.data.layouts.listing import Request
+from clevit_jax.errors import DataError
+
+NAMES = ("rose", "tulip", "lily")
+NINE = [f"{i:04}.jpg" for i in range(9)]
+
+
+def touch(root: pathlib.Path, files) -> pathlib.Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def made(root, header, row, *, count=9, name="train.csv", where="images/", sep=",") -> pathlib.Path:
+    """A folder with images, and a table whose rows are `row(i)`."""
+    touch(root, [where + file for file in NINE[:count]])
+    lines = [*([header] if header else []), *(row(i) for i in range(count))]
+    (root / name).write_text("\n".join(lines).replace(",", sep) + "\n")
+    return root
+
+
+def of(i: int) -> str:
+    return NAMES[i % 3]
+
+
+def counts(data) -> dict[str, int]:
+    return {split: len(examples) for split, examples in data.splits.items()}
+
+
+def told(data) -> dict[str, str]:
+    """File -> class name, of all splits."""
+    every = [example for examples in data.splits.values() for example in examples]
+    return {example.name: data.class_names[example.label] for example in every}
+
+
+def problem(root, **options) -> str:
+    """The only sentence that is said of a set that cannot be read."""
+    with pytest.raises(DataError) as caught:
+        sources.load_dataset(root, **options)
+    (found,) = str(caught.value).splitlines()
+    return found
+
+
+EXPECTED = {f"images/{file}": of(i) for i, file in enumerate(NINE)}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("data set", lambda i: "train" if i < 6 else "test"),
+        ("dataset", lambda i: "Training" if i < 6 else "Testing"),
+        ("Partition", lambda i: "TRAIN" if i < 6 else "TEST"),
+        ("phase", lambda i: "train" if i < 6 else "eval"),
+        ("usage", lambda i: "Training" if i < 6 else "PublicTest"),
+        ("mode", lambda i: "trn" if i < 6 else "tst"),
+        ("type", lambda i: "train" if i < 6 else "valid"),
+        ("is_train", lambda i: int(i < 6)),
+        ("is_training_image", lambda i: int(i < 6)),
+        ("is_training_img", lambda i: f"{float(i < 6)}"),
+        ("is_valid", lambda i: i >= 6),
+        ("is_validation", lambda i: "yes" if i >= 6 else "no"),
+        ("isTest", lambda i: "t" if i >= 6 else "f"),
+        ("test", lambda i: int(i >= 6)),
+        ("train", lambda i: str(i < 6).upper()),
+        ("whatever", lambda i: "train set" if i < 6 else "test set"),
+    ],
+)
+def test_own_split_columns_are_read(tmp_path, column, cell):
+    root = made(tmp_path, f"filename,label,{column}", lambda i: f"{NINE[i]},{of(i)},{cell(i)}")
+    data = sources.load_dataset(root)
+    assert [example.name for example in data.train] == [f"images/{file}" for file in NINE[:6]]
+    assert [example.name for example in data.test] == [f"images/{file}" for file in NINE[6:]]
+    assert f"split column {column!r}" in data.recognised_by
+    assert bool(data.warnings) == (column == "whatever")
+    if data.warnings:
+        assert "the split is read from the column 'whatever'" in data.warnings[0]
+    drawn = sources.load_dataset(root, request=Request(split_column="none"))
+    assert counts(drawn) == {"train": 7, "test": 2}
+
+
+def test_three_splits_by_columns_of_yes_and_no(tmp_path):
+    for header, cells in [
+        ("is_valid,is_test", ("0,0", "1,0", "0,1")),
+        ("is_train,is_valid", ("1,0", "0,1", "0,0")),
+        ("is_train,is_val,is_test", ("1,0,0", "0,1,0", "0,0,1")),
+    ]:
+        rows = [f"{file},{of(i)},{cells[i // 3]}" for i, file in enumerate(NINE)]
+        root = made(tmp_path, f"file,label,{header}", rows.__getitem__)
+        data = sources.load_dataset(root)
+        assert counts(data) == {"train": 3, "val": 3, "test": 3}
+        assert data.test[0].name == "images/0006.jpg"
+    root = made(tmp_path, "file,label,is_valid,is_test", lambda i: f"{NINE[i]},{of(i)},1,1")
+    assert "rows have a split that says no split, or two" in problem(root)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_of_folds_is_tested_on(tmp_path, first):
+    root = made(tmp_path, "filename,label,fold", lambda i: f"{NINE[i]},{of(i)},{i // 3 + first}")
+    data = sources.load_dataset(root)
+    assert [example.name for example in data.test] == [f"images/{file}" for file in NINE[:3]]
+    assert "fold 0 of 3, by the column 'fold'; data.folds=3 with data.fold=1" in data.recognised_by
+    split = sources.SplitConfig(folds=3, fold=2)
+    data = sources.load_dataset(root, split=split)
+    assert [example.name for example in data.test] == [f"images/{file}" for file in NINE[6:]]
+    assert data.recognised_by.endswith("fold 2 of 3, by the column 'fold'")
+    found = problem(root, split=sources.SplitConfig(folds=5, fold=2))
+    assert "has 3 folds in its column 'fold', but data.folds is 5; set data.folds=3" in found
+    drawn = sources.load_dataset(root, split=split, request=Request(split_column="none"))
+    assert "fold 2 of 3, by seed 0" in drawn.recognised_by
+
+
+def test_folds_of_another_name_are_asked_for(tmp_path):
+    root = made(tmp_path, "filename,label,part", lambda i: f"{NINE[i]},{of(i)},{i // 3}")
+    assert "cut by seed" in sources.load_dataset(root).recognised_by
+    data = sources.load_dataset(root, request=Request(split_column="part"))
+    assert "fold 0 of 3, by the column 'part'" in data.recognised_by
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "said"),
+    [
+        ("split", lambda i: i // 6, "the column 'split' holds '0', '1' and not train, val or test"),
+        (
+            "split",
+            lambda i: "train" if i < 4 else "?",
+            "5 rows have a split that is not train, val",
+        ),
+        ("split", lambda i: "train" if i < 4 else "", "5 rows have a split that is not train, val"),
+    ],
+)
+def test_a_split_that_is_none_is_named_once(tmp_path, column, cell, said):
+    root = made(tmp_path, f"file,label,{column}", lambda i: f"{NINE[i]},{of(i)},{cell(i)}")
+    assert said in problem(root)
+
+
+@pytest.mark.parametrize("column", ["mode", "type", "group", "source"])
+def test_columns_of_other_things_are_no_split(tmp_path, column):
+    root = made(tmp_path, f"file,label,{column}", lambda i: f"{NINE[i]},{of(i)},{'ab'[i % 2]}")
+    data = sources.load_dataset(root)
+    assert counts(data) == {"train": 7, "test": 2}
+    assert not data.warnings
+
+
+def test_no_header(tmp_path):
+    root = made(tmp_path, "", lambda i: f"{NINE[i]},{of(i)}")
+    data = sources.load_dataset(root)
+    assert told(data) == EXPECTED
+    (warning,) = data.warnings
+    assert "no header: column 1 is the file, column 2 the label; data.header=true" in warning
+    # The same, with the columns named by their numbers, and in another order.
+    made(root, "", lambda i: f"{of(i)},x,{NINE[i]}")
+    request = Request(header="false", file_column="3", label_column="1")
+    assert told(sources.load_dataset(root, request=request)) == EXPECTED
+    # By force, the first line is names: the data set lacks an image then.
+    request = Request(header="true", file_column="0000.jpg", label_column="rose")
+    root = made(tmp_path, "", lambda i: f"{NINE[i]},{of(i)}")
+    assert len(told(sources.load_dataset(root, request=request))) == 8
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda i: f"{i:04},{of(i)}",  # no ending
+        lambda i: f"images/{NINE[i]},{i % 3},{of(i)}",  # number and name
+        lambda i: f"{of(i)},{NINE[i]}",
+        lambda i: f"{NINE[i]},{of(i)},{'train' if i < 6 else 'test'}",
+        lambda i: f"{NINE[i]},1,2,30,40,{of(i)}",  # a box
+        lambda i: f"{i},{NINE[i]},{of(i)}",
+    ],
+)
+def test_no_header_in_other_forms(tmp_path, row):
+    assert told(sources.load_dataset(made(tmp_path, "", row))) == EXPECTED
+
+
+def test_no_header_and_no_way_to_tell(tmp_path):
+    root = made(tmp_path, "", lambda i: f"{NINE[i]},{of(i)},{'ab'[i % 2]}")
+    assert (
+        "the columns '2' (3 classes), '3' (2 classes) may all hold the label; set "
+        "data.label_column=2 or data.label_column=3."
+    ) in problem(root, layout="csv")
+    data = sources.load_dataset(root, layout="csv", request=Request(label_column="2"))
+    assert told(data) == EXPECTED
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+def test_letters_and_separators(tmp_path, encoding, line_end, sep):
+    trees = ("épinette", "sapin", "mélèze à feuilles")
+    root = touch(tmp_path, [f"images/{file}" for file in NINE])
+    rows = ["image,label", *(f"{file},{trees[i % 3]}" for i, file in enumerate(NINE))]
+    text = line_end.join(rows).replace(",", sep) + line_end
+    (root / "train.csv").write_bytes(text.encode(encoding))
+    data = sources.load_dataset(root)
+    assert data.class_names == tuple(sorted(trees))
+    assert bool(data.warnings) == (encoding == "cp1252")
+    if data.warnings:
+        assert "line 2: not UTF-8 text, read as Windows-1252 (" in data.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("gbk", "玫瑰花"), ("cp1251", "роза"), ("shift_jis", "ばら"), ("cp1253", "τριαντάφυλλο")],
+)
+def test_letters_that_cannot_be_told_are_named_by_their_line(tmp_path, encoding, text):
+    root = touch(tmp_path, [f"images/{file}" for file in NINE])
+    rows = "image,label\n" + "".join(f"{file},{text}{i % 3}\n" for i, file in enumerate(NINE))
+    (root / "train.csv").write_bytes(rows.encode(encoding))
+    assert problem(root).endswith("train.csv, line 2: not UTF-8 text; save the file as UTF-8.")
+
+
+def test_first_line_of_excel(tmp_path):
+    root = made(tmp_path, "", lambda i: f"{NINE[i]};{of(i)}; a, b", sep=",")
+    text = "sep=;\nimage;label;note\n" + (root / "train.csv").read_text()
+    (root / "train.csv").write_text(text + "gone.jpg;rose;\n")
+    assert "train.csv, line 12: the file 'gone.jpg'" in problem(root)
+    (root / "train.csv").write_text(text)
+    assert told(sources.load_dataset(root)) == EXPECTED
+
+
+def test_commas_too_many(tmp_path):
+    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{of(i)},")
+    data = sources.load_dataset(root)
+    assert told(data) == EXPECTED
+    assert "9 row(s) end in a ',' too many, from line 2 on" in data.warnings[0]
+    root = made(tmp_path, "image,label,", lambda i: f"{NINE[i]},{of(i)},")
+    assert not sources.load_dataset(root).warnings
+    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{of(i)}{', red' if i > 3 else ''}")
+    found = problem(root)
+    assert "5 rows have another number of fields than the 2 that the header has" in found
+    assert "(line 6: 3, line 7: 3, line 8: 3, ...)" in found
+
+
+def test_rows_numbered_without_a_header(tmp_path):
+    """As R's write.table has them."""
+    root = made(tmp_path, "image,label", lambda i: f"{i + 1},{NINE[i]},{of(i)}")
+    assert told(sources.load_dataset(root)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("file", "label"),
+    [
+        ("id", "breed"), ("ids", "variety"), ("filenames", "cultivar"), ("filepaths", "y"),
+        ("image_path", "species"), ("img_path", "scientific_name"), ("image_name", "cls"),
+        ("fname", "labels"), ("photo", "taxon"), ("picture", "disease"), ("uuid", "plant"),
+        ("Image File Name", "tag"), ("name", "class"), ("Image", "Id"),
+        ("file.name", "Class.Label"),
+        ("image", "genus"), ("foto", "label"), ("image", "Sorte"),
+    ],
+)  # fmt: skip
+def test_names_of_columns(tmp_path, file, label):
+    root = made(tmp_path, f"{file},{label}", lambda i: f"{NINE[i]},{of(i)}")
+    data = sources.load_dataset(root)
+    assert told(data) == EXPECTED
+    is_guess = label in ("Id", "genus", "tag", "y", "Sorte") or file == "foto"
+    assert bool(data.warnings) == is_guess
+
+
+def test_an_id_is_the_file_only_where_it_is_one(tmp_path):
+    root = made(tmp_path, "id,file_name,label", lambda i: f"{i + 1},{NINE[i]},{of(i)}")
+    assert told(sources.load_dataset(root)) == EXPECTED
+    root = made(tmp_path, "id,breed", lambda i: f"{i:04},{of(i)}", name="labels.csv")
+    (root / "train.csv").unlink()
+    assert told(sources.load_dataset(root)) == EXPECTED
+    root = made(tmp_path, "id,breed", lambda i: f"{i + 100},{of(i)}", name="labels.csv")
+    assert "has no known layout" in problem(root)
+
+
+def test_a_number_and_its_name(tmp_path):
+    root = made(
+        tmp_path, "class id,filepaths,labels", lambda i: f"{i % 3},images/{NINE[i]},{of(i)}"
+    )
+    data = sources.load_dataset(root)
+    assert data.class_names == NAMES  # in the order of the numbers
+    assert told(data) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "said"),
+    [
+        (
+            "image,label,class",
+            lambda i: f"{i % 3},{of(i)}",
+            "the columns 'label' (3 classes), 'class' (3 classes) may all hold the label; set "
+            "data.label_column=label or data.label_column=class.",
+        ),
+        (
+            "image,genus,species",
+            lambda i: f"{('Rosa', 'Tulipa', 'Lilium')[i % 3]},alba",
+            "'genus' (3 classes), 'species' (1 class) may all",
+        ),
+        (
+            "image,genus,species",
+            lambda i: f"{('Rosa', 'Tulipa')[i % 2]},{('alba', 'rubra')[i // 2 % 2]}",
+            "'genus' (2 classes), 'species' (2 classes), both together (4 classes) may all hold "
+            "the label; set data.label_column=genus or data.label_column=species or "
+            "data.label_column=genus+species.",
+        ),
+        (
+            "image,species,individual_id",
+            lambda i: f"{('orca', 'beluga')[i % 2]},w{i % 4}",
+            "'species' (2 classes), 'individual_id' (4 classes) may all hold",
+        ),
+        (
+            "image,Id,species",
+            lambda i: f"w{i % 4},{('orca', 'beluga')[i % 2]}",
+            "'Id' (4 classes), 'species' (2 classes) may all hold",
+        ),
+        (
+            "image,plant,disease",
+            lambda i: f"{('apple', 'grape')[i % 2]},{('rot', 'healthy')[i // 2 % 2]}",
+            "both together (4 classes) may all hold the label",
+        ),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_asked_about(tmp_path, header, row, said):
+    root = made(tmp_path, header, lambda i: f"{NINE[i]},{row(i)}")
+    assert said in problem(root)
+
+
+def test_two_columns_are_one_class_together(tmp_path):
+    root = made(
+        tmp_path,
+        "image,genus,species",
+        lambda i: f"{NINE[i]},{('Rosa', 'Tulipa')[i % 2]},{('alba', 'rubra')[i // 2 % 2]}",
+    )
+    data = sources.load_dataset(root, request=Request(label_column="genus+species"))
+    assert data.class_names == ("Rosa alba", "Rosa rubra", "Tulipa alba", "Tulipa rubra")
+    (genus,) = data.levels
+    assert (genus.name, genus.groups) == ("genus", ("Rosa", "Rosa", "Tulipa", "Tulipa"))
+
+
+def test_coarser_columns_are_kept(tmp_path):
+    kinds = [("Rosaceae", "Rosa", "Rosa alba"), ("Rosaceae", "Rosa", "Rosa rubra"),
+             ("Rosaceae", "Malus", "Malus alba"), ("Poaceae", "Poa", "Poa annua")]  # fmt: skip
+    root = made(
+        tmp_path,
+        "image,species,genus,family",
+        lambda i: f"{NINE[i]},{','.join(kinds[i % 4][::-1])}",
+    )
+    data = sources.load_dataset(root)
+    assert data.class_names == tuple(sorted(kind[2] for kind in kinds))
+    assert [level.name for level in data.levels] == ["family", "genus"]
+    assert data.levels[0].groups == ("Rosaceae", "Poaceae", "Rosaceae", "Rosaceae")
+    assert data.levels[1].groups == ("Malus", "Poa", "Rosa", "Rosa")
+    # A category is one, too, and a column that crosses the classes is none.
+    root = made(tmp_path, "image,label,category,family",
+                lambda i: f"{NINE[i]},{of(i)},{'ab'[i % 3 > 0]},{'xy'[i % 2]}")  # fmt: skip
+    data = sources.load_dataset(root)
+    assert [(level.name, level.groups) for level in data.levels] == [("category", ("b", "a", "b"))]
+    assert data.class_names == ("lily", "rose", "tulip")
+
+
+PATHS = {
+    "Windows": ("images/{}.jpg", "C:\\Users\\me\\plants\\images\\{}.jpg"),
+    "absolute": ("images/{}.jpg", "/home/me/plants/images/{}.jpg"),
+    "up": ("images/{}.jpg", "../input/plants/images/{}.jpg"),
+    "prefixed": ("images/{}.jpg", "plants/images/{}.jpg"),
+    "another ending": ("images/{}.jpg", "images/{}.png"),
+    "another ending, by name": ("images/{}.jpg", "{}.png"),
+    "deeper": ("images/all/{}.jpg", "images/{}.jpg"),
+    "deeper, by name": ("photos/2020/{}.jpg", "{}"),
+    "capitals": ("Images/P{}.JPG", "images/p{}.jpg"),
+    "a folder of another name": ("jpg/{}.jpg", "images/{}.jpg"),
+    "in folders of classes": ("train_images/{label}/{}.jpg", "{}.jpg"),
+    "in folders of classes, from elsewhere": ("{label}/{}.jpg", "D:/x/{label}/{}.jpg"),
+    "absolute without ending": ("images/{}.jpg", "/data/{}"),
+}
+
+
+@pytest.mark.parametrize("case", PATHS)
+def test_paths_of_elsewhere_are_found_by_one_rule(tmp_path, case):
+    there, written = PATHS[case]
+    files = [there.format(f"{i:04}", label=of(i)) for i in range(9)]
+    root = touch(tmp_path / "data", files)
+    touch(tmp_path, ["input/plants/images/0000.jpg"])  # outside: never read
+    rows = [f"{written.format(f'{i:04}', label=of(i))},{of(i)}" for i in range(9)]
+    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    data = sources.load_dataset(root, layout="csv")
+    assert told(data) == {file: of(i) for i, file in enumerate(files)}
+    (warning,) = data.warnings
+    assert "train.csv: 9 file(s) are not where it says, and are read " in warning
+    assert repr(files[0]) in warning
+
+
+def test_one_name_in_several_folders(tmp_path):
+    """The longest path in common tells; else the class; else the split; else nothing."""
+    files = [f"images/{name}/{i}.jpg" for name in NAMES for i in range(3)]
+    root = touch(tmp_path, files)
+    rows = [f"/home/me/{file},{file.split('/')[1]}" for file in files]
+    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    assert told(sources.load_dataset(root)) == {file: file.split("/")[1] for file in files}
+    rows = [f"{file.split('/')[2]},{file.split('/')[1]}" for file in files]
+    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    assert told(sources.load_dataset(root)) == {file: file.split("/")[1] for file in files}
+    rows = [f"/home/{file.split('/')[2]},{'ab'[i % 2]}" for i, file in enumerate(files)]
+    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    assert "9 files are named by paths that point out of the data set's folder" in problem(root)
+
+
+def test_splits_are_looked_for_in_their_own_folders(tmp_path):
+    files = [f"{split}ing_set/a/{i}.jpg" for split in ("train", "test") for i in range(3)]
+    root = touch(tmp_path, files)
+    for split in ("train", "test"):
+        rows = [f"/x/{i}.jpg,{NAMES[i]}" for i in range(3)]
+        (root / f"{split}.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    data = sources.load_dataset(root, layout="csv")
+    assert [e.name for e in data.train + data.test] == files
+
+
+def test_a_few_that_are_not_there_are_no_rule(tmp_path):
+    """What lies elsewhere under the same name may be another picture."""
+    root = made(tmp_path, "image,label", lambda i: f"images/{NINE[i]},{of(i)}")
+    (root / "images" / NINE[4]).rename(root / NINE[4])
+    found = problem(root)
+    assert "1 file(s) are not where it says; 1 of them may be those " in found
+    assert "'images/0004.jpg' is '0004.jpg'" in found
+    (root / NINE[4]).unlink()
+    assert "line 6: the file 'images/0004.jpg' is not in" in problem(root)
+    touch(root, ["images/a/0000.jpg"])
+    (root / "train.csv").write_text("image,label\n" + "".join(f"{i}.jpg,a\n" for i in range(99)))
+    assert "99 files are not in " in problem(root)
+
+
+def test_two_names_never_mean_one_file(tmp_path):
+    root = touch(tmp_path, ["images/1.jpg", "images/2.jpg"])
+    rows = ["/a/1.jpg,x", "/b/1.jpg,x", "/a/2.jpg,y"]
+    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    assert "3 file(s) are not where it says; 1 of them may be those " in problem(root)
+
+
+@pytest.mark.parametrize(
+    "name", ["sample_submission.csv", "sampleSubmission.csv", "submission_format.csv", "sub.csv"]
+)
+@pytest.mark.parametrize("text", ["id,breed\n0001,rose\n", "id,rose,tulip\n0001,0.5,0.5\n"])
+def test_forms_of_answers_are_left_out(tmp_path, name, text):
+    root = made(
+        tmp_path, "id,breed", lambda i: f"{i:04},{of(i)}", name="labels.csv", where="train/"
+    )
+    touch(root, ["test/0001.jpg"])
+    (root / name).write_text(text)
+    data = sources.load_dataset(root)
+    assert told(data) == {f"train/{file}": of(i) for i, file in enumerate(NINE)}
+    assert [w for w in data.warnings if f"{name} is left out" in w]
+
+
+@pytest.mark.parametrize("text", ["filename\nt1.jpg\n", "filename,label\nt1.jpg,\nt2.jpg,\n"])
+def test_tables_of_images_to_tell_are_left_out(tmp_path, text):
+    root = made(tmp_path, "filename,label", lambda i: f"{NINE[i]},{of(i)}", name="Training_set.csv")
+    touch(root, ["test/t1.jpg", "test/t2.jpg"])
+    (root / "Testing_set.csv").write_text(text)
+    data = sources.load_dataset(root)
+    assert counts(data) == {"train": 7, "test": 2}
+    assert "--mode predict" in data.warnings[0]
+
+
+def test_rows_of_images_to_tell_are_left_out(tmp_path):
+    rows = [f"{file},{of(i)},train" if i < 6 else f"{file},,test" for i, file in enumerate(NINE)]
+    root = made(tmp_path, "filename,label,split", rows.__getitem__)
+    data = sources.load_dataset(root)
+    assert sorted(told(data)) == [f"images/{file}" for file in NINE[:6]]
+    assert "none of its 3 test images has a label; they are left out" in data.warnings[0]
+
+
+def test_rows_of_boxes(tmp_path):
+    root = made(tmp_path, "filename,class,xmin,ymin,xmax,ymax",
+                lambda i: f"{NINE[i]},{of(i)},1,1,5,5\n{NINE[i]},{of(i)},7,7,9,9")  # fmt: skip
+    data = sources.load_dataset(root)
+    assert counts(data) == {"train": 7, "test": 2}
+    assert "its 18 rows are boxes in 9 images; each image counts once" in data.warnings[0]
+    made(root, "filename,class,xmin,ymin,xmax,ymax",
+         lambda i: f"{NINE[i]},{of(i)},1,1,5,5\n{NINE[i]},{of(i // 2)},7,7,9,9")  # fmt: skip
+    assert (
+        "6 of 9 images have boxes of several classes ('images/0001.jpg': 'rose' and 'tulip')"
+        in (problem(root))
+    )
+
+
+def test_many_problems_of_one_kind_are_one_sentence(tmp_path):
+    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{of(i)}\n{NINE[i]},{of(i + 1)}")
+    assert "9 rows give a file another label than a row before" in problem(root)
+    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{'' if i % 2 else of(i)}")
+    assert "4 rows have no label" in problem(root)
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "NA", "null", "<NA>", "#N/A"])
+def test_missing_labels_are_named(tmp_path, text):
+    """Those that pandas reads as missing."""
+    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{text if i == 4 else of(i)}")
+    assert f"line 6: the label is {text!r}, which stands for a missing one" in problem(root)
+
+
+def test_labels_that_are_nearly_alike(tmp_path):
+    for kinds, count in [(("Rose", "rose", "ROSE"), 3), (("red oak", "red\xa0oak", "red_oak"), 3)]:
+        rows = [f"{file},{kinds[i % 3]}" for i, file in enumerate(NINE)]
+        data = sources.load_dataset(made(tmp_path, "image,label", rows.__getitem__))
+        assert data.num_classes == count
+        (warning,) = data.warnings
+        assert "class names differ only in capitals or blanks" in warning
+    for kinds in [("pe\u0301", "pé"), ("a", "a\xa0"), ("a", " a ")]:
+        rows = [f"{file},{(*kinds, 'z')[i % 3]}" for i, file in enumerate(NINE)]
+        data = sources.load_dataset(made(tmp_path, "image,label", rows.__getitem__))
+        assert (data.num_classes, data.warnings) == (2, ())
