@@ -1,55 +1,10 @@
-"""Tables as people have them: split columns, no header, other letters, paths of elsewhere."""
-
-import pathlib
+"""Columns of tables as people have them: splits, no header, other letters, many names."""
 
 import pytest
+from csv_folders import EXPECTED, NAMES, NINE, counts, made, of, problem, told, touch
 
 from clevit_jax.data import sources
 from clevit_jax.data.layouts.listing import Request
-from clevit_jax.errors import DataError
-
-NAMES = ("rose", "tulip", "lily")
-NINE = [f"{i:04}.jpg" for i in range(9)]
-
-
-def touch(root: pathlib.Path, files) -> pathlib.Path:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
-    return root
-
-
-def made(root, header, row, *, count=9, name="train.csv", where="images/", sep=",") -> pathlib.Path:
-    """A folder with images, and a table whose rows are `row(i)`."""
-    touch(root, [where + file for file in NINE[:count]])
-    lines = [*([header] if header else []), *(row(i) for i in range(count))]
-    (root / name).write_text("\n".join(lines).replace(",", sep) + "\n")
-    return root
-
-
-def of(i: int) -> str:
-    return NAMES[i % 3]
-
-
-def counts(data) -> dict[str, int]:
-    return {split: len(examples) for split, examples in data.splits.items()}
-
-
-def told(data) -> dict[str, str]:
-    """File -> class name, of all splits."""
-    every = [example for examples in data.splits.values() for example in examples]
-    return {example.name: data.class_names[example.label] for example in every}
-
-
-def problem(root, **options) -> str:
-    """The only sentence that is said of a set that cannot be read."""
-    with pytest.raises(DataError) as caught:
-        sources.load_dataset(root, **options)
-    (found,) = str(caught.value).splitlines()
-    return found
-
-
-EXPECTED = {f"images/{file}": of(i) for i, file in enumerate(NINE)}
 
 
 @pytest.mark.parametrize(
@@ -185,8 +140,8 @@ def test_no_header_and_no_way_to_tell(tmp_path):
     assert (
         "the columns '2' (3 classes), '3' (2 classes) may all hold the label; set "
         "data.label_column=2 or data.label_column=3."
-    ) in problem(root, layout="csv")
-    data = sources.load_dataset(root, layout="csv", request=Request(label_column="2"))
+    ) in problem(root)
+    data = sources.load_dataset(root, request=Request(label_column="2"))
     assert told(data) == EXPECTED
 
 
@@ -357,155 +312,3 @@ def test_coarser_columns_are_kept(tmp_path):
     data = sources.load_dataset(root)
     assert [(level.name, level.groups) for level in data.levels] == [("category", ("b", "a", "b"))]
     assert data.class_names == ("lily", "rose", "tulip")
-
-
-PATHS = {
-    "Windows": ("images/{}.jpg", "C:\\Users\\me\\plants\\images\\{}.jpg"),
-    "absolute": ("images/{}.jpg", "/home/me/plants/images/{}.jpg"),
-    "up": ("images/{}.jpg", "../input/plants/images/{}.jpg"),
-    "prefixed": ("images/{}.jpg", "plants/images/{}.jpg"),
-    "another ending": ("images/{}.jpg", "images/{}.png"),
-    "another ending, by name": ("images/{}.jpg", "{}.png"),
-    "deeper": ("images/all/{}.jpg", "images/{}.jpg"),
-    "deeper, by name": ("photos/2020/{}.jpg", "{}"),
-    "capitals": ("Images/P{}.JPG", "images/p{}.jpg"),
-    "a folder of another name": ("jpg/{}.jpg", "images/{}.jpg"),
-    "in folders of classes": ("train_images/{label}/{}.jpg", "{}.jpg"),
-    "in folders of classes, from elsewhere": ("{label}/{}.jpg", "D:/x/{label}/{}.jpg"),
-    "absolute without ending": ("images/{}.jpg", "/data/{}"),
-}
-
-
-@pytest.mark.parametrize("case", PATHS)
-def test_paths_of_elsewhere_are_found_by_one_rule(tmp_path, case):
-    there, written = PATHS[case]
-    files = [there.format(f"{i:04}", label=of(i)) for i in range(9)]
-    root = touch(tmp_path / "data", files)
-    touch(tmp_path, ["input/plants/images/0000.jpg"])  # outside: never read
-    rows = [f"{written.format(f'{i:04}', label=of(i))},{of(i)}" for i in range(9)]
-    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
-    data = sources.load_dataset(root, layout="csv")
-    assert told(data) == {file: of(i) for i, file in enumerate(files)}
-    (warning,) = data.warnings
-    assert "train.csv: 9 file(s) are not where it says, and are read " in warning
-    assert repr(files[0]) in warning
-
-
-def test_one_name_in_several_folders(tmp_path):
-    """The longest path in common tells; else the class; else the split; else nothing."""
-    files = [f"images/{name}/{i}.jpg" for name in NAMES for i in range(3)]
-    root = touch(tmp_path, files)
-    rows = [f"/home/me/{file},{file.split('/')[1]}" for file in files]
-    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
-    assert told(sources.load_dataset(root)) == {file: file.split("/")[1] for file in files}
-    rows = [f"{file.split('/')[2]},{file.split('/')[1]}" for file in files]
-    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
-    assert told(sources.load_dataset(root)) == {file: file.split("/")[1] for file in files}
-    rows = [f"/home/{file.split('/')[2]},{'ab'[i % 2]}" for i, file in enumerate(files)]
-    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
-    assert "9 files are named by paths that point out of the data set's folder" in problem(root)
-
-
-def test_splits_are_looked_for_in_their_own_folders(tmp_path):
-    files = [f"{split}ing_set/a/{i}.jpg" for split in ("train", "test") for i in range(3)]
-    root = touch(tmp_path, files)
-    for split in ("train", "test"):
-        rows = [f"/x/{i}.jpg,{NAMES[i]}" for i in range(3)]
-        (root / f"{split}.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
-    data = sources.load_dataset(root, layout="csv")
-    assert [e.name for e in data.train + data.test] == files
-
-
-def test_a_few_that_are_not_there_are_no_rule(tmp_path):
-    """What lies elsewhere under the same name may be another picture."""
-    root = made(tmp_path, "image,label", lambda i: f"images/{NINE[i]},{of(i)}")
-    (root / "images" / NINE[4]).rename(root / NINE[4])
-    found = problem(root)
-    assert "1 file(s) are not where it says; 1 of them may be those " in found
-    assert "'images/0004.jpg' is '0004.jpg'" in found
-    (root / NINE[4]).unlink()
-    assert "line 6: the file 'images/0004.jpg' is not in" in problem(root)
-    touch(root, ["images/a/0000.jpg"])
-    (root / "train.csv").write_text("image,label\n" + "".join(f"{i}.jpg,a\n" for i in range(99)))
-    assert "99 files are not in " in problem(root)
-
-
-def test_two_names_never_mean_one_file(tmp_path):
-    root = touch(tmp_path, ["images/1.jpg", "images/2.jpg"])
-    rows = ["/a/1.jpg,x", "/b/1.jpg,x", "/a/2.jpg,y"]
-    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
-    assert "3 file(s) are not where it says; 1 of them may be those " in problem(root)
-
-
-@pytest.mark.parametrize(
-    "name", ["sample_submission.csv", "sampleSubmission.csv", "submission_format.csv", "sub.csv"]
-)
-@pytest.mark.parametrize("text", ["id,breed\n0001,rose\n", "id,rose,tulip\n0001,0.5,0.5\n"])
-def test_forms_of_answers_are_left_out(tmp_path, name, text):
-    root = made(
-        tmp_path, "id,breed", lambda i: f"{i:04},{of(i)}", name="labels.csv", where="train/"
-    )
-    touch(root, ["test/0001.jpg"])
-    (root / name).write_text(text)
-    data = sources.load_dataset(root)
-    assert told(data) == {f"train/{file}": of(i) for i, file in enumerate(NINE)}
-    assert [w for w in data.warnings if f"{name} is left out" in w]
-
-
-@pytest.mark.parametrize("text", ["filename\nt1.jpg\n", "filename,label\nt1.jpg,\nt2.jpg,\n"])
-def test_tables_of_images_to_tell_are_left_out(tmp_path, text):
-    root = made(tmp_path, "filename,label", lambda i: f"{NINE[i]},{of(i)}", name="Training_set.csv")
-    touch(root, ["test/t1.jpg", "test/t2.jpg"])
-    (root / "Testing_set.csv").write_text(text)
-    data = sources.load_dataset(root)
-    assert counts(data) == {"train": 7, "test": 2}
-    assert "--mode predict" in data.warnings[0]
-
-
-def test_rows_of_images_to_tell_are_left_out(tmp_path):
-    rows = [f"{file},{of(i)},train" if i < 6 else f"{file},,test" for i, file in enumerate(NINE)]
-    root = made(tmp_path, "filename,label,split", rows.__getitem__)
-    data = sources.load_dataset(root)
-    assert sorted(told(data)) == [f"images/{file}" for file in NINE[:6]]
-    assert "none of its 3 test images has a label; they are left out" in data.warnings[0]
-
-
-def test_rows_of_boxes(tmp_path):
-    root = made(tmp_path, "filename,class,xmin,ymin,xmax,ymax",
-                lambda i: f"{NINE[i]},{of(i)},1,1,5,5\n{NINE[i]},{of(i)},7,7,9,9")  # fmt: skip
-    data = sources.load_dataset(root)
-    assert counts(data) == {"train": 7, "test": 2}
-    assert "its 18 rows are boxes in 9 images; each image counts once" in data.warnings[0]
-    made(root, "filename,class,xmin,ymin,xmax,ymax",
-         lambda i: f"{NINE[i]},{of(i)},1,1,5,5\n{NINE[i]},{of(i // 2)},7,7,9,9")  # fmt: skip
-    assert (
-        "6 of 9 images have boxes of several classes ('images/0001.jpg': 'rose' and 'tulip')"
-        in (problem(root))
-    )
-
-
-def test_many_problems_of_one_kind_are_one_sentence(tmp_path):
-    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{of(i)}\n{NINE[i]},{of(i + 1)}")
-    assert "9 rows give a file another label than a row before" in problem(root)
-    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{'' if i % 2 else of(i)}")
-    assert "4 rows have no label" in problem(root)
-
-
-@pytest.mark.parametrize("text", ["nan", "NaN", "NA", "null", "<NA>", "#N/A"])
-def test_missing_labels_are_named(tmp_path, text):
-    """Those that pandas reads as missing."""
-    root = made(tmp_path, "image,label", lambda i: f"{NINE[i]},{text if i == 4 else of(i)}")
-    assert f"line 6: the label is {text!r}, which stands for a missing one" in problem(root)
-
-
-def test_labels_that_are_nearly_alike(tmp_path):
-    for kinds, count in [(("Rose", "rose", "ROSE"), 3), (("red oak", "red\xa0oak", "red_oak"), 3)]:
-        rows = [f"{file},{kinds[i % 3]}" for i, file in enumerate(NINE)]
-        data = sources.load_dataset(made(tmp_path, "image,label", rows.__getitem__))
-        assert data.num_classes == count
-        (warning,) = data.warnings
-        assert "class names differ only in capitals or blanks" in warning
-    for kinds in [("pe\u0301", "pé"), ("a", "a\xa0"), ("a", " a ")]:
-        rows = [f"{file},{(*kinds, 'z')[i % 3]}" for i, file in enumerate(NINE)]
-        data = sources.load_dataset(made(tmp_path, "image,label", rows.__getitem__))
-        assert (data.num_classes, data.warnings) == (2, ())

@@ -107,6 +107,11 @@ def plain(name: str) -> str:
     return re.sub(r"[\s_.-]+", "", name).lower()
 
 
+def is_unnamed(name: str) -> bool:
+    """Whether a column has no name, or the one that pandas gives it."""
+    return plain(name) == "" or plain(name).startswith("unnamed:")
+
+
 def flag_of(name: str) -> str | None:
     """The split that a column of yes and no is about: 'test' of `is_test_image`; or None."""
     match = _FLAGS.fullmatch(plain(name))

@@ -9,6 +9,7 @@ from clevit_jax.data.layouts.columns import (
     FILES,
     FILES_IF,
     called,
+    is_unnamed,
     several,
     wanted_column,
 )
@@ -116,7 +117,7 @@ def _label(header: list[str], request: Request) -> set[int]:
 
 def _one_hot(table: Table, taken: set[int]) -> list[int]:
     """Positions of columns of 0 and 1, as the first row has them; at least two."""
-    rest = [i for i, name in enumerate(table.header) if name.strip() and i not in taken]
+    rest = [i for i, name in enumerate(table.header) if not is_unnamed(name) and i not in taken]
     first = table.rows[0]
     is_one_hot = len(rest) > 1 and all(first[i].strip(BLANKS) in BITS for i in rest)
     return rest if is_one_hot else []

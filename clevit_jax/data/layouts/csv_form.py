@@ -1,9 +1,11 @@
 """The form of a CSV file: its letters, what is between its fields, and whether it has a header."""
 
 import csv
+import gzip
 import io
 import pathlib
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ _EXCEL = re.compile(
     r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE
 )  # a first line on what is between fields
 _PEEK = 1 << 16  # bytes, enough for a header and some rows
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 _SAMPLE = 200  # rows by which a form is told
 
 
@@ -40,8 +43,16 @@ class Table(NamedTuple):
 
 def peek(path: pathlib.Path) -> str:
     """What a table begins with."""
-    with path.open("rb") as file:
-        return encoding.begun(file.read(_PEEK))
+    try:
+        with (gzip.open if is_packed(path) else open)(path, "rb") as file:
+            return encoding.begun(file.read(_PEEK))
+    except _DAMAGED:
+        return ""
+
+
+def is_packed(path: pathlib.Path) -> bool:
+    """Whether a table is compressed, as pandas does where the name ends so."""
+    return path.suffix.lower() == ".gz"
 
 
 def delimiters(text: str) -> str:
@@ -52,7 +63,12 @@ def delimiters(text: str) -> str:
 
 def text_of(path: pathlib.Path, notes: Notes) -> str | None:
     """The whole of a table; None, and a problem, if its letters cannot be told."""
-    text, line = encoding.decode(path.read_bytes(), western=True)
+    try:
+        data = gzip.decompress(path.read_bytes()) if is_packed(path) else path.read_bytes()
+    except _DAMAGED as error:
+        notes.problems.append(f"{path} is no whole gzip file ({error}); copy it again.")
+        return None
+    text, line = encoding.decode(data, western=True)
     if text is None:
         notes.problems.append(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8.")
     elif line:

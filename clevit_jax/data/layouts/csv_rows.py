@@ -1,6 +1,7 @@
 """The rows of CSV tables, with the file that each one names."""
 
 import pathlib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,9 +11,10 @@ from clevit_jax.data.layouts.columns import missing_column
 from clevit_jax.data.layouts.csv_cells import Label, RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv_form import Table
-from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, points_out
+from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, points_out
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
 
+_LITTER = re.compile(r"(^|[\\/])(\.DS_Store|\._[^\\/]*|Thumbs\.db|desktop\.ini)\s*$", re.IGNORECASE)
 _NO_FOLDS: Mapping[str, int] = types.MappingProxyType({})
 
 
@@ -96,6 +98,7 @@ class CsvReader:
         assert columns.file is not None
         files = list[str]()
         missing = dict[int, tuple[Wanted, str]]()  # position -> what is wanted, what is wrong
+        litter = list[str]()
         for at, row in enumerate(whole.rows):
             name = row[columns.file]
             if labels[at].is_left_out:
@@ -105,12 +108,21 @@ class CsvReader:
                 problems.add(whole.lines[at], "the file is empty.", "{n} rows have no file")
                 files.append("")
                 continue
+            if _LITTER.search(name):
+                litter.append(name)
+                files.append("")
+                continue
             own = splits[at] or split
             file, problem = self._find(name, own)
             if problem:
                 missing[at] = (Wanted(name, own, labels[at].text), problem)
                 file = ""
             files.append(file)
+        if litter:
+            self._notes.warnings.append(
+                f"{path}: {len(litter):,} row(s) are of files that a system leaves behind, and are "
+                f"passed over ({first_three([repr(name) for name in litter])})."
+            )
         if missing:
             wanted = list(dict.fromkeys(each for each, _ in missing.values()))
             repair = self._files.repair(wanted, set(files) - {""})

@@ -24,7 +24,10 @@ from clevit_jax.data.layouts.listing import (
 from clevit_jax.data.split_names import splits_among
 
 LOOKS_FOR = "train.csv, perhaps with test.csv and val.csv, or one *.csv of files and labels"
-_ENDINGS = (".csv", ".tsv")
+_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+# Where tables lie that are not beside the images' folders.
+_FOLDERS = ("annotations", "annotation", "anno", "labels", "metadata", "meta", "csv", "data",
+            "splits", "lists")  # fmt: skip
 # Tables in which a competition wants its answers.
 _ANSWERS = re.compile(r"(^|[^a-z])(sample|submission|submit|sub)([^a-z]|$)|submission")
 
@@ -34,7 +37,8 @@ def fits(root: pathlib.Path, request: Request) -> str | None:
     found = _tables(root, request)
     if not found.is_sure:
         return None
-    names = " and ".join(path.name for paths in found.by_split.values() for path in paths)
+    every = [path for paths in found.by_split.values() for path in paths]
+    names = " and ".join(path.relative_to(root).as_posix() for path in every)
     seen = names if "train" in found.by_split else f"the columns of {names}"
     return f"{seen}, with its split column {found.split_column!r}" if found.split_column else seen
 
@@ -133,24 +137,38 @@ class _Found(NamedTuple):
     split_column: str = ""
 
 
+def _paths(root: pathlib.Path) -> list[pathlib.Path]:
+    """The tables in a folder; where it has none, those in its first folder of annotations."""
+    if there := table_files(root):
+        return [root / name for name in there]
+    for folder in _FOLDERS:
+        if (root / folder).is_dir() and (there := table_files(root / folder)):
+            return [root / folder / name for name in there]
+    return []
+
+
+def _stem(path: pathlib.Path) -> str:
+    """The name of a table without its endings."""
+    return re.sub(r"\.[ct]sv(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
 def _tables(root: pathlib.Path, request: Request) -> _Found:
     """Which tables are to be read."""
     images = _Images(root)
     heads: dict[pathlib.Path, tuple[Table, CsvColumns]] = {}
     left_out = list[str]()
-    for name in table_files(root):
-        path = root / name
+    for path in _paths(root):
         head = csv_columns.head(csv_form.peek(path), request, images.any_called)
-        if _ANSWERS.search(path.stem.lower()):
+        if _ANSWERS.search(_stem(path).lower()):
             left_out.append(
                 f"{path} is left out: by its name, it is the form of a competition's answers."
             )
-        elif not _is_metadata(name, head[0]):
+        elif not _is_metadata(path.name, head[0]):
             heads[path] = head
-    told = splits_among(path.stem for path in heads)
+    told = splits_among(_stem(path) for path in heads)
     splits: dict[str, list[pathlib.Path]] = {}
     for split in SPLIT_WORDS:
-        if paths := [path for path in heads if told.get(path.stem) == split]:
+        if paths := [path for path in heads if told.get(_stem(path)) == split]:
             splits[split] = paths
     fitting = [path for path, head in heads.items() if _is_of_images(head, images)]
     for split, paths in list(splits.items()):

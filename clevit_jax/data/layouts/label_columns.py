@@ -12,6 +12,7 @@ from clevit_jax.data.layouts.columns import (
     NUMBERS,
     RANKS,
     called,
+    is_unnamed,
     pick,
     plain,
     wanted_column,
@@ -42,7 +43,7 @@ class _Values:
 
     def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]], taken: set[int]):
         self.header = [name.strip() for name in header]
-        self.free = [i for i in range(len(header)) if i not in taken]
+        self.free = [i for i in range(len(header)) if i not in taken and not is_unnamed(header[i])]
         self._rows = rows
         self._columns: dict[int, list[str]] = {}
 
@@ -137,9 +138,10 @@ def choose_unnamed(values_of: Sequence[Sequence[str]], width: int, taken: set[in
         if len(values.free) == 2 and len(numbers) == 1:
             return LabelColumns((numbers[0],), name)
         return LabelColumns((name,))
-    if values.free:
-        problems.append(_ask(values, values.free))
-    return LabelColumns()
+    if not values.free:
+        return LabelColumns()
+    problems.append(_ask(values, values.free))
+    return LabelColumns((values.free[0],))
 
 
 def _asked(values: _Values, wanted: str, problems: list[str]) -> LabelColumns:
@@ -196,7 +198,7 @@ def _of_no_name(values: _Values, said: list[str]) -> LabelColumns:
         finest = coarser[-1]
         said.append(_say_class(values, finest))
         return _with_levels(values, (finest,), None, is_sure=False)
-    rest = [i for i in values.free if values.header[i]]
+    rest = values.free
     if len(rest) == 1 and values.repeats(rest[0]) and not values.is_number(rest[0]):
         said.append(_say_class(values, rest[0]))
         return LabelColumns((rest[0],), is_sure=False)

@@ -79,7 +79,7 @@ def choose_splits(
     fold = next((i for i in called(header, FOLDS) if i in values and _are_folds(values[i])), None)
     numbers = _in_order(values[fold]) if fold is not None else ()
     word = _word(header, rows, values, words, problems, said)
-    flags = _flags(header, values)
+    flags = _flags(header, rows, values, problems)
     if word is not None:
         return SplitColumns(word, words[word], fold=fold, folds=numbers)
     return SplitColumns(flags=flags, fold=fold, folds=numbers)
@@ -141,9 +141,26 @@ def _word(
     return None
 
 
-def _flags(header: Sequence[str], values: dict[int, set[str]]) -> dict[int, str]:
-    flags = {i: flag_of(header[i]) for i in values if _is_yes_or_no(values[i])}
-    return {i: split for i, split in flags.items() if split is not None}
+def _flags(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    values: dict[int, set[str]],
+    problems: list[str],
+) -> dict[int, str]:
+    told = {i: flag_of(header[i]) for i in values if _is_yes_or_no(values[i])}
+    flags = {i: split for i, split in told.items() if split is not None}
+    for i in flags:
+        yes = sum(row[i].strip().lower() in _TRUE for row in rows)
+        is_either = plain(header[i]) in ("isvalid", "valid") and len(flags) == 1
+        if is_either and 2 * yes > len(rows):
+            name = header[i].strip()
+            problems.append(
+                f"the column {name!r} is true in {yes:,} of {len(rows):,} rows: set "
+                f"data.split_column={name} if these are for validation, or {NONE} if it says that "
+                "a row is sound."
+            )
+            return {}
+    return flags
 
 
 def _as_asked(
