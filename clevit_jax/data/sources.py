@@ -104,9 +104,10 @@ def scan(
             f"{place} has {len(contents.class_names)} classes, but num_classes = "
             f"{request.num_classes}."
         )
-    if len(contents.class_names) == 1:
-        notes.warnings.append(
-            f"{place} has one class, {contents.class_names[0]!r}: there is nothing to tell apart."
+    if len(contents.class_names) == 1 and not notes.problems:
+        notes.problems.append(
+            f"{place} has one class, {contents.class_names[0]!r}: there is nothing to tell apart; "
+            "two are needed at least."
         )
     parts = {name: list(examples) for name, examples in contents.splits.items()}
     notes.warnings.extend(_repetitions(place, parts))
