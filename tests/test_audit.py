@@ -481,7 +481,7 @@ def test_the_cache_is_shared_as_in_training(root, run):
 
 def test_what_the_scan_says_is_passed_on(root, run):
     write(root, "train/loose.png", picture(40))
-    (root / "test/z").mkdir()
+    write(root, "test/z/1.png", picture(41))
     found = run(root)
     assert found.code == 1
     kinds = [error["kind"] for error in found.json["errors"]]

@@ -450,8 +450,7 @@ def test_several_tables(tmp_path):
 def test_tables_of_other_things(tmp_path, name, text):
     root = make(tmp_path, {name: text}, [])
     (found,) = problems(root)
-    assert "has no known layout" in found
-    assert "csv: train.csv, perhaps with test.csv and val.csv" in found
+    assert "has no known layout (docs/data.md lists them)" in found
 
 
 def test_layout_asked_for_without_a_table(tmp_path):
@@ -460,10 +459,10 @@ def test_layout_asked_for_without_a_table(tmp_path):
 
 
 def test_another_layout_beside_it(tmp_path):
-    root = make(tmp_path, {"train.csv": TRAIN}, [*FILES, "train/ash/1.png"])
+    root = make(tmp_path, {"train.csv": TRAIN}, [*FILES, "train/ash/1.png", "train/oak/1.png"])
     (found,) = problems(root)
     assert "data.layout=csv, by train.csv: 2 classes, 2 training images" in found
-    assert "data.layout=folders, by train/<class>/: 1 class, 1 training image" in found
+    assert "data.layout=folders, by train/<class>/: 2 classes, 2 training images" in found
 
 
 def test_no_stat_for_each_file(tmp_path, monkeypatch):
@@ -512,8 +511,8 @@ def _listed(draw) -> list[tuple[str, str]]:
     for number in range(draw(st.integers(2, 4))):
         folders = [f"{name}_/" for name in draw(st.lists(_NAMES, max_size=2))]
         ending = draw(st.sampled_from([".png", ".JPG", ".Jpeg", ".tif"]))
-        rows.append(("".join(folders) + f"{draw(_NAMES)}{number}{ending}",
-                     classes[number] if number < 2 else draw(st.sampled_from(classes))))  # fmt: skip
+        file = "".join(folders) + f"{draw(_NAMES)}{number}{ending}"
+        rows.append((file, classes[number] if number < 2 else draw(st.sampled_from(classes))))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
@@ -22,11 +22,21 @@ from clevit_jax.data.layouts import (
     unread,
     webdataset,
 )
-from clevit_jax.data.layouts.listing import Contents, Notes, Request
+from clevit_jax.data.layouts.folder_splits import folders_in, holds_image
+from clevit_jax.data.layouts.listing import (
+    Contents,
+    Notes,
+    Request,
+    files_below,
+    first_three,
+    is_image,
+)
+from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
 _DEEPEST = 3  # folders that hold nothing but the next one, as archives unpack
-_ANNOTATIONS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat", ".xml", ".xlsx")
+_LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat", ".xlsx")
+_ANNOTATIONS = (*_LISTS, ".xml")
 _ABOUT = ("readme", "license", "licence", "citation", "about")  # files on the data set as a whole
 
 
@@ -108,37 +118,48 @@ def recognise(root: pathlib.Path, layout: str, request: Request) -> Recognised:
     if fitting:
         return _agreeing([_read(root, *each, request) for each in fitting.items()])
     # Folders of images alone are weak evidence: they may well be data sets that lie side by side.
-    below = [path for path in _folders(root) if _fitting(path, request)]
+    inside = _folders(root)
+    below = [path for path in inside if not _images_alone(path) and _fitting(path, request)]
     if not below and (seen := folders.fits_unsplit(root, request)) is not None:
         return _read(root, "folders", seen, request)
     if (found := _wrapped(root, request)) is not None:
         return found
-    raise DataError([unread.unknown(root, below, _expected())])
+    if not below:
+        deeper = map(_with_classes, inside)
+        below = [path for path in deeper if path is not None]
+    raise DataError([unread.unknown(root, below)])
 
 
 def _wrapped(root: pathlib.Path, request: Request) -> Recognised | None:
     """The data set in the only folder of `root`, or in the only folder of that; None if none is."""
-    inner = root
+    inner, beside = root, list[str]()
     for _ in range(_DEEPEST):
         if _has_annotations(inner) or (deeper := _only_folder(inner)) is None:
             return None
+        beside += [f"{path.name}/" for path in _folders(inner) if path != deeper]
         inner = deeper
         fitting = _fitting(inner, request)
         if not fitting and (seen := folders.fits_unsplit(inner, request)) is not None:
             fitting = {"folders": seen}
         if fitting:
             found = _agreeing([_read(inner, *each, request) for each in fitting.items()])
+            if beside:
+                found.notes.warnings.append(
+                    f"{root}: there is no image and no list in {first_three(beside)}; not read."
+                )
             return found._replace(seen=f"{found.seen} in {inner.relative_to(root).as_posix()}/")
     return None
 
 
-def _expected() -> Mapping[str, str]:
-    """Layout -> what it looks for."""
-    return {name: layout.looks_for for name, layout in _LAYOUTS.items()}
-
-
 def _fitting(root: pathlib.Path, request: Request) -> dict[str, str]:
-    """Layout -> what it is recognised by, of all that fit."""
+    """Layout -> what it is recognised by, of all that fit; one that a setting is for goes alone."""
+    wanted = None
+    if request.label_pattern:
+        wanted = "file_names"
+    elif str(request.class_level) != "auto":
+        wanted = "folders"
+    if wanted and (seen := _LAYOUTS[wanted].fits(root, request)) is not None:
+        return {wanted: seen}
     return {
         name: seen
         for name, layout in _LAYOUTS.items()
@@ -149,6 +170,11 @@ def _fitting(root: pathlib.Path, request: Request) -> dict[str, str]:
 def _read(root: pathlib.Path, layout: str, seen: str, request: Request) -> Recognised:
     notes = Notes([], [])
     contents = _LAYOUTS[layout].read(root, request, notes)
+    if layout != "folders" and str(request.class_level) != "auto":
+        notes.warnings.append(
+            f"data.class_level = {request.class_level} is for class folders, and has no effect on "
+            f"the layout {layout}."
+        )
     return Recognised(layout, seen, root, contents, notes)
 
 
@@ -234,19 +260,43 @@ def _summary(reading: Recognised) -> str:
 
 def _folders(root: pathlib.Path) -> list[pathlib.Path]:
     """The folders in `root` that are not hidden and not litter, sorted."""
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    return [root / name for name in names if not folders.is_litter(name)]
+    return [root / name for name in folders_in(root)]
+
+
+def _images_alone(folder: pathlib.Path) -> bool:
+    """Whether nothing but images lies in a folder, as in that of a class."""
+    with os.scandir(folder) as entries:
+        return all(is_image(entry.name) or is_litter(entry.name) for entry in entries)
 
 
 def _has_annotations(root: pathlib.Path) -> bool:
     """Whether files beside the folders may say what the images are: then these are not alone."""
     with os.scandir(root) as entries:
-        names = [entry.name.lower() for entry in entries if not entry.name.startswith(".")]
+        names = [entry.name.lower() for entry in entries if not is_litter(entry.name)]
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 
 
+def _with_classes(root: pathlib.Path) -> pathlib.Path | None:
+    """The folder of class folders that is `root`, or lies alone in it."""
+    inner: pathlib.Path | None = root
+    for _ in range(_DEEPEST):
+        if inner is None or folders.fits_unsplit(inner, Request()) is not None:
+            return inner
+        inner = _only_folder(inner)
+    return None
+
+
 def _only_folder(root: pathlib.Path) -> pathlib.Path | None:
-    """The folder that alone lies in `root`; files beside it do not count."""
+    """The only folder in `root`, or the only one with images where no other one holds lists."""
     inside = _folders(root)
-    return inside[0] if len(inside) == 1 else None
+    if len(inside) < 2:
+        return inside[0] if inside else None
+    found = list[pathlib.Path]()
+    for path in inside:
+        found += [path] if holds_image(path) else []
+        if len(found) > 1:
+            return None
+    others = (file for path in inside if path not in found for file in files_below(str(path)))
+    if any(file.lower().endswith(_LISTS) for file in others):
+        return None
+    return found[0] if found else None

@@ -15,7 +15,7 @@ _WORDS = {
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout"), "test"),
 }
 # Words that add nothing to these.
-_FILLERS = frozenset(
+FILLERS = frozenset(
     [
         *("set", "sets", "split", "splits", "data", "dataset", "datasets", "folder"),
         *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
@@ -37,7 +37,7 @@ def split_called(name: str) -> str | None:
     >>> split_called("Training_set"), split_called("val2018"), split_called("cars_train")
     ('train', 'val', None)
     """
-    split, rest = _told(_words(name))
+    split, rest = _told(words_of(name))
     return None if rest else split
 
 
@@ -56,7 +56,7 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
         Name -> 'train', 'val' or 'test', in the order of the names. Several names may mean one
         split. Where `eval` stands beside another test split, it is the validation split.
     """
-    words = {name: _words(name) for name in names}
+    words = {name: words_of(name) for name in names}
     told = {name: _told(inside) for name, inside in words.items()}
     # What is said besides -> the splits that it is said of; images to predict count as one.
     partners: dict[tuple[str, ...], set[str]] = {}
@@ -83,23 +83,23 @@ def split_and_rest(name: str) -> tuple[str | None, str]:
     >>> split_and_rest("images_variant_train"), split_and_rest("train_list")
     (('train', 'variant'), ('train', ''))
     """
-    split, rest = _told(_words(name))
+    split, rest = _told(words_of(name))
     return split, " ".join(rest)
 
 
 def is_to_predict(name: str) -> bool:
     """Whether a name says that its images have no label: `seg_pred`, `unlabelled`."""
-    return bool(_TO_PREDICT & set(_words(name)))
+    return bool(_TO_PREDICT & set(words_of(name)))
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """The words of a name in lower case, apart at capitals, digits and signs; no numbers."""
     text = unicodedata.normalize("NFKC", name)
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()
     words = list[str]()
     for word in re.findall(r"[^\W\d_]+", text):
         glued = re.fullmatch(r"(train|training|val|valid|validation|test|testing)(\w+)", word)
-        if glued and glued[2] in (*_FILLERS, *_WORDS):  # trainset, testimages, trainval
+        if glued and glued[2] in (*FILLERS, *_WORDS):  # trainset, testimages, trainval
             words += [glued[1], glued[2]]
         else:
             words.append(word)
@@ -109,7 +109,7 @@ def _words(name: str) -> list[str]:
 def _told(words: list[str]) -> tuple[str | None, tuple[str, ...]]:
     """The split that words mean, and the words that say something else."""
     splits = list(dict.fromkeys(_WORDS[word] for word in words if word in _WORDS))
-    rest = tuple(word for word in words if word not in _WORDS and word not in _FILLERS)
+    rest = tuple(word for word in words if word not in _WORDS and word not in FILLERS)
     if splits == ["train", "val"]:  # trainval: what is trained on, with the validation split in it
         splits = ["train"]
     return (splits[0] if len(splits) == 1 else None), rest

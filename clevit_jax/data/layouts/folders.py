@@ -1,169 +1,184 @@
 """Class folders: `train/<class>/**` with `test` and `val` alike, or `<class>/**` alone."""
 
-import os
 import pathlib
+from collections.abc import Iterable, Mapping
 
 from clevit_jax.data.dataset import SPLIT_WORDS, Example
-from clevit_jax.data.layouts.listing import (
-    EXTENSIONS,
-    Contents,
-    Notes,
-    Request,
-    files_below,
-    first_three,
-    is_image,
-    say_own,
-    users_entries,
-)
-from clevit_jax.data.split_names import split_called
+from clevit_jax.data.layouts import folder_words
+from clevit_jax.data.layouts.folder_names import is_wrapper, normal
+from clevit_jax.data.layouts.folder_splits import Parts, class_folders, find_parts
+from clevit_jax.data.layouts.hierarchy import Cut, Path, decide, levels_above, names_of
+from clevit_jax.data.layouts.listing import Contents, Notes, Request
+from clevit_jax.data.layouts.tree import Folder, walk
+from clevit_jax.data.split_names import is_to_predict, splits_among
 
 LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"
-_ENDINGS = " ".join(EXTENSIONS)
-
-
-def is_litter(name: str) -> bool:
-    """Whether a folder is hidden, or is one that an operating system leaves beside the files."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _folders(root: pathlib.Path) -> list[str]:
-    """Names of the folders in `root` that are not hidden."""
-    with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if not is_litter(e.name) and e.is_dir())
-
-
-def _split_folders(root: pathlib.Path, notes: Notes) -> dict[str, str]:
-    """Split -> name of its folder."""
-    folders: dict[str, str] = {}
-    for name in _folders(root):
-        split = split_called(name)
-        if split is None or _is_own(root / name):
-            continue
-        if split in folders:
-            notes.problems.append(
-                f"{root / folders[split]} and {root / name} are both folders of the {split} "
-                "split; rename one."
-            )
-        folders[split] = name
-    return folders
-
-
-def _has_image(folder: pathlib.Path, own: set[str] | None = None) -> bool:
-    return any(is_image(name) for name in files_below(str(folder), hidden=False, own=own))
-
-
-def _is_own(folder: pathlib.Path) -> bool:
-    """Whether a folder is one of this program's, and no image of a user is in it."""
-    own = set[str]()
-    return not _has_image(folder, own) and bool(own)
+_LEVELS = ("top", "leaf", "auto")
 
 
 def fits(root: pathlib.Path, _: Request) -> str | None:
-    """What the layout is recognised by, or None: a folder `train` with folders in it."""
-    splits = _split_folders(root, Notes([], []))
-    if "train" not in splits or not _folders(root / splits["train"]):
-        return None
-    return " and ".join(f"{splits[split]}/<class>/" for split in SPLIT_WORDS if split in splits)
+    """What the layout is recognised by, or None: a training folder with class folders in it."""
+    parts = find_parts(root)
+    return parts.seen() if "train" in parts.splits else None
 
 
 def fits_unsplit(root: pathlib.Path, _: Request) -> str | None:
-    """What class folders alone are recognised by, or None: at least two, none named as a split.
+    """What class folders alone are recognised by, or None: at least two, none that trains.
 
-    Weak evidence, for when nothing else fits.
+    A folder for testing may lie beside them. Weak evidence, for when nothing else fits.
     """
-    with_images = _class_folders(root)
-    return f"<class>/ as {with_images[0]}/" if len(with_images) > 1 else None
+    parts = find_parts(root)
+    classes = class_folders(root, parts, most=2)
+    if len(classes) < 2:
+        return None
+    return " and ".join(filter(None, [f"<class>/ as {classes[0]}/", parts.seen()]))
 
 
 def lone_class(root: pathlib.Path) -> str | None:
     """The name of the only class folder with images, where no folder is named as a split."""
-    with_images = _class_folders(root)
-    return with_images[0] if len(with_images) == 1 else None
-
-
-def _class_folders(root: pathlib.Path) -> list[str]:
-    """Names of the folders with images in them; none where one is named as a split."""
-    if _split_folders(root, Notes([], [])):
-        return []
-    return [name for name in _folders(root) if _has_image(root / name)]
+    parts = find_parts(root)
+    classes = class_folders(root, parts, most=2)
+    return classes[0] if len(classes) == 1 and not parts.splits else None
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads train/<class>/** and test/<class>/** and val/<class>/**, or <class>/** alone.
 
-    Without `test`, `val` is taken as the test split.
+    Without `test`, `val` is taken as the test split. Which level of the folders the classes are is
+    that of `request.class_level`; the levels above are kept. Names that are the same text to
+    Unicode are one class, however their accents are spelt.
     """
-    folders = _split_folders(root, notes)
-    if not folders:
-        classes = _read_split(root, "", notes)
-        return Contents(tuple(classes), {"train": _examples(root, classes, tuple(classes))})
-    if "train" not in folders:
-        notes.problems.append(f"{root / 'train'} is missing.")
-        return Contents((), {"train": []})
-    if "test" not in folders and "val" in folders:
-        folders["test"] = folders.pop("val")
-    classes_of = {split: _read_split(root, name, notes) for split, name in folders.items()}
-    names = tuple(classes_of["train"])
-    for split, classes in classes_of.items():
-        notes.problems.extend(
-            f"{root / folders[split] / name}: there is no class {name!r} in {folders['train']}/."
-            for name in sorted(classes.keys() - set(names))
+    nothing = Contents((), {"train": []})
+    level = str(request.class_level)
+    if level not in _LEVELS and not (level.isdecimal() and int(level) > 0):
+        notes.problems.append(
+            f"data.class_level is {level!r}; it must be top, leaf, auto or a number from 1."
         )
+        return nothing
+    parts = find_parts(root)
+    folder_words.check_splits(root, parts, notes)
+    trees = {} if notes.problems else _trees(root, parts, notes)
+    if not trees:
+        return nothing
+    of_path = {split: _by_path(tree) for split, tree in trees.items()}
+    counts = {
+        path: sum(len(folder.images) for folder in folders)
+        for path, folders in of_path["train"].items()
+    }
+    top = trees["train"].path
+    where = str(root / top)
+    cut, said = decide(counts, level, where, "" if top else str(root)) if counts else (Cut(1), "")
+    if cut is None:
+        notes.problems.append(said)
+        return nothing
+    notes.warnings.extend([said] if said else [])
+    contents = _contents(root, trees, of_path, cut, notes)
+    folder_words.say_what_is_left_out(root, parts, trees, notes)
+    folder_words.say_tables_beside(root, contents.class_names, notes)
+    return contents
+
+
+def _trees(root: pathlib.Path, parts: Parts, notes: Notes) -> dict[str, Folder]:
+    """Split -> all that lies in its folder; none, and a problem, where nothing is for training."""
+    trees = dict[str, Folder]()
+    if "train" not in parts.splits:
+        beside = [parts.splits, *([] if "train" in parts.flat else [parts.flat])]
+        aside = {path for of_split in beside for paths in of_split.values() for path in paths}
+        names = {path.partition("/")[0] for path in aside} | set(
+            filter(is_to_predict, parts.others)
+        )
+        whole = walk(str(root), leave_out=frozenset(names))
+        if parts.splits and not whole.folders:
+            notes.problems.append(f"{root / 'train'} is missing.")
+            return {}
+        trees = {"train": whole} if parts.splits else _splits_in_classes(whole, notes)
+    for split in SPLIT_WORDS:
+        for path in parts.splits.get(split, ()):
+            trees[split] = walk(str(root / path), f"{path}/")
+    if "test" not in trees and "val" in trees:
+        trees["test"] = trees.pop("val")
+    return trees
+
+
+def _splits_in_classes(whole: Folder, notes: Notes) -> dict[str, Folder]:
+    """Class folders, or those of `rose/train/`, `rose/test/` and the same in each other class."""
+    inside = {
+        name for top in whole.folders.values() for name, each in top.folders.items()
+        if each.holds_image()
+    }  # fmt: skip
+    told = splits_among(sorted(inside))
+    direct = any(top.images for top in whole.folders.values())
+    if direct or len(told) < len(inside) or not {"train"} < set(told.values()):
+        return {"train": whole}
+    trees = {split: Folder("") for split in SPLIT_WORDS if split in told.values()}
+    for name, top in whole.folders.items():
+        for below, folder in top.folders.items():
+            if below in told:
+                split = trees[told[below]]
+                split.folders.setdefault(name, Folder(f"{name}/")).folders[below] = folder
+    notes.warnings.append(
+        "The splits are folders in each class, as "
+        f"{' and '.join(f'{name}/{split}/' for split in sorted(inside))}."
+    )
+    return trees
+
+
+def _by_path(tree: Folder) -> dict[Path, list[Folder]]:
+    """Names of folders below the tree's -> the folders with images that they lead to.
+
+    Names are in composed characters. One that says nothing at the end, as `rose/images`, is left
+    out where it is alone.
+    """
+    found: dict[Path, list[Folder]] = {}
+
+    def visit(folder: Folder, path: Path) -> None:
+        inside = [(name, each) for name, each in folder.folders.items() if each.holds_image()]
+        for name, each in inside:
+            alone = len(inside) == 1 and not folder.images and not each.folders
+            below = (*path, normal(name))
+            if alone and path and is_wrapper(name, path[-1]):
+                below = path
+            if each.images:
+                found.setdefault(below, []).append(each)
+            visit(each, below)
+
+    visit(tree, ())
+    return found
+
+
+def _contents(
+    root: pathlib.Path,
+    trees: Mapping[str, Folder],
+    of_path: Mapping[str, Mapping[Path, list[Folder]]],
+    cut: Cut,
+    notes: Notes,
+) -> Contents:
+    """The examples of each split; problems are classes that training lacks, or none at all."""
+    files = {split: _by_class(folders, cut) for split, folders in of_path.items()}
+    classes = sorted(files["train"])
+    labels = {path: label for label, path in enumerate(classes)}
+    folder_words.check_classes(root, trees, files, notes)
+    names = names_of(classes)
+    examples = {
+        split: [
+            Example(root / file, labels[path], 0, file)
+            for path in sorted(inside.keys() & labels.keys())
+            for file in sorted(inside[path])
+        ]
+        for split, inside in files.items()
+    }
     return Contents(
-        names, {split: _examples(root, inside, names) for split, inside in classes_of.items()}
+        tuple(names[path] for path in classes),
+        examples,
+        () if cut.merged else levels_above(classes),
     )
 
 
-def _examples(
-    root: pathlib.Path, classes: dict[str, list[str]], names: tuple[str, ...]
-) -> list[Example]:
-    labels = {name: label for label, name in enumerate(names)}
-    return [
-        Example(root / file, labels[name], 0, file)
-        for name, files in classes.items()
-        if name in labels
-        for file in files
-    ]
-
-
-def _read_split(root: pathlib.Path, split: str, notes: Notes) -> dict[str, list[str]]:
-    """Class name -> sorted image paths, relative to `root`."""
-    classes: dict[str, list[str]] = {}
-    loose: list[str] = []
-    others: list[str] = []
-    own = set[str]()
-    for entry in users_entries(str(root / split), f"{split}/" if split else "", own):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            if is_image(entry.name):
-                loose.append(entry.name)
-            continue
-        prefix = f"{split}/{entry.name}/" if split else f"{entry.name}/"
-        inside = set[str]()
-        files = sorted(files_below(entry.path, prefix, hidden=False, own=inside))
-        own |= inside
-        images = [file for file in files if is_image(file)]
-        if images or not inside:
-            classes[entry.name] = images
-            others += [file for file in files if not is_image(file)]
-    if own:
-        notes.warnings.append(say_own(root, own))
-    if not classes:
-        notes.problems.append(f"{root / split} holds no class folder.")
-    for name in sorted(name for name, inside in classes.items() if not inside):
-        notes.problems.append(
-            f"{root / split / name} holds no image; add some or remove the folder "
-            f"(read are {_ENDINGS})."
-        )
-    if loose:
-        notes.warnings.append(
-            f"{root / split}: {len(loose)} image(s) lie in no class folder and are not read "
-            f"({first_three(sorted(loose))})."
-        )
-    if others:
-        notes.warnings.append(
-            f"{root / split}: {len(others)} file(s) have no ending that is read "
-            f"({first_three(sorted(others))}); read are {_ENDINGS}."
-        )
-    return dict(sorted(classes.items()))
+def _by_class(folders: Mapping[Path, Iterable[Folder]], cut: Cut) -> dict[Path, list[str]]:
+    """Class -> its images."""
+    files: dict[Path, list[str]] = {}
+    for path, same in folders.items():
+        of_class = files.setdefault(cut.of(path), [])
+        for folder in same:
+            of_class += folder.images
+    return files

@@ -97,7 +97,12 @@ class Contents(NamedTuple):
 
 
 def files_below(
-    folder: str, prefix: str = "", *, hidden: bool = True, own: set[str] | None = None
+    folder: str,
+    prefix: str = "",
+    *,
+    hidden: bool = True,
+    own: set[str] | None = None,
+    above: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """Paths of all files below `folder`, relative to it, with forward slashes.
 
@@ -108,6 +113,7 @@ def files_below(
         prefix: goes before each path.
         hidden: whether files and folders that begin with a dot count.
         own: gets the folders, `prefix` first, in which something was left out.
+        above: where the links lie that led here.
     """
     for entry in users_entries(folder, prefix, own):
         if not hidden and entry.name.startswith("."):
@@ -115,8 +121,17 @@ def files_below(
         if not entry.is_dir():
             if entry.is_file():
                 yield prefix + entry.name
-        elif not (entry.is_symlink() and _contains(entry.path, folder)):
-            yield from files_below(entry.path, f"{prefix}{entry.name}/", hidden=hidden, own=own)
+        elif not entry.is_symlink():
+            below = f"{prefix}{entry.name}/"
+            yield from files_below(entry.path, below, hidden=hidden, own=own, above=above)
+        elif not goes_round(entry.path, (*above, folder)):
+            yield from files_below(
+                entry.path,
+                f"{prefix}{entry.name}/",
+                hidden=hidden,
+                own=own,
+                above=(*above, folder),
+            )
 
 
 def users_entries(
@@ -142,10 +157,16 @@ def say_own(folder: str | os.PathLike[str], own: Iterable[str]) -> str:
     )
 
 
-def _contains(link: str, folder: str) -> bool:
-    """Whether following `link` would come back to `folder`, that is, go round in a circle."""
+def goes_round(link: str, folders: Iterable[str]) -> bool:
+    """Whether following `link` would come back to one of `folders`: a circle, also of two links.
+
+    Args:
+        link: a link to a folder.
+        folders: in which it lies, and in which the links lie that led there.
+    """
     target = os.path.realpath(link)
-    return os.path.commonpath([target, os.path.realpath(folder)]) == target
+    real = (os.path.realpath(folder) for folder in folders)
+    return any(os.path.commonpath([target, folder]) == target for folder in real)
 
 
 def read_text(path: pathlib.Path, notes: Notes) -> str | None:
