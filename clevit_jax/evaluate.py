@@ -12,6 +12,8 @@ import jax
 from ml_collections import ConfigDict
 
 from clevit_jax.data import pipeline
+from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.skipped import counts, summary
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Interrupted, Stop
 from clevit_jax.errors import CheckpointError, ConfigError
@@ -190,19 +192,21 @@ def score_checkpoint(
     state, meta = restored
     scores = score_params(run, int(state.step), state.eval_params)
     split_hash, trained_on = run.dataset.split_hash(), meta["split_hash"]
-    _say_images(split_hash, trained_on)
+    _say_images(run.dataset, trained_on)
     print(f"Test, step {scores.step} of {run.plan.total}: {scores.test}.")
     if scores.val is not None:
         print(f"Validation, step {scores.step}: {scores.val}.")
     path = _scores_path(run, split_hash, trained_on, f"-step-{scores.step}")
     if written:
-        _write(path, scores.to_json(), split_hash)
+        _write(path, scores.to_json(), run.dataset)
         print(f"  {'scores':<12} {path}", flush=True)
 
 
-def _say_images(split_hash: str, trained_on: str) -> None:
-    if split_hash != trained_on:
+def _say_images(dataset: Dataset, trained_on: str) -> None:
+    if (split_hash := dataset.split_hash()) != trained_on:
         print(f"On other images (split {split_hash[:8]}) than the run's ({trained_on[:8]}):")
+    if dataset.skipped:
+        print(f"Scored on what could be read; {summary(dataset)}")
 
 
 def _scores_path(run: Run, split_hash: str, trained_on: str, which: str = "") -> pathlib.Path:
@@ -211,10 +215,15 @@ def _scores_path(run: Run, split_hash: str, trained_on: str, which: str = "") ->
     return path.with_name(f"{path.stem}{which}{other}{path.suffix}")
 
 
-def _write(path: pathlib.Path, scores: dict[str, Any], split_hash: str) -> None:
+def _write(path: pathlib.Path, scores: dict[str, Any], dataset: Dataset) -> None:
+    if processes.index() != 0:
+        return
+    facts = {**scores, "split_hash": dataset.split_hash()}
+    if dataset.skipped:
+        facts["skipped"] = counts(dataset)
+        facts["skipped_images"] = [skipped.example.name for skipped in dataset.skipped]
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if processes.index() == 0:
-        write_json(path, {**scores, "split_hash": split_hash, "written": now})
+    write_json(path, {**facts, "written": now})
 
 
 def write_scores(
@@ -233,7 +242,7 @@ def write_scores(
     same = split_hash == trained_on
     chosen_on = run.chosen_on if same else known.get("chosen_on", "test")
     path = _scores_path(run, split_hash, trained_on)
-    _say_images(split_hash, trained_on)
+    _say_images(run.dataset, trained_on)
     label = "" if last.step == run.plan.total else f" of {run.plan.total}, not finished"
     if known.get("ended_at") == last.step:
         label = f" of {run.plan.total}, ended early"
@@ -247,7 +256,7 @@ def write_scores(
             print(f"Validation, {name} (step {scores.step}): {scores.val}.")
     if not written:
         return
-    _write(path, facts, split_hash)
+    _write(path, facts, run.dataset)
     for what, where in (
         ("checkpoints", run.checkpoints),
         ("metrics", run.workdir / "metrics.jsonl"),
@@ -295,7 +304,7 @@ def evaluate_workdir(
         ConfigError, DataError, CheckpointError: in one sentence, nothing is changed.
     """
     check_workdir(workdir, config, free=("data.",) if other_split else (), reading=True)
-    run = prepare_run(config, workdir, training=False)
+    run = prepare_run(config, workdir, training=False, other_split=other_split)
     if not run.checkpoints.exists():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     if other_split:
@@ -306,7 +315,10 @@ def evaluate_workdir(
     try:
         if isinstance(checkpoint, int):
             check_step(checkpoints, checkpoint)  # before images are read
-        decode_splits(run, [split for split in run.dataset.splits if split != "train"])
+        # Which images a run leaves out is told by all of them, where it is not written down.
+        every = not run.decided and not other_split
+        splits = [split for split in run.dataset.splits if every or split != "train"]
+        run = decode_splits(run, splits, other_split=other_split)
         written = not reason
         if checkpoint is None:
             score_checkpoints(run, checkpoints, other_split=other_split, written=written)

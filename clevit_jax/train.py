@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from clevit_jax.analysis.report.write import REPORT_FILE, write_after_training
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
+from clevit_jax.data.skipped import summary
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
 from clevit_jax.errors import ConfigError
@@ -42,9 +43,11 @@ from clevit_jax.runs.setup import (
     Run,
     check_agreement,
     decode_all,
+    keep_skipped,
     prepare_run,
     read_pretrained,
 )
+from clevit_jax.runs.skipped import SKIPPED_FILE
 from clevit_jax.runs.workdir import (
     EVALUATION_FILE,
     LOAD_REPORT_FILE,
@@ -131,7 +134,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
         check_path(run.checkpoints)
         begun = processes.broadcast("begun", has_checkpoints(workdir))
         pretrained = None if begun else read_pretrained(run)
-        decode_all(run, stop)
+        run = decode_all(run, stop)
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
         if extended:
@@ -142,6 +145,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
         checkpoints = open_checkpoints(run)
         stack.callback(checkpoints.close)
         state, batches, meta = _initial_state(run, checkpoints, pretrained)
+        keep_skipped(run, begun=begun)  # once the data set is known to be that of the run
         del pretrained  # a copy of the parameters that the host need not keep
         stack.callback(batches.close)
         changes, step = say_changes(run, state, meta), int(state.step)
@@ -180,6 +184,8 @@ def _say_data(run: Run) -> None:
     )
     for warning in data.warnings:
         print(f"Warning: {warning}", flush=True)
+    if data.skipped:
+        print(f"Warning: {summary(data)} They are in {run.workdir / SKIPPED_FILE}.", flush=True)
     if run.steps.kernels:
         print(run.steps.kernels, flush=True)
 

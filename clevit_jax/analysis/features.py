@@ -21,6 +21,7 @@ from clevit_jax.analysis.feature_file import Features
 from clevit_jax.analysis.ood import dataset_outputs, say, to_features
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.data.dataset import Example
+from clevit_jax.data.skipped import summary
 from clevit_jax.errors import ConfigError, DataError, first_line, said_once
 from clevit_jax.system.files import write_json
 
@@ -108,7 +109,9 @@ def _dataset_features(trained: TrainedModel) -> Features:
     }
     problems = [error for split in outputs.values() for error in split.errors]
     if problems:
-        raise DataError(problems)
+        raise trained.unreadable(problems)
+    if dataset.skipped:
+        say(f"Features of what could be read; {summary(dataset)}")
     return to_features(trained, outputs, dataset.class_names)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from clevit_jax.analysis import feature_file, neighbours
 from clevit_jax.analysis.feature_file import Features
+from clevit_jax.analysis.prediction_table import as_utf8
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.data.dataset import Example
+from clevit_jax.data.dataset import Dataset, Example
 from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.inference.stream import DatasetOutputs, collect_outputs
 from clevit_jax.system.progress import progress_bar
@@ -106,8 +107,12 @@ def _reference_or_word(training: Features) -> Reference | None:
     return reference
 
 
-def training_features(trained: TrainedModel) -> Features:
+def training_features(trained: TrainedModel, dataset: Dataset | None = None) -> Features:
     """Features of the training images. Those of a run are kept in its workdir.
+
+    Args:
+        trained: the model.
+        dataset: whose training images they must be; by default, kept ones are taken as they are.
 
     Raises:
         DataError: the images cannot be read.
@@ -119,12 +124,16 @@ def training_features(trained: TrainedModel) -> Features:
         except ConfigError:
             say(f"{kept} is damaged, so the features of the training images are made again.")
         else:
-            if features.fingerprint == trained.classifier.fingerprint:
+            same_model = features.fingerprint == trained.classifier.fingerprint
+            names = features.files
+            if dataset is not None:
+                names = tuple(as_utf8(example.name) for example in dataset.train)
+            if same_model and features.files == names:
                 return features
-    dataset = trained.dataset()
+    dataset = dataset or trained.dataset()
     outputs = dataset_outputs(trained, dataset.train, "Training images")
     if outputs.errors:
-        raise DataError(outputs.errors)
+        raise trained.unreadable(outputs.errors)
     features = to_features(trained, {"train": outputs}, dataset.class_names)
     if trained.is_run:
         try:

@@ -1,7 +1,9 @@
 """A trained model with the config and the data set of its run: what the analyses start from."""
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -9,9 +11,11 @@ from ml_collections import ConfigDict
 from clevit_jax.config import resolve_data
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import open_data
-from clevit_jax.errors import ConfigError
+from clevit_jax.data.skipped import without_bad
+from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.inference.classifier import Classifier, load
 from clevit_jax.runs.load import Which, holds_run
+from clevit_jax.runs.skipped import of_run
 from clevit_jax.runs.workdir import check_workdir, load_config
 from clevit_jax.system import cpus
 
@@ -45,13 +49,40 @@ class TrainedModel:
         return resolve_data(self.config).threads if self.config else cpus.usable()
 
     def dataset(self) -> Dataset:
-        """The images that the config names. Raises ConfigError, DataError."""
+        """The images that the config names, without those that the run left out.
+
+        Other images than the run's that cannot be read are left out by `data.on_bad_image=skip`,
+        which reads them all.
+
+        Raises:
+            ConfigError, DataError: they are not named, not there, or too many cannot be read.
+        """
         if self.config is None:
             raise ConfigError(
                 f"{self.path} is not a run, so its images are not known; name them: --config FILE "
                 "--config.data.root=DIR."
             )
-        return open_data(resolve_data(self.config))
+        data = resolve_data(self.config)
+        dataset = open_data(data)
+        own = of_run(dataset, self.path) if self.is_run else None
+        if own is None and data.on_bad_image == "skip":
+            own = self._without_bad
+        return dataset if own is None else own
+
+    @functools.cached_property
+    def _without_bad(self) -> Dataset:
+        data = resolve_data(self.config)
+        return without_bad(data, open_data(data))
+
+    def unreadable(self, errors: Sequence[str]) -> DataError:
+        """The error on images of `dataset` that cannot be read: what to do, then each of them."""
+        images = "an image" if len(errors) == 1 else f"{len(errors):,} images"
+        mend = "mend or remove the files"
+        if self.is_run:
+            mend = "put the files back as they were when the run began"
+        if self.config is None or self.config.data.on_bad_image == "stop":
+            mend += ", or go on without them: --config.data.on_bad_image=skip"
+        return DataError([f"{images.capitalize()} cannot be read; {mend}.", *errors])
 
 
 def open_trained_model(

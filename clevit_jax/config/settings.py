@@ -201,6 +201,8 @@ def _data_config(config: ConfigDict) -> DataConfig:
         eval_resize=config.eval.resize,
         cache_bytes=data.cache_bytes,
         threads=data.threads or cpus.usable(),
+        on_bad_image=data.on_bad_image,
+        max_bad=data.max_bad,
     )
 
 

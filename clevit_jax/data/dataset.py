@@ -34,6 +34,20 @@ class Example(NamedTuple):
     name: str
 
 
+class Skipped(NamedTuple):
+    """An image of a data set that is left out, because it cannot be read.
+
+    Attributes:
+        split: that it was listed in.
+        example: the image; its id is its index in that split, before any was left out.
+        reason: why it cannot be read, a sentence.
+    """
+
+    split: str
+    example: Example
+    reason: str
+
+
 class Level(NamedTuple):
     """A coarser level of the classes, as the genus above species or a folder above class folders.
 
@@ -75,6 +89,7 @@ class Dataset:
         warnings: a sentence for each thing that is odd but not an error.
         val: validation examples, by which the best checkpoint is chosen; often none.
         levels: coarser levels of the classes, the coarsest first; often none.
+        skipped: images that cannot be read, and are in no split (`skipped.leave_out`); often none.
     """
 
     layout: str
@@ -85,6 +100,7 @@ class Dataset:
     warnings: tuple[str, ...]
     val: tuple[Example, ...] = ()
     levels: tuple[Level, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -32,6 +32,8 @@ class DataConfig:
         eval_resize: pixels of the shorter side before that crop.
         cache_bytes: bytes of decoded images that are kept in memory.
         threads: number of threads that decode.
+        on_bad_image: what an image that cannot be read does: "stop", or "skip" to leave it out.
+        max_bad: share of the images of each split that may be left out, see `skipped.most`.
     """
 
     root: str
@@ -44,6 +46,8 @@ class DataConfig:
     eval_resize: int
     cache_bytes: int
     threads: int
+    on_bad_image: str = "stop"
+    max_bad: float = 0.01
 
     @property
     def name(self) -> str:

@@ -5,14 +5,15 @@ import functools
 import pathlib
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Generator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import grain
 import numpy as np
 
 from clevit_jax.data.dataset import Example, StoredImage
 from clevit_jax.errors import DataError, DecodeError
+from clevit_jax.system.faults import fault_of_machine, mend, os_reason
 
 HostBatch = dict[str, np.ndarray]
 
@@ -22,6 +23,13 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+class Unreadable(NamedTuple):
+    """An image that cannot be decoded: its row, and why, a sentence that names it."""
+
+    row: int
+    reason: str
 
 
 class DecodedImages:
@@ -55,14 +63,55 @@ class DecodedImages:
         kept = self._kept[index]
         if kept is not None:
             return kept
-        example = self._examples[index]
-        image = self._decode(example.data, example.name)
+        image = self.decode(self._examples[index])
         image.flags.writeable = False  # the cache hands out the array itself
         with self._lock:
             if self._kept[index] is None and image.nbytes <= self._free:
                 self._kept[index] = image
                 self._free -= image.nbytes
         return image
+
+    def decode(self, example: Example) -> np.ndarray:
+        """An image, uint8 [S, S, 3], whether it is one of these or not. Raises DecodeError."""
+        return self._decode(example.data, example.name)
+
+    def check(
+        self,
+        rows: Sequence[int] | None = None,
+        *,
+        threads: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Unreadable]:
+        """Decodes images once: fills the cache, and finds those that cannot be decoded.
+
+        Args:
+            rows: their indices; all by default.
+            threads: images to decode at a time.
+            progress: called with (images done, images in all).
+
+        Raises:
+            DataError: an image could not be read by a fault of the disk or the machine, which
+                says nothing about the image.
+        """
+
+        def undecodable(index: int) -> DecodeError | None:
+            try:
+                self[index]
+            except DecodeError as error:
+                return error
+            return None
+
+        rows = range(len(self)) if rows is None else rows
+        found: list[Unreadable] = []
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            for done, error in enumerate(pool.map(undecodable, rows), start=1):
+                if error is not None:
+                    if fault := fault_of_machine(error):
+                        raise DataError([_not_the_image(self._examples[rows[done - 1]], fault)])
+                    found.append(Unreadable(rows[done - 1], error.args[0]))
+                if progress is not None:
+                    progress(done, len(rows))
+        return found
 
     def fill(
         self,
@@ -71,34 +120,26 @@ class DecodedImages:
         threads: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Decodes images once: fills the cache, and checks those that do not fit.
+        """As `check`; raises DataError, which names every image that cannot be decoded."""
+        if found := self.check(rows, threads=threads, progress=progress):
+            raise DataError([reason for _, reason in found])
 
-        Args:
-            rows: their indices; all by default.
-            threads: images to decode at a time.
-            progress: called with (images done, images in all).
+    def without(self, rows: Collection[int]) -> "DecodedImages":
+        """The other images, with what is decoded of them; these are not to be used after."""
+        gone = set(rows)
+        kept = [row for row in range(len(self)) if row not in gone]
+        others = DecodedImages(
+            [self._examples[row] for row in kept], self._decode, cache_bytes=self._free
+        )
+        others._kept = [self._kept[row] for row in kept]
+        return others
 
-        Raises:
-            DataError: names every image that cannot be decoded.
-        """
 
-        def decoding_problem(index: int) -> str | None:
-            try:
-                self[index]
-            except DecodeError as error:
-                return str(error)
-            return None
-
-        rows = range(len(self)) if rows is None else rows
-        problems: list[str] = []
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            for done, problem in enumerate(pool.map(decoding_problem, rows), start=1):
-                if problem is not None:
-                    problems.append(problem)
-                if progress is not None:
-                    progress(done, len(rows))
-        if problems:
-            raise DataError(problems)
+def _not_the_image(example: Example, fault: OSError) -> str:
+    return (
+        f"{example.name} could not be read: {os_reason(fault)}{mend(fault)}. That is a fault of "
+        "the disk or the machine, and not of the image, so nothing is left out for it."
+    )
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -57,10 +57,11 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "class_names": _list_of(lambda value: isinstance(value, str)),
     "starts": _list_of(_is_start),
 }
-# What not every run has: older ones no levels; only those that ended early (`patience.note_end`),
-# where and why.
+# What not every run has: older ones no levels and no numbers of skipped images; only those that
+# ended early (`patience.note_end`), where and why.
 _OF_SOME: dict[str, Callable[[Any], bool]] = {
     "levels": _are_levels,
+    "skipped": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "ended_at": _is_number,
     "ended_because": lambda value: isinstance(value, str),
 }

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clevit_jax.data.dataset import SPLIT_NAMES
+from clevit_jax.data.skipped import counts
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs.facts import read_run_facts
@@ -146,6 +147,7 @@ def write_facts_file(run: Run, state: TrainState, changes: Sequence[str] = ()) -
         "layout": run.dataset.layout,
         "recognised_by": run.dataset.recognised_by,
         "images": {split: len(examples) for split, examples in run.dataset.splits.items()},
+        "skipped": counts(run.dataset),
         "chosen_on": run.chosen_on,
         "split_hash": run.dataset.split_hash(),
         "class_names": run.dataset.class_names,

@@ -17,7 +17,7 @@ from clevit_jax.runs.metrics import read_records
 from clevit_jax.runs.workdir import CONFIG_FILE, RUN_FILE, load_config
 from clevit_jax.steps.eval_step import LEVEL_PREFIX, Evaluation
 
-_SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
+SEED = re.compile(r"seed-(0|[1-9][0-9]*)")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -37,6 +37,7 @@ class RunResult:
         best: the same of the best step, on the test split, with `chosen_on`.
         finished: whether evaluation.json has the test of the last step.
         ended_early: whether that is a step before `total`, see `eval.patience`.
+        skipped: how many images of each split could not be read and were left out.
     """
 
     folder: pathlib.Path
@@ -49,6 +50,7 @@ class RunResult:
     best: dict[str, Any] | None
     finished: bool
     ended_early: bool = False
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         how_far = "not begun"
@@ -66,6 +68,9 @@ class RunResult:
                 lines.append(f"  {name}, step {scores['step']}: {SPLIT_NAMES[split]} {numbers}")
         if self.best is not None:
             lines[-1] += f", {how_chosen(self.best['chosen_on'])}"
+        if self.skipped:
+            left_out = ", ".join(f"{n} {SPLIT_NAMES[split]}" for split, n in self.skipped.items())
+            lines.append(f"  without images that could not be read: {left_out}")
         return "\n".join(lines)
 
 
@@ -99,6 +104,7 @@ def read_result(folder: pathlib.Path) -> RunResult:
         best=None if best is None else {"chosen_on": "test", **best},
         finished=finished or ended_early,
         ended_early=ended_early,
+        skipped=facts.get("skipped", {}),
     )
 
 
@@ -146,7 +152,7 @@ def seed_folders(workdir: pathlib.Path) -> dict[int, pathlib.Path]:
     folders = {
         int(match[1]): path
         for path in (workdir.iterdir() if workdir.is_dir() else ())
-        if (match := _SEED.fullmatch(path.name)) and (path / CONFIG_FILE).is_file()
+        if (match := SEED.fullmatch(path.name)) and (path / CONFIG_FILE).is_file()
     }
     return dict(sorted(folders.items()))
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,20 +17,30 @@ from clevit_jax.config import (
     resolve,
     resolve_data,
 )
-from clevit_jax.data import pipeline
-from clevit_jax.data.dataset import SPLIT_NAMES, Dataset, Level
+from clevit_jax.data.dataset import Dataset, Level
+from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
+from clevit_jax.data.skipped import check_limit, how_to_go_on, leave_out
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
 from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.reading import fit_devices, readable
-from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER
+from clevit_jax.runs.skipped import (
+    SKIPPED_FILE,
+    as_recorded,
+    find_bad,
+    known_skipped,
+    put_back,
+    readable_again,
+    say_skipped,
+    write_skipped,
+)
+from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER, has_checkpoints
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
 from clevit_jax.steps.schedule import Plan
-from clevit_jax.system.progress import progress_bar
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.fit import fit_weights, read_class_map
 
@@ -47,6 +56,7 @@ class Run:
         dataset: its examples.
         images: of each split, decoded when they are asked for.
         steps: the jitted steps.
+        decided: whether it is known which images are left out; else `decode_splits` finds out.
     """
 
     config: ConfigDict
@@ -55,6 +65,7 @@ class Run:
     dataset: Dataset
     images: dict[str, DecodedImages]
     steps: JittedSteps
+    decided: bool = True
 
     @property
     def plan(self) -> Plan:
@@ -71,7 +82,9 @@ class Run:
         return self.workdir / CHECKPOINTS_FOLDER
 
 
-def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = True) -> Run:
+def prepare_run(
+    config: ConfigDict, workdir: pathlib.Path, *, training: bool = True, other_split: bool = False
+) -> Run:
     """Checks all that can be checked without decoding an image, and writes no file of the run.
 
     Args:
@@ -79,6 +92,7 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         workdir: folder of the run.
         training: whether training images will be kept in memory too. A run that is not trained
             fits itself to the devices that are here (`reading`).
+        other_split: whether the images need not be those of the run.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -95,6 +109,12 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         except ValueError as error:
             raise ConfigError(str(error)) from error
     dataset = open_data(resolve_data(config))
+    skipping = config.data.on_bad_image == "skip"
+    record = known_skipped(workdir, config) if skipping and not other_split else None
+    # Also where nothing is skipped: processes that were given other settings must not wait here.
+    record = processes.broadcast("skipped", record)
+    if skipping and record is not None:
+        dataset = as_recorded(dataset, record)
     if not training and not dataset.levels:
         dataset = dataclasses.replace(dataset, levels=_recorded_levels(workdir, dataset))
     settings = resolve(config, dataset, platform)
@@ -107,6 +127,7 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, *, training: bool = T
         dataset=dataset,
         images=decoded_images(settings.data, dataset, training=training),
         steps=make_jitted_steps(settings.step, mesh),
+        decided=not skipping or record is not None,
     )
 
 
@@ -209,40 +230,81 @@ def check_agreement(run: Run) -> None:
             )
 
 
-def decode_all(run: Run, stop: Stop | None = None) -> None:
-    """Decodes every image once, into memory while it lasts. Raises as `decode_splits` does."""
-    decode_splits(run, list(run.images), stop)
+def decode_all(run: Run, stop: Stop | None = None) -> Run:
+    """Decodes every image once, into memory while it lasts. See `decode_splits`."""
+    return decode_splits(run, list(run.images), stop)
 
 
-def decode_splits(run: Run, splits: list[str], stop: Stop | None = None) -> None:
+def decode_splits(
+    run: Run, splits: list[str], stop: Stop | None = None, *, other_split: bool = False
+) -> Run:
     """Decodes the images of some splits, into memory while it lasts.
 
-    With several processes, each decodes its share. A training image that falls to a process later,
-    in another epoch, it decodes then.
+    Where `data.on_bad_image=skip` has to be decided, bad images are left out, and said. A run that
+    is under way keeps to those that it was begun with: one that can be read by now is said, and one
+    that cannot be read any more is an error.
+
+    Args:
+        run: the run.
+        splits: of its data set.
+        stop: asked now and then.
+        other_split: whether the images need not be those of the run.
+
+    Returns:
+        The run with the images that it has.
 
     Raises:
-        DataError: names every image that cannot be decoded, by whatever process.
+        DataError: names every image that cannot be decoded, by whatever process, or more than
+            `data.max_bad` of them.
         Interrupted: `stop` asked for an end.
     """
-    problems: list[str] = []
-    me, count = processes.index(), processes.count()
-    for split in splits:
-        images = run.images[split]
-        rows: Sequence[int] = range(me, len(images), count)
-        if split != "train":
-            rows = pipeline.eval_rows(len(images), run.settings.step.eval_batch_size, me, count)
-        desc = f"Reading {SPLIT_NAMES[split]} images"
-        with progress_bar(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
+    batch, data = run.settings.step.eval_batch_size, run.settings.data
+    found = find_bad(
+        run.dataset, run.images, splits, eval_batch=batch, threads=data.threads, stop=stop
+    )
+    if not run.decided:
+        reduced = leave_out(run.dataset, found)
+        check_limit(reduced, data.max_bad)
+        say_skipped(reduced, None if other_split else run.workdir / SKIPPED_FILE)
+        return _with_dataset(run, reduced)
+    if found:
+        fixed = data.on_bad_image == "skip" or has_checkpoints(run.workdir)
+        begun = fixed and not other_split
+        way_on = put_back(run.workdir, found) if begun else how_to_go_on(found, run.dataset, data)
+        raise DataError([way_on, *(skipped.reason for skipped in found)])
+    again = readable_again(run.dataset, run.images, splits, threads=data.threads)
+    if again:
+        print(
+            f"{len(again):,} of the images that {run.workdir} leaves out can be read by now "
+            f"({first_three(again)}); they stay left out, so that batches and scores remain what "
+            "they were.",
+            flush=True,
+        )
+    return run
 
-            def advance(done: int, _: int, bar: Any = bar) -> None:
-                bar.update(done - bar.n)
-                if stop is not None:
-                    stop.check()
 
-            try:
-                images.fill(rows, threads=run.settings.data.threads, progress=advance)
-            except DataError as error:
-                problems += error.problems
-    of_all = [problem for part in processes.gather("problems", problems) for problem in part]
-    if of_all:
-        raise DataError(of_all)
+def keep_skipped(run: Run, *, begun: bool) -> None:
+    """Writes down what the run leaves out, for all that follows; of one that is begun, if lost."""
+    if run.config.data.on_bad_image != "skip" or processes.index() != 0:
+        return
+    if not begun or not (run.workdir / SKIPPED_FILE).is_file():
+        write_skipped(run.workdir, run.dataset)
+
+
+def _with_dataset(run: Run, dataset: Dataset) -> Run:
+    """The run on what was left of its data set, with what was decoded of it."""
+    if not dataset.skipped:
+        return dataclasses.replace(run, decided=True)
+    fewer = resolve(run.config, dataset, jax.default_backend())
+    step = dataclasses.replace(run.settings.step, schedule=fewer.step.schedule)
+    gone: dict[str, list[int]] = {split: [] for split in run.images}
+    for skipped in dataset.skipped:
+        gone[skipped.split].append(skipped.example.id)
+    return dataclasses.replace(
+        run,
+        settings=dataclasses.replace(run.settings, plan=fewer.plan, step=step),
+        dataset=dataset,
+        images={split: images.without(gone[split]) for split, images in run.images.items()},
+        steps=make_jitted_steps(step, run.steps.mesh),
+        decided=True,
+    )

@@ -32,6 +32,7 @@ from clevit_jax.distributed.preemption import STOPPED
 from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs import results
 from clevit_jax.runs.facts import SCORES
+from clevit_jax.runs.skipped import as_recorded, read_skipped
 from clevit_jax.runs.workdir import CONFIG_FILE, check_workdir, has_checkpoints
 from clevit_jax.steps.eval_step import LEVEL_PREFIX
 from clevit_jax.sweeps.devices import count_devices, share_devices
@@ -117,7 +118,7 @@ def _check(
     begun_on = results.common_split(results.read_result(folder) for folder in begun.values())
     for seed, folder in begun.items():
         check_workdir(folder, _with_seed(config, seed), of_seeds=True)
-    if begun_on not in (None, _split_hash(config)):
+    if begun_on not in (None, _split_hash(config, begun.values())):
         raise ConfigError(
             f"{config.data.root or config.data.tfds} no longer lists the files and labels that the "
             f"seeds in {workdir} were trained on; point --config.data.root at the same data set, "
@@ -125,8 +126,11 @@ def _check(
         )
 
 
-def _split_hash(config: ConfigDict) -> str:
-    """The split hash of the data set. Writes procedural leaves; asks no JAX, so takes no device."""
+def _split_hash(config: ConfigDict, begun: Iterable[pathlib.Path]) -> str:
+    """The split hash of the data set, without what seeds that have begun leave out.
+
+    Writes procedural leaves; asks no JAX, so takes no device.
+    """
     plain = config.copy_and_resolve_references()
     wanted = config.data.leaves.to_dict()
     if wanted["classes"]:
@@ -135,7 +139,10 @@ def _split_hash(config: ConfigDict) -> str:
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         plain.data.leaves.classes = 0
-    return open_data(resolve_data(plain)).split_hash()
+    dataset = open_data(resolve_data(plain))
+    records = map(read_skipped, begun if config.data.on_bad_image == "skip" else ())
+    record = next(filter(None, records), None)
+    return (as_recorded(dataset, record) if record else dataset).split_hash()
 
 
 def _finished(folder: pathlib.Path) -> bool:

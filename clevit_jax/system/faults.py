@@ -48,6 +48,21 @@ _MENDS = {
     errno.EXDEV: "it leads to another disk",
 }
 
+# What of a file alone may bring forth; any other error of a read is one of the disk, the network
+# or the machine.
+_OF_ONE_FILE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,  # a damaged file says where to look, and that place cannot be
+    errno.EOVERFLOW,
+    errno.EILSEQ,
+}
+
 
 def sentence(error: BaseException, doing: str = "") -> str | None:
     """What a user is told of an error; None where it is a fault of the program.
@@ -100,6 +115,15 @@ def is_out_of_memory(error: BaseException | str) -> bool:
     if isinstance(error, str | RuntimeError | ImportError):  # XLA's is a RuntimeError
         return any(word in str(error).lower() for word in _MEMORY)
     return False
+
+
+def fault_of_machine(error: BaseException | None) -> OSError | None:
+    """The error of the disk, the network or the machine that lies behind another one, or None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno and error.errno not in _OF_ONE_FILE:
+            return error
+        error = error.__cause__
+    return None
 
 
 def _memory_sentence(error: BaseException) -> str:

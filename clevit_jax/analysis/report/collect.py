@@ -39,7 +39,8 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.config import resolve_data
 from clevit_jax.data.audit import command
 from clevit_jax.data.dataset import Dataset, Level, describe_levels
-from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.data.skipped import listed, summary
+from clevit_jax.errors import ConfigError
 from clevit_jax.inference import cam, explanation
 from clevit_jax.inference.prediction import softmax
 from clevit_jax.inference.stream import DatasetOutputs
@@ -68,10 +69,10 @@ def collect_content(trained: TrainedModel) -> Content:
     dataset = trained.dataset()
     _check_classes(trained, dataset)
     dataset = dataclasses.replace(dataset, levels=dataset.levels or trained.classifier.levels)
-    training = training_features(trained)
+    training = training_features(trained, dataset)
     outputs = dataset_outputs(trained, dataset.test, "Test images")
     if outputs.errors:
-        raise DataError(outputs.errors)
+        raise trained.unreadable(outputs.errors)
     reference = make_reference(training)
     confusion = mistakes.count_confusions(outputs.logits, outputs.labels)
     few = min(len(dataset.train), len(dataset.test)) < neighbours.FEW
@@ -100,7 +101,7 @@ def collect_content(trained: TrainedModel) -> Content:
         feature_notes=() if few else _feature_notes(training, outputs, reference),
         recipe=recipe_tables(trained),
         environment=environment_tables(facts),
-        **_data_check(trained, dataset.split_hash()),
+        **_data_check(trained, listed(dataset).split_hash()),
     )
 
 
@@ -127,6 +128,7 @@ def _summary(trained: TrainedModel, dataset: Dataset, facts: dict[str, Any]) -> 
         f"{dataset.num_classes} classes, {', '.join(counts)} images of "
         f"{as_utf8(str(trained.config.data.root or trained.config.data.tfds))}."  # type: ignore[union-attr]
         f" Swin of {parameters / 1e6:.2f} M parameters at {model.image_size} pixels{updates}.",
+        *([summary(dataset)] if dataset.skipped else []),
         *([as_utf8(facts["ended_because"])] if facts.get("ended_because") else []),
         f"Pictures and tables below show the model {as_utf8(trained.classifier.source)}.",
     ]

@@ -15,6 +15,7 @@ from clevit_jax.analysis.report.content import Content, FactTable, ScoreRow
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.config import flatten
 from clevit_jax.data.dataset import SPLIT_NAMES, describe_levels
+from clevit_jax.data.skipped import summary_of
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
 from clevit_jax.runs.facts import levels_of, read_evaluation, read_run_facts
@@ -50,6 +51,7 @@ def collect_recorded(trained: TrainedModel, missing: str) -> Content:
         summary=[
             f"{len(facts['class_names'])} classes; "
             f"{', '.join(f'{count} {split}' for split, count in images.items())} images.",
+            *([summary_of(images, facts["skipped"])] if facts.get("skipped") else []),
             *([as_utf8(facts["ended_because"])] if facts.get("ended_because") else []),
             as_utf8(missing),
         ],

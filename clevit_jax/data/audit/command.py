@@ -19,13 +19,15 @@ What of a name cannot be printed, or is not UTF-8, is written as an escape.
 import pathlib
 import sys
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+from clevit_jax.data import skipped
 from clevit_jax.data.audit import findings, read
 from clevit_jax.data.audit.finding import Finding
-from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.dataset import Dataset, Skipped
 from clevit_jax.data.open import DataConfig, scan_data
-from clevit_jax.errors import ConfigError, DataError
+from clevit_jax.errors import ConfigError, DataError, said_once
 from clevit_jax.system import memory as host_memory
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import check_can_be_made, why_not_writable, write_json, write_text
@@ -46,8 +48,9 @@ def check_data(config: DataConfig, workdir: pathlib.Path) -> int:
         workdir: folder for `data_check.json` and `data_check.txt`.
 
     Returns:
-        1 if there are errors, which are problems that stop a run, unreadable images, and the same
-        pixels with several labels; 0 if there are warnings at most.
+        1 if there are errors, which are problems that stop a run, unreadable images (unless a run
+        would leave them out), and the same pixels with several labels; 0 if there are warnings at
+        most.
 
     Raises:
         ConfigError: a setting that cannot be used, or a `workdir` that cannot be written.
@@ -108,6 +111,9 @@ def audit(config: DataConfig) -> dict[str, Any]:
         reading = read.read_images(dataset, threads=config.threads, progress=advance)
     sides = {"data.resize": config.resize, "image_size": config.image_size}
     memory, too_small = _memory_of_images(config, dataset)
+    unreadable, left_out = _unreadable(config, dataset, problems, reading)
+    errors = findings.errors(dataset, problems, reading, unreadable)
+    warnings = [*left_out, *findings.warnings(dataset, reading), *too_small]
     return {
         **named,
         "layout": dataset.layout,
@@ -123,9 +129,30 @@ def audit(config: DataConfig) -> dict[str, Any]:
             **read.describe_images(reading.files, sides=sides),
         },
         "memory": memory,
-        "errors": [f._asdict() for f in findings.errors(dataset, problems, reading)],
-        "warnings": [f._asdict() for f in (*findings.warnings(dataset, reading), *too_small)],
+        "errors": [f._asdict() for f in errors],
+        "warnings": [f._asdict() for f in warnings],
     }
+
+
+def _unreadable(
+    config: DataConfig, dataset: Dataset, problems: Sequence[str], reading: read.Reading
+) -> tuple[list[Finding], list[Finding]]:
+    """Images that cannot be read: those that stop a run, and those that it leaves out."""
+    found = findings.unreadable_images(problems, reading)
+    bad = [Skipped(e.split, e.example, "") for e in reading.entries if e.facts is None]
+    if not found or problems:
+        return found, []
+    if config.on_bad_image != "skip":
+        return _advised(found, skipped.how_to_go_on(bad, dataset, config)), []
+    reduced = skipped.leave_out(dataset, bad)
+    if too_many := skipped.problems(reduced, config.max_bad):
+        return _advised(found, " ".join(said_once(too_many))), []
+    return [], _advised(found, skipped.would_skip(reduced))
+
+
+def _advised(found: list[Finding], advice: str) -> list[Finding]:
+    advice = advice[0].upper() + advice[1:]
+    return [finding._replace(advice=advice) for finding in found]
 
 
 def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:

@@ -21,19 +21,22 @@ def class_name(dataset: Dataset, label: int) -> str:
     return dataset.class_names[label] if label < dataset.num_classes else str(label + 1)
 
 
-def errors(dataset: Dataset, problems: Sequence[str], reading: Reading) -> list[Finding]:
+def errors(
+    dataset: Dataset,
+    problems: Sequence[str],
+    reading: Reading,
+    unreadable: Sequence[Finding] | None = None,
+) -> list[Finding]:
     """What makes a data set unusable: problems of its files, unreadable images, two labels.
 
     Args:
         dataset: as far as problems allow.
         problems: of `sources.scan`; they name the files that are missing.
         reading: the images.
+        unreadable: findings on images that cannot be read; by default `unreadable_images`.
     """
     listed = problems_of(problems)
-    unreadable = list(reading.unreadable)
-    if not problems:
-        unreadable += [(name, f"{name} is gone since it was listed.") for name in reading.missing]
-    listed += _unreadable(unreadable)
+    listed += unreadable_images(problems, reading) if unreadable is None else unreadable
     for group in _same_pixels(reading.entries):
         # One file with two labels in one list is a problem of the list, and told already.
         told = problems and len({(entry.split, entry.example.name) for entry in group}) == 1
@@ -65,8 +68,11 @@ def _why(name: str, sentence: str) -> str:
     return sentence.partition(name)[2].strip().removesuffix(".") or sentence.removesuffix(".")
 
 
-def _unreadable(unreadable: Sequence[tuple[str, str]]) -> list[Finding]:
+def unreadable_images(problems: Sequence[str], reading: Reading) -> list[Finding]:
     """A finding a file, or one for all files of a fault where more than three have it."""
+    unreadable = list(reading.unreadable)
+    if not problems:
+        unreadable += [(name, f"{name} is gone since it was listed.") for name in reading.missing]
     files = defaultdict[str, list[tuple[str, str]]](list)
     for name, sentence in unreadable:
         files[_why(name, sentence)].append((name, sentence))
