@@ -36,8 +36,9 @@ def get_config() -> ConfigDict:
     data.resize = 600  # pixels per side of the square that training images are kept at (paper: 600)
     data.cache_bytes = 8 << 30  # decoded images kept, bytes; at most half of the free memory
     data.threads = 0  # threads that decode; 0 is one per CPU that the process may use
-    data.on_bad_image = "stop"  # what an image that cannot be read does: stop | skip
-    data.max_bad = 0.01  # share of the images that may be skipped
+    data.on_bad_image = "stop"  # what an image that cannot be read does: stop | skip (leave it out)
+    # Share of each split's images that skip may leave out; one image always, but none by 0.
+    data.max_bad = 0.01
     data.truncated = False  # whether an image that lacks its last bytes is read as far as it goes
     data.bits = 0  # that a pixel of 16-bit files really has, 9 to 16, such as 12; 0 is 16
     # Before training, write procedural leaves to data.root; 0 classes writes none.

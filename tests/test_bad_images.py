@@ -3,6 +3,7 @@
 The reference is a run on the same images whose bad ones are not listed at all.
 """
 
+import collections
 import json
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ import tiny
 
 from clevit_jax.analysis.report import collect, recorded
 from clevit_jax.analysis.trained_model import TrainedModel
-from clevit_jax.data import procedural_leaves
+from clevit_jax.data import decode, procedural_leaves
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.evaluate import evaluate_workdir
@@ -287,6 +288,27 @@ def test_processes_agree_on_what_is_left_out(data, tmp_path, monkeypatch):
         for split, images in alone.images.items():
             for row in range(len(images)):
                 np.testing.assert_array_equal(run.images[split][row], images[row])
+
+
+def test_no_image_is_decoded_twice(data, tmp_path, monkeypatch):
+    """Neither to find the bad ones, nor after; what is left out is not looked at again."""
+    seen = collections.Counter()
+
+    def counted(real):
+        def counting(path, name, **options):
+            seen[name] += 1
+            return real(path, name, **options)
+
+        return counting
+
+    monkeypatch.setattr(decode, "decode_train", counted(decode.decode_train))
+    monkeypatch.setattr(decode, "decode_eval", counted(decode.decode_eval))
+    run = setup.decode_all(prepare_run(make_config(data), tmp_path / "run"))
+    for images in run.images.values():
+        for row in range(len(images)):
+            assert images[row].shape == (16, 16, 3)
+    assert len(seen) == 20
+    assert set(seen.values()) == {1}
 
 
 def test_a_report_has_a_line_on_them(copy, leaves):

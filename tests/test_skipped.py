@@ -71,12 +71,14 @@ def test_too_many_are_refused_and_the_limit_that_would_do_is_named():
     lines = str(error.value).splitlines()
     assert lines[0] == (
         "4 of 300 training images (1.3 %) cannot be read, and no more than 3 may be left out "
-        "(data.max_bad=0.01)."
+        "(--config.data.max_bad=0.01)."
     )
     assert lines[1].endswith("or raise the limit: --config.data.max_bad=0.02.")
     assert lines[2:] == [s.reason for s in many]
     skipped.check_limit(leave_out(whole, many), 0.02)
-    with pytest.raises(DataError, match=r"no more than 0 may be left out \(data.max_bad=0\)"):
+    with pytest.raises(
+        DataError, match=r"no more than 0 may be left out \(--config.data.max_bad=0\)"
+    ):
         skipped.check_limit(leave_out(whole, few), 0.0)
 
 

@@ -1,6 +1,7 @@
 """The command tools/prepare_tfds.py: what it writes reads as what it was made of."""
 
 import dataclasses
+import errno
 import importlib.util
 import io
 import json
@@ -21,7 +22,7 @@ from PIL import Image
 
 from clevit_jax.data import decode, pipeline, sources, write_tfds
 from clevit_jax.data.dataset import Dataset, Example, Level
-from clevit_jax.errors import DataError
+from clevit_jax.errors import DataError, DecodeError
 
 HOME = pathlib.Path(__file__).parents[1]
 TOOL = HOME / "tools" / "prepare_tfds.py"
@@ -178,8 +179,37 @@ def test_unreadable_images_are_all_named(command, leaves, tmp_path):
     bad[1].write_bytes(b"")
     code, _, error = command(leaves, tmp_path / "out")
     assert code == 2
-    assert f"error: {bad[0]} cannot be decoded: " in error
+    assert "error: Mend or remove 2 images, or leave them out: --on-bad-image skip.\n" in error
+    assert f"\n{bad[0]} cannot be decoded: " in error
     assert f"\n{bad[1]} is an empty file.\n" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_images_may_be_left_out(command, leaves, tmp_path):
+    """What is written is what reads as a data set without them."""
+    bad = leaves / "train" / "Bœuf" / "grey.png"
+    bad.write_bytes(b"")
+    skip = ["--name", "mine", "--on-bad-image", "skip"]
+    code, _, error = command(leaves, tmp_path, *skip, "--max-bad", 0)
+    assert (code, f"\n{bad} is an empty file." in error) == (2, True)
+    assert "1 of 26 training images (3.8 %) cannot be read" in error
+    assert "or raise the limit: --max-bad=0.04." in error
+    code, _, error = command(leaves, tmp_path, *skip)
+    assert code == 0
+    assert "warning: 1 of 26 training images could not be read and was left out." in error
+    assert f"warning: {bad} is an empty file." in error
+    bad.unlink()
+    assert_same(sources.load_dataset(tmp_path / "mine"), sources.load_dataset(leaves))
+
+
+def test_a_fault_of_the_disk_writes_nothing(command, leaves, tmp_path, monkeypatch):
+    def fail(*_):
+        raise DecodeError("It cannot be read.") from OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(decode, "read_rgb", fail)
+    code, _, error = command(leaves, tmp_path / "out", "--on-bad-image", "skip", "--max-bad", 0.9)
+    assert code == 2
+    assert "could not be read: Input/output error" in error
     assert not (tmp_path / "out").exists()
 
 

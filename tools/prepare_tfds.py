@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
                 name=name,
                 shards=options.shards,
                 threads=cpus.usable(),
+                max_bad=options.max_bad if options.on_bad_image == "skip" else None,
+                say=lambda sentence: print(f"warning: {sentence}", file=sys.stderr),
                 progress=lambda done, _: bar.update(done - bar.n) and None,
             )
     except (DataError, OSError, ValueError) as error:
@@ -110,6 +112,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="files per split, at most one per image (default: of 256 MB at most)",
     )
+    parser.add_argument(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what an image that cannot be read does (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-bad",
+        type=float,
+        default=0.01,
+        metavar="F",
+        help="share of the images of each split that may be skipped (default: %(default)s)",
+    )
     return parser
 
 
@@ -117,6 +132,8 @@ def _check_options(options: argparse.Namespace, name: str) -> None:
     """Raises DataError on a target that is there or lies in the data set, and on no shards."""
     if options.shards is not None and options.shards < 1:
         raise DataError([f"--shards is {options.shards}; it must be at least 1."])
+    if not 0 <= options.max_bad < 1:
+        raise DataError([f"--max-bad is {options.max_bad}; it must be at least 0 and below 1."])
     root, out = options.root.resolve(), options.out.resolve()
     if root in (out, *out.parents):
         raise DataError(

@@ -106,8 +106,7 @@ class DecodedImages:
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             for done, error in enumerate(pool.map(undecodable, rows), start=1):
                 if error is not None:
-                    if fault := fault_of_machine(error):
-                        raise DataError([_not_the_image(self._examples[rows[done - 1]], fault)])
+                    raise_fault(self._examples[rows[done - 1]], error)
                     found.append(Unreadable(rows[done - 1], error.args[0]))
                 if progress is not None:
                     progress(done, len(rows))
@@ -135,11 +134,16 @@ class DecodedImages:
         return others
 
 
-def _not_the_image(example: Example, fault: OSError) -> str:
-    return (
-        f"{example.name} could not be read: {os_reason(fault)}{mend(fault)}. That is a fault of "
-        "the disk or the machine, and not of the image, so nothing is left out for it."
-    )
+def raise_fault(example: Example, error: BaseException) -> None:
+    """Raises DataError where an image could not be read by no fault of its own."""
+    if fault := fault_of_machine(error):
+        raise DataError(
+            [
+                f"{example.name} could not be read: {os_reason(fault)}{mend(fault)}. That is a "
+                "fault of the disk or the machine, and not of the image, so nothing is left out "
+                "for it."
+            ]
+        ) from error
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -10,6 +10,7 @@ from clevit_jax.data.open import DataConfig, decoded_images
 from clevit_jax.errors import DataError, Repeated, said_once
 from clevit_jax.system.progress import progress_bar
 
+MAX_BAD = "--config.data.max_bad"
 _HALF = 0.5  # where more of a split cannot be read, something else is wrong
 
 
@@ -57,8 +58,14 @@ def most(images: int, max_bad: float) -> int:
     return max(1, math.floor(images * max_bad + 1e-9)) if max_bad else 0
 
 
-def problems(dataset: Dataset, max_bad: float) -> list[str]:
-    """Sentences on what a data set may not lose: many images, a class, or a split."""
+def problems(dataset: Dataset, max_bad: float, *, flag: str = MAX_BAD) -> list[str]:
+    """Sentences on what a data set may not lose: many images, a class, or a split.
+
+    Args:
+        dataset: what is left of it.
+        max_bad: the limit, see `most`.
+        flag: that would raise it.
+    """
     said, too_much = _lost(dataset), 0.0
     for split, number in counts(dataset).items():
         images = number + len(dataset.splits.get(split, ()))
@@ -67,10 +74,10 @@ def problems(dataset: Dataset, max_bad: float) -> list[str]:
             said.append(
                 f"{number:,} of {images:,} {SPLIT_NAMES[split]} images "
                 f"({100 * number / images:.2g} %) cannot be read, and no more than "
-                f"{most(images, max_bad):,} may be left out (data.max_bad={max_bad:g})."
+                f"{most(images, max_bad):,} may be left out ({flag}={max_bad:g})."
             )
     if said:
-        raised = f", or raise the limit: --config.data.max_bad={_share(too_much)}"
+        raised = f", or raise the limit: {flag}={_share(too_much)}"
         limit = raised if 0 < too_much <= _HALF and not _lost(dataset) else ""
         said.append(f"Mend or remove these files (--mode check_data lists them){limit}.")
     return said
@@ -98,9 +105,9 @@ def _lost(dataset: Dataset) -> list[str]:
     return said
 
 
-def check_limit(dataset: Dataset, max_bad: float) -> None:
+def check_limit(dataset: Dataset, max_bad: float, *, flag: str = MAX_BAD) -> None:
     """Raises DataError, with what is wrong with each image, where too much would be left out."""
-    if said := problems(dataset, max_bad):
+    if said := problems(dataset, max_bad, flag=flag):
         raise DataError([*said, *(skipped.reason for skipped in dataset.skipped)])
 
 
@@ -125,7 +132,7 @@ def how_to_go_on(found: Sequence[Skipped], dataset: Dataset, config: DataConfig)
     if lost or max(beyond, default=0) > _HALF:
         mend = f"{said}; mend or remove them (--mode check_data lists them)."
         return " ".join([mend, *lost])
-    limit = f" --config.data.max_bad={_share(max(beyond))}" if beyond else ""
+    limit = f" {MAX_BAD}={_share(max(beyond))}" if beyond else ""
     return (
         f"{said}; mend or remove them, or go on without them: "
         f"--config.data.on_bad_image=skip{limit}."

@@ -10,13 +10,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
+from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example, Skipped
 from clevit_jax.data.layouts.tfds_records import LEVELS_FILE
 from clevit_jax.data.layouts.tfds_schema import NAME_FEATURE
+from clevit_jax.data.pipeline import raise_fault
+from clevit_jax.data.skipped import check_limit, leave_out, summary
 from clevit_jax.errors import DataError, DecodeError
 from clevit_jax.system.files import write_json
 
 _VERSION = "1.0.0"
+_SKIP = "--on-bad-image skip"  # of the command
 _SHARD_BYTES = 256 << 20  # what a shard holds at most where their number is not given
 
 
@@ -44,15 +47,18 @@ def write_tfds(
     name: str,
     shards: int | None = None,
     threads: int = 1,
+    max_bad: float | None = None,
+    say: Callable[[str], object] = print,
     progress: Callable[[int, int], None] | None = None,
 ) -> pathlib.Path:
     """Writes `out_dir/name/1.0.0`, which the layout 'tfds' reads as the same data set.
 
     The encoded images are kept as they are, so pixels are the same; so are order, labels, names,
     class names, their coarser levels, and splits. All images are decoded first, and if one is
-    unreadable, nothing is written. The result is read back before it gets its name, so that no part
-    of one has it, whatever happens; a process that is killed leaves a hidden folder in `out_dir`.
-    The memory it takes does not depend on the number of images, but for their names.
+    unreadable, nothing is written, unless `max_bad` allows to leave it out. The result is read back
+    before it gets its name, so that no part of one has it, whatever happens; a process that is
+    killed leaves a hidden folder in `out_dir`. The memory it takes does not depend on the number of
+    images, but for their names.
 
     Args:
         dataset: what to write.
@@ -60,6 +66,9 @@ def write_tfds(
         name: of the data set, as TFDS takes it.
         shards: files per split, at most one per image; None makes them of 256 MB at most.
         threads: images to check at a time.
+        max_bad: share of each split that may be left out where it cannot be read, see
+            `skipped.most`; None leaves out nothing.
+        say: takes a sentence on what is left out, and one on each such image.
         progress: called with (images checked or written, twice the images).
 
     Returns:
@@ -70,7 +79,7 @@ def write_tfds(
         OSError: the disk is full, for example.
     """
     check_tfds_target(out_dir, name)
-    everything = list(itertools.chain.from_iterable(dataset.splits.values()))
+    everything = [(split, e) for split, examples in dataset.splits.items() for e in examples]
     count = itertools.count(1)
 
     def advance() -> None:
@@ -78,27 +87,34 @@ def write_tfds(
             progress(next(count), 2 * len(everything))
 
     problems = list(_class_name_problems(dataset.class_names))
-    sizes: dict[int, int] = {}
+    sizes: dict[str, list[int]] = {split: [] for split in dataset.splits}
+    bad = list[Skipped]()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for example, outcome in zip(
-            everything, pool.map(_size_or_problem, everything), strict=True
-        ):
+        outcomes = pool.map(_size_or_problem, (example for _, example in everything))
+        for (split, example), outcome in zip(everything, outcomes, strict=True):
             if isinstance(outcome, str):
-                problems.append(outcome)
+                bad.append(Skipped(split, example, outcome))
             else:
-                sizes[id(example)] = outcome
+                sizes[split].append(outcome)
             advance()
+    if bad and max_bad is None:
+        problems.insert(0, f"Mend or remove {len(bad):,} images, or leave them out: {_SKIP}.")
+        problems += [skipped.reason for skipped in bad]
     if problems:
         raise DataError(problems)
+    if bad and max_bad is not None:
+        dataset = leave_out(dataset, bad)
+        check_limit(dataset, max_bad, flag="--max-bad")
+        say(summary(dataset))
+        for skipped in bad:
+            say(skipped.reason)
+            advance()  # it is not written
     out_dir.mkdir(parents=True, exist_ok=True)
     unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", suffix="-part", dir=out_dir))
     try:
         folder = unfinished / name / _VERSION
         folder.mkdir(parents=True)
-        lengths = {
-            split: _lengths([sizes[id(example)] for example in examples], shards)
-            for split, examples in dataset.splits.items()
-        }
+        lengths = {split: _lengths(numbers, shards) for split, numbers in sizes.items()}
         _write_shards(dataset, folder, name, lengths, advance)
         if dataset.levels:
             levels = {level.name: list(level.groups) for level in dataset.levels}
@@ -144,10 +160,11 @@ def _size_or_problem(example: Example) -> int | str:
     try:
         encoded = _encoded(example)
         decode.read_rgb(encoded, place)
-    except OSError as error:
+    except (OSError, DecodeError) as error:
+        raise_fault(example, error)
+        if isinstance(error, DecodeError):
+            return error.args[0]
         return f"{place} cannot be read: {error.strerror or error}."
-    except DecodeError as error:
-        return str(error)
     return len(encoded)
 
 
