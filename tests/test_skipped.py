@@ -14,7 +14,7 @@ from clevit_jax.data.audit import command
 from clevit_jax.data.dataset import Dataset, Example, Skipped
 from clevit_jax.data.open import open_data
 from clevit_jax.data.skipped import leave_out, most
-from clevit_jax.errors import DataError, DecodeError, Repeated
+from clevit_jax.errors import DataError, DecodeError
 from clevit_jax.runs import skipped as record
 
 
@@ -263,41 +263,20 @@ def check(root, tmp_path, **settings):
 def test_check_data_says_what_a_run_would_do(root, tmp_path, capsys):
     code, found = check(root, tmp_path)
     assert (code, len(found["errors"])) == (1, 2)
-    assert found["images"]["advice"].endswith("--config.data.on_bad_image=skip.")
-    assert found["images"]["advice"] in " ".join(capsys.readouterr().out.split())
+    assert found["errors"][0]["advice"].endswith("--config.data.on_bad_image=skip.")
+    assert found["errors"][0]["advice"] in " ".join(capsys.readouterr().out.split())
     code, found = check(root, tmp_path, on_bad_image="skip")
     assert (code, found["errors"]) == (0, [])
     unreadable = [w for w in found["warnings"] if w["kind"] == "unreadable"]
     assert [w["items"] for w in unreadable] == [["train/a/0.png"], ["test/a/0.png"]]
-    assert found["images"]["advice"] == (
+    assert unreadable[0]["advice"] == (
         "A run leaves out what cannot be read, 1 of 12 training images and 1 of 6 test images."
     )
     (root / "test" / "a" / "1.png").write_bytes(b"")
     code, found = check(root, tmp_path, on_bad_image="skip")
-    assert code == 1
-    assert found["errors"][0]["kind"] == "too_many_unreadable"
-    assert "--config.data.max_bad=0.34" in found["errors"][0]["sentence"]
+    assert (code, len(found["errors"])) == (1, 3)
+    assert "--config.data.max_bad=0.34" in found["errors"][0]["advice"]
     assert check(root, tmp_path, on_bad_image="skip", max_bad=0.34)[0] == 0
-
-
-def test_a_fault_of_many_files_is_one_finding():
-    from clevit_jax.data.audit.finding import problem_findings, unreadable_images
-    from clevit_jax.data.audit.read import Reading
-
-    def sentence(kind, k):
-        return Repeated(f"{k}.png is {kind}.", rule=f"{{n}} files are {kind}", item=f"/x/{k}.png")
-
-    reasons = [(f"{k}.png", sentence("empty", k)) for k in range(5)]
-    reasons += [("z.png", "z.png is odd."), ("y.png", sentence("cut", "y"))]
-    found = unreadable_images([], Reading([], reasons, [], []))
-    assert [(f.number, list(f.items)) for f in found] == [
-        (5, [f"{k}.png" for k in range(5)]), (1, ["z.png"]), (1, ["y.png"]),
-    ]  # fmt: skip
-    assert found[0].sentence == "5 files are empty (/x/0.png, /x/1.png, /x/2.png, ...)."
-    assert [f.sentence for f in found[1:]] == ["z.png is odd.", "y.png is cut."]
-    (all_of_them,) = problem_findings([sentence("gone", k) for k in range(9)])
-    assert (all_of_them.kind, all_of_them.number) == ("problem", 9)
-    assert all_of_them.items == [f"/x/{k}.png" for k in range(9)]
 
 
 def test_a_dataset_that_one_process_looks_at(root):
