@@ -11,6 +11,8 @@ import pytest
 from scipy import io
 
 from clevit_jax.data import sources
+from clevit_jax.data.layouts import mat_files
+from clevit_jax.data.layouts.listing import Notes
 from clevit_jax.errors import DataError
 
 MAKES = ["Audi TT RS Coupe 2012", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012"]
@@ -175,7 +177,7 @@ def problems(root) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"MATLAB", "is no MATLAB file, or a damaged one (Mat file appears to be truncated); "),
+        (b"MATLAB", "is no MATLAB file, or a damaged one (it is too short); fetch it again."),
         (b"", "is no MATLAB file, or a damaged one"),
         (b"version https://git-lfs.github.com/spec/v1\noid x\n", "run git lfs pull."),
         (b"<!DOCTYPE html><html>", "is a web page and not a MATLAB file; fetch it again."),
@@ -218,6 +220,46 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path):
     save(tmp_path / "cars/devkit/cars_meta.mat", class_names=cells(MAKES[:2], (1, -1)))
     (found,) = problems(tmp_path / "cars")
     assert "cars_meta.mat names 2 classes, and not that of the label 3; fetch it again." in found
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_values_are_those_that_scipy_reads(tmp_path, compressed):
+    """SciPy's reader is the reference; it is not used, for a damaged file ends its process."""
+    numbers = {
+        "u1": np.arange(6, dtype=np.uint8).reshape(2, 3),
+        "i2": np.array([[-3, 300]], np.int16),
+        "f8": np.array([[1.5, np.nan, -0.25]]),
+        "f4": np.ones((3, 1), np.float32),
+        "i8": np.array([[1 << 60]]),
+        "none": np.zeros((0, 0)),
+    }
+    names = ["", "Anjou", "é, 梨 🍐", "x" * 50]
+    path = tmp_path / "x.mat"
+    variables = {
+        **numbers,
+        "texts": cells(names, (2, 2)),
+        "rows": np.array(["ab", "cde"]),
+        "one": "a",
+        "nested": cells([cells(["a"], (1, 1)), 3], (1, 2)),
+        "structs": structs(a=[1, 2], b=["x", "y"]),
+    }
+    io.savemat(path, variables, do_compression=compressed)
+    notes = Notes([], [])
+    found = mat_files.load(path, [*variables, "gone"], notes)
+    assert (found.keys(), notes.problems) == (variables.keys(), [])
+    theirs = io.loadmat(path)
+    for name in numbers:
+        np.testing.assert_array_equal(found[name], theirs[name].ravel(order="F"))
+    assert mat_files.numbers(found["f8"]) == [None, None, None]
+    flat = [str(x[0]) if x.size else "" for x in theirs["texts"].ravel(order="F")]
+    assert [x or "" for x in mat_files.texts(found["texts"])] == flat
+    assert sorted(flat) == sorted(names)
+    assert found["rows"] == [row.rstrip() for row in theirs["rows"]]
+    assert mat_files.texts(found["one"]) == ["a"]
+    assert found["nested"] == [["a"], [3]]
+    assert mat_files.texts(found["structs"]["b"]) == [str(x[0]) for x in theirs["structs"]["b"][0]]
+    assert mat_files.numbers(found["structs"]["a"]) == [1, 2]
+    assert mat_files.load(path, ["one"], notes) == {"one": "a"}
 
 
 def fuzz(root: pathlib.Path, count: int, seed: int = 0) -> tuple[int, int]:

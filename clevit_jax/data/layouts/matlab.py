@@ -138,7 +138,7 @@ def _cars(there: dict[str, pathlib.Path], notes: Notes) -> tuple[list[_Listed], 
         if what not in there or (what == "test" and "labelled test" in there):
             continue
         path = there[what]
-        columns = mat_files.fields(_load(path, ["annotations"], notes).get("annotations"))
+        columns = _fields(_load(path, ["annotations"], notes))
         if what == "test" and "fname" in columns and "class" not in columns:
             count = len(mat_files.texts(columns["fname"]))
             notes.warnings.append(
@@ -157,7 +157,7 @@ def _cars(there: dict[str, pathlib.Path], notes: Notes) -> tuple[list[_Listed], 
 def _cars_in_one(path: pathlib.Path, notes: Notes) -> tuple[list[_Listed], list[str | None]]:
     """Stanford Cars of the older cars_annos.mat."""
     found = _load(path, ["annotations", "class_names"], notes)
-    columns = mat_files.fields(found.get("annotations"))
+    columns = _fields(found)
     if not _has(path, columns, ("relative_im_path", "class", "test"), notes):
         return [], []
     listed = _listed(path, "", columns["relative_im_path"], columns["class"], notes)
@@ -169,6 +169,12 @@ def _cars_in_one(path: pathlib.Path, notes: Notes) -> tuple[list[_Listed], list[
         if rows:
             parts.append(_Listed(path, split, files, labels, [row + 1 for row in rows]))
     return parts, mat_files.texts(found["class_names"])
+
+
+def _fields(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Field -> values, of the structs `annotations`; {} if there are none."""
+    value = found.get("annotations")
+    return value if isinstance(value, dict) else {}
 
 
 def _load(path: pathlib.Path, names: list[str], notes: Notes) -> dict[str, Any]:
