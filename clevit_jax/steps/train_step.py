@@ -3,6 +3,7 @@
 Source: Yu, Wang, Gao, CLE-ViT, IJCAI 2023, and its official code.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -162,29 +163,17 @@ def make_train_step(
         negatives, and what `optimizer` takes; metrics are the scalars of `clevit_loss` and
         `apply_gradients`. The numbers are arguments, so that runs share one program.
     """
-    count = views.count
-
-    def part_loss(
-        params: Any, part: Batch, seed: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        keys = example_keys(seed, part["epoch"], part["id"])
-        anchors, positives = make_views(keys, part["image"], config=views)
-        return clevit_loss(
-            params, graphdef, anchors, positives, part,
-            config=loss, key=key, noise=part.get("noise"), scan=scan,
-        )  # fmt: skip
+    part_loss = functools.partial(_part_loss, graphdef=graphdef, views=views, loss=loss, scan=scan)
+    gradients = jax.grad(part_loss, has_aux=True)
 
     def train_step(
         state: TrainState, batch: Batch, numbers: StepNumbers
     ) -> tuple[TrainState, Metrics]:
         seed = numbers["seed"]
-        # Views draw from (seed, epoch, id); the rest from (seed, step), on a stream of its own.
-        root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 2**31)
-        noise_key, key = jax.random.split(jax.random.fold_in(root, state.step))
+        noise_key, key = _step_keys(seed, state.step)
         if num_drop_paths:
-            shape = (batch["label"].shape[0], count, num_drop_paths)
+            shape = (batch["label"].shape[0], views.count, num_drop_paths)
             batch = {**batch, "noise": jax.random.uniform(noise_key, shape)}
-        gradients = jax.grad(part_loss, has_aux=True)
         params = gather(state.params)
         grads, metrics = _accumulate(
             lambda part: gradients(params, part, seed, key), batch, accumulation
@@ -195,6 +184,34 @@ def make_train_step(
         return state, {**metrics, **more}
 
     return train_step
+
+
+def _step_keys(seed: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys of the drop paths and of the negatives of an update."""
+    # Views draw from (seed, epoch, id); the rest from (seed, step), on a stream of its own.
+    root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 2**31)
+    noise_key, key = jax.random.split(jax.random.fold_in(root, step))
+    return noise_key, key
+
+
+def _part_loss(
+    params: Any,
+    part: Batch,
+    seed: jax.Array,
+    key: jax.Array,
+    *,
+    graphdef: nnx.GraphDef,
+    views: ViewConfig,
+    loss: LossConfig,
+    scan: bool,
+) -> tuple[jax.Array, Metrics]:
+    """`clevit_loss` of the views of a part of the batch."""
+    keys = example_keys(seed, part["epoch"], part["id"])
+    anchors, positives = make_views(keys, part["image"], config=views)
+    return clevit_loss(
+        params, graphdef, anchors, positives, part,
+        config=loss, key=key, noise=part.get("noise"), scan=scan,
+    )  # fmt: skip
 
 
 def _accumulate(f: Callable[[Batch], Any], batch: Batch, parts: int) -> Any:
