@@ -263,7 +263,8 @@ def test_a_run_from_a_list_to_answers(tmp_path, monkeypatch, capsys):
     share = content.scores[0].evaluation.levels["supercategory"]
     assert f"In the right group: supercategory {100 * share:.2f} %." in text
     (shown,) = content.groups
-    assert f"Of {shown.mistakes} mistakes {shown.mistakes_inside} stay inside the group." in text
+    inside = f"Mistakes that stay inside their group: {shown.mistakes_inside} of {shown.mistakes}."
+    assert inside in text
     images = sum(row.metrics.images for row in shown.rows)
     assert (images - shown.mistakes + shown.mistakes_inside) / images == pytest.approx(share)
     recorded = page.render_page(collect_recorded(trained, "The images are gone."))
