@@ -312,3 +312,22 @@ def test_coarser_columns_are_kept(tmp_path):
     data = sources.load_dataset(root)
     assert [(level.name, level.groups) for level in data.levels] == [("category", ("b", "a", "b"))]
     assert data.class_names == ("lily", "rose", "tulip")
+
+
+def test_scientific_names_beside_labels(tmp_path):
+    """The set of birds has a number, a name and a scientific name for each class."""
+    names = {"ROBIN": "ERITHACUS RUBECULA", "WREN": "TROGLODYTES TROGLODYTES"}
+    rows = [
+        f"{i},train/{label}/{k}.jpg,{label},train,{science}"
+        for i, (label, science) in enumerate(names.items())
+        for k in range(3)
+    ]
+    for label in names:
+        for k in range(3):
+            path = tmp_path / f"train/{label}/{k}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    header = "class id,filepaths,labels,data set,scientific name"
+    (tmp_path / "birds.csv").write_text("\n".join([header, *rows]) + "\n")
+    data = sources.load_dataset(tmp_path)
+    assert data.class_names == ("ROBIN", "WREN")

@@ -329,15 +329,13 @@ def test_empty_class_folders(tmp_path):
     data = load(root)
     assert data.class_names == ("lily", "rose", "tulip")
     assert data.warnings == (
-        f"{root / 'train/daisy'} holds no image: it is no class.",
-        f"{root / 'test/daisy'} holds no image: it is no class.",
-        f"{root / 'test/lily'} holds no image: trained on, and not looked at here.",
+        f"{root / 'train/daisy'} holds no image: it is left out of the classes.",
+        f"{root / 'test/daisy'} holds no image: it is left out of the classes.",
+        f"{root / 'test/lily'} holds no image: the class is trained on, but not tested.",
     )
     for number in range(40):
         (root / f"train/x{number:02}").mkdir()
-    many = (
-        f"{root / 'train'}: 41 folders hold no image: they are no classes (daisy, x00, x01, ...)."
-    )
+    many = f"{root / 'train'}: 41 folders hold no image: they are left out of the classes (daisy, x00, x01, ...)."
     assert load(root).warnings[0] == many
     make(root, "test/daisy/1.jpg")
     assert problem(root) == f"{root / 'test/daisy'}: there is no class 'daisy' in train/."

@@ -261,7 +261,7 @@ def test_oxford_pets(tmp_path):
     assert told(data.train, data) == [(f"images/{f}.jpg", f[:-2]) for f in list(rows)[::2]]
     assert told(data.test, data) == [(f"images/{f}.jpg", f[:-2]) for f in list(rows)[1::2]]
     assert data.class_names == tuple(name for name, _, _ in breeds)
-    assert data.levels == (Level("column 3", ("1", "2", "2", "1")),)
+    assert data.levels == (Level("coarse", ("1", "2", "2", "1")),)
     assert data.warnings == ()
 
 
@@ -281,7 +281,7 @@ def test_grocery(tmp_path):
     assert data.class_names == tuple(folder.split("/")[-1] for folder in fine)
     for split, examples in data.splits.items():
         assert [(e.name, e.label) for e in examples] == listed[split]
-    assert data.levels == (Level("column 3", ("Apple", "Apple", "Banana", "Milk", "Milk")),)
+    assert data.levels == (Level("coarse", ("Apple", "Apple", "Banana", "Milk", "Milk")),)
 
 
 def test_vegfru(tmp_path):

@@ -58,3 +58,21 @@ def test_a_table_beside_class_folders(tmp_path):
     assert (
         "data.layout=folders, by train/<class>/ and test/<class>/: 2 classes, 6 training" in found
     )
+
+
+def test_what_was_meant_lies_deeper(tmp_path):
+    """An archive in a folder of its own name, beside images without a class."""
+    files = [
+        f"plants/plants/{s}/{c}/{k}.jpg" for s in ("train", "valid") for c in "ab" for k in "12"
+    ]
+    (found,) = problems(make(tmp_path, {}, [*files, "test/test/1.jpg"]))
+    assert found.endswith(f"Did you mean data.root={tmp_path}/plants/plants?")
+
+
+def test_images_that_are_links_to_nothing(tmp_path):
+    for kind in "ab":
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        (tmp_path / "train" / kind / "1.jpg").symlink_to("../.git/annex/objects/gone")
+    (found,) = problems(tmp_path)
+    assert "2 image(s) are links that lead nowhere (train/a/1.jpg, train/b/1.jpg)" in found
+    assert "nothing says the class" not in found

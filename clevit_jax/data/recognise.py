@@ -125,7 +125,7 @@ def recognise(root: pathlib.Path, layout: str, request: Request) -> Recognised:
     if (found := _wrapped(root, request)) is not None:
         return found
     if not below:
-        deeper = map(_with_classes, inside)
+        deeper = (_with_classes(path, request) for path in inside)
         below = [path for path in deeper if path is not None]
     raise DataError([unread.unknown(root, below)])
 
@@ -276,11 +276,13 @@ def _has_annotations(root: pathlib.Path) -> bool:
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 
 
-def _with_classes(root: pathlib.Path) -> pathlib.Path | None:
-    """The folder of class folders that is `root`, or lies alone in it."""
+def _with_classes(root: pathlib.Path, request: Request) -> pathlib.Path | None:
+    """The data set that is `root`, or lies alone in it."""
     inner: pathlib.Path | None = root
     for _ in range(_DEEPEST):
-        if inner is None or folders.fits_unsplit(inner, Request()) is not None:
+        if inner is None or folders.fits_unsplit(inner, request) is not None:
+            return inner
+        if not _images_alone(inner) and _fitting(inner, request):
             return inner
         inner = _only_folder(inner)
     return None

@@ -21,6 +21,7 @@ FILLERS = frozenset(
         *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
         *("file", "files", "list", "lists", "label", "labels", "labelled", "labeled"),
         *("annotation", "annotations", "info", "metadata", "meta", "public", "private"),
+        *("mini", "small", "full", "all", "final", "resized", "cropped", "augmented", "raw"),
     ]
 )
 # Words for images to predict: no split, but a partner of one.

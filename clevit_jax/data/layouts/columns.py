@@ -23,7 +23,7 @@ FILES = (
 )
 # Only where the values are files.
 FILES_IF = ("id", "ids", "uuid", "name", "names", "key", "sample", "sampleid", "guid", "index")
-_GENERIC = (
+GENERIC = (
     *("label", "labels", "class", "classes", "classlabel", "category", "categories", "target"),
     *("targets", "cls", "finelabel", "groundtruth", "gt"),
 )
@@ -36,7 +36,8 @@ KINDS = (
     *("species", "cultivar", "scientificname", "taxon", "taxonname", "individualid", "individual"),
     *("epithet", "specificepithet"),
 )
-LABELS = ((*_GENERIC, *NUMBERS, *KINDS),)
+LABELS = ((*GENERIC, *NUMBERS, *KINDS),)
+OTHER_NAMES = ("scientificname", "taxonname")  # of a class, beside its label
 # Of things that may be the class, where no column is called one.
 MAYBE_LABELS = (
     (

@@ -147,6 +147,11 @@ def _paths(root: pathlib.Path) -> list[pathlib.Path]:
     return []
 
 
+def is_form(name: str) -> bool:
+    """Whether a table is called as the form in which a competition wants its answers."""
+    return _ANSWERS.search(_stem(pathlib.Path(name)).lower()) is not None
+
+
 def _stem(path: pathlib.Path) -> str:
     """The name of a table without its endings."""
     return re.sub(r"\.[ct]sv(\.gz)?$", "", path.name, flags=re.IGNORECASE)
@@ -159,7 +164,7 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
     left_out = list[str]()
     for path in _paths(root):
         head = csv_columns.head(csv_form.peek(path), request, images.any_called)
-        if _ANSWERS.search(_stem(path).lower()):
+        if is_form(path.name):
             left_out.append(
                 f"{path} is left out: by its name, it is the form of a competition's answers."
             )

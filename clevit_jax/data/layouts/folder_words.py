@@ -172,9 +172,10 @@ def _check_empty(
             )
             continue
         is_trained = (normal(name),) in tested
-        one, all_of = "it is no class", "they are no classes"
+        one = "it is left out of the classes"
+        all_of = "they are left out of the classes"
         if is_trained:
-            one = all_of = "trained on, and not looked at here"
+            one, all_of = "the class is trained on, but not tested", "trained on, but not tested"
         notes.warnings.append(
             Repeated(
                 f"{place / name} holds no image: {one}.",

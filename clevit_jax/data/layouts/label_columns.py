@@ -6,10 +6,12 @@ from typing import NamedTuple
 from clevit_jax.data.layouts.columns import (
     CLASS_NAMES,
     COARSER,
+    GENERIC,
     KINDS,
     LABELS,
     MAYBE_LABELS,
     NUMBERS,
+    OTHER_NAMES,
     RANKS,
     called,
     is_unnamed,
@@ -176,6 +178,9 @@ def _of_several(
     values: _Values, candidates: list[int], name: int | None, problems: list[str]
 ) -> LabelColumns:
     """Of several columns that may be the label: a number and its name, or the user is asked."""
+    candidates = _without_other_names(values, candidates)
+    if len(candidates) == 1:
+        return _one(values, candidates[0], name, problems)
     numbers = [i for i in candidates if plain(values.header[i]) in NUMBERS]
     others = [i for i in candidates if i not in numbers]
     if len(numbers) == 1 and len(others) == 1 and name is None:
@@ -212,6 +217,17 @@ def _without_coarser(values: _Values, candidates: list[int]) -> list[int]:
         for i in candidates
         if plain(values.header[i]) not in _GROUPING[:2]
         or not any(values.is_coarser(i, other) for other in candidates if other != i)
+    ]
+
+
+def _without_other_names(values: _Values, candidates: list[int]) -> list[int]:
+    """Candidates, without scientific names that go one to one with a column called as a label."""
+    labels = [i for i in candidates if plain(values.header[i]) in GENERIC]
+    return [
+        i
+        for i in candidates
+        if plain(values.header[i]) not in OTHER_NAMES
+        or not any(values.is_same(i, label) for label in labels)
     ]
 
 

@@ -123,14 +123,19 @@ def folder_names(folders: Sequence[tuple[str, ...]], labels: Sequence[str]) -> d
 
 
 def group_names(folders: Sequence[tuple[str, ...]], groups: Sequence[str]) -> dict[str, str]:
-    """Group -> the innermost folder that all of it is in; empty where two groups share one."""
+    """Group -> the folder that all of it is in, at the innermost depth that parts all groups.
+
+    Empty where there is no such depth.
+    """
     shared: dict[str, tuple[str, ...]] = {}
     for folder, group in set(zip(folders, groups, strict=True)):
         common = posixpath.commonprefix([folder, shared.setdefault(group, folder)])
         shared[group] = tuple(common)
-    if () in shared.values() or len(set(shared.values())) < len(shared):
+    depth = min(map(len, shared.values()), default=0)
+    cut = [folder[:depth] for folder in shared.values()]
+    if not depth or len(set(cut)) < len(cut):
         return {}
-    return dict(zip(shared, unique_names(list(shared.values())), strict=True))
+    return dict(zip(shared, unique_names(cut), strict=True))
 
 
 def unique_names(folders: Sequence[tuple[str, ...]]) -> list[str]:

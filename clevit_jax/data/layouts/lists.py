@@ -169,7 +169,14 @@ def _classes(
         )
         for i, row in enumerate(rows)
         if row.fields[choice.label]
-    ], [family.columns[level] for level in choice.levels]
+    ], _level_names([family.columns[level] for level in choice.levels])
+
+
+def _level_names(columns: Sequence[str]) -> list[str]:
+    """The names of the columns of coarser classes; "coarse" for one without a name."""
+    if len(columns) == 1 and columns[0].startswith("column "):
+        return ["coarse"]
+    return [name.replace("column ", "coarse ") for name in columns]
 
 
 def _without_dummies(root: pathlib.Path, rows: list[Row], label: int, notes: Notes) -> list[Row]:

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from clevit_jax.data.layouts import csv_table
 from clevit_jax.data.layouts.listing import first_three, is_image
 from clevit_jax.data.litter import is_litter
 
@@ -52,6 +53,8 @@ def look(root: pathlib.Path) -> Seen:
                 continue
             if entry.is_dir():
                 waiting += [] if entry.is_symlink() else [f"{path}{entry.name}/"]
+            elif is_image(entry.name) and entry.is_symlink() and not entry.is_file():
+                kinds["lost"].append(path + entry.name)
             elif is_image(entry.name):
                 images.append(path + entry.name)
             elif kind := _kind(entry.name, path):
@@ -100,7 +103,7 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
             f"{first_three(stores)}: {'an LMDB' if lmdb else 'such a file'} is not read; write its "
             "images into class folders, or into a Parquet file with the columns image and label."
         )
-    if lists := kinds.get("lists"):
+    if lists := [name for name in kinds.get("lists", ()) if not csv_table.is_form(name)]:
         said.append(f"{first_three(lists)}: not of a form of lists that is read.")
     if films := kinds.get("films"):
         said.append(f"{first_three(films)}: a film is not read; save pictures of it.")
@@ -108,6 +111,11 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         said.append(
             f"{len(boxes):,} file(s) of boxes, as {boxes[0]}, are not read; a class for each image "
             "is needed."
+        )
+    if lost := kinds.get("lost"):
+        said.append(
+            f"{len(lost):,} image(s) are links that lead nowhere ({first_three(lost)}); fetch what "
+            "they lead to (`git annex get .`, `dvc pull`), or mend the links."
         )
     if closed := kinds.get("closed"):
         said.append(f"{first_three(closed)} may not be read; see to its permissions.")

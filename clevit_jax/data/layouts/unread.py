@@ -26,7 +26,7 @@ def unknown(root: pathlib.Path, below: Sequence[pathlib.Path]) -> str:
 def _meant(root: pathlib.Path, below: Sequence[pathlib.Path]) -> list[str]:
     if below:
         return [f"Did you mean data.root={' or '.join(map(str, below[:5]))}?"]
-    tables = csv_table.table_files(root)
+    tables = [name for name in csv_table.table_files(root) if not csv_table.is_form(name)]
     if not tables and (above := folder_above(root)) is not None:
         if split_called(above.name) is not None:  # data/train/rose
             above = above.parent
