@@ -128,9 +128,9 @@ def _pairs(
 
 def _has_commas(lines: Sequence[str], present: set[str] | None, *, numbered: bool) -> bool:
     """Whether all lines have a comma between id and value; ids are numbers if `numbered`."""
-    commas = [_PAIR_BY_COMMA.fullmatch(line) for line in lines]
-    if not all(commas):
+    if not all(_PAIR_BY_COMMA.fullmatch(line) for line in lines):
         return False
+    commas = [_PAIR_BY_COMMA.fullmatch(line) for line in lines]
     blanks = [_PAIR.fullmatch(line) for line in lines]
     if not all(blanks) or all(
         match and match[1].find(",") == len(match[1]) - 1 for match in blanks

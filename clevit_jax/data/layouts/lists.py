@@ -124,7 +124,7 @@ def _classes(
     if not family.columns:
         return list_folders.told(root, family.rows, folders, request, notes)
     trained = [row for row in family.rows if row.split == "train"]
-    values = list(zip(*(row.fields for row in trained), strict=True))
+    values = [[row.fields[i] for row in trained] for i in range(len(family.columns))]
     choice = list_classes.choose(
         family.columns,
         values,
