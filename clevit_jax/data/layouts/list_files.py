@@ -151,8 +151,8 @@ class ListedFiles:
                 return alike[0], None
         else:
             alike = self._with_stem(posixpath.normpath(file))
-            for form in ("NFC", "NFD"):
-                alike = alike or self._with_stem(unicodedata.normalize(form, file))
+            alike = alike or self._with_stem(unicodedata.normalize("NFC", file))
+            alike = alike or self._with_stem(unicodedata.normalize("NFD", file))
             if len(alike) == 1:
                 return alike[0], None
             if alike:

@@ -26,7 +26,7 @@ _PLACES = frozenset(
         *("anno", "annos", "annot", "annots", "annotation", "annotations", "meta", "metadata"),
         *("split", "splits", "list", "lists", "imageset", "imagesets", "sets", "main", "label"),
         *("labels", "devkit", "data", "dataset", "partition", "partitions", "txt", "info", "file"),
-        *("files", "filelist", "filelists", "index", "indices", "traintest"),
+        *("files", "filelist", "filelists", "index", "indices", "traintest", "classification"),
     ]
 )
 _SPLIT = re.compile(r"tra?in|trn|val|dev|test|tst|eval|hold", re.IGNORECASE)

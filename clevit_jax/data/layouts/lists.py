@@ -89,29 +89,31 @@ def _beside(families: Sequence[Family]) -> Family:
 def _joined(
     root: pathlib.Path, families: Sequence[Family], request: Request, notes: Notes
 ) -> tuple[list[table.TableRow], list[str]]:
-    """Lists of different images, whose classes are put side by side, as VegFru's two halves."""
-    joined, offset = list[table.TableRow](), 0
-    taken = collections.Counter[str]()
-    parts = [_classes(root, family, request, notes)[0] for family in families]
-    for rows in parts:
-        taken.update({row.class_name or row.label for row in rows})
-    for family, rows in zip(families, parts, strict=True):
-        numbers = all(whole(row.label) for row in rows)
+    """Lists of different images, whose classes are put side by side, as VegFru's two halves.
+
+    Classes that have the same name in both, or none, may be the same or not: that is asked about.
+    """
+    joined = list[table.TableRow]()
+    named = collections.Counter[str]()
+    told = list[str]()
+    for family in families:
+        rows = _classes(root, family, request, notes)[0]
+        names = {row.class_name or row.label for row in rows}
+        named.update(names)
+        told.append(f"{len(names):,} classes of {family.name!r}")
         for row in rows:
             name = row.class_name or row.label
-            name = f"{family.name} {name}" if taken[name] > 1 else name
-            label = str(int(whole(row.label) or 0) + offset) if numbers else name
             joined.append(
-                row._replace(label=label, class_name=name, groups=(family.name or "others",))
+                row._replace(label=name, class_name="", groups=(family.name or "others",))
             )
-        offset = 1 + max((int(row.label) for row in joined if whole(row.label)), default=-1)
-    counts = " and ".join(
-        f"{len({row.label for row in rows}):,} of {family.name!r}"
-        for family, rows in zip(families, parts, strict=True)
-    )
+    if any(count > 1 or whole(name) for name, count in named.items()):
+        notes.problems.append(
+            f"{root} has lists of several sets of images, with {' and '.join(told)}, and these may "
+            "be the same classes or others; keep the lists of one set, or write one list of all."
+        )
+        return [], []
     notes.warnings.append(
-        f"{root} has lists of {len(families)} sets of images, which are read as one: "
-        f"{counts} classes."
+        f"{root} has lists of several sets of images, which are read as one: {' and '.join(told)}."
     )
     return joined, ["set"]
 

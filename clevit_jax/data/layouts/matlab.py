@@ -165,7 +165,8 @@ def _cars_in_one(path: pathlib.Path, notes: Notes) -> tuple[list[_Listed], list[
     parts = list[_Listed]()
     for split, bit in (("train", 0), ("test", 1)):
         rows = [row for row, test in enumerate(tests) if test == bit and row < len(listed.files)]
-        files, labels = ([every[row] for row in rows] for every in (listed.files, listed.labels))
+        files = [listed.files[row] for row in rows]
+        labels = [listed.labels[row] for row in rows]
         if rows:
             parts.append(_Listed(path, split, files, labels, [row + 1 for row in rows]))
     return parts, mat_files.texts(found["class_names"])
