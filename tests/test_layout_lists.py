@@ -72,6 +72,7 @@ LINES = {
     "comma": lambda file, label: f"{file},{label}",
     "comma and blank": lambda file, label: f"{file}, {label}",
     "a comma too many": lambda file, label: f"{file},{label},",
+    "a comma too many in some": lambda file, label: f"{file},{label}" + "," * (label == 1),
     "semicolon": lambda file, label: f"{file};{label}",
     "label first": lambda file, label: f"{label} {file}",
     "label first, comma": lambda file, label: f"{label},{file}",
@@ -157,6 +158,27 @@ def test_places(tmp_path, images, place):
     data = check(make(tmp_path, files(images), texts), images, layout="lists")
     assert data.recognised_by == f"{place.format('train')} and {place.format('test')}"
     assert data.warnings == ()
+
+
+def test_folders_that_have_the_same_names(tmp_path):
+    """The split's own folder, the images and not their thumbnails."""
+    named = [f"{c}/{k}.jpg" for c in ("a", "b") for k in range(2)]
+    texts = {f"meta/{split}.txt": lines(f"{f} {f[0]}" for f in named) for split in PAIRS}
+    folders = ("photographs of test", "photographs of train", "more of train/thumbs")
+    root = make(tmp_path, [f"{folder}/{f}" for folder in folders for f in named], texts)
+    data = sources.load_dataset(root, layout="lists")
+    for split, examples in data.splits.items():
+        assert [e.name for e in examples] == [f"photographs of {split}/{f}" for f in named]
+    for folder in ("a picture", "thumbs"):
+        there = [f"{folder}/{f}" for f in named]
+        make(tmp_path / "one", there, {"train.txt": texts["meta/train.txt"]})
+    data = sources.load_dataset(tmp_path / "one", layout="lists")
+    assert all(e.name.startswith("a picture/") for e in data.train)
+    root = make(tmp_path / "two", [f"{c}/{f}" for c in ("train", "more") for f in named], texts)
+    data = sources.load_dataset(root, layout="lists")
+    assert [e.name for e in data.train + data.test] == [
+        f"{folder}/{f}" for folder in ("train", "more") for f in named
+    ]
 
 
 def test_a_folder_higher(tmp_path):
@@ -346,8 +368,8 @@ def test_dtd_and_sun397(tmp_path):
     (warning,) = data.warnings
     assert "3 partitions" in warning
     assert "labels/train1.txt" in warning
-    names = {"a/abbey": "abbey", "b/bar": "bar", "c/church/indoor": "c/church/indoor",
-             "t/theater/indoor": "t/theater/indoor"}  # fmt: skip
+    names = {"a/abbey": "abbey", "a/airfield": "airfield", "b/bar": "bar",
+             "c/church/indoor": "c/church/indoor", "t/theater/indoor": "t/theater/indoor"}  # fmt: skip
     texts = {f"Partitions/{name}_0{k}.txt": lines(f"/{c}/sun_{k + i}.jpg" for c in names)
              for i, name in enumerate(("Training", "Testing")) for k in (1, 2)}  # fmt: skip
     there = [f"SUN397/{folder}/sun_{k}.jpg" for folder in names for k in (1, 2, 3)]
