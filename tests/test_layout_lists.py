@@ -369,7 +369,8 @@ def test_dtd_and_sun397(tmp_path):
     assert "3 partitions" in warning
     assert "labels/train1.txt" in warning
     names = {"a/abbey": "abbey", "a/airfield": "airfield", "b/bar": "bar",
-             "c/church/indoor": "c/church/indoor", "t/theater/indoor": "t/theater/indoor"}  # fmt: skip
+             "c/church/indoor": "c/church/indoor",
+             "t/theater/indoor": "t/theater/indoor"}  # fmt: skip
     texts = {f"Partitions/{name}_0{k}.txt": lines(f"/{c}/sun_{k + i}.jpg" for c in names)
              for i, name in enumerate(("Training", "Testing")) for k in (1, 2)}  # fmt: skip
     there = [f"SUN397/{folder}/sun_{k}.jpg" for folder in names for k in (1, 2, 3)]
