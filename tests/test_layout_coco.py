@@ -278,6 +278,7 @@ SIMPLE = {
     "images": {"images": [{"file_name": f"{i}.jpg", "label": NAMES[i % 3]} for i in range(9)]},
     "no ending": [{"image_id": i, "class_id": float(i % 3), "class_name": NAMES[i % 3]}
                   for i in range(9)],
+    "lists": [[f"{i}.jpg", i % 3, NAMES[i % 3]] for i in range(9)],
     "split": [{"path": f"{i}.jpg", "species": NAMES[i % 3], "split": "train"} for i in range(9)],
 }  # fmt: skip
 
@@ -296,8 +297,35 @@ def test_simpler_lists(tmp_path, form):
 
 
 @pytest.mark.parametrize(
+    "rows",
+    [
+        lambda names, labels: [[n, k, NAMES[k]] for n, k in zip(names, labels, strict=True)],
+        lambda names, labels: [[k, n] for n, k in zip(names, labels, strict=True)],
+        lambda names, labels: dict(zip(names, labels, strict=True)),
+        lambda names, labels: [
+            {"image": n, "label": k} for n, k in zip(names, labels, strict=True)
+        ],
+    ],
+)
+def test_splits_in_one_list(tmp_path, rows):
+    """As CoOp's split_zhou_OxfordPets.json has them."""
+    content = {"test": rows(["a.jpg", "b.jpg", "c.jpg"], [2, 1, 0]),
+               "train": rows([f"{i}.jpg" for i in range(6)], [0, 1, 2] * 2),
+               "val": rows(["d.jpg"], [1])}  # fmt: skip
+    images = [f"images/{name}.jpg" for name in (*range(6), *"abcd")]
+    data = sources.load_dataset(make(tmp_path, {"split_zhou_Pets.json": content}, images))
+    assert data.class_names in (NAMES, ("0", "1", "2"))
+    assert [(e.name, e.label) for e in data.train] == [(f"images/{i}.jpg", i % 3) for i in range(6)]
+    assert [(e.name, e.label) for e in data.test] == [
+        ("images/a.jpg", 2), ("images/b.jpg", 1), ("images/c.jpg", 0)
+    ]  # fmt: skip
+    assert [(e.name, e.label) for e in data.val] == [("images/d.jpg", 1)]
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
+        ({"train": [["0.jpg", "a", "b"]]}, "1 of its 1 entries are no objects with a file and a"),
         ({"0.jpg": ["a", "b"], "1.jpg": {"x": 1}}, "1 of its 2 entries have no label that is a"),
         ({"0.jpg": None}, "1 of its 1 entries have no label that is a number or a text ('0.jpg')"),
         ([{"file": "0.jpg", "caption": "x"}], "no column is known to hold the label, of 'file',"),

@@ -99,6 +99,18 @@ CASES |= {
         {"all.json": json.dumps({f"images/{n}": n[0] for n in NAMES})},
     ),
     "json records": ("coco", "all.json", {"all.json": json.dumps(RECORDS)}),
+    "json splits": (
+        "coco",
+        "all.json",
+        {
+            "all.json": json.dumps(
+                {
+                    "train": [[name, key // 3, "ab"[key // 3]] for key, name in enumerate(NAMES)],
+                    "test": {NAMES[0]: 0},
+                }
+            )
+        },
+    ),
     "json lines": ("metadata", "all.jsonl", {"all.jsonl": LINES}),
     "metadata": (
         "metadata",
@@ -109,7 +121,7 @@ CASES |= {
         },
     ),
 }
-EACH = 240  # 21 cases: 5,040 files
+EACH = 230  # 22 cases: 5,060 files
 NUMBERS = [b"", b"0", b"-1", b"+3", b"007", b"1.0", b"1e309", b"9" * 18, b"9" * 19, b"9" * 5000]
 TOKENS = [
     *(b"\0", b"\n", b"\r", b"\r\n", b" ", b"\t", b",", b";", b'"', b'""', b"\\", b"/", b"."),

@@ -15,6 +15,7 @@ from clevit_jax.data.layouts.listing import (
     Request,
     files_below,
     first_three,
+    is_image,
     say_own,
 )
 from clevit_jax.data.layouts.records import (
@@ -27,7 +28,7 @@ from clevit_jax.data.layouts.records import (
     table_rows,
     text_of,
 )
-from clevit_jax.data.split_names import splits_among
+from clevit_jax.data.split_names import split_called, splits_among
 
 LOOKS_FOR = (
     "*.json with images, annotations and categories, as COCO and iNaturalist have; or of files and "
@@ -57,8 +58,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     and `categories`: classes are the categories, and what is above them (`supercategory`, `genus`
     and the like) is kept as levels. Of several annotations of one image, as boxes are, all must be
     of one category. Other lists are {file: label}, {class: [file, ...]}, or a list of objects with
-    a file and a label. The split is told by the folder or the name of the list, else by a field
-    `split`, else by the folder of the image. A list for testing without labels is left out.
+    a file and a label, or of [file, label, name]; or {split: one of these}. The split is told by
+    the folder or the name of the list, else by a field `split`, else by the folder of the image. A
+    list for testing without labels is left out.
     """
     own = set[str]()
     places = FilePlaces(files_below(str(root), own=own))
@@ -95,6 +97,24 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     return table.to_contents(rows, str(root), notes, levels=levels, ids=ids)
 
 
+def _objects(content: Sequence[Any]) -> Sequence[Any]:
+    """Entries [file, label] or [file, label, name] as objects, the parts told by the first one."""
+    if not content or not all(isinstance(each, list) and each for each in content):
+        return content
+    first = content[0]
+    if any(len(each) != len(first) for each in content):
+        return content
+    files = [i for i, part in enumerate(first) if isinstance(part, str) and is_image(part)]
+    others = [i for i, part in enumerate(first) if isinstance(part, str | int) and i not in files]
+    numbers = [i for i in others if isinstance(first[i], int)]
+    if len(files) != 1 or (len(others), len(numbers)) not in ((1, 0), (1, 1), (2, 1)):
+        return content
+    label = (numbers or others)[0]
+    names = [i for i in others if i != label]
+    fields = {"file": files[0], "label": label} | ({"class_name": names[0]} if names else {})
+    return [{field: each[i] for field, i in fields.items()} for each in content]
+
+
 class _JsonReader:
     """Reader of lists, of whatever form."""
 
@@ -108,8 +128,18 @@ class _JsonReader:
     def rows(self, name: str, split: str, content: Any) -> list[table.TableRow]:
         """The rows of a list of which enough is right; the notes get what is wrong."""
         path, beside = self._root / name, posixpath.join(posixpath.dirname(name), "")
+        if isinstance(content, dict) and content and all(map(split_called, content)):
+            rows = list[table.TableRow]()
+            for key in sorted(content, key=lambda key: list(SPLIT_WORDS).index(split_called(key))):
+                rows += self._of_split(path, split_called(key) or "", beside, content[key])
+            return rows
+        return self._of_split(path, split, beside, content)
+
+    def _of_split(
+        self, path: pathlib.Path, split: str, beside: str, content: Any
+    ) -> list[table.TableRow]:
         if isinstance(content, list):
-            return self._records(path, split, beside, content)
+            return self._records(path, split, beside, _objects(content))
         if not isinstance(content, dict):
             self._notes.problems.append(f"{path} holds no list of images.")
             return []

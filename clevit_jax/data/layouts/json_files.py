@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from clevit_jax.data.layouts.columns import choose_columns
-from clevit_jax.data.layouts.listing import EXTENSIONS, Notes, Request
-from clevit_jax.data.split_names import splits_among
+from clevit_jax.data.layouts.listing import EXTENSIONS, Notes, Request, is_image
+from clevit_jax.data.split_names import split_called, splits_among
 
 _HEAD = 1 << 16  # bytes that tell the form of a file
 _IMAGE = r"\.(?:" + "|".join(ending[1:] for ending in EXTENSIONS) + ")"
@@ -17,7 +17,9 @@ _MAP = re.compile(rf'\s*\{{\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*:', re.IGNORECASE)
 _OF_CLASSES = re.compile(
     rf'\s*\{{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*[,\]]', re.IGNORECASE
 )
-_RECORDS = re.compile(r"\s*\[\s*(?=\{)")
+_OF_SPLITS = re.compile(r'\s*\{\s*"([^"\\]+)"\s*:\s*[\[{]')
+_NAMED = re.compile(rf'{_IMAGE}"', re.IGNORECASE)
+_RECORDS = re.compile(r"\s*\[\s*(?=[\[{])")
 _FOLDERS = ("annotations", "annotation", "anno", "meta", "metadata", "labels", "json")
 
 
@@ -53,7 +55,8 @@ def form_of(path: pathlib.Path, request: Request) -> str:
 
     Returns:
         "coco", with lists of images and the like; "map", of files to labels; "classes", of classes
-        to files; "records", one for each image; or "" for something else.
+        to files; "splits", each with a list or a map; "records", one for each image; or "" for
+        something else.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -64,18 +67,23 @@ def form_of(path: pathlib.Path, request: Request) -> str:
             return "coco"
         if _MAP.match(text):
             return "map"
+        first = _OF_SPLITS.match(text)
+        if first and split_called(first[1]) and _NAMED.search(text):
+            return "splits"
         return "classes" if _OF_CLASSES.match(text) else ""
     return "records" if _is_record(text, request) else ""
 
 
 def _is_record(text: str, request: Request) -> bool:
-    """Whether a list begins with an object that has a file and perhaps a label."""
+    """Whether a list begins with an object that has a file, or with a list that has an image."""
     if not (match := _RECORDS.match(text)):
         return False
     try:
         first, _ = json.JSONDecoder().raw_decode(text, match.end())
     except (ValueError, RecursionError):
         return False
+    if isinstance(first, list):
+        return len(first) > 1 and any(isinstance(part, str) and is_image(part) for part in first)
     columns, _ = choose_columns([str(name) for name in first], request)
     return columns.file is not None
 
