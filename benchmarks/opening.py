@@ -11,8 +11,10 @@ system's cache.
 import argparse
 import csv
 import io
+import json
 import pathlib
 import statistics
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -129,6 +131,46 @@ def write_parquet(root: pathlib.Path, names: Names) -> None:
         pyarrow.parquet.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet")
 
 
+def write_coco(root: pathlib.Path, names: Names) -> None:
+    write_class_folders(root / "images", names.of["train"] + names.of["test"])
+    for split, files in names.of.items():
+        content = {
+            "images": [
+                {"id": i, "file_name": names.in_folder(file)} for i, file in enumerate(files)
+            ],
+            "annotations": [
+                {"image_id": i, "category_id": names.label(file)} for i, file in enumerate(files)
+            ],
+            "categories": [{"id": label, "name": f"class {label}"} for label in range(CLASSES)],
+        }
+        (root / f"{split}.json").write_text(json.dumps(content))
+
+
+def write_arrow(root: pathlib.Path, names: Names) -> None:
+    for split, files in names.of.items():
+        columns = {
+            "image": [{"bytes": image(), "path": file} for file in files],
+            "label": [names.label(file) for file in files],
+        }
+        table = pyarrow.table(columns)
+        (root / split).mkdir(parents=True)
+        (root / split / "state.json").write_text('{"_data_files": [{"filename": "0.arrow"}]}')
+        with pyarrow.ipc.new_stream(str(root / split / "0.arrow"), table.schema) as writer:
+            writer.write_table(table, 1000)
+
+
+def write_webdataset(root: pathlib.Path, names: Names) -> None:
+    root.mkdir()
+    for split, files in names.of.items():
+        with tarfile.open(root / f"{split}-000000.tar", "w") as tar:
+            for file in files:
+                stem = pathlib.PurePath(file).stem
+                for ending, data in (("jpg", image()), ("cls", b"%d" % names.label(file))):
+                    info = tarfile.TarInfo(f"{stem}.{ending}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
 def write_tfds_records(root: pathlib.Path, names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_ufg(pathlib.Path(folder) / "ufg", names)
@@ -145,7 +187,10 @@ LAYOUTS: dict[str, tuple[Callable[[pathlib.Path, Names], None], list[str]]] = {
     "folders-cut": (write_folders_cut, ["."]),
     "lists": (write_lists, ["images"]),
     "csv": (write_csv, []),
+    "coco": (write_coco, []),
     "parquet": (write_parquet, []),
+    "arrow": (write_arrow, []),
+    "webdataset": (write_webdataset, []),
     "tfds": (write_tfds_records, []),
 }
 
