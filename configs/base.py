@@ -24,7 +24,8 @@ def get_config() -> ConfigDict:
     data.label_column = ""  # that names the class
     data.split_column = ""  # that says train, val or test
     data.header = "auto"  # whether the first line of a table names its columns: true | false | auto
-    # Of folders in folders, which are the classes: top | leaf | 1, 2, ... from the top | auto.
+    # Of folders in folders, which are the classes: top | leaf (those that hold the images) | 1, 2,
+    # ... from the top | auto (asks where it may be more than one of these).
     data.class_level = "auto"
     # Regular expression of the class in a file's name, such as "^(.+)_[0-9]+$"; "" is none.
     data.label_pattern = ""

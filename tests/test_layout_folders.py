@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import re
 import unicodedata
 
@@ -307,6 +308,13 @@ def test_one_folder_too_low_or_too_high(tmp_path):
     assert problem(tmp_path / "beside").endswith(f"data.root={tmp_path / 'beside/images/Images'}?")
 
 
+def test_a_wrapped_data_set_beside_a_flat_test_folder(tmp_path):
+    """New Plant Diseases, as it is unpacked."""
+    make(tmp_path, *classes("Dataset(Augmented)/Dataset(Augmented)/train/"), "test/test/1-3.jpg")
+    inner = tmp_path / "Dataset(Augmented)/Dataset(Augmented)"
+    assert problem(tmp_path).endswith(f"Did you mean data.root={inner}?")
+
+
 LITTER = ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".git",
           ".ipynb_checkpoints", ".AppleDouble"]  # fmt: skip
 
@@ -459,3 +467,68 @@ def test_words_of_names():
     assert of_pictures(["2020", "May 2021", "cam_b", "grayscale"])
     assert not of_pictures(["2020", "Rosa"])
     assert not of_pictures(["0123"])
+
+
+NAMES = ["train", "test", "val", "cars_train", "cars_test", "images", "masks", "rose", "Rose", "1"]
+NAMES += ["2", "2020", "part1", "Fruit", "Apple", "E\u0301", "\u00c9", "pred", "@eaDir", "x"]
+TREES = [
+    [f"{split}{name}" for split in splits for name in names]
+    for splits in (["train/", "test/"], ["cars_train/", "cars_test/"], [""], ["train/images/"])
+    for names in (["rose", "tulip", "lily"], HIERARCHY, ["a/2020", "a/2021", "b/2020"])
+]
+
+
+def mutate(rng: random.Random, root: pathlib.Path) -> None:
+    """Renames, adds, links or empties something in a tree."""
+    folders = [path for path in sorted(root.rglob("*")) if path.is_dir() and not path.is_symlink()]
+    folder = rng.choice([root, *folders])
+    new = folder / rng.choice(NAMES)
+    kind = rng.choice(["rename", "add", "file", "link", "lost", "empty", "wrap"])
+    if kind == "rename" and folder != root and not os.path.lexists(folder.parent / new.name):
+        folder.rename(folder.parent / new.name)
+    elif kind == "wrap" and not os.path.lexists(new):
+        held = list(folder.iterdir())
+        new.mkdir()
+        for path in held:
+            path.rename(new / path.name)
+    elif kind == "empty":
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink()
+    elif kind in ("link", "lost") and not os.path.lexists(new):
+        new.symlink_to(rng.choice([root, *folders]) if kind == "link" else root / "gone")
+    elif kind == "add" and not new.is_symlink():
+        make(folder, f"{new.name}/1.jpg")
+    else:
+        make(folder, rng.choice(["0.png", "notes.txt", "x.heic", ".x.jpg"]))
+
+
+def fuzz(place: pathlib.Path, count: int) -> tuple[int, int]:
+    """Reads `count` mutated trees; returns how many were read and refused."""
+    rng = random.Random(0)
+    read = 0
+    for number in range(count):
+        root = make(place / f"d{number}", *(f"{each}/1-2.jpg" for each in rng.choice(TREES)))
+        for _ in range(rng.randint(0, 3)):
+            mutate(rng, root)
+        level = rng.choice(["auto", "auto", "top", "leaf", "2"])
+        try:
+            data = sources.load_dataset(
+                root, layout=rng.choice(["auto", "folders"]), request=Request(class_level=level)
+            )
+        except DataError:
+            continue
+        read += 1
+        assert data.num_classes > 1
+        files = [str(e.data) for inside in data.splits.values() for e in inside]
+        assert len(files) == len(set(files)) > 0
+        for file, name in zip(files, labels(data).values(), strict=True):
+            path = unicodedata.normalize("NFC", str(pathlib.Path(file).relative_to(root).parent))
+            assert pathlib.Path(file).is_file()
+            assert set(name.split("/")) <= set(path.split("/"))
+    return read, count - read
+
+
+def test_any_tree_is_read_or_refused(tmp_path):
+    read, refused = fuzz(tmp_path, 150)
+    assert min(read, refused) > 15

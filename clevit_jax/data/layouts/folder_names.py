@@ -95,10 +95,10 @@ def twins(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def twin_of(name: str, among: Iterable[str]) -> str | None:
-    """The name that differs from `name` in such things alone, if there is one."""
-    bare = _bare(name)
-    return next((other for other in among if _bare(other) == bare), None)
+def twins_of(names: Iterable[str], among: Iterable[str]) -> dict[str, str]:
+    """Name -> another of `among` that differs in such things alone, for those that have one."""
+    bare = {_bare(other): other for other in among}
+    return {name: bare[each] for name in names if (each := _bare(name)) in bare}
 
 
 def _bare(name: str) -> str:

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from clevit_jax.data.layouts.folder_names import are_numbers, normal, of_pictures, twin_of, twins
+from clevit_jax.data.layouts.folder_names import are_numbers, normal, of_pictures, twins, twins_of
 from clevit_jax.data.layouts.folder_splits import (
     Parts,
     class_folders,
@@ -127,8 +127,8 @@ def _unknown_classes(
     here = train.path or str(root)
     all_here = {"/".join(path) for path in files}
     strange = sorted(all_here.difference(among))
-    twin = {name: twin_of(name, among) for name in strange}
-    if among and len(strange) == len(all_here) > 1 and not any(twin.values()):
+    twin = twins_of(strange, among)
+    if among and len(strange) == len(all_here) > 1 and not twin:
         yield (
             f"{root / tree.path}: none of its folders ({first_three(strange)}) is a class of "
             f"{here} ({first_three(sorted(among))}); rename them, or, if its images have no "
@@ -136,7 +136,7 @@ def _unknown_classes(
         )
         return
     for name in strange:
-        hint = f" Did you mean {twin[name]!r}?" if twin[name] else ""
+        hint = f" Did you mean {twin[name]!r}?" if name in twin else ""
         yield Repeated(
             f"{root / tree.path / name}: there is no class {name!r} in {here}.{hint}",
             rule=f"{root / tree.path}: {{n}} folders are no class of {here}; add training images "
