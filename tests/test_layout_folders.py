@@ -298,8 +298,10 @@ def test_one_folder_too_low_or_too_high(tmp_path):
     alone = make(tmp_path / "alone", *classes(""))
     assert problem(alone / "rose").endswith(f"did you mean data.root={alone}?")
     make(tmp_path / "archive/unpacked", *classes("train/"))
-    make(tmp_path / "archive/__MACOSX/unpacked", "._1.jpg")
-    assert load(tmp_path / "archive").recognised_by.startswith("train/<class>/ in unpacked/; ")
+    make(tmp_path / "archive", "__MACOSX/unpacked/._1.jpg", "unpacked.zip")
+    data = load(tmp_path / "archive")
+    assert data.recognised_by.startswith("train/<class>/ in unpacked/; ")
+    assert "unpacked.zip: an archive is not looked into; read is unpacked/." in data.warnings[0]
     files = [*classes("images/Images/"), "annotations/rose/1.xml", "annotations/rose/2"]
     data = load(make(tmp_path / "beside", *files))
     assert data.class_names == ("rose", "tulip")

@@ -31,6 +31,7 @@ from clevit_jax.data.layouts.listing import (
     first_three,
     is_image,
 )
+from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
@@ -147,6 +148,11 @@ def _wrapped(root: pathlib.Path, request: Request) -> Recognised | None:
             if beside:
                 found.notes.warnings.append(
                     f"{root}: there is no image and no list in {first_three(beside)}; not read."
+                )
+            if archives := archives_in(root):
+                found.notes.warnings.append(
+                    f"{root}: {first_three(archives)}: an archive is not looked into; read is "
+                    f"{inner.relative_to(root).as_posix()}/."
                 )
             return found._replace(seen=f"{found.seen} in {inner.relative_to(root).as_posix()}/")
     return None

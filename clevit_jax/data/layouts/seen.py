@@ -62,6 +62,12 @@ def look(root: pathlib.Path) -> Seen:
     return Seen(images, not waiting, kinds)
 
 
+def archives_in(root: pathlib.Path) -> list[str]:
+    """Names of the archives in a folder, sorted."""
+    with os.scandir(root) as entries:
+        return sorted(each.name for each in entries if each.name.lower().endswith(_ARCHIVES))
+
+
 def _kind(name: str, path: str) -> str | None:
     """The kind of a file that is read in no layout, or None."""
     low = name.lower()
