@@ -345,7 +345,10 @@ def test_empty_class_folders(tmp_path):
     )
     for number in range(40):
         (root / f"train/x{number:02}").mkdir()
-    many = f"{root / 'train'}: 41 folders hold no image: they are left out of the classes (daisy, x00, x01, ...)."
+    many = (
+        f"{root / 'train'}: 41 folders hold no image: they are left out of the classes (daisy, "
+        "x00, x01, ...)."
+    )
     assert load(root).warnings[0] == many
     make(root, "test/daisy/1.jpg")
     assert problem(root) == f"{root / 'test/daisy'}: there is no class 'daisy' in train/."
