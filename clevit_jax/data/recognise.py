@@ -35,7 +35,6 @@ from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
-_OF_FOLDERS = (folders.fits, folders.fits_unsplit)
 _DEEPEST = 3  # folders that hold nothing but the next one, as archives unpack
 _LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat", ".xlsx")
 _ANNOTATIONS = (*_LISTS, ".xml")
