@@ -1,5 +1,6 @@
 """Which files `--input` names, and what is said of the others."""
 
+import glob
 import os
 
 import pytest
@@ -155,3 +156,15 @@ def test_a_link_to_nothing_is_named(place):
         r"\.\./nowhere/2\.jpg, so fetch that file or mend the link\.",
     ):
         read_rgb(root / "in/gone.jpg")
+
+
+def test_a_pattern_of_any_depth(place):
+    """As `glob` matches it; and links that lead back do not go round."""
+    root = place("in/1.jpg", "in/a/2.jpg", "in/a/b/3.jpg", "in/.h/4.jpg", "in/a/.5.jpg", "in/x.PNG")
+    (root / "away").symlink_to(root / "in/a")
+    for text in ("**", "in/**/*.jpg", "**/b/*.jpg", "in/**/[23].jpg", "in/a/**", "**/.h/*", "*/**"):
+        files = {path for path in glob.glob(text, recursive=True) if os.path.isfile(path)}
+        assert set(input_files._matching(text, input_files._LeftOut(text))) == files, text
+    for name, to in (("a/up", ".."), ("a/b/up", "../.."), ("a/b/side", "../../a")):
+        (root / "in" / name).symlink_to(to)
+    assert found("in/**/*.jpg") == ["in/1.jpg", "in/a/2.jpg", "in/a/b/3.jpg"]

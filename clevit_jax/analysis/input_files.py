@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import fnmatch
 import glob
 import os
 import pathlib
@@ -175,9 +176,58 @@ def _literal(text: str) -> str:
     return text[: end + 1]
 
 
+def _at_any_depth(
+    folder: str, pattern: Sequence[str], above: tuple[str, ...] = (), way: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Files whose path below a folder matches a pattern with `**`, through links.
+
+    `glob` goes round in links that lead back, some 40 deep in each of them.
+
+    Args:
+        folder: "" or with a slash at the end.
+        pattern: its parts.
+        above: the folders between the one that was named and this one.
+        way: the true places of the folders whose links led here.
+    """
+    try:
+        with os.scandir(folder or ".") as opened:
+            entries = list(opened)
+    except OSError:
+        return
+    for entry in entries:
+        path, parts = folder + entry.name, (*above, entry.name)
+        if not _is_folder(entry):
+            if _fits(parts, pattern):
+                yield path
+        elif not entry.is_symlink():
+            yield from _at_any_depth(f"{path}/", pattern, parts, way)
+        elif not _leads_back(path, (*way, os.path.realpath(folder or "."))):
+            here = os.path.realpath(folder or ".")
+            yield from _at_any_depth(f"{path}/", pattern, parts, (*way, here))
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a pattern; `**` stands for any folders that are not hidden."""
+    if not pattern or not parts:
+        return not pattern and not parts
+    first, rest = pattern[0], pattern[1:]
+    is_hidden = parts[0].startswith(".")
+    if first == "**":
+        if not rest:
+            return not any(part.startswith(".") for part in parts)
+        return _fits(parts, rest) or (not is_hidden and _fits(parts[1:], pattern))
+    if is_hidden and not first.startswith("."):
+        return False
+    return fnmatch.fnmatchcase(parts[0], first) and _fits(parts[1:], rest)
+
+
 def _matching(text: str, left: _LeftOut) -> Iterator[str]:
     literal = _literal(text)
-    matches = sorted(glob.glob(glob.escape(literal) + text[len(literal) :], recursive=True))
+    pattern = text[len(literal) :]
+    if "**" in pattern.split("/"):
+        matches = sorted(_at_any_depth(literal, pattern.split("/")))
+    else:
+        matches = sorted(glob.glob(glob.escape(literal) + pattern))
     files = [path for path in matches if not os.path.isdir(path)]
     files = [path for path in files if os.path.basename(path).lower() not in _LITTER]
     folders = [path for path in matches if os.path.isdir(path)]
