@@ -56,8 +56,8 @@ def test_folders_of_splits_and_what_does_not_fit(tmp_path):
         assert listed(data, examples) == expected
     (warning,) = data.warnings
     assert warning == (
-        f"{tmp_path}: data.label_pattern = '^(?P<label>.+)_[0-9]+$' fits not 3 of the 19 images, "
-        "which are not read (cars_pred/cat_1.png, cars_train/x.png, x_1.png)."
+        f"{tmp_path}: data.label_pattern = '^(?P<label>.+)_[0-9]+$' matches all but 3 of the 19 "
+        "images; these are not read (cars_pred/cat_1.png, cars_train/x.png, x_1.png)."
     )
 
 
@@ -65,7 +65,7 @@ def test_test_images_without_a_class(tmp_path):
     make(tmp_path, [*(f"train/{name}" for name in CATS), "test1/1.jpg", "test1/2.jpg"])
     data = load(tmp_path, r"^([a-z]+)\.[0-9]+$")
     assert (len(data.train), len(data.test)) == (8, 2)  # cut
-    assert "fits not 2 of the 12 images" in data.warnings[0]
+    assert "matches all but 2 of the 12 images" in data.warnings[0]
     make(tmp_path, ["test1/cow.1.jpg"])
     (found,) = problems(tmp_path, r"^([a-z]+)\.[0-9]+$")
     assert found.startswith(f"{tmp_path}: no training image is of 'cow', but images of the test")
@@ -85,8 +85,11 @@ def test_the_path_counts_where_the_pattern_has_a_slash(tmp_path):
         ("(", "data.label_pattern = '(' is no regular expression (missing ), unterminated"),
         ("(?P<1>x)", "is no regular expression (bad character in group name"),
         ("cat|dog", "data.label_pattern = 'cat|dog' has no group; put the part that is the class"),
-        ("(cow)", "data.label_pattern = '(cow)' fits none of the 10 images (cat.0.jpg, cat.1.jpg,"),
-        ("(x?)", "data.label_pattern = '(x?)' fits none of the 10 images"),
+        (
+            "(cow)",
+            "data.label_pattern = '(cow)' matches none of the 10 images (cat.0.jpg, cat.1.jpg,",
+        ),
+        ("(x?)", "data.label_pattern = '(x?)' matches none of the 10 images"),
         ("", "data.layout=file_names needs data.label_pattern, a regular expression with the"),
     ],
 )

@@ -72,7 +72,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         else:
             unfit.append(file)
     if unfit:
-        what = f"{root}: data.label_pattern = {request.label_pattern!r} fits"
+        what = f"{root}: data.label_pattern = {request.label_pattern!r} matches"
         if len(unfit) == len(images):
             notes.problems.append(
                 f"{what} none of the {len(images)} images ({first_three(unfit)}); it is searched "
@@ -80,7 +80,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             )
             return Contents((), {"train": []})
         notes.warnings.append(
-            f"{what} not {len(unfit)} of the {len(images)} images, which are not read "
+            f"{what} all but {len(unfit)} of the {len(images)} images; these are not read "
             f"({first_three(unfit)})."
         )
     return _contents(root, found, notes)
