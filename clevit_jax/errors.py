@@ -85,6 +85,15 @@ class DataError(ClevitError):
 class DecodeError(ClevitError):
     """An image cannot be decoded; the message names the file."""
 
+    @property
+    def sentence(self) -> str:
+        """The message; a `Repeated` where it may hold of many images, which `str()` would lose."""
+        return self.args[0]
+
+
+class CutShortError(DecodeError):
+    """An image lacks its last bytes; `data.truncated` would read what there is of it."""
+
 
 class WeightsError(ClevitError):
     """A file of weights cannot be used; the message names the file."""

@@ -20,7 +20,7 @@ from clevit_jax.config import resolve_data
 from clevit_jax.data import decode
 from clevit_jax.data.audit import command, filenames, findings
 from clevit_jax.data.audit import read as check
-from clevit_jax.data.audit.read import ENDINGS_BY_FORMAT, read_image_facts, read_images
+from clevit_jax.data.audit.read import read_image_facts, read_images
 from clevit_jax.data.dataset import Dataset, Example
 from clevit_jax.errors import ConfigError, DecodeError
 from clevit_jax.system import memory as host_memory
@@ -173,8 +173,8 @@ def bomb():
     ("content", "said"),
     [
         (b"", "is an empty file."),
-        (b"hello", "is not an image of a known format"),
-        (png(picture(0, (200, 200)))[:3000], "cannot be decoded: "),
+        (b"hello", "is a text file, not an image"),
+        (png(picture(0, (200, 200)))[:3000], "is truncated, its last bytes lack"),
         (bomb(), "decompression bomb"),
     ],
     ids=["zero bytes", "text", "truncated", "bomb"],
@@ -383,13 +383,6 @@ def test_odd_names_of_files(root, run):
     assert "PNG" in ending["sentence"]
 
 
-def test_endings_are_those_of_the_formats_that_are_read():
-    assert set(ENDINGS_BY_FORMAT) == set(decode._FORMATS)
-    for kind, endings in ENDINGS_BY_FORMAT.items():
-        Image.init()
-        assert set(endings) <= {e for e, known in Image.EXTENSION.items() if known == kind}
-
-
 def test_stems():
     names = ("x/1_2_train.png", "1_2_TEST.jpg", "a.b_val.c_val.png")
     assert [filenames.stem(name) for name in names] == ["1_2", "1_2", "a.b_val.c"]
@@ -549,7 +542,7 @@ def test_long_lists_are_cut_in_the_text_only(root, run):
         write(root, f"train/b/%20{number:02}.png", picture(300 + number))
     found = run(root)
     (error,) = found.json["errors"]  # one fault, said once
-    assert error["sentence"].startswith("25 images have the same fault, each is not an image of")
+    assert error["sentence"].startswith("25 images have the same fault, each is a text file, not")
     assert error["items"] == [f"train/a/bad{number:02}.png" for number in range(25)]
     assert "data.on_bad_image=skip" in error["advice"]
     assert len(found.warnings["same_pixels_in_train_and_test"]["items"]) == 25
@@ -667,7 +660,7 @@ def test_images_do_not_pile_up(monkeypatch):
 
 def test_an_interrupt_does_not_wait_for_the_rest(monkeypatch):
     read = []
-    monkeypatch.setattr(decode, "read_rgb", lambda data, name: read.append(name) or picture(0))
+    monkeypatch.setattr(decode, "read_rgb", lambda data, name, *_: read.append(name) or picture(0))
     train = tuple(Example(png(picture(0)), 0, k, str(k)) for k in range(500))
 
     def stop(done, total):

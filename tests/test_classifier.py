@@ -231,7 +231,8 @@ class TestAsANotebookHasIt:
         model = clevit_jax.load(leaf_model / "model")
         for image, part in (
             (np.zeros((4, 4, 3), np.float32), r"uint8 \[H, W, 3\], not float32 \[4, 4, 3\]"),
-            (np.zeros((4, 4), np.uint8), r"not uint8 \[4\]"),
+            (np.zeros(4, np.uint8), r"not uint8 \[4\]"),
+            ([leaf_model / "leaf.png", np.zeros((4, 4, 5), np.uint8)], r"^images\[1\] must be"),
             ([], "There is no image"),
         ):
             with pytest.raises(ValueError, match=part):

@@ -217,9 +217,10 @@ def test_truncated_files_are_refused(kind, tmp_path):
     ("content", "said"),
     [
         (b"", "an empty file"),
-        (b"<html>404</html>", "not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image of"),
+        (b"<html>404</html>", "an HTML page, not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "a PostScript"),
         (b"\x89PNG\r\n\x1a\n", "."),
+        (bytes(range(128, 256)), "not an image of a known format"),
     ],
 )
 def test_what_is_no_image_is_refused(content, said, tmp_path):

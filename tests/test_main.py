@@ -224,7 +224,7 @@ def test_all_truncated_images_are_named(command, place):
         path = place / "data" / "images" / name
         path.write_bytes(path.read_bytes()[:60])
     result = command(*OK)
-    refused(result, "1_0_train.png cannot be decoded", "2_0_test.png cannot be decoded")
+    refused(result, "1_0_train.png is truncated, its last", "2_0_test.png is truncated, its last")
     assert "0_0_train.png" not in result[2]
 
 

@@ -79,9 +79,9 @@ GOOD = {
 }
 BAD = {
     "zero bytes": (b"", "is an empty file"),
-    "truncated": (WHOLE[:-30], "cannot be decoded"),
-    "header alone": (WHOLE[:33], "is not an image"),
-    "text": (b"<html>404</html>", "is not an image"),
+    "truncated": (WHOLE[:-30], "is truncated, its last bytes lack"),
+    "header alone": (WHOLE[:33], "begins as a PNG does, but lacks its end"),
+    "text": (b"<html>404</html>", "is an HTML page, not an image"),
     "bomb": (bomb(), "decompression bomb"),
 }
 

@@ -249,7 +249,7 @@ def test_an_image_goes_bad_in_the_middle_of_an_epoch(place, tmp_path):
     bad.write_bytes(b"no image")
     codes, _, err = pair.ends()
     assert codes == [2, 2]
-    assert all(f"{bad.name} is not an image of a known format" in text for text in err)
+    assert all(f"{bad.name} is a text file, not an image" in text for text in err)
     assert all("Traceback" not in text for text in err)
 
 

@@ -8,18 +8,13 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
 from clevit_jax.data.layouts.listing import EXTENSIONS, first_three, is_image, say_own
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.own_files import own_names
 
 # Of systems and programs; in no folder a word is said on these, nor on hidden files.
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
-# Of images that are not read.
-_OTHER_IMAGE_ENDINGS = (
-    *(".ai", ".arw", ".avif", ".bpg", ".cr2", ".cr3", ".dcm", ".dng", ".eps", ".exr", ".heic"),
-    *(".heif", ".hif", ".icns", ".ico", ".jxl", ".jxr", ".nef", ".orf", ".pcx", ".psb", ".psd"),
-    *(".qoi", ".raf", ".raw", ".rw2", ".srw", ".svg", ".svgz", ".tga", ".xcf"),
-)
 _ENDINGS = 8  # endings that a sentence names
 
 
@@ -119,7 +114,7 @@ def _chain(first: str, rest: Iterator[str], left: _LeftOut | None) -> Iterator[p
 
 
 def _is_taken(name: str) -> bool:
-    return is_image(name) or os.path.splitext(name)[1].lower() in _OTHER_IMAGE_ENDINGS
+    return is_image(name) or os.path.splitext(name)[1].lower() in OTHER_IMAGE_ENDINGS
 
 
 def _below(folder: str, left: _LeftOut, way: tuple[str, ...] = ()) -> Iterator[str]:

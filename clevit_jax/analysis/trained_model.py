@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
-from clevit_jax.config import resolve_data
+from clevit_jax.config import resolve_data, resolve_decoding
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import open_data
 from clevit_jax.data.skipped import without_bad
@@ -111,6 +111,11 @@ def open_trained_model(
         dtype=automatic if dtype == "auto" else dtype,
         image_size=config.image_size if config is not None and not is_run else None,
     )
-    if config is not None and not is_run:
-        classifier.resize = config.eval.resize
+    if config is not None:
+        decoding = resolve_decoding(config)
+        if not is_run:
+            classifier.resize = config.eval.resize
+            bits = decoding.bits or classifier.decoding.bits
+            decoding = dataclasses.replace(decoding, bits=bits)
+        classifier.decoding = decoding
     return TrainedModel(path, classifier, config, is_run, checkpoint)

@@ -20,6 +20,7 @@ from clevit_jax.config.settings import (
     model_config,
     resolve,
     resolve_data,
+    resolve_decoding,
 )
 from clevit_jax.recipes import flatten
 
@@ -39,6 +40,7 @@ __all__ = [
     "model_config",
     "resolve",
     "resolve_data",
+    "resolve_decoding",
     "restore_config",
     "unextendable",
     "with_places_in_full",

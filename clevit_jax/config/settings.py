@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from clevit_jax.config.ranges import check_choices, check_values
 from clevit_jax.data.dataset import Dataset, Level
+from clevit_jax.data.decode import Decoding
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.open import DataConfig
 from clevit_jax.data.sources import SplitConfig
@@ -126,6 +127,12 @@ def resolve_data(config: ConfigDict) -> DataConfig:
         return _data_config(config)
 
 
+def resolve_decoding(config: ConfigDict) -> Decoding:
+    """How images are decoded where their files do not tell. Raises ConfigError."""
+    check_values(config, only=("data.bits",))
+    return Decoding(truncated=config.data.truncated, bits=config.data.bits)
+
+
 def check_config(config: ConfigDict, platform: str) -> None:
     """Raises ConfigError on what can be told without the data set, so before it is looked at."""
     _check_values(config)
@@ -203,6 +210,7 @@ def _data_config(config: ConfigDict) -> DataConfig:
         threads=data.threads or cpus.usable(),
         on_bad_image=data.on_bad_image,
         max_bad=data.max_bad,
+        decoding=resolve_decoding(config),
     )
 
 

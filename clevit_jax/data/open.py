@@ -8,8 +8,10 @@ from typing import Any
 
 from clevit_jax.data import decode, procedural_leaves, sources
 from clevit_jax.data.dataset import Dataset
+from clevit_jax.data.decode import PLAIN, Decoding
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.data.pipeline import DecodedImages
+from clevit_jax.data.tally import Tally
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system import memory
@@ -34,6 +36,7 @@ class DataConfig:
         threads: number of threads that decode.
         on_bad_image: what an image that cannot be read does: "stop", or "skip" to leave it out.
         max_bad: share of the images of each split that may be left out, see `skipped.most`.
+        decoding: what the files of the images do not tell.
     """
 
     root: str
@@ -48,6 +51,7 @@ class DataConfig:
     threads: int
     on_bad_image: str = "stop"
     max_bad: float = 0.01
+    decoding: Decoding = PLAIN
 
     @property
     def name(self) -> str:
@@ -118,13 +122,15 @@ def decoded_images(
         )
     images = {}
     for split, examples in dataset.splits.items():
+        tally = Tally()
         if split == "train":
             side = config.resize
             decoder = functools.partial(decode.decode_train, size=side)
         else:
             side = config.image_size
             decoder = functools.partial(decode.decode_eval, resize=config.eval_resize, crop=side)
-        images[split] = DecodedImages(examples, decoder, cache_bytes=free)
+        decoder = functools.partial(decoder, decoding=config.decoding, tally=tally)
+        images[split] = DecodedImages(examples, decoder, cache_bytes=free, tally=tally)
         if split != "train" or training:
             free = max(0, free - 3 * side**2 * len(examples))
     return images

@@ -12,6 +12,7 @@ import grain
 import numpy as np
 
 from clevit_jax.data.dataset import Example, StoredImage
+from clevit_jax.data.tally import Tally
 from clevit_jax.errors import DataError, DecodeError
 from clevit_jax.system.faults import fault_of_machine, mend, os_reason
 
@@ -40,6 +41,7 @@ class DecodedImages:
         decode: `decode(example.data, example.name)` -> uint8 [S, S, 3], for example
             `functools.partial(decode_train, size=600)`.
         cache_bytes: decoded bytes to keep; what does not fit is decoded each time.
+        tally: what `decode` counts odd images in; it is kept as the attribute `tally`.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class DecodedImages:
         decode: Callable[[pathlib.Path | bytes | StoredImage, str], np.ndarray],
         *,
         cache_bytes: int,
+        tally: Tally | None = None,
     ):
+        self.tally = tally or Tally()
         self._examples = examples
         self._decode = decode
         self._free = cache_bytes
@@ -107,7 +111,7 @@ class DecodedImages:
             for done, error in enumerate(pool.map(undecodable, rows), start=1):
                 if error is not None:
                     raise_fault(self._examples[rows[done - 1]], error)
-                    found.append(Unreadable(rows[done - 1], error.args[0]))
+                    found.append(Unreadable(rows[done - 1], error.sentence))
                 if progress is not None:
                     progress(done, len(rows))
         return found
@@ -128,7 +132,10 @@ class DecodedImages:
         gone = set(rows)
         kept = [row for row in range(len(self)) if row not in gone]
         others = DecodedImages(
-            [self._examples[row] for row in kept], self._decode, cache_bytes=self._free
+            [self._examples[row] for row in kept],
+            self._decode,
+            cache_bytes=self._free,
+            tally=self.tally,
         )
         others._kept = [self._kept[row] for row in kept]
         return others

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,15 +16,16 @@ from PIL import Image
 
 from clevit_jax.data import decode
 from clevit_jax.data.dataset import Level, StoredImage
+from clevit_jax.data.decode import PLAIN, Decoding
 from clevit_jax.distributed import sharding
-from clevit_jax.inference import cam, explanation, prediction
+from clevit_jax.inference import cam, explanation, images_in, prediction
 from clevit_jax.inference.class_names import find_class
 from clevit_jax.inference.explanation import Explanation
 from clevit_jax.inference.forward import make_forward, make_layer_forward
+from clevit_jax.inference.images_in import ImageLike
 from clevit_jax.inference.prediction import Grouping, Prediction
 from clevit_jax.model.config import DTYPES, SwinConfig
 from clevit_jax.model.swin import abstract_swin
-from clevit_jax.system.places import place
 from clevit_jax.views.transforms import normalize_images
 from clevit_jax.weights.convert import named_leaves
 from clevit_jax.weights.fit import fit_weights
@@ -31,7 +33,6 @@ from clevit_jax.weights.fit import fit_weights
 BATCH_SIZE = 32  # longer lists of images are computed in parts of this size
 # Side of the centre crop, as a fraction of the resized shorter side. Official code: 448 of 512.
 CROP_FRACTION = 0.875
-ImageLike = str | pathlib.Path | Image.Image | np.ndarray
 
 
 class Classifier:
@@ -44,6 +45,7 @@ class Classifier:
         resize: pixels that the shorter side of an image is resized to before the centre crop.
         map_name: the map that `explain` draws by default; see `inference.cam`.
         levels: coarser levels of the classes, the coarsest first; () where none are known.
+        decoding: how images are decoded where their files do not tell; of a run, as in training.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Classifier:
         resize: int | None = None,
         map_name: str | None = None,
         levels: Sequence[Level] = (),
+        decoding: Decoding = PLAIN,
     ) -> None:
         self.model, self.source = model, source
         self.class_names = tuple(class_names) or tuple(map(str, range(model.num_classes)))
@@ -63,6 +66,7 @@ class Classifier:
         self.map_name = map_name or cam.default_map(model)
         self.levels = tuple(levels)
         self._groupings = tuple(map(Grouping, self.levels))
+        self.decoding = decoding
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self._params = jax.device_put(params, sharding.replicated(self._mesh))
         graphdef = abstract_swin(model)[0]
@@ -100,7 +104,7 @@ class Classifier:
         return self._apply(self._params, jnp.asarray(images))
 
     def predict(
-        self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, flip: bool = False
+        self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, flip: bool = False
     ) -> list[Prediction]:
         """The most probable classes of each image.
 
@@ -111,8 +115,9 @@ class Classifier:
         cultivar-09 74.5 %, cultivar-06 8.9 %
 
         Args:
-            images: one or several; each the path of a file, a Pillow image, or RGB pixels, uint8
-                [H, W, 3], of any size. They are resized and cropped as in evaluations.
+            images: one or several (a list, a generator, a batch [B, H, W, 3]); each the path of a
+                file, its bytes, an open file, a Pillow image, or RGB pixels, uint8 [H, W, 3], of
+                any size; see `images_in.rgb`. They are resized and cropped as in evaluations.
             top: classes per image, at most.
             flip: whether the probabilities are the mean over the image and its mirror image.
 
@@ -121,8 +126,9 @@ class Classifier:
             levels of its classes (a genus above species), `.levels` has the group in each.
 
         Raises:
-            DecodeError: a file cannot be decoded.
-            ValueError: pixels of another shape or dtype, or `top` below 1.
+            DecodeError: an image cannot be decoded; its place in the list is named.
+            ValueError: pixels of another shape or dtype, no image, or `top` below 1.
+            TypeError: something that is no image.
         """
         if top < 1:
             raise ValueError(f"top is {top}; it must be at least 1.")
@@ -134,7 +140,7 @@ class Classifier:
         return prediction.rank(probabilities, self.class_names, top, self._groupings)
 
     def features(
-        self, images: ImageLike | Sequence[ImageLike], *, layer: str | None = None
+        self, images: ImageLike | Iterable[ImageLike], *, layer: str | None = None
     ) -> np.ndarray:
         """Features of images, or the tokens of one layer.
 
@@ -154,7 +160,7 @@ class Classifier:
             (0, 0) at the top left of the image. Those of all images are in memory at once.
 
         Raises:
-            DecodeError, ValueError: see `predict`.
+            DecodeError, ValueError, TypeError: see `predict`.
             ConfigError: the model has no such layer; the message names the nearest ones.
         """
         if layer is None:
@@ -188,10 +194,13 @@ class Classifier:
             name: name of the map, one of `inference.cam.map_names`; by default `map_name`.
 
         Raises:
-            DecodeError: the file cannot be decoded.
-            ValueError: pixels of another shape or dtype, or there is no such class or map.
+            DecodeError, TypeError: see `predict`.
+            ValueError: pixels of another shape or dtype, several images, or there is no such class
+                or map.
         """
-        pixels = self.pixels(image)[None]
+        pixels = np.stack(list(images_in.each(image, self.pixels)))
+        if len(pixels) != 1:
+            raise ValueError(f"explain takes one image, not {len(pixels)}; call it for each.")
         probabilities = self.probabilities(pixels)[0]
         label = int(probabilities.argmax()) if class_ is None else self.class_number(class_)
         name = name or self.map_name
@@ -206,9 +215,10 @@ class Classifier:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of what decides the features: parameters, sizes, dtype."""
+        """Hexadecimal SHA-256 of what decides the features: parameters, sizes, dtype, bits."""
         dtype = jnp.dtype(self.model.dtype).name
-        digest = hashlib.sha256(f"{self.model.image_size} {self.resize} {dtype}".encode())
+        bits = f" {self.decoding.bits} bits" if self.decoding.bits else ""
+        digest = hashlib.sha256(f"{self.model.image_size} {self.resize} {dtype}{bits}".encode())
         for name, leaf in named_leaves(jax.device_get(self._params)).items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -228,32 +238,22 @@ class Classifier:
             )
         return int(class_)
 
-    def pixels(self, image: ImageLike | bytes | StoredImage, name: str = "") -> np.ndarray:
+    def pixels(self, image: ImageLike | StoredImage, name: str = "") -> np.ndarray:
         """Pixels of an image as evaluations see them; safe to call from several threads.
 
         Args:
-            image: one image, as in `predict`, or the encoded bytes of one.
-            name: what errors call it.
+            image: one image, as in `predict`.
+            name: what errors call it, if it does not name itself.
 
         Returns:
             uint8 [S, S, 3].
 
         Raises:
-            DecodeError: it cannot be decoded.
-            ValueError: pixels of another shape or dtype.
+            DecodeError, ValueError, TypeError: see `images_in.rgb`.
         """
-        sizes = {"resize": self.resize, "crop": self.model.image_size}
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-                raise ValueError(
-                    f"An image is RGB pixels, uint8 [H, W, 3], not {image.dtype} "
-                    f"{list(image.shape)}; give a path or a Pillow image to have it converted."
-                )
-            image = Image.fromarray(image)
-        if isinstance(image, Image.Image):
-            return decode.centre_crop(image.convert("RGB"), name or "An image", **sizes)
-        data = place(image, "An image") if isinstance(image, str) else image
-        return decode.decode_eval(data, name, **sizes)
+        upright = images_in.rgb(image, name, self.decoding)
+        called = images_in.call(image, name)
+        return decode.centre_crop(upright, called, resize=self.resize, crop=self.model.image_size)
 
     def dispatch(
         self, pixels: np.ndarray, *, size: int = 0
@@ -324,16 +324,15 @@ class Classifier:
             [rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))]
         )
 
-    def _chunks(self, images: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
+    def _chunks(self, images: ImageLike | Iterable[ImageLike]) -> Iterator[np.ndarray]:
         """The pixels of one image or several, in parts of at most `BATCH_SIZE` images."""
-        if isinstance(images, str | pathlib.Path | Image.Image) or (
-            isinstance(images, np.ndarray) and images.ndim == 3
-        ):
-            images = [images]
-        rows = [self.pixels(image) for image in images]
-        if not rows:
+        rows = images_in.each(images, self.pixels)
+        part = list(itertools.islice(rows, BATCH_SIZE))
+        if not part:
             raise ValueError("There is no image; give at least one.")
-        return [np.stack(rows[i : i + BATCH_SIZE]) for i in range(0, len(rows), BATCH_SIZE)]
+        while part:
+            yield np.stack(part)
+            part = list(itertools.islice(rows, BATCH_SIZE))
 
     @property
     def params(self) -> Any:
@@ -392,4 +391,5 @@ def load(
         resize=resize,
         map_name=chosen_map(path),
         levels=[Level(name, groups) for name, groups in weights.levels],
+        decoding=Decoding(truncated=weights.truncated, bits=weights.bits),
     )

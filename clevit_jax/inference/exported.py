@@ -108,12 +108,15 @@ def export_facts(model: Classifier) -> dict[str, Any]:
         f"RGB, 0 to 255, not normalised: the shorter side resized to {resize} pixels (bicubic, "
         f"antialiased as Pillow's), then the {size} x {size} in the centre"
     )
+    if bits := model.decoding.bits:
+        images += f"; of 16-bit images, which hold {bits} bits, values are shifted by {bits - 8}"
     return {
         "source": model.source,
         "architecture": config.to_json(),
         "dtype": jnp.dtype(config.dtype).name,
         "image_size": size,
         "resize": resize,
+        "decoding": dataclasses.asdict(model.decoding),
         "class_names": list(model.class_names),
         "levels": {level.name: list(level.groups) for level in model.levels},
         "inputs": [

@@ -174,4 +174,6 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         class_names=names,
         levels=levels_of(facts),
         report=LoadReport(matched=tuple(named_leaves(params))),
+        bits=config.data.bits,
+        truncated=config.data.truncated,
     )

@@ -27,6 +27,7 @@ from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
 from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.odd_images import say_odd
 from clevit_jax.runs.reading import fit_devices, readable
 from clevit_jax.runs.skipped import (
     SKIPPED_FILE,
@@ -262,6 +263,7 @@ def decode_splits(
     found = find_bad(
         run.dataset, run.images, splits, eval_batch=batch, threads=data.threads, stop=stop
     )
+    say_odd(run.images, splits, bits=data.decoding.bits)
     if not run.decided:
         reduced = leave_out(run.dataset, found)
         check_limit(reduced, data.max_bad)

@@ -81,6 +81,8 @@ class Weights:
         levels: coarser levels of these classes, (name, group of each class), as far as known; see
             `data.dataset.Level`.
         report: what became of the entries of the file.
+        bits: of the 16-bit images that it was trained on, if it was told; see `decode.Decoding`.
+        truncated: whether it was trained on images that lack their last bytes, too.
     """
 
     model: SwinConfig
@@ -91,6 +93,8 @@ class Weights:
     class_names: tuple[str, ...] = ()
     levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     report: LoadReport = LoadReport()
+    bits: int = 0
+    truncated: bool = False
 
     def __str__(self) -> str:
         return f"{self.source} ({self.dialect}): {self.model.describe()}\n{self.report}"

@@ -46,6 +46,7 @@ def write_converted(
             "class_names": weights.class_names,
             "levels": dict(weights.levels),
             "dialect": weights.dialect,
+            "decoding": {"bits": weights.bits, "truncated": weights.truncated},
             "source": weights.source,
             "source_sha256": weights.source_sha256,
             "sha256": files.sha256(new / TENSORS),
@@ -158,6 +159,7 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
         class_names=tuple(facts["class_names"]),
         levels=tuple((name, tuple(groups)) for name, groups in facts.get("levels", {}).items()),
         report=LoadReport(matched=tuple(shapes)),
+        **facts.get("decoding", {}),  # older ones have none
     )
 
 
@@ -179,6 +181,7 @@ def _read_facts(path: pathlib.Path) -> dict[str, Any]:
         or not all(isinstance(name, str) for name in names)
         or not _are_levels(facts.get("levels", {}), len(names))
         or "architecture" not in facts
+        or not _is_decoding(facts.get("decoding", {}))
     ):
         raise WeightsError(
             f"{path} is damaged: an entry is missing or of a wrong type; "
@@ -195,3 +198,11 @@ def _are_levels(value: Any, classes: int) -> bool:
         and all(isinstance(group, str) for group in groups)
         for groups in value.values()
     )
+
+
+def _is_decoding(value: Any) -> bool:
+    """Whether it is what `write_converted` writes of the decoding, or nothing."""
+    if not isinstance(value, dict) or not value.keys() <= {"bits", "truncated"}:
+        return False
+    bits, truncated = value.get("bits", 0), value.get("truncated", False)
+    return type(bits) is int and bits in (0, *range(9, 17)) and isinstance(truncated, bool)

@@ -131,6 +131,7 @@ def write_after_training(run: Run, state: TrainState) -> None:
             f"{run.workdir.name} ({kind}step {step})",
             resize=run.settings.data.eval_resize,
             levels=run.dataset.levels,
+            decoding=run.settings.data.decoding,
         )
         path = write_report(TrainedModel(run.workdir, classifier, run.config, True))
     except Exception as error:

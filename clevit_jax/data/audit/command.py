@@ -108,12 +108,14 @@ def audit(config: DataConfig) -> dict[str, Any]:
             bar.total = total
             bar.update(done - bar.n)
 
-        reading = read.read_images(dataset, threads=config.threads, progress=advance)
+        reading = read.read_images(
+            dataset, threads=config.threads, decoding=config.decoding, progress=advance
+        )
     sides = {"data.resize": config.resize, "image_size": config.image_size}
     memory, too_small = _memory_of_images(config, dataset)
     unreadable, left_out = _unreadable(config, dataset, problems, reading)
     errors = findings.errors(dataset, problems, reading, unreadable)
-    warnings = [*left_out, *findings.warnings(dataset, reading), *too_small]
+    warnings = [*left_out, *findings.warnings(dataset, reading, config.decoding), *too_small]
     return {
         **named,
         "layout": dataset.layout,

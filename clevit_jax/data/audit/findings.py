@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from clevit_jax.data import cut_short
 from clevit_jax.data.audit import duplicates, filenames
 from clevit_jax.data.audit.finding import Finding, counted, first_five, with_advice
 from clevit_jax.data.audit.read import Entry, Reading, has_wrong_ending
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
+from clevit_jax.data.decode import PLAIN, Decoding
+from clevit_jax.data.sixteen_bit import dark_warning
 from clevit_jax.errors import Repeated, said_once
 
 _UNEVEN = 10
@@ -87,17 +90,31 @@ def unreadable_images(problems: Sequence[str], reading: Reading) -> list[Finding
     return listed
 
 
-def warnings(dataset: Dataset, reading: Reading) -> list[Finding]:
+def warnings(dataset: Dataset, reading: Reading, decoding: Decoding = PLAIN) -> list[Finding]:
     """What may well be a mistake, or make the score too good; in the order of its weight."""
     entries = reading.entries
     listed = [
         *_duplicates(dataset, entries),
         *_look_alikes(dataset, entries),
         *_shared_stems(dataset, entries),
+        *_decoding(reading, decoding),
         *_class_sizes(dataset),
         *_odd_names(dataset, entries),
     ]
     return with_advice([*listed, *(Finding("layout", sentence) for sentence in dataset.warnings)])
+
+
+def _decoding(reading: Reading, decoding: Decoding) -> Iterator[Finding]:
+    """Images that lack their end, and 16-bit ones that come out dark without being said to."""
+    names = list(
+        dict.fromkeys(e.example.name for e in reading.entries if e.facts and e.facts.is_cut_short)
+    )
+    if sentence := cut_short.warning(names):
+        yield Finding("cut_short", sentence, len(names), names)
+    highest = [facts.highest for facts in reading.files if facts.highest is not None]
+    sentence = dark_warning(len(highest), max(highest, default=0))
+    if sentence and not decoding.bits:
+        yield Finding("dark_16_bit", sentence, len(highest))
 
 
 def _members(dataset: Dataset, group: Sequence[Entry]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Facts about every image of a data set, each read once: size, format and hashes, but no pixels."""
 
 import concurrent.futures
-import io
+import functools
 import pathlib
 import statistics
 from collections import Counter
@@ -11,23 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from clevit_jax.data import decode
+from clevit_jax.data import cut_short, decode, formats
 from clevit_jax.data.audit import duplicates
 from clevit_jax.data.dataset import Dataset, Example
+from clevit_jax.data.decode import PLAIN, Decoding
 from clevit_jax.data.layouts.listing import is_image, points_out
+from clevit_jax.data.tally import Tally
 from clevit_jax.errors import DecodeError
-
-# Format, as Pillow calls it -> endings of files that hold it.
-ENDINGS_BY_FORMAT = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "PPM": (".ppm", ".pgm"),
-    "JPEG2000": (".jp2",),
-}
 
 
 class ImageFacts(NamedTuple):
@@ -42,6 +32,9 @@ class ImageFacts(NamedTuple):
         animated: whether it has several frames or pages.
         pixels: `duplicates.pixel_digest`.
         look: `duplicates.perceptual_hash`.
+        highest: highest value of 16-bit pixels whose file does not say how many bits they use;
+            else None.
+        is_cut_short: whether it lacks its last bytes, and was read as far as it goes.
     """
 
     width: int
@@ -52,6 +45,8 @@ class ImageFacts(NamedTuple):
     animated: bool
     pixels: bytes
     look: np.ndarray
+    highest: int | None = None
+    is_cut_short: bool = False
 
 
 class Entry(NamedTuple):
@@ -84,8 +79,8 @@ class Reading(NamedTuple):
     files: list[ImageFacts]
 
 
-def read_image_facts(example: Example) -> ImageFacts:
-    """Reads and decodes one image.
+def read_image_facts(example: Example, decoding: Decoding = PLAIN) -> ImageFacts:
+    """Reads and decodes one image, as training would with this `decoding`.
 
     Raises:
         DecodeError: see `decode.read_rgb`.
@@ -101,10 +96,9 @@ def read_image_facts(example: Example) -> ImageFacts:
         except Exception as error:  # whatever a reader of larger files raises
             text = getattr(error, "strerror", None) or str(error).removesuffix(".")
             raise DecodeError(f"{name} cannot be read: {text}.") from error
-    rgb = decode.read_rgb(data, name)
-    with Image.open(
-        io.BytesIO(data), formats=tuple(ENDINGS_BY_FORMAT)
-    ) as image:  # no more than its header
+    tally = Tally()
+    rgb = decode.read_rgb(data, name, decoding, tally)
+    with cut_short.open_without_end(data) as image:  # no more than its header
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         mode, turned, animated = image.mode, decode.is_turned(image), _is_animated(image)
     return ImageFacts(
@@ -116,6 +110,8 @@ def read_image_facts(example: Example) -> ImageFacts:
         animated=animated,
         pixels=duplicates.pixel_digest(rgb),
         look=duplicates.perceptual_hash(rgb),
+        highest=tally.highest if tally.deep else None,
+        is_cut_short=bool(tally.cut_short),
     )
 
 
@@ -137,6 +133,7 @@ def read_images(
     dataset: Dataset,
     *,
     threads: int,
+    decoding: Decoding = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
     """Reads every file of a data set once, also one that is listed several times.
@@ -147,22 +144,25 @@ def read_images(
     Args:
         dataset: as `sources.scan` gives it, also with problems.
         threads: images to read at a time; so many decoded images are in memory at most.
+        decoding: as in training.
         progress: called with (files done, files in all).
     """
     examples = [(split, e) for split, inside in dataset.splits.items() for e in inside]
     places = {_place_key(split, example): example for split, example in examples}
-    outcomes: list[ImageFacts | str | None] = []
+    outcomes: list[ImageFacts | DecodeError | None] = []
     with concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="check-images") as pool:
-        for outcome in pool.map(_facts_or_problem, places.values()):
+        read = functools.partial(_facts_or_problem, decoding=decoding)
+        for outcome in pool.map(read, places.values()):
             outcomes.append(outcome)
             if progress is not None:
                 progress(len(outcomes), len(places))
     by_place = dict(zip(places, outcomes, strict=True))
-    reading = Reading([], [], [], [each for each in outcomes if isinstance(each, ImageFacts)])
+    files = [each for each in outcomes if isinstance(each, ImageFacts)]
+    reading = Reading([], [], [], files)
     for place, example in places.items():
         outcome = by_place[place]
-        if isinstance(outcome, str):
-            reading.unreadable.append((example.name, outcome))
+        if isinstance(outcome, DecodeError):
+            reading.unreadable.append((example.name, outcome.sentence))
         elif outcome is None:
             reading.missing.append(example.name)
     for split, example in examples:
@@ -172,21 +172,21 @@ def read_images(
     return reading
 
 
-def _facts_or_problem(example: Example) -> ImageFacts | str | None:
-    """The facts, a sentence on why it cannot be read, or None where there is no such file."""
+def _facts_or_problem(example: Example, decoding: Decoding) -> ImageFacts | DecodeError | None:
+    """The facts, why it cannot be read, or None where there is no such file."""
     if isinstance(example.data, pathlib.Path) and points_out(example.name):
         return None
     try:
-        return read_image_facts(example)
+        return read_image_facts(example, decoding)
     except FileNotFoundError:
         return None
     except DecodeError as error:
-        return str(error)
+        return error
 
 
 def has_wrong_ending(name: str, image_format: str) -> bool:
     """Whether a file name ends as an image of another format."""
-    return is_image(name) and not name.lower().endswith(ENDINGS_BY_FORMAT[image_format])
+    return is_image(name) and not name.lower().endswith(formats.ENDINGS_BY_FORMAT[image_format])
 
 
 def spread(numbers: Iterable[int]) -> dict[str, float]:
