@@ -402,6 +402,46 @@ def test_paddleclas_and_caffe(tmp_path):
     assert "'-1', which no training image has; they are left out" in data.warnings[0]
 
 
+def test_mmpretrain(tmp_path):
+    """ImageNet: the folders of the training images name the classes; others lie in none."""
+    train = [(f"n0{k % 3}/n0{k % 3}_{k}.JPEG", k % 3) for k in range(6)]
+    val = [(f"ILSVRC2012_val_{k:08}.JPEG", k % 3) for k in range(3)]
+    texts = {f"meta/{split}.txt": lines(f"{f} {n}" for f, n in rows)
+             for split, rows in (("train", train), ("val", val))}  # fmt: skip
+    there = [f"train/{file}" for file, _ in train] + [f"val/{file}" for file, _ in val]
+    data = sources.load_dataset(make(tmp_path, there, texts), layout="lists")
+    assert data.class_names == ("n00", "n01", "n02")
+    assert [(e.name, e.label) for e in data.test] == [(f"val/{file}", n) for file, n in val]
+
+
+def test_one_list_of_all(tmp_path):
+    """`labels.txt` and the like, where each line has an image and a label."""
+    rows = [f"{k}.jpg {k % 3}" for k in range(15)]
+    for name in ("labels.txt", "data/list.lst", "annotations/all.txt"):
+        root = tmp_path / name.replace("/", "_")
+        make(root, [f"images/{k}.jpg" for k in range(15)], {name: lines(rows)})
+        data = read(root)
+        assert data.recognised_by.startswith(f"{name}; test split: 20 % of the images")
+        assert {(e.name, e.label) for e in data.train + data.test} == {
+            (f"images/{k}.jpg", k % 3) for k in range(15)
+        }
+    make(root, [], {"train.txt": lines(rows[:12]), "val.txt": lines(rows[12:])})
+    assert len(read(root).train) == 12  # lists of splits say more
+
+
+def test_what_tells_no_classes(tmp_path):
+    """Captions, boxes and lists of detectors."""
+    there = [f"images/{split}/{k}.jpg" for split in ("train", "val") for k in range(12)]
+    for label in ("a dog of the {}th kind", "{},5,60,70,0"):
+        rows = [f"images/train/{k}.jpg {label.format(k)}" for k in range(12)]
+        (found,) = problems(make(tmp_path, there, {"train.txt": lines(rows)}))
+        assert "the label (column 2) is another one for each of the 12 training images" in found
+    texts = {f"{split}.txt": lines(f"/home/me/set/{file}" for file in there if split in file)
+             for split in ("train", "val")}  # fmt: skip
+    (found,) = problems(make(tmp_path, [], texts))
+    assert "name files without classes, and neither their folders nor their names tell" in found
+
+
 def test_a_test_list_without_labels_is_left_out(tmp_path):
     texts = {"train.txt": lines(f"{file} {label}" for file, label in PAIRS["train"]),
              "test.txt": lines(file for file, _ in PAIRS["test"])}  # fmt: skip

@@ -9,6 +9,7 @@ from clevit_jax.data.layouts.list_lines import whole
 from clevit_jax.data.layouts.listing import Request
 
 _ROW_ID = re.compile(r"(image|img|row|file|photo)?[ _-]?(id|index|idx|no|number|#)", re.IGNORECASE)
+_MANY = 10  # images of which each has another label
 _DECIMAL = re.compile(r"[-+]?[0-9]*\.[0-9]+")
 
 
@@ -62,6 +63,12 @@ def choose(
     if not usable:
         shown = ", ".join(map(repr, columns))
         return f"none of the columns {shown} looks like a class; set data.label_column to one."
+    if len(usable) == 1 and not apart and len(set(values[usable[0]])) == len(values[0]) >= _MANY:
+        name, first = columns[usable[0]], values[usable[0]][0]
+        return (
+            f"the label ({name}) is another one for each of the {len(values[0]):,} training images, "
+            f"as {first[:60]!r}, so it is no class; write the class after each file."
+        )
     telling = [i for i in usable if all(_tells(values[i], values[j]) for j in usable)]
     told, problems = choose_columns([columns[i] for i in usable], Request(), files=False)
     if told.label is not None and not problems:

@@ -93,13 +93,26 @@ def _at_level(
     return folders
 
 
-def class_folders(files: Sequence[str]) -> list[tuple[str, ...]]:
-    """The folders that each file lies in, the outer first, without one that is named as a split."""
-    parts = {folder: tuple(folder.split("/")) if folder else ()
-             for folder in {posixpath.dirname(file) for file in files}}  # fmt: skip
-    inner = {folder: part[1:] if part and split_called(part[0]) else part
-             for folder, part in parts.items()}  # fmt: skip
-    return [inner[posixpath.dirname(file)] for file in files]
+def class_folders(
+    files: Sequence[str], splits: Sequence[str] | None = None
+) -> list[tuple[str, ...]]:
+    """The folders that each file lies in, the outer first, without those named as its split.
+
+    Args:
+        files: with their folders.
+        splits: of each file; None for files of one.
+    """
+    keys = [(split, posixpath.dirname(file))
+            for split, file in zip(splits or [""] * len(files), files, strict=True)]  # fmt: skip
+    parts = {key: tuple(filter(None, key[1].split("/"))) for key in set(keys)}
+    kept = dict[tuple[str, str], tuple[str, ...]]()
+    for split in {split for split, _ in parts}:
+        ours = {key: part for key, part in parts.items() if key[0] == split}
+        shared = posixpath.commonprefix(list(ours.values()))
+        depths = [i for i, part in enumerate(shared) if split_called(part)]
+        for key, part in ours.items():
+            kept[key] = tuple(x for i, x in enumerate(part) if i not in depths)
+    return [kept[key] for key in keys]
 
 
 def folder_names(folders: Sequence[tuple[str, ...]], labels: Sequence[str]) -> dict[str, str]:
@@ -111,6 +124,9 @@ def folder_names(folders: Sequence[tuple[str, ...]], labels: Sequence[str]) -> d
     inside: dict[str, set[tuple[str, ...]]] = {}
     for folder, label in zip(folders, labels, strict=True):
         inside.setdefault(label, set()).add(folder)
+    for each in inside.values():  # as the validation images of ImageNet lie in none
+        if len(each) > 1:
+            each.discard(())
     if any(len(each) > 1 for each in inside.values()):
         return {}
     only = {label: next(iter(each)) for label, each in inside.items()}

@@ -30,6 +30,13 @@ _PLACES = frozenset(
     ]
 )
 _SPLIT = re.compile(r"tra?in|trn|val|dev|test|tst|eval|hold", re.IGNORECASE)
+# Names of a list of all images.
+_ALL = frozenset(
+    [
+        *("list", "lists", "all", "label", "labels", "data", "dataset", "images", "image_list"),
+        *("images_list", "annotation", "annotations", "files", "file_list", "filelist", "index"),
+    ]
+)
 _MANY = 200  # files with a split in their names: these are labels of one image each
 _DEEPEST = 2  # folders of lists in each other, as ImageSets/Main
 _PEEK = 1 << 16  # bytes, enough to see what a list is of
@@ -105,9 +112,25 @@ def _candidates(root: pathlib.Path) -> Iterator[ImageList]:
     if "train" not in splits.values():  # a name that has no partner is a weaker sign
         told = {path.stem: split_and_rest(path.stem)[0] for path in paths}
         splits = {stem: split for stem, split in told.items() if split is not None}
+    splits = {stem: split for stem, split in splits.items() if stem.lower() not in _ALL}
+    if "train" not in splits.values():
+        yield from _of_all(root, [path for path in paths if path.stem.lower() in _ALL])
     for path in paths:
         if path.stem in splits:
             yield ImageList(path, splits[path.stem], split_and_rest(path.stem)[1])
+
+
+def _of_all(root: pathlib.Path, paths: list[pathlib.Path]) -> list[ImageList]:
+    """The list of all images, where there is one whose every line has a file and a label."""
+    if (root / "image_class_labels.txt").exists():  # images.txt is of CUB's form
+        return []
+    lists = [ImageList(path, "train", "") for path in paths]
+    return [
+        each
+        for each in lists
+        if all(len(re.split(rf"[{BLANKS},;]+", line)) > 1 for line in _head(each.path))
+        and _lists_images(root, each)
+    ]
 
 
 def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
@@ -117,7 +140,8 @@ def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
             name = entry.name
             if name.startswith("."):
                 continue
-            is_list = _SPLIT.search(name) and os.path.splitext(name)[1].lower() in _ENDINGS
+            stem, ending = os.path.splitext(name.lower())
+            is_list = ending in _ENDINGS and (_SPLIT.search(stem) or (ending and stem in _ALL))
             if is_list and entry.is_file():
                 files.append(folder / name)
             elif depth < _DEEPEST and not is_image(name) and _is_place(name) and entry.is_dir():

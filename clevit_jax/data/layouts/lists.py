@@ -122,11 +122,11 @@ def _classes(
     root: pathlib.Path, family: Family, request: Request, notes: Notes
 ) -> tuple[list[table.TableRow], list[str]]:
     """The rows with their classes, and the names of the levels."""
-    folders = list_folders.class_folders([row.inner for row in family.rows])
     if not family.columns:
-        return list_folders.told(root, family.rows, folders, request, notes)
+        return list_folders.told(root, family.rows, _folders(family.rows), request, notes)
     trained = [row for row in family.rows if row.split == "train"]
     values = [[row.fields[i] for row in trained] for i in range(len(family.columns))]
+    folders = _folders(trained)
     choice = list_classes.choose(
         family.columns,
         values,
@@ -138,7 +138,7 @@ def _classes(
         notes.problems.append(f"{root}: {choice}")
         return [], []
     rows = _without_dummies(root, family.rows, choice.label, notes)
-    folders = list_folders.class_folders([row.inner for row in rows])
+    folders = _folders(rows)
     labels = [row.fields[choice.label] for row in rows]
     notes.problems.extend(
         Repeated(
@@ -179,6 +179,11 @@ def _level_names(columns: Sequence[str]) -> list[str]:
     if len(columns) == 1 and columns[0].startswith("column "):
         return ["coarse"]
     return [name.replace("column ", "coarse ") for name in columns]
+
+
+def _folders(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The folders that may be the classes, of each row."""
+    return list_folders.class_folders([row.inner for row in rows], [row.split for row in rows])
 
 
 def _without_dummies(root: pathlib.Path, rows: list[Row], label: int, notes: Notes) -> list[Row]:
