@@ -435,7 +435,7 @@ def test_what_tells_no_classes(tmp_path):
     for label in ("a dog of the {}th kind", "{},5,60,70,0"):
         rows = [f"images/train/{k}.jpg {label.format(k)}" for k in range(12)]
         (found,) = problems(make(tmp_path, there, {"train.txt": lines(rows)}))
-        assert "the label (column 2) is another one for each of the 12 training images" in found
+        assert "each of the 12 training images has another label (column 2), as '" in found
     texts = {f"{split}.txt": lines(f"/home/me/set/{file}" for file in there if split in file)
              for split in ("train", "val")}  # fmt: skip
     (found,) = problems(make(tmp_path, [], texts))

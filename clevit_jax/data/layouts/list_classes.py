@@ -51,23 +51,17 @@ def choose(
                 not all(map(whole, column)) for column in values]  # fmt: skip
     usable = [i for i in range(len(columns)) if not measures[i]]
     if wanted:
-        column = wanted.strip().lower()
-        calls = [(name.lower(), name.lower().removeprefix("column ")) for name in columns]
-        named = [i for i, names in enumerate(calls) if column in names]
-        if not named:
-            shown = ", ".join(map(repr, columns))
-            return f"there is no column {wanted!r}, only {shown}; set data.label_column."
-        return _with_rest(named[0], usable, values)
+        return _wanted(columns, values, wanted, usable)
     if len(usable) > 1:
         usable = [i for i in usable if not _numbers_rows(columns[i], values[i], i, rows_first)]
     if not usable:
         shown = ", ".join(map(repr, columns))
         return f"none of the columns {shown} looks like a class; set data.label_column to one."
     if len(usable) == 1 and not apart and len(set(values[usable[0]])) == len(values[0]) >= _MANY:
-        name, first = columns[usable[0]], values[usable[0]][0]
         return (
-            f"the label ({name}) is another one for each of the {len(values[0]):,} training images, "
-            f"as {first[:60]!r}, so it is no class; write the class after each file."
+            f"each of the {len(values[0]):,} training images has another label "
+            f"({columns[usable[0]]}), as {values[usable[0]][0][:60]!r}, so it is no class; write "
+            "the class after each file."
         )
     telling = [i for i in usable if all(_tells(values[i], values[j]) for j in usable)]
     told, problems = choose_columns([columns[i] for i in usable], Request(), files=False)
@@ -90,6 +84,19 @@ def choose(
     return _with_rest(telling[0], usable, values)
 
 
+def _wanted(
+    columns: Sequence[str], values: Sequence[Sequence[str]], wanted: str, usable: Sequence[int]
+) -> Choice | str:
+    """The column that the user names."""
+    column = wanted.strip().lower()
+    calls = [(name.lower(), name.lower().removeprefix("column ")) for name in columns]
+    named = [i for i, names in enumerate(calls) if column in names]
+    if not named:
+        shown = ", ".join(map(repr, columns))
+        return f"there is no column {wanted!r}, only {shown}; set data.label_column."
+    return _with_rest(named[0], usable, values)
+
+
 def _numbers_rows(name: str, values: Sequence[str], position: int, rows_first: bool) -> bool:
     """Whether a column but numbers the rows."""
     if len(set(values)) < len(values):
@@ -104,7 +111,7 @@ def _with_rest(label: int, usable: Sequence[int], values: Sequence[Sequence[str]
     told = [i for i in usable if i != label and _tells(values[label], values[i])]
     names = [i for i in told if _tells(values[i], values[label])]
     name = next((i for i in names if not all(map(whole, values[i]))), None)
-    if all(map(whole, values[label])) is False:
+    if not all(map(whole, values[label])):
         name = None
     coarser = sorted((i for i in told if i not in names), key=lambda i: len(set(values[i])))
     levels = list[int]()
