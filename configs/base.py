@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
     # Columns of a CSV or Parquet table; "" looks for usual names.
     data.file_column = ""  # that names the image
-    data.label_column = ""  # that names the class
-    data.split_column = ""  # that says train, val or test
+    data.label_column = ""  # that names the class; of a CSV table, A+B takes two together
+    data.split_column = ""  # that says train, val or test, or a number of a fold; none is none
     data.header = "auto"  # whether the first line of a table names its columns: true | false | auto
     # Of folders in folders, which are the classes: top | leaf (those that hold the images) | 1, 2,
     # ... from the top | auto (asks where it may be more than one of these).
@@ -31,7 +31,9 @@ def get_config() -> ConfigDict:
     data.label_pattern = ""
     data.test_fraction = 0.2  # of the images, cut for testing where the data has no test split
     data.val_fraction = 0.0  # of the training images, cut to choose the best checkpoint by
-    data.folds = 0  # for cross-validation where the data has no test split; 0 is none
+    # For cross-validation where the data has no test split; 0 is none. Where a column tells the
+    # folds, their number.
+    data.folds = 0
     data.fold = 0  # which fold is tested on, from 0
     data.split_seed = 0  # of these cuts; apart from seed, so that seeds compare on the same images
     data.resize = 600  # pixels per side of the square that training images are kept at (paper: 600)

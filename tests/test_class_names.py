@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import random
 
 import pytest
+from test_layout_fuzz import damaged
 
 from clevit_jax.data import sources
 
@@ -156,3 +158,18 @@ def test_names_that_contradict_the_folders(tmp_path, style):
     data = sources.load_dataset(root)
     assert "2 classes have images in folders called as other classes" in data.warnings[1]
     assert "is of 'White Ash'" in data.warnings[1]
+
+
+@pytest.mark.parametrize("name", ["cat_to_name.json", "labels.csv", "labels.txt", "classes.txt"])
+def test_damaged_files_never_stop_the_reading(tmp_path, name):
+    root = numbered(tmp_path)
+    draw = random.Random(name)
+    taken = 0
+    for _ in range(100):
+        content = damaged(FORMS[name](0).encode(), draw)
+        (root / name).write_bytes(content)
+        data = sources.load_dataset(root)
+        assert len(set(data.class_names)) == 3, content
+        assert all(len(warning.splitlines()) == 1 for warning in data.warnings), content
+        taken += data.class_names != ("0", "1", "2")
+    assert 0 < taken < 100

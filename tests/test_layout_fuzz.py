@@ -121,7 +121,19 @@ CASES |= {
         },
     ),
 }
-EACH = 230  # 22 cases: 5,060 files
+CASES |= {
+    "csv no header": ("csv", "train.csv", {"train.csv": "a/1.png,ash\na/2.JPG,oak\nb/3.png,oak\n"}),
+    "csv people": (
+        "csv",
+        "train.csv",
+        {
+            "train.csv": "Image|genus|species|is_valid|fold\nC:\\x\\a\\1.png|Acer|Acer rubrum|0|0\n"
+            "C:\\x\\a\\2.JPG|Acer|Acer nigrum|1|1\nC:\\x\\b\\3.png|Tilia|Tilia alba|False|1\n"
+            "C:\\x\\b\\4.png|Acer|Acer nigrum|0|1\n",
+        },
+    ),
+}
+EACH = 210  # 24 cases: 5,040 files
 NUMBERS = [b"", b"0", b"-1", b"+3", b"007", b"1.0", b"1e309", b"9" * 18, b"9" * 19, b"9" * 5000]
 TOKENS = [
     *(b"\0", b"\n", b"\r", b"\r\n", b" ", b"\t", b",", b";", b'"', b'""', b"\\", b"/", b"."),

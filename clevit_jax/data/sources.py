@@ -14,7 +14,7 @@ from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts import tfds_records
 from clevit_jax.data.layouts.class_names import name_numbers, warn_of_folders
-from clevit_jax.data.layouts.listing import Folds, Notes, Request, first_three
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.recognise import recognise
 from clevit_jax.errors import DataError, said_once
 from clevit_jax.system import places
@@ -113,7 +113,7 @@ def scan(
     notes.warnings.extend(_repetitions(place, parts))
     how = list[str]()
     if contents.folds is not None:
-        parts, split, how = _test_on_fold(place, parts, contents.folds, split, notes)
+        parts, split, how = _test_on_fold(place, parts, contents, split, notes)
     how += _cut_missing_splits(place, parts, contents.class_names, split, notes)
     numbered = {
         name: tuple(example._replace(id=i) for i, example in enumerate(examples))
@@ -170,7 +170,7 @@ def _repetitions(root: pathlib.Path, parts: dict[str, list[Example]]) -> Iterato
 def _test_on_fold(
     root: pathlib.Path,
     parts: dict[str, list[Example]],
-    folds: Folds,
+    contents: Contents,
     split: SplitConfig,
     notes: Notes,
 ) -> tuple[dict[str, list[Example]], SplitConfig, list[str]]:
@@ -179,6 +179,8 @@ def _test_on_fold(
     Returns:
         The splits, the settings for what is still to be cut, and how it was split.
     """
+    folds = contents.folds
+    assert folds is not None
     numbers = sorted(set(folds.of.values()))
     count = len(numbers)
     if split.folds not in (0, count):
@@ -193,10 +195,24 @@ def _test_on_fold(
         "train": [example for example in train if folds.of[example.name] != chosen],
         "test": [example for example in train if folds.of[example.name] == chosen],
     }
-    how = f"test split: fold {split.fold} of {count}, by the column {folds.column!r}"
+    name = f"fold {split.fold} of {count}"
+    notes.problems.extend(_lost_classes(root, parts, contents.class_names, name))
+    how = f"test split: {name}, by the column {folds.column!r}"
     if not split.folds:
         how += f"; data.folds={count} with data.fold=1 and so on tests on another"
     return parts, dataclasses.replace(split, folds=0, fold=0), [how]
+
+
+def _lost_classes(
+    root: pathlib.Path, parts: dict[str, list[Example]], class_names: Sequence[str], fold: str
+) -> list[str]:
+    """Sentences on classes that have no training image, as all of theirs are in a fold."""
+    trained = {example.label for example in parts["train"]}
+    return [
+        f"{root}: {fold} holds every image of the class {class_names[label]!r}; give it more "
+        "images or leave it out."
+        for label in sorted({example.label for example in parts["test"]} - trained)
+    ]
 
 
 def _cut_missing_splits(
@@ -213,12 +229,7 @@ def _cut_missing_splits(
         parts["train"], parts["test"] = splits.take_fold(
             parts["train"], split.folds, split.fold, seed=split.seed
         )
-        trained = {example.label for example in parts["train"]}
-        problems += [
-            f"{root}: fold {split.fold} of {split.folds} holds every image of the class "
-            f"{class_names[label]!r}; give it more images or leave it out."
-            for label in sorted({example.label for example in parts["test"]} - trained)
-        ]
+        problems += _lost_classes(root, parts, class_names, f"fold {split.fold} of {split.folds}")
         if not parts["test"]:
             count = len({example.name for example in parts["train"]})
             problems.append(

@@ -140,6 +140,11 @@ def quoted_names(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names) or "none"
 
 
+def as_setting(name: str) -> str:
+    """A name as it is typed after `data.label_column=`: in quotes where it needs them."""
+    return name if re.fullmatch(r"[\w.+-]+", name) else repr(name)
+
+
 def missing_column(what: str, header: Sequence[str]) -> str:
     """A sentence for a table that has no column of files, or none of labels.
 

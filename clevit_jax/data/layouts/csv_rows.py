@@ -12,6 +12,7 @@ from clevit_jax.data.layouts.csv_cells import Label, RowProblems, labels_of, spl
 from clevit_jax.data.layouts.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv_form import Table
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, points_out
+from clevit_jax.data.layouts.split_columns import fold_of
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
 
 _LITTER = re.compile(r"(^|[\\/])(\.DS_Store|\._[^\\/]*|Thumbs\.db|desktop\.ini)\s*$", re.IGNORECASE)
@@ -200,7 +201,7 @@ class CsvReader:
         numbers = {text: k for k, text in enumerate(columns.split.folds)}
         folds = dict[str, int]()
         if fold is not None:
-            folds = {files[at]: numbers[whole.rows[at][fold].strip()] for at in kept}
+            folds = {files[at]: numbers[fold_of(whole.rows[at][fold])] for at in kept}
         if columns.boxes:
             rows = self._one_each(path, rows)
         names = tuple(whole.header[i].strip() for i in levels)

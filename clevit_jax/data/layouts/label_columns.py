@@ -13,6 +13,7 @@ from clevit_jax.data.layouts.columns import (
     NUMBERS,
     OTHER_NAMES,
     RANKS,
+    as_setting,
     called,
     is_unnamed,
     pick,
@@ -258,7 +259,7 @@ def _ask(values: _Values, candidates: Sequence[int], *, together: bool = False) 
     if together and whole > max(count for _, _, count in ways):
         ways.append(("both together", "+".join(names), whole))
     shown = ", ".join(f"{what} ({count:,} {_classes(count)})" for what, _, count in ways)
-    settings = " or ".join(f"data.label_column={setting}" for _, setting, _ in ways)
+    settings = " or ".join(f"data.label_column={as_setting(setting)}" for _, setting, _ in ways)
     return f"the columns {shown} may all hold the label; set {settings}."
 
 

@@ -8,6 +8,7 @@ from clevit_jax.data.layouts.columns import (
     FOLDS,
     SPLITS,
     SPLITS_IF,
+    as_setting,
     called,
     flag_of,
     plain,
@@ -100,6 +101,11 @@ def split_by_flags(flags: Mapping[int, str], row: Sequence[str]) -> str | None:
     return left[0] if left else None
 
 
+def fold_of(text: str) -> str:
+    """A fold as it is written, without blanks and the `.0` that some programs write."""
+    return text.strip().removesuffix(".0")
+
+
 def _word(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -156,7 +162,7 @@ def _flags(
             name = header[i].strip()
             problems.append(
                 f"the column {name!r} is true in {yes:,} of {len(rows):,} rows: set "
-                f"data.split_column={name} if these are for validation, or {NONE} if it says that "
+                f"data.split_column={as_setting(name)} if these are for validation, or {NONE} if it says that "
                 "a row is sound."
             )
             return {}
@@ -190,10 +196,8 @@ def _is_yes_or_no(values: set[str]) -> bool:
 
 
 def _are_folds(values: set[str]) -> bool:
-    return 2 <= len(values) <= _MOST_FOLDS and all(
-        value.removesuffix(".0").isdecimal() for value in values
-    )
+    return 2 <= len(values) <= _MOST_FOLDS and all(fold_of(value).isdecimal() for value in values)
 
 
 def _in_order(values: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(values, key=float))
+    return tuple(sorted({fold_of(value) for value in values}, key=float))

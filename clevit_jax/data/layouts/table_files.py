@@ -115,15 +115,15 @@ class TableFiles:
         tops = splits_among({file.partition("/")[0] for file in self._present if "/" in file})
         for file in self._present:
             if is_image(file):
-                for forms, form in zip(by_form, _forms(posixpath.basename(file)), strict=True):
-                    forms[form].append(file)
+                for known, form in zip(by_form, _forms(posixpath.basename(file)), strict=True):
+                    known[form].append(file)
         for each in wanted:
             parts = _parts(each.name)
             if not parts or not parts[-1]:
                 yield each, None
                 continue
-            forms = zip(by_form, _forms(parts[-1]), strict=True)
-            same = next((found for known, form in forms if (found := known.get(form))), [])
+            meant = zip(by_form, _forms(parts[-1]), strict=True)
+            same = next((found for known, form in meant if (found := known.get(form))), [])
             own = [file for file in same if _split_in(file, tops) in (None, each.split)]
             yield each, _best(parts, own, each.label)
 
