@@ -126,7 +126,7 @@ def test_images_that_are_files(tmp_path):
         (tmp_path / f"leaves/{i}.png").write_bytes(png(i))
     data = sources.load_dataset(tmp_path)
     assert sorted(e.name for e in data.train + data.test) == [f"leaves/{i}.png" for i in range(6)]
-    assert "6 of the files that it names are found" in data.warnings[0]
+    assert "6 file(s) are not where it says, and are read with '/data/' left" in data.warnings[0]
 
 
 @pytest.mark.parametrize("image", [None, {"bytes": None, "path": None}])

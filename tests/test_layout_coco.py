@@ -94,7 +94,7 @@ def test_lists_by_split(tmp_path, train, val, folder):
     assert [tuple(level) for level in data.levels] == [
         ("family", tuple(f"{g} family" for g in GENERA))
     ]
-    said = "6 of the files that it names are found in x/y/"
+    said = "6 file(s) are not where it says, and are read in 'x/y/' ('train/0.jpg' is"
     assert any(said in warning for warning in data.warnings) == (folder == "x/y/")
 
 
@@ -244,17 +244,28 @@ def test_names_of_another_machine(tmp_path, prefix):
     root = make(tmp_path, {"train.json": coco(names, [0, 1, 2] * 2)}, [f"jpeg/{n}" for n in TRAIN])
     data = sources.load_dataset(root)
     assert sorted(e.name for e in data.train + data.test) == sorted(f"jpeg/{n}" for n in TRAIN)
-    assert "6 of the files that it names are found in jpeg/ without the first" in data.warnings[0]
+    (warning,) = [each for each in data.warnings if "train.json: 6 file(s) are not where" in each]
+    assert "left out, in 'jpeg/' (" in warning
 
 
 def test_files_that_may_be_any_of_two_are_asked_about(tmp_path):
     images = [f"{place}/{i}.jpg" for place in ("left", "right") for i in range(6)]
     names = [f"{i}.jpg" for i in range(6)]
-    (found,) = problems(make(tmp_path, {"all.json": coco(names, [0, 1, 2] * 2)}, images))
-    assert found == (
-        f"{tmp_path}/all.json: the files that it names may be those in any of left/, right/; write "
-        "their folder before the names."
+    with pytest.raises(DataError) as caught:
+        sources.load_dataset(make(tmp_path, {"all.json": coco(names, [0, 1, 2] * 2)}, images))
+    assert str(caught.value) == (
+        f"{tmp_path}/all.json: of 6 of the files that it names there are several of the name, and "
+        "none lies where it says; write their folders before the names ('0.jpg', '1.jpg', '2.jpg', "
+        "...)."
     )
+
+
+def test_files_of_another_ending(tmp_path):
+    names = [f"{i}.PNG" for i in range(6)]
+    root = make(tmp_path, {"all.json": coco(names, [0, 1, 2] * 2)}, [f"{i}.jpg" for i in range(6)])
+    data = sources.load_dataset(root)
+    assert {example.name for example in data.train + data.test} == {f"{i}.jpg" for i in range(6)}
+    assert "6 file(s) are not where it says, and are read with the ending .jpg" in data.warnings[0]
 
 
 def test_lists_of_one_split_are_asked_about_and_others_left_out(tmp_path):

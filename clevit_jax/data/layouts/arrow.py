@@ -11,7 +11,7 @@ import numpy as np
 
 from clevit_jax.data.layouts import columnar, parquet_schema
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import Contents, Notes, Request, files_below, first_three
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.layouts.parquet_schema import Schema
 from clevit_jax.data.layouts.slices import Slice, SlicedFile
 from clevit_jax.data.split_names import splits_among
@@ -144,7 +144,7 @@ class _ArrowReader:
         if not rows and not problems:
             self._notes.problems.append(f"{path} lists no image.")
         if any(row.data is None for row in rows):
-            self.places = self.places or FilePlaces(files_below(str(self._root)))
+            self.places = self.places or FilePlaces(self._root)
             rows = columnar.with_files(
                 rows, path, self._root, shard.split, self.places, self._notes
             )

@@ -13,7 +13,6 @@ from clevit_jax.data.layouts.listing import (
     Contents,
     Notes,
     Request,
-    files_below,
     first_three,
     is_image,
     say_own,
@@ -63,7 +62,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     list for testing without labels is left out.
     """
     own = set[str]()
-    places = FilePlaces(files_below(str(root), own=own))
+    places = FilePlaces(root, own)
     if own:
         notes.warnings.append(say_own(root, own))
     lists = _lists(root, request)

@@ -62,7 +62,7 @@ def listed(path: pathlib.Path, content: Mapping[str, Any], notes: Notes) -> List
         missing = " and ".join(f"{part!r}" for part in empty)
         notes.problems.append(
             f"{path} has an empty list of {missing}, so no class; copy the whole "
-            "file there, or take it away and set data.layout=folders if folders are the classes."
+            "file there, or set data.layout=folders if folders are the classes."
         )
         return None
     categories = {

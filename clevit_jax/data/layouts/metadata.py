@@ -11,7 +11,6 @@ from clevit_jax.data.layouts.listing import (
     Contents,
     Notes,
     Request,
-    files_below,
     first_three,
     is_image,
     say_own,
@@ -115,7 +114,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     without labels is left out.
     """
     own = set[str]()
-    places = FilePlaces(files_below(str(root), own=own))
+    places = FilePlaces(root, own)
     if own:
         notes.warnings.append(say_own(root, own))
     lists = {

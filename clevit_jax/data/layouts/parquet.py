@@ -15,7 +15,6 @@ from clevit_jax.data.layouts.listing import (
     Contents,
     Notes,
     Request,
-    files_below,
     is_image,
     say_own,
 )
@@ -163,7 +162,7 @@ class _ParquetReader:
         """The rows of a file of which enough is right; the notes get what is wrong."""
         rows = list(self._rows(path, split))
         if any(row.data is None for row in rows):
-            self.places = self.places or FilePlaces(files_below(str(self._root)))
+            self.places = self.places or FilePlaces(self._root)
             return columnar.with_files(rows, path, self._root, split, self.places, self._notes)
         return rows
 

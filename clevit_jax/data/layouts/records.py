@@ -13,10 +13,20 @@ from clevit_jax.data.layouts.columns import (
     quoted_names,
     split_of,
 )
-from clevit_jax.data.layouts.file_places import FilePlaces, both_places
+from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
 from clevit_jax.errors import Repeated
 
+# What to say of a file that is not there, and of many.
+_NONE = (
+    "the file {} is not below the data set's folder",
+    "{n} of the files that it names are not below the data set's folder",
+)
+_SEVERAL = (
+    "several files may be {}, and none lies where it says; write its folder before the name",
+    "of {n} of the files that it names there are several of the name, and none lies where it says; "
+    "write their folders before the names",
+)
 _BITS = {"0": 0, "1": 1}
 _BOX = "x_?min|x1|bbox|bbox_x|left"  # columns of boxes
 
@@ -224,24 +234,31 @@ def find_files(
     notes: Notes,
 ) -> dict[str, str]:
     """The files that the list `path` names, by their names; the notes get those not there."""
-    found = places.find(names, beside=beside, split=split)
-    if found.said:
-        notes.warnings.append(f"{path}: {found.said}.")
-    if found.doubt:
+    files, repair = places.find(names, beside=beside, split=split)
+    count = len(set(names)) - len(files)
+    if repair is not None and repair.is_taken:
+        notes.warnings.append(
+            f"{path}: {len(repair.found):,} file(s) are not where it says, and are read "
+            f"{repair.said}."
+        )
+        files |= {each.name: file for each, file in repair.found.items()}
+    elif repair is not None:
         notes.problems.append(
-            f"{path}: the files that it names may be those in any of {both_places(found.doubt)}; "
-            "write their folder before the names."
+            f"{path}: {count:,} file(s) are not where it says; {len(repair.found):,} of them may "
+            f"be those {repair.said}. Write where they are, if so, or move them."
         )
-    notes.problems.extend(
-        Repeated(
-            f"{path}: the file {name!r} is not below the data set's folder.",
-            rule=f"{path}: {{n}} of the files that it names are not below the data set's folder",
-            item=repr(name),
-        )
-        for name in dict.fromkeys(names)
-        if name not in found.files
-    )
-    return found.files
+        return files
+    for name in dict.fromkeys(names):
+        if name not in files:
+            one, many = _SEVERAL if places.is_called(name) else _NONE
+            notes.problems.append(
+                Repeated(
+                    f"{path}: {one.format(repr(name))}.",
+                    rule=f"{path}: {many}",
+                    item=repr(name),
+                )
+            )
+    return files
 
 
 def split_by_folder(rows: Sequence[table.TableRow], places: FilePlaces) -> list[table.TableRow]:

@@ -46,9 +46,10 @@ class Repair(NamedTuple):
 class TableFiles:
     """The files of a data set, looked up by what tables call them."""
 
-    def __init__(self, root: pathlib.Path):
+    def __init__(self, root: pathlib.Path, own: set[str] | None = None):
+        """Lists the files below `root`; `own` as in `files_below`."""
         self._root = root
-        present = sorted(files_below(str(root)))
+        present = sorted(files_below(str(root), own=own))
         self._present = present
         self._called = {file: [file] for file in present}  # name -> files it may mean
         for file in present:
@@ -56,6 +57,19 @@ class TableFiles:
             # `a.png` does not mean `a.png.jpg`, and `a` only means `a.jpg` if there is no `a`.
             if is_image(file) and not is_image(stem) and self._called.get(stem) != [stem]:
                 self._called.setdefault(stem, []).append(file)
+
+    @property
+    def images(self) -> list[str]:
+        """The images, relative to the root, sorted."""
+        return list(filter(is_image, self._present))
+
+    def at(self, path: str) -> str | None:
+        """The file that a path below the root means, perhaps without its ending; None if none."""
+        found = self._called.get(path)
+        if found is None and not path.isascii():
+            forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+            found = next((self._called[form] for form in forms if form in self._called), None)
+        return found[0] if found is not None and len(found) == 1 else None
 
     def any_called(self, names: set[str]) -> bool:
         """Whether an image has one of some names, with or without its folder and ending."""
@@ -124,7 +138,12 @@ class TableFiles:
                 continue
             meant = zip(by_form, _forms(parts[-1]), strict=True)
             same = next((found for known, form in meant if (found := known.get(form))), [])
-            own = [file for file in same if _split_in(file, tops) in (None, each.split)]
+            own = [
+                file
+                for file in same
+                if _split_in(file, tops) in (None, each.split)
+                or 0 < len(parts) - 1 == _agree(parts, file)  # the name itself has the folder
+            ]
             yield each, _best(parts, own, each.label)
 
 
