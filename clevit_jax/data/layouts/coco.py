@@ -129,8 +129,9 @@ class _JsonReader:
         path, beside = self._root / name, posixpath.join(posixpath.dirname(name), "")
         if isinstance(content, dict) and content and all(map(split_called, content)):
             rows = list[table.TableRow]()
-            for key in sorted(content, key=lambda key: list(SPLIT_WORDS).index(split_called(key))):
-                rows += self._of_split(path, split_called(key) or "", beside, content[key])
+            for each in SPLIT_WORDS:  # so that training images come first
+                for key in [key for key in content if split_called(key) == each]:
+                    rows += self._of_split(path, each, beside, content[key])
             return rows
         return self._of_split(path, split, beside, content)
 
