@@ -138,6 +138,8 @@ def _read_annotation(
 
 def _class_and_split(name: str) -> tuple[str, str] | None:
     """(class, split) of `<class>_<k>_<split>.ext`."""
+    if not ("_train." in name or "_test." in name or "_val." in name):  # most, and at once
+        return None
     stem = posixpath.splitext(posixpath.basename(name))[0]
     match = _NAME.fullmatch(stem) if is_image(name) else None
     return None if match is None else (match[1], match[2])
