@@ -162,8 +162,8 @@ def _flags(
             name = header[i].strip()
             problems.append(
                 f"the column {name!r} is true in {yes:,} of {len(rows):,} rows: set "
-                f"data.split_column={as_setting(name)} if these are for validation, or {NONE} if it "
-                "says that a row is sound."
+                f"data.split_column={as_setting(name)} if these are for validation, or {NONE} if "
+                "it says that a row is sound."
             )
             return {}
     return flags
