@@ -43,6 +43,11 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
     if mode == "compare":
         return compare_runs([place(folder, "A run to compare") for folder in rest])
     if rest:
+        if values.input and pathlib.Path(rest[0]).exists():
+            raise ConfigError(
+                f"{rest[0]!r} is not a flag; the shell has put files in the place of a pattern, so "
+                "write it in quotes: --input 'DIR/*.jpg'."
+            )
         raise ConfigError(f"{rest[0]!r} is not a flag; settings are --config.NAME=VALUE.")
     config: ConfigDict | None = values.config
     if not values.workdir and config is None and mode == "train":

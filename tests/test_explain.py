@@ -138,6 +138,20 @@ def test_images_of_one_name(trained, images, tmp_path, monkeypatch, capsys):
     assert pathlib.Path("out/a/1.png.png").read_bytes() == pictures[0]
 
 
+def test_names_as_long_as_may_be(trained, images, tmp_path):
+    """Of 255 bytes, which leave no room for an ending: their pictures differ, and stay the same."""
+    first, second = sorted((images / "deep").iterdir())[:2]
+    for last, image in (("1", first), ("2", second)):
+        name = "\u73ab" * 83 + f"{last}.png"
+        shutil.copy(image, tmp_path / name)
+    assert explain(trained, str(tmp_path), tmp_path / "out") == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) == 2
+    assert all(name.startswith("\u73ab" * 50) and name.endswith(".png.png") for name in names)
+    assert explain(trained, str(tmp_path), tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+
+
 def test_names_that_no_font_has(trained, images, tmp_path, monkeypatch, capsys):
     """Said once, however many pictures there are."""
     monkeypatch.setattr(font_manager, "findSystemFonts", list)

@@ -33,12 +33,14 @@ def test_what_is_left_out_is_counted(place, capsys):
     """By ending, once; not hidden files and what systems leave; images that are not read are in."""
     place(
         *("in/a.JPG", "in/b/c.png", "in/layers.psd", "in/drawing.svg", "in/raw.CR2", "in/b/x.ico"),
+        *("in/b/y.heic", "in/b/z.avif", "in/b/z.jxl"),
         *("in/1.txt", "in/b/2.TXT", "in/b/3.txt", "in/clip.mp4", "in/README"),
         *("in/.DS_Store", "in/b/Thumbs.db", "in/desktop.ini", "in/.hidden.png", "in/.git/x.png"),
         *("in/__MACOSX/a.png", "in/b/@eaDir/c.png"),
     )
     assert found("in", say=True) == [
         *("in/a.JPG", "in/drawing.svg", "in/layers.psd", "in/raw.CR2", "in/b/c.png", "in/b/x.ico"),
+        *("in/b/y.heic", "in/b/z.avif", "in/b/z.jxl"),
     ]
     assert capsys.readouterr().out == "in: left out: 3 .txt, 1 .mp4, 1 without an ending.\n"
     found("in")

@@ -150,6 +150,7 @@ def test_what_is_not_seen_needs_no_glyph(installed, tmp_path):
     labels = ClassLabels([FAMILY, "a\n b\tc\0", "e\u0301", "\ud8ff", "x\ufe0f"], 14)
     assert labels.texts == (FAMILY, "a b c", "\u00e9", "\\ud8ff", "x")
     assert labels.lettering.length(FAMILY) == pytest.approx(28)
+    assert [run for run, _ in labels.lettering._runs(FAMILY)] == [FAMILY.replace("\u200d", "")]
 
 
 def test_names_are_cut_in_the_middle(installed):

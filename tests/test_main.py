@@ -111,6 +111,10 @@ MISTAKES = {
     "no numbers": ([*OK, "--config.model.depths=2,a"], ["model.depths", "numbers"]),
     "unknown flag": ([*OK, "--workdri=x"], ["'workdri'", "workdir"]),
     "unknown mode": ([*OK, "--mode=test"], ["--mode=test", "train|eval|check_data|seeds|compare"]),
+    "a pattern without quotes": (
+        [*OK, "--mode=predict", "--input=a.jpg", str(pathlib.Path(__file__))],
+        ["the shell has put files in the place of a pattern", "--input 'DIR/*.jpg'"],
+    ),
     "left over": ([*OK, "epochs=3"], ["'epochs=3' is not a flag", "--config.NAME=VALUE"]),
     "flag of another mode": ([*OK, "--seeds=3"], ["--seeds is for --mode seeds, not for train"]),
     "flag of other modes": ([*OK, "--input=x"],

@@ -4,6 +4,8 @@ For each image a PNG: the square that the model saw, then for the predicted clas
 class that was named, the CAM and the attention roll-out over it.
 """
 
+import hashlib
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -26,6 +28,7 @@ from clevit_jax.system.own_files import png_mark
 from clevit_jax.system.progress import progress_bar
 
 AUTO = "auto"
+_LONGEST = 200  # bytes of a name; a file's may have 255, and more is added while it is written
 
 
 def explain(
@@ -104,7 +107,7 @@ def _draw_all(
                 continue
             picture, shown = sheet.draw_sheet(classifier, image, labels, name, class_labels)
             relative = image.item.relative_to(base)
-            path = output / relative.parent / f"{relative.name}.png"
+            path = output / relative.parent / _picture_name(relative.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             _save(path, picture)
             drawn.update(shown)
@@ -113,6 +116,15 @@ def _draw_all(
             if line:
                 say(line)
     return len(errors)
+
+
+def _picture_name(name: str) -> str:
+    """The name of an image with .png, shorter where no file may have so long a name."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return f"{name}.png"
+    stem, ending = os.path.splitext(name)
+    begins = os.fsencode(stem)[: _LONGEST - 40].decode("utf-8", "ignore")
+    return f"{begins}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{ending[:20]}.png"
 
 
 def _save(path: pathlib.Path, image: Image.Image) -> None:

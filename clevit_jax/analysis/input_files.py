@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
 from clevit_jax.data.layouts.listing import EXTENSIONS, first_three, is_image, say_own
+from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.own_files import own_names
 
-# Of systems and programs; in no folder a word is said on these, nor on hidden files.
-_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 _ENDINGS = 8  # endings that a sentence names
 
 
@@ -130,7 +129,7 @@ def _below(folder: str, left: _LeftOut, way: tuple[str, ...] = ()) -> Iterator[s
         left.own.add(os.path.relpath(folder, left.text))
     folders = []
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+        if is_litter(entry.name):  # no word is said of it
             continue
         if _is_folder(entry):
             folders.append(entry)
@@ -224,7 +223,8 @@ def _matching(text: str, left: _LeftOut) -> Iterator[str]:
     else:
         matches = sorted(glob.glob(glob.escape(literal) + pattern))
     files = [path for path in matches if not os.path.isdir(path)]
-    files = [path for path in files if os.path.basename(path).lower() not in _LITTER]
+    # A hidden file matches only what asks for hidden ones.
+    files = [p for p in files if not is_litter(os.path.basename(p).lstrip("."))]
     folders = [path for path in matches if os.path.isdir(path)]
     if not files:
         for folder in folders:

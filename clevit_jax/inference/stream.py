@@ -61,7 +61,7 @@ def stream(
         try:
             return read(item)
         except DecodeError as error:
-            return error.args[0]  # perhaps a `Repeated`, which str() would lose
+            return error.sentence
         except OSError as error:
             return f"{error.filename or item} cannot be read: {error.strerror or error}."
 
