@@ -134,6 +134,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
         check_path(run.checkpoints)
         begun = processes.broadcast("begun", has_checkpoints(workdir))
         pretrained = None if begun else read_pretrained(run)
+        found_anew = not run.decided
         run = decode_all(run, stop)
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
@@ -145,7 +146,9 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
         checkpoints = open_checkpoints(run)
         stack.callback(checkpoints.close)
         state, batches, meta = _initial_state(run, checkpoints, pretrained)
-        keep_skipped(run, begun=begun)  # once the data set is known to be that of the run
+        keep_skipped(
+            run, anew=found_anew or not begun
+        )  # once the data set is known to be that of the run
         del pretrained  # a copy of the parameters that the host need not keep
         stack.callback(batches.close)
         changes, step = say_changes(run, state, meta), int(state.step)

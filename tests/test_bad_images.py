@@ -221,7 +221,6 @@ def test_a_lost_record_is_made_again_where_the_images_are_the_same(copy, leaves,
     (copy / "run" / "evaluation.json").unlink()
     assert evaluate_workdir(config, copy / "run") == 0
     assert load(copy / "run" / "evaluation.json")["last"]["count"] == 7
-    path.unlink()
     assert train_workdir(config, copy / "run") == 0
     again = load(path)
     assert (again["split_hash"], len(again["skipped"])) == (kept["split_hash"], 2)

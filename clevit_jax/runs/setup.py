@@ -285,11 +285,11 @@ def decode_splits(
     return run
 
 
-def keep_skipped(run: Run, *, begun: bool) -> None:
-    """Writes down what the run leaves out, for all that follows; of one that is begun, if lost."""
+def keep_skipped(run: Run, *, anew: bool) -> None:
+    """Writes down what the run leaves out, for all that follows; `anew`: also over what is there."""
     if run.config.data.on_bad_image != "skip" or processes.index() != 0:
         return
-    if not begun or not (run.workdir / SKIPPED_FILE).is_file():
+    if anew or not (run.workdir / SKIPPED_FILE).is_file():
         write_skipped(run.workdir, run.dataset)
 
 
