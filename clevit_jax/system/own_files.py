@@ -75,6 +75,8 @@ def own_names(
     own |= {name for name in others if name.endswith(_EXPORTED) and f"{name}.json" in names}
     own |= {f"{name}.json" for name in own if name.endswith(_EXPORTED)}
     for name in names - others:
+        if not name.endswith(".png"):  # most, where there are many
+            continue
         stem, ending = os.path.splitext(name)
         if ending != ".png":
             continue
