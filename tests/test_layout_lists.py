@@ -429,6 +429,23 @@ def test_one_list_of_all(tmp_path):
     assert len(read(root).train) == 12  # lists of splits say more
 
 
+def test_labels_in_a_file_of_their_own(tmp_path):
+    """`train_images.txt` and `train_labels.txt` go line by line."""
+    texts = {}
+    for split, pairs in PAIRS.items():
+        texts[f"{split}_images.txt"] = lines(file for file, _ in pairs)
+        texts[f"{split}_labels.txt"] = lines(label for _, label in pairs)
+    data = check(make(tmp_path, files(), texts))
+    assert data.recognised_by == (
+        "train_images.txt and train_labels.txt and test_images.txt and test_labels.txt"
+    )
+    make(tmp_path, [], {"test_labels.txt": "0\n1\n"})
+    assert problems(tmp_path) == (
+        f"{tmp_path / 'test_labels.txt'} has 2 lines, but {tmp_path / 'test_images.txt'} has 3 "
+        "images; write a label for each.",
+    )
+
+
 def test_what_tells_no_classes(tmp_path):
     """Captions, boxes and lists of detectors."""
     there = [f"images/{split}/{k}.jpg" for split in ("train", "val") for k in range(12)]

@@ -50,11 +50,13 @@ class ImageList(NamedTuple):
         path: of the file.
         split: "train", "val" or "test".
         family: what its name says besides: "variant" of images_variant_train.txt.
+        labels: a file with the label of each line, where the list itself has none.
     """
 
     path: pathlib.Path
     split: str
     family: str
+    labels: pathlib.Path | None = None
 
 
 def find(root: pathlib.Path, notes: Notes) -> dict[str, dict[str, ImageList]]:
@@ -78,7 +80,7 @@ def find(root: pathlib.Path, notes: Notes) -> dict[str, dict[str, ImageList]]:
             continue
         splits = {
             split: [each for each in lists if len(lists) == 1 or _lists_images(root, each)]
-            for split, lists in splits.items()
+            for split, lists in ((split, _with_labels(lists)) for split, lists in splits.items())
         }
         splits = _first_partition(root, _without_union(root, splits, notes), notes)
         for split, lists in splits.items():
@@ -95,9 +97,11 @@ def find(root: pathlib.Path, notes: Notes) -> dict[str, dict[str, ImageList]]:
 def relative(root: pathlib.Path, families: Mapping[str, Mapping[str, ImageList]]) -> str:
     """The lists that there are, for sentences."""
     paths = [
-        each.path.relative_to(root).as_posix()
+        path.relative_to(root).as_posix()
         for splits in families.values()
         for each in sorted(splits.values(), key=lambda each: list(SPLIT_WORDS).index(each.split))
+        for path in (each.path, each.labels)
+        if path is not None
     ]
     shown = [*paths[:3], f"{len(paths) - 3} more"] if len(paths) > 4 else paths
     return " and ".join(shown)
@@ -183,6 +187,19 @@ def _lists_images(root: pathlib.Path, found: ImageList) -> bool:
         return False
     ends = tuple(f"/{name}{ending}" for name in names for ending in EXTENSIONS if name)
     return any(f"/{file}".lower().endswith(ends) for file in files_below(str(root), hidden=False))
+
+
+def _with_labels(lists: list[ImageList]) -> list[ImageList]:
+    """Puts together `train_images.txt` and `train_labels.txt`, which go line by line."""
+    heads = [_head(each.path) for each in lists] if len(lists) == 2 else []
+    for place, head in enumerate(heads):
+        images, labels = lists[1 - place], lists[place]
+        words = {len(re.split(rf"[{BLANKS},;]+", line)) for line in head}
+        called = ["label" in each.path.stem.lower() for each in (labels, images)]
+        alone = words == {1} and not names_images(head) and names_images(heads[1 - place])
+        if alone and called == [True, False]:
+            return [images._replace(labels=labels.path)]
+    return lists
 
 
 def _without_union(

@@ -60,6 +60,8 @@ def read_family(
         path = lists[split].path
         before = len(notes.problems)
         parsed = parse(read_lines(path, notes), files.has, request.label_column)
+        if parsed is not None and (labels := lists[split].labels) is not None:
+            parsed = _labelled(path, parsed, labels, notes)
         if parsed is None:
             if len(notes.problems) == before:
                 notes.problems.append(f"{path} lists no image.")
@@ -80,6 +82,24 @@ def read_family(
         _say_odd(path, parsed, notes)
         family.rows.extend(_found_rows(path, split, parsed, files, notes))
     return family
+
+
+def _labelled(
+    path: pathlib.Path, parsed: Parsed, labels: pathlib.Path, notes: Notes
+) -> Parsed | None:
+    """The lines of a list with the labels of another file; None, and a problem, if they differ."""
+    texts = [text for _, text in read_lines(labels, notes)]
+    if len(texts) != len(parsed.lines):
+        notes.problems.append(
+            f"{labels} has {len(texts):,} lines, but {path} has {len(parsed.lines):,} images; "
+            "write a label for each."
+        )
+        return None
+    lines = [
+        line._replace(fields=(*line.fields, text))
+        for line, text in zip(parsed.lines, texts, strict=True)
+    ]
+    return parsed._replace(lines=lines, columns=(*parsed.columns, "label"))
 
 
 def _say_odd(path: pathlib.Path, parsed: Parsed, notes: Notes) -> None:
