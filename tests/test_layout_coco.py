@@ -270,15 +270,15 @@ def test_files_of_another_ending(tmp_path):
 
 def test_lists_of_one_split_are_asked_about_and_others_left_out(tmp_path):
     content = coco(TRAIN, [0, 1, 2] * 2)
-    root = make(tmp_path, {"train.json": content, "train_mini.json": content}, TRAIN)
+    root = make(tmp_path, {"train.json": content, "all.json": content}, TRAIN)
     data = sources.load_dataset(root)
-    assert "'train_mini.json' not read, for the name tells no split" in data.warnings[0]
+    assert "'all.json' not read, for the name tells no split" in data.warnings[0]
     make(root, {"annotations/train.json": content}, [])
     (found,) = problems(root)
     assert "'train.json', 'annotations/train.json' may each be the list of the train split" in found
     (root / "annotations/train.json").unlink()
     (root / "train.json").rename(root / "val.json")
-    assert sources.load_dataset(root, layout="coco").train  # train_mini and val
+    assert sources.load_dataset(root, layout="coco").train  # all and val
 
 
 SIMPLE = {
