@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset, Skipped
 from clevit_jax.data.open import DataConfig, decoded_images
@@ -20,7 +21,7 @@ def leave_out(dataset: Dataset, found: Iterable[Skipped]) -> Dataset:
     gone: dict[str, set[int]] = collections.defaultdict(set)
     for skipped in found:
         gone[skipped.split].add(skipped.example.id)
-    kept = {
+    kept: dict[str, Any] = {
         split: tuple(
             example._replace(id=i)
             for i, example in enumerate(e for e in examples if e.id not in gone[split])
@@ -36,7 +37,7 @@ def listed(dataset: Dataset) -> Dataset:
     parts = {split: list(examples) for split, examples in dataset.splits.items()}
     for skipped in sorted(dataset.skipped, key=lambda skipped: skipped.example.id):
         parts.setdefault(skipped.split, []).insert(skipped.example.id, skipped.example)
-    whole = {
+    whole: dict[str, Any] = {
         split: tuple(example._replace(id=i) for i, example in enumerate(examples))
         for split, examples in parts.items()
     }
@@ -203,7 +204,7 @@ def without_bad(config: DataConfig, dataset: Dataset) -> Dataset:
         desc = f"Reading {SPLIT_NAMES[split]} images"
         with progress_bar(total=len(images), unit=" images", desc=desc) as bar:
 
-            def advance(done: int, _: int, bar: progress_bar = bar) -> None:
+            def advance(done: int, _: int, bar: Any = bar) -> None:
                 bar.update(done - bar.n)
 
             bad = images.check(threads=config.threads, progress=advance)

@@ -286,7 +286,7 @@ def decode_splits(
 
 
 def keep_skipped(run: Run, *, anew: bool) -> None:
-    """Writes down what the run leaves out, for all that follows; `anew`: also over what is there."""
+    """Writes what the run leaves out, for all that follows; `anew`: also over what is there."""
     if run.config.data.on_bad_image != "skip" or processes.index() != 0:
         return
     if anew or not (run.workdir / SKIPPED_FILE).is_file():

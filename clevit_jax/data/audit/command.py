@@ -100,8 +100,8 @@ def audit(config: DataConfig) -> dict[str, Any]:
     except DataError as error:
         known = ("layout", "recognised_by", "split_hash", "num_classes", "levels")
         nothing = dict.fromkeys((*known, "splits", "images", "memory"))
-        errors = [finding._asdict() for finding in findings.problems_of(error.problems)]
-        return {**named, **nothing, "errors": errors, "warnings": []}
+        told = [finding._asdict() for finding in findings.problems_of(error.problems)]
+        return {**named, **nothing, "errors": told, "warnings": []}
     with progress_bar(unit=" images", desc="Reading images") as bar:
 
         def advance(done: int, total: int) -> None:
