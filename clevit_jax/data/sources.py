@@ -16,7 +16,7 @@ from clevit_jax.data.layouts import tfds_records
 from clevit_jax.data.layouts.class_names import name_numbers, warn_of_folders
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.recognise import recognise
-from clevit_jax.errors import DataError, said_once
+from clevit_jax.errors import DataError, Repeated, said_once
 from clevit_jax.system import places
 
 
@@ -196,7 +196,14 @@ def _test_on_fold(
         "test": [example for example in train if folds.of[example.name] == chosen],
     }
     name = f"fold {split.fold} of {count}"
-    notes.problems.extend(_lost_classes(root, parts, contents.class_names, name))
+    lost = _lost_classes(
+        root,
+        parts,
+        contents.class_names,
+        f"{name}, by the column {folds.column!r},",
+        "set data.split_column=none to have the test split drawn, or give the class more images",
+    )
+    notes.problems.extend(lost)
     how = f"test split: {name}, by the column {folds.column!r}"
     if not split.folds:
         how += f"; data.folds={count} with data.fold=1 and so on tests on another"
@@ -204,13 +211,20 @@ def _test_on_fold(
 
 
 def _lost_classes(
-    root: pathlib.Path, parts: dict[str, list[Example]], class_names: Sequence[str], fold: str
+    root: pathlib.Path,
+    parts: dict[str, list[Example]],
+    class_names: Sequence[str],
+    fold: str,
+    mend: str = "give it more images or leave it out",
 ) -> list[str]:
     """Sentences on classes that have no training image, as all of theirs are in a fold."""
     trained = {example.label for example in parts["train"]}
     return [
-        f"{root}: {fold} holds every image of the class {class_names[label]!r}; give it more "
-        "images or leave it out."
+        Repeated(
+            f"{root}: {fold} holds every image of the class {class_names[label]!r}; {mend}.",
+            rule=f"{root}: {fold} holds every image of {{n}} classes; {mend}",
+            item=repr(class_names[label]),
+        )
         for label in sorted({example.label for example in parts["test"]} - trained)
     ]
 
