@@ -201,7 +201,7 @@ def test_an_image_that_goes_bad_later_is_not_left_out(copy):
     assert "was begun with an image that cannot be read any more; put the files back" in str(
         error.value
     )
-    assert "01_01_test.png is not an image" in str(error.value)
+    assert "01_01_test.png is a text file, not an image" in str(error.value)
     assert (copy / "run" / "evaluation.json").read_bytes() == before
     # On what is left it is scored by a command of its own, into a file of its own.
     config.data.max_bad = 0.3
@@ -268,7 +268,13 @@ def test_processes_agree_on_what_is_left_out(data, tmp_path, monkeypatch):
             patch.setattr(processes, "count", lambda: 2)
             patch.setattr(processes, "index", lambda: me)
             patch.setattr(processes, "broadcast", lambda _, value: value)
-            patch.setattr(processes, "gather", lambda _, value: shares.setdefault(me, value) and [])
+            patch.setattr(
+                processes,
+                "gather",
+                lambda name, value: (
+                    shares.setdefault(me, value) and [] if name == "bad images" else [value]
+                ),
+            )
             run = setup.decode_all(prepare_run(config, tmp_path / "run"))
             assert run.dataset.skipped == ()  # nobody's findings came back
         return json.loads(json.dumps(shares[me]))
@@ -280,7 +286,11 @@ def test_processes_agree_on_what_is_left_out(data, tmp_path, monkeypatch):
             patch.setattr(processes, "count", lambda: 2)
             patch.setattr(processes, "index", lambda me=me: me)
             patch.setattr(processes, "broadcast", lambda _, value: value)
-            patch.setattr(processes, "gather", lambda *_: parts)
+            patch.setattr(
+                processes,
+                "gather",
+                lambda name, value: parts if name == "bad images" else [value],
+            )
             run = setup.decode_all(prepare_run(config, tmp_path / "run"))
         assert run.dataset == alone.dataset
         assert run.plan == alone.plan

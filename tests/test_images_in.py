@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from test_sixteen_bit import COLOUR, GREY, png16, ppm, tiff, with_alpha
 
 from clevit_jax.data import decode, formats
 from clevit_jax.data.decode import Decoding
 from clevit_jax.errors import CutShortError, DecodeError
 from clevit_jax.inference import images_in
-from tests.test_sixteen_bit import COLOUR, GREY, png16, ppm, tiff, with_alpha
 
 RNG = np.random.default_rng(7)
 PIXELS = RNG.integers(0, 256, (6, 5, 3), np.uint8)

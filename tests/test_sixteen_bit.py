@@ -8,12 +8,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from test_decode import grey_rgb, png16
 
 from clevit_jax.data import decode, sixteen_bit
 from clevit_jax.data.decode import Decoding
 from clevit_jax.data.tally import Tally
 from clevit_jax.errors import DecodeError
-from tests.test_decode import grey_rgb, png16
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 1 << 12, (6, 9)).astype(np.uint16)

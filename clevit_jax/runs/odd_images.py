@@ -24,7 +24,8 @@ def say_odd(images: Mapping[str, DecodedImages], splits: Sequence[str], *, bits:
     if processes.index() != 0:
         return
     lacking = sorted({name for names, _, _ in of_all for name in names})
-    dark = dark_warning(sum(deep for _, deep, _ in of_all), max(high for _, _, high in of_all))
+    deep = sum(each for _, each, _ in of_all)
+    dark = dark_warning(deep, max((each for _, _, each in of_all), default=0))
     for word in (cut_short.warning(lacking), None if bits else dark):
         if word:
             print(f"Warning: {word}", flush=True)
