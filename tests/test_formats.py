@@ -130,6 +130,16 @@ def test_a_format_whose_package_is_not_there(monkeypatch, tmp_path, data, said):
         decode.read_rgb(tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("data", [HEIC, *JXL, b"\0\0\0\x1cftypavif\0\0\0\0mif1avif" + bytes(9)])
+def test_only_the_beginning_of_an_image(data, tmp_path):
+    """Whether what would read it is installed or not, it is a sentence, and names no object."""
+    (tmp_path / "a.jpg").write_bytes(data)
+    for source in (data, tmp_path / "a.jpg"):
+        with pytest.raises(DecodeError, match=r"a\.jpg (begins as|is|cannot be decoded)") as caught:
+            decode.read_rgb(source, "a.jpg")
+        assert " object at " not in str(caught.value)
+
+
 def test_packages_are_imported_by_the_first_such_image_alone():
     code = (
         "import io, sys; from PIL import Image; from clevit_jax.data import decode\n"

@@ -81,7 +81,10 @@ def open_image(stream: pathlib.Path | io.BytesIO) -> ImageFile.ImageFile:
         _learn(kind)
         if isinstance(stream, io.BytesIO):
             stream.seek(0)
+    try:
         return Image.open(stream, formats=(kind,))
+    except UnidentifiedImageError:
+        raise NotAnImageError from None
 
 
 class MissingPackageError(Exception):
@@ -112,17 +115,20 @@ _BEGINNINGS = {
 
 def begins_as(start: bytes) -> str | None:
     """What a file begins as that Pillow cannot open all the same: "a TIFF"."""
-    if start[4:8] == b"ftyp" and re.match(rb"avi[fs]", start[8:12]):
-        return "an AVIF"
+    if _is_jpeg_xl(start):
+        return "a JPEG XL"
+    if start[4:8] == b"ftyp":
+        brands = _brands(start)
+        return "a HEIC" if _HEIF_BRANDS.search(brands) else "an AVIF" if b"avi" in brands else None
     return next((kind for mark, kind in _BEGINNINGS.items() if start.startswith(mark)), None)
 
 
 def _sniff(start: bytes) -> str | None:
     """The format, of those that Pillow alone does not read, of a file that starts like this."""
-    if start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n":
+    if _is_jpeg_xl(start):
         return "JXL"
     if start[4:8] == b"ftyp":
-        brands = start[8 : max(12, min(64, int.from_bytes(start[:4])))]
+        brands = _brands(start)
         if _HEIF_BRANDS.search(brands):
             return "HEIF"
         if b"avif" in brands and not (_HAS_AVIF and features.check("avif")):
@@ -131,6 +137,15 @@ def _sniff(start: bytes) -> str | None:
                 "another: pip install -U --force-reinstall pillow"
             )
     return None
+
+
+def _is_jpeg_xl(start: bytes) -> bool:
+    return start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n"
+
+
+def _brands(start: bytes) -> bytes:
+    """What a file of ISO's container, as AVIF and HEIC have it, says that it holds."""
+    return start[8 : max(12, min(64, int.from_bytes(start[:4], "big")))]
 
 
 @functools.cache
