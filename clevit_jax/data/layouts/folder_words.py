@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
 from clevit_jax.data.layouts.folder_names import are_numbers, normal, of_pictures, twins, twins_of
 from clevit_jax.data.layouts.folder_splits import (
     Parts,
@@ -14,7 +15,6 @@ from clevit_jax.data.layouts.folder_splits import (
 )
 from clevit_jax.data.layouts.hierarchy import Path
 from clevit_jax.data.layouts.listing import (
-    EXTENSIONS,
     Notes,
     files_below,
     first_three,
@@ -27,13 +27,9 @@ from clevit_jax.data.litter import is_litter
 from clevit_jax.data.split_names import is_to_predict, split_called
 from clevit_jax.errors import Repeated
 
-_ENDINGS = " ".join(EXTENSIONS)
 _TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".jsonl", ".mat")
-# Endings of pictures and films that are not read: of a class that has nothing else, much is lost.
-_OF_PICTURES = (
-    *(".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".cr2", ".cr3", ".nef", ".arw", ".dng"),
-    *(".raw", ".orf", ".rw2", ".raf", ".exr", ".dcm", ".npy", ".mp4", ".mov", ".avi", ".mkv"),
-)
+# Endings of what may be images and is not read: a class that has nothing else loses much.
+_UNREAD = (*OTHER_IMAGE_ENDINGS, ".mp4", ".mov", ".avi", ".mkv", ".webm", ".npy")
 
 
 def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
@@ -162,7 +158,7 @@ def _check_empty(
         name = folder.path.removesuffix("/").rpartition("/")[2]
         lost = sorted(link for each in folder.below() for link in each.lost)
         others = sorted(file for each in folder.below() for file in each.others)
-        unread = [file for file in others if file.lower().endswith(_OF_PICTURES)]
+        unread = [file for file in others if file.lower().endswith(_UNREAD)]
         if lost or unread:
             what = "link(s) that lead nowhere" if lost else "file(s) of a kind that is not read"
             mend = "bring back what they lead to" if lost else "convert them to JPEG or PNG"
@@ -237,7 +233,7 @@ def _left_out_of(root: pathlib.Path, tree: Folder) -> Iterator[str]:
     if others := sorted(file for folder in folders[1:] for file in folder.others):
         yield (
             f"{place}: {len(others):,} file(s) have no ending that is read "
-            f"({first_three(others)}); read are {_ENDINGS}."
+            f"({first_three(others)}); docs/data.md says which are."
         )
     if lost := sorted(link for folder in folders for link in folder.lost):
         yield _lost_links(root, lost)

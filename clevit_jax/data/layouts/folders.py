@@ -48,7 +48,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     that of `request.class_level`; the levels above are kept. Names that are the same text to
     Unicode are one class, however their accents are spelt.
     """
-    nothing = Contents((), {"train": []})
+    nothing = Contents((), {"train": [], "test": []})  # no split is cut of what is not read
     level = str(request.class_level)
     if level not in _LEVELS and not (level.isdecimal() and int(level) > 0):
         notes.problems.append(
