@@ -187,6 +187,8 @@ def _one_class(root: pathlib.Path, train: Folder, path: Path) -> str:
         f"{root / train.path} has one class, {'/'.join(path)!r}: there is nothing to tell apart; "
         "two are needed at least."
     )
+    if empty := [f"{name}/" for name, each in train.folders.items() if not each.holds_image()]:
+        said += f" There is no image in {first_three(empty)}."
     if not train.path and (parent := folder_above(root)):
         said += f" If the classes are the folders beside it, set data.root={parent}."
     return said
