@@ -16,7 +16,7 @@ def numbered(root: pathlib.Path, first: int = 0, folder=lambda _: "") -> pathlib
     """A table of nine images with the labels `first` to `first + 2`."""
     rows = []
     for i in range(9):
-        file = f"images/{folder(i % 3)}{i}.jpg"
+        file = f"images/{folder(i % 3)}leaf{i}.jpg"
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
         rows.append(f"{file},{i % 3 + first}\n")
@@ -78,7 +78,7 @@ def test_names_are_read(tmp_path, name, first):
     assert data.class_names == NAMES
     every = data.train + data.test
     assert sorted((e.name, e.label) for e in every) == [
-        (f"images/{i}.jpg", i % 3) for i in range(9)
+        (f"images/leaf{i}.jpg", i % 3) for i in range(9)
     ]
     (warning,) = data.warnings
     assert f"the classes have their names from {name} ({first} is 'Blight (CBB)'" in warning
@@ -168,8 +168,19 @@ def test_damaged_files_never_stop_the_reading(tmp_path, name):
     for _ in range(100):
         content = damaged(FORMS[name](0).encode(), draw)
         (root / name).write_bytes(content)
-        data = sources.load_dataset(root)
+        data = sources.load_dataset(root, layout="csv")
         assert len(set(data.class_names)) == 3, content
         assert all(len(warning.splitlines()) == 1 for warning in data.warnings), content
         taken += data.class_names != ("0", "1", "2")
     assert 0 < taken < 100
+
+
+def test_a_list_of_classes_is_no_list_of_images_that_are_numbered_alike(tmp_path):
+    root = tmp_path
+    for i in range(6):
+        (root / f"{i}.jpg").touch()
+    (root / "train.csv").write_text(
+        "image,label\n" + "".join(f"{i}.jpg,{i % 3}\n" for i in range(6))
+    )
+    (root / "labels.txt").write_text("".join(f"{i} {name}\n" for i, name in of(0).items()))
+    assert sources.load_dataset(root).class_names == NAMES

@@ -13,6 +13,7 @@ from clevit_jax.data.split_names import split_called, splits_among
 _HEAD = 1 << 16  # bytes that tell the form of a file
 _IMAGE = r"\.(?:" + "|".join(ending[1:] for ending in EXTENSIONS) + ")"
 _COCO = re.compile(r'"(?:images|annotations|categories)"\s*:\s*\[')
+_LISTED = re.compile(r'"(?:images|annotations)"\s*:\s*\[')
 _MAP = re.compile(rf'\s*\{{\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*:', re.IGNORECASE)
 _OF_CLASSES = re.compile(
     rf'\s*\{{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*[,\]]', re.IGNORECASE
@@ -64,7 +65,8 @@ def form_of(path: pathlib.Path, request: Request) -> str:
     text = text.removeprefix("\ufeff")
     if text.lstrip().startswith("{"):
         if _COCO.search(text):
-            return "coco"
+            # Categories alone are the names of classes.
+            return "coco" if len(head) == _HEAD or _LISTED.search(text) else ""
         if _MAP.match(text):
             return "map"
         first = _OF_SPLITS.match(text)

@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
@@ -133,8 +133,18 @@ def _of_all(root: pathlib.Path, paths: list[pathlib.Path]) -> list[ImageList]:
         each
         for each in lists
         if all(len(re.split(rf"[{BLANKS},;]+", line)) > 1 for line in _head(each.path))
+        and not _names_classes(_head(each.path))
         and _lists_images(root, each)
     ]
+
+
+def _names_classes(lines: Sequence[str]) -> bool:
+    """Whether lines count 0, 1, 2, ... and each has a name of its own, as lists of classes do."""
+    parts = [re.fullmatch(r"([0-9]+)[\s,;:.]+(.*[^\W\d].*)", line) for line in lines]
+    numbers = [int(match[1]) for match in parts if match]
+    names = {match[2] for match in parts if match}
+    is_count = numbers in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    return is_count and len(names) == len(lines) and not names_images(lines)
 
 
 def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
