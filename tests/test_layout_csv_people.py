@@ -75,7 +75,7 @@ def test_a_column_of_folds_is_tested_on(tmp_path, first):
 def test_a_fold_that_holds_a_class_is_named(tmp_path):
     root = made(tmp_path, "filename,label,fold", lambda i: f"{NINE[i]},{of(i)},{i % 3}")
     found = problem(root)
-    assert "fold 0 of 3, by its column 'fold', holds every image of the class 'rose'" in found
+    assert "fold 0 of 3, by the column 'fold', holds every image of the class 'rose'" in found
     assert "set data.split_column=none" in found
     drawn = sources.load_dataset(root, request=Request(split_column="none"))
     assert counts(drawn) == {"train": 7, "test": 2}
