@@ -279,6 +279,16 @@ def test_check_data_says_what_a_run_would_do(root, tmp_path, capsys):
     assert check(root, tmp_path, on_bad_image="skip", max_bad=0.34)[0] == 0
 
 
+def test_check_data_takes_no_fault_of_the_disk_for_a_bad_image(root, tmp_path, monkeypatch):
+    def fail(*_):
+        raise DecodeError("It cannot be read.") from OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(decode, "read_rgb", fail)
+    code, found = check(root, tmp_path, on_bad_image="skip", max_bad=0.9)
+    assert code == 1
+    assert "The disk or the machine failed (train/a/0.png, " in found["errors"][0]["advice"]
+
+
 def test_a_dataset_that_one_process_looks_at(root):
     config = tiny.small()
     config.data.root = str(root)

@@ -19,15 +19,13 @@ What of a name cannot be printed, or is not UTF-8, is written as an escape.
 import pathlib
 import sys
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
-from clevit_jax.data import skipped
-from clevit_jax.data.audit import findings, read
+from clevit_jax.data.audit import bad_files, findings, read
 from clevit_jax.data.audit.finding import Finding
-from clevit_jax.data.dataset import Dataset, Skipped
+from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import DataConfig, scan_data
-from clevit_jax.errors import ConfigError, DataError, said_once
+from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system import memory as host_memory
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import check_can_be_made, why_not_writable, write_json, write_text
@@ -100,7 +98,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
     except DataError as error:
         known = ("layout", "recognised_by", "split_hash", "num_classes", "levels")
         nothing = dict.fromkeys((*known, "splits", "images", "memory"))
-        told = [finding._asdict() for finding in findings.problems_of(error.problems)]
+        told = [finding._asdict() for finding in bad_files.problems_of(error.problems)]
         return {**named, **nothing, "errors": told, "warnings": []}
     with progress_bar(unit=" images", desc="Reading images") as bar:
 
@@ -113,7 +111,7 @@ def audit(config: DataConfig) -> dict[str, Any]:
         )
     sides = {"data.resize": config.resize, "image_size": config.image_size}
     memory, too_small = _memory_of_images(config, dataset)
-    unreadable, left_out = _unreadable(config, dataset, problems, reading)
+    unreadable, left_out = bad_files.weigh(config, dataset, problems, reading)
     errors = findings.errors(dataset, problems, reading, unreadable)
     warnings = [*left_out, *findings.warnings(dataset, reading, config.decoding), *too_small]
     return {
@@ -134,27 +132,6 @@ def audit(config: DataConfig) -> dict[str, Any]:
         "errors": [f._asdict() for f in errors],
         "warnings": [f._asdict() for f in warnings],
     }
-
-
-def _unreadable(
-    config: DataConfig, dataset: Dataset, problems: Sequence[str], reading: read.Reading
-) -> tuple[list[Finding], list[Finding]]:
-    """Images that cannot be read: those that stop a run, and those that it leaves out."""
-    found = findings.unreadable_images(problems, reading)
-    bad = [Skipped(e.split, e.example, "") for e in reading.entries if e.facts is None]
-    if not found or problems:
-        return found, []
-    if config.on_bad_image != "skip":
-        return _advised(found, skipped.how_to_go_on(bad, dataset, config)), []
-    reduced = skipped.leave_out(dataset, bad)
-    if too_many := skipped.problems(reduced, config.max_bad):
-        return _advised(found, " ".join(said_once(too_many))), []
-    return [], _advised(found, skipped.would_skip(reduced))
-
-
-def _advised(found: list[Finding], advice: str) -> list[Finding]:
-    advice = advice[0].upper() + advice[1:]
-    return [finding._replace(advice=advice) for finding in found]
 
 
 def _memory_of_images(config: DataConfig, dataset: Dataset) -> tuple[dict[str, Any], list[Finding]]:

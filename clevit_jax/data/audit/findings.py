@@ -9,12 +9,12 @@ import numpy as np
 
 from clevit_jax.data import cut_short
 from clevit_jax.data.audit import duplicates, filenames
+from clevit_jax.data.audit.bad_files import problems_of, unreadable_images
 from clevit_jax.data.audit.finding import Finding, counted, first_five, with_advice
 from clevit_jax.data.audit.read import Entry, Reading, has_wrong_ending
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset
 from clevit_jax.data.decode import PLAIN, Decoding
 from clevit_jax.data.sixteen_bit import dark_warning
-from clevit_jax.errors import Repeated, said_once
 
 _UNEVEN = 10
 
@@ -48,46 +48,6 @@ def errors(
             sentence = f"One picture has several labels: {which}."
             listed.append(Finding("several_labels", sentence, 1, [_members(dataset, group)]))
     return with_advice(listed)
-
-
-def problems_of(problems: Sequence[str]) -> list[Finding]:
-    """Problems of a data set, those of one rule merged (`errors.said_once`)."""
-    listed = list[Finding]()
-    of_rule: dict[str, list[str]] = {}
-    for problem in problems:
-        rule = problem.rule if isinstance(problem, Repeated) else problem
-        of_rule.setdefault(rule, []).append(problem)
-    for same in of_rule.values():
-        said = said_once(same)
-        if len(said) == 1 < len(same):
-            listed.append(Finding("problem", said[0], len(same), list(map(str, same))))
-        else:
-            listed += [Finding("problem", str(problem)) for problem in same]
-    return listed
-
-
-def _why(name: str, sentence: str) -> str:
-    """What a sentence says of a file, without its name, its folder and the full stop."""
-    return sentence.partition(name)[2].strip().removesuffix(".") or sentence.removesuffix(".")
-
-
-def unreadable_images(problems: Sequence[str], reading: Reading) -> list[Finding]:
-    """A finding a file, or one for all files of a fault where more than three have it."""
-    unreadable = list(reading.unreadable)
-    if not problems:
-        unreadable += [(name, f"{name} is gone since it was listed.") for name in reading.missing]
-    files = defaultdict[str, list[tuple[str, str]]](list)
-    for name, sentence in unreadable:
-        files[_why(name, sentence)].append((name, sentence))
-    listed = list[Finding]()
-    for why, same in files.items():
-        names = [name for name, _ in same]
-        if len(names) > 3:
-            sentence = f"{len(names):,} images have the same fault, each {why} {first_five(names)}."
-            listed.append(Finding("unreadable", sentence, len(names), names))
-        else:
-            listed += [Finding("unreadable", sentence, 1, [name]) for name, sentence in same]
-    return listed
 
 
 def warnings(dataset: Dataset, reading: Reading, decoding: Decoding = PLAIN) -> list[Finding]:

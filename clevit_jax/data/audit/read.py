@@ -18,6 +18,7 @@ from clevit_jax.data.decode import PLAIN, Decoding
 from clevit_jax.data.layouts.listing import is_image, points_out
 from clevit_jax.data.tally import Tally
 from clevit_jax.errors import DecodeError
+from clevit_jax.system.faults import fault_of_machine
 
 
 class ImageFacts(NamedTuple):
@@ -71,12 +72,14 @@ class Reading(NamedTuple):
         unreadable: file name, and why it could not be read in one sentence.
         missing: names of files that are not there, or that may not be read.
         files: what was read of each file, once each.
+        faults: names of the unreadable ones that the disk or the machine is to blame for.
     """
 
     entries: list[Entry]
     unreadable: list[tuple[str, str]]
     missing: list[str]
     files: list[ImageFacts]
+    faults: Sequence[str] = ()
 
 
 def read_image_facts(example: Example, decoding: Decoding = PLAIN) -> ImageFacts:
@@ -158,7 +161,12 @@ def read_images(
                 progress(len(outcomes), len(places))
     by_place = dict(zip(places, outcomes, strict=True))
     files = [each for each in outcomes if isinstance(each, ImageFacts)]
-    reading = Reading([], [], [], files)
+    faults = [
+        example.name
+        for place, example in places.items()
+        if isinstance(outcome := by_place[place], DecodeError) and fault_of_machine(outcome)
+    ]
+    reading = Reading([], [], [], files, faults)
     for place, example in places.items():
         outcome = by_place[place]
         if isinstance(outcome, DecodeError):
