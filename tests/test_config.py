@@ -64,7 +64,7 @@ ALL = ["base", "demo", *CHANGED]
 
 def step_config(config, images=240, classes=5, platform="cpu"):
     """The settings of the step, as if there were so many training images of so many classes."""
-    dataset = types.SimpleNamespace(num_classes=classes, train=[None] * images)
+    dataset = types.SimpleNamespace(num_classes=classes, train=[None] * images, levels=())
     return resolve(config, dataset, platform).step
 
 
@@ -276,7 +276,7 @@ def test_every_setting_arrives_where_it_belongs():
         checkpoint__keep=10, checkpoint__keep_every=12, checkpoint__timeout_minutes=2.5,
         log__every_steps=13, log__report=False, model__remat="blocks",
     )  # fmt: skip
-    dataset = types.SimpleNamespace(num_classes=5, train=[None] * 100)
+    dataset = types.SimpleNamespace(num_classes=5, train=[None] * 100, levels=())
     settings = resolve(config, dataset, "cpu")
     step = settings.step
     assert step.optim == OptimConfig("adamw", 0.06, 3.0, 0.91, 0.95, 1e-7, 0.7, 0.99)
