@@ -5,12 +5,15 @@ rows in their order and its ids as they are; only what stands for the classes is
 """
 
 import pathlib
+from collections.abc import Sequence
+from typing import TextIO
 
-from clevit_jax.analysis import form_classes, input_files
+from clevit_jax.analysis import input_files
 from clevit_jax.analysis.feature_file import check_output_path
+from clevit_jax.analysis.form_classes import Filling, choose_filling
 from clevit_jax.analysis.form_images import ImagesById, find_ids
 from clevit_jax.analysis.ood import say
-from clevit_jax.analysis.submission_form import read_form
+from clevit_jax.analysis.submission_form import Form, read_form
 from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError, said_once
 from clevit_jax.inference import prediction
@@ -53,13 +56,38 @@ def write_submission(
     classifier = trained.classifier
     images = ImagesById(input_files.find_images(source, say=True))
     id_column, paths = find_ids(form, images, source)
-    filling = form_classes.choose_filling(
-        form, id_column, classifier.class_names, classes, classifier.source
-    )
+    filling = choose_filling(form, id_column, classifier.class_names, classes, classifier.source)
     print(f"Writes {filling.said}.", flush=True)
     others = len(set(images.paths).difference(paths))
     if others:
         print(f"{others} image(s) of {source} are not in {form_path}: left out.", flush=True)
+    with (
+        purpose("The submission", output),
+        replacing(output) as new,
+        new.open("w", encoding="utf-8", newline="") as file,
+    ):
+        file.write(form.header)
+        errors = _write_rows(trained, form, paths, filling, file, flip=flip)
+    for error in said_once(errors):
+        say(error)
+    summary = f"{len(paths)} rows, in the order of {form_path}"
+    if errors:
+        summary += f", {len(errors)} of images that cannot be read are left as they were there"
+    print(f"{summary}: {output}")
+    return 1 if errors else 0
+
+
+def _write_rows(
+    trained: TrainedModel,
+    form: Form,
+    paths: Sequence[pathlib.Path],
+    filling: Filling,
+    file: TextIO,
+    *,
+    flip: bool,
+) -> list[str]:
+    """Writes the rows, each with the image of its place in `paths`; returns what could not be."""
+    classifier, errors = trained.classifier, list[str]()
     outputs = stream(
         classifier,
         paths,
@@ -68,28 +96,15 @@ def write_submission(
         threads=trained.threads,
         flip=flip,
     )
-    errors = list[str]()
-    with (
-        purpose("The submission", output),
-        replacing(output) as new,
-        new.open("w", encoding="utf-8", newline="") as file,
-    ):
-        file.write(form.header)
-        bar = progress_bar(outputs, total=len(paths), unit=" images", desc="Predicting")
-        for cells, image in zip(form.rows, bar, strict=True):
-            cells = list(cells)
-            if image.error:
-                errors.append(image.error)
-            else:
-                shares = prediction.softmax(image.logits)
-                filled = filling.cells(shares.mean(axis=0) if flip else shares)
-                for column, cell in zip(filling.columns, filled, strict=True):
-                    cells[column] = cell
-            file.write(form.line(cells))
-    for error in said_once(errors):
-        say(error)
-    summary = f"{len(paths)} rows, in the order of {form_path}"
-    if errors:
-        summary += f", {len(errors)} of images that cannot be read are left as they were there"
-    print(f"{summary}: {output}")
-    return 1 if errors else 0
+    bar = progress_bar(outputs, total=len(paths), unit=" images", desc="Predicting")
+    for row, image in zip(form.rows, bar, strict=True):
+        cells = list(row)
+        if image.error:
+            errors.append(image.error)
+        else:
+            shares = prediction.softmax(image.logits)
+            filled = filling.cells(shares.mean(axis=0) if flip else shares)
+            for column, cell in zip(filling.columns, filled, strict=True):
+                cells[column] = cell
+        file.write(form.line(cells))
+    return errors
