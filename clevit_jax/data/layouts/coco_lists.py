@@ -84,7 +84,10 @@ def listed(path: pathlib.Path, content: Mapping[str, Any], notes: Notes) -> List
 
 
 def _id(one: Mapping[str, Any], *keys: str) -> str:
-    return next((text for key in keys if (text := text_of(one.get(key)))), "")
+    for key in keys:
+        if text := text_of(one.get(key)):
+            return text
+    return ""
 
 
 def _labels(

@@ -28,6 +28,7 @@ _SEVERAL = (
     "write their folders before the names",
 )
 _BITS = {"0": 0, "1": 1}
+_LARGE = 10**100  # numbers from which on Python may refuse to write all digits
 _BOX = "x_?min|x1|bbox|bbox_x|left"  # columns of boxes
 
 
@@ -55,6 +56,10 @@ def text_of(value: Any) -> str:
     >>> text_of(3.0), text_of(" oak "), text_of(None), text_of([1])
     ('3', 'oak', '', '')
     """
+    if type(value) is str and value.isascii():  # most are
+        return value.strip(BLANKS)
+    if type(value) is int and -_LARGE < value < _LARGE:
+        return str(value)
     if value is None or value != value or isinstance(value, list | dict):
         return ""
     if isinstance(value, bool):
@@ -62,7 +67,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
-        return hex(value) if abs(value) > 10**100 else str(value)
+        return hex(value) if abs(value) >= _LARGE else str(value)
     text = str(value).strip(BLANKS)
     # JSON may hold halves of characters, which nothing can print.
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
