@@ -6,7 +6,7 @@ import re
 import pytest
 
 from clevit_jax.data import sources
-from clevit_jax.data.layouts import file_names
+from clevit_jax.data.layouts.folder import file_names
 from clevit_jax.data.layouts.listing import Request
 from clevit_jax.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 
 from clevit_jax.data import sources
 from clevit_jax.data.dataset import Level
-from clevit_jax.data.layouts.folder_names import of_pictures, says_nothing, twins
+from clevit_jax.data.layouts.folder.folder_names import of_pictures, says_nothing, twins
 from clevit_jax.data.layouts.listing import Request, files_below
 from clevit_jax.errors import DataError
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import io
 
 from clevit_jax.data import sources
-from clevit_jax.data.layouts import mat_files
 from clevit_jax.data.layouts.listing import Notes
+from clevit_jax.data.layouts.text import mat_files
 from clevit_jax.errors import DataError
 
 MAKES = ["Audi TT RS Coupe 2012", "Ram C/V Cargo Van Minivan 2012", "smart fortwo 2012"]

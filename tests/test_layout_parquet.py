@@ -14,8 +14,8 @@ from PIL import Image
 
 from clevit_jax.analysis.feature_file import Features, write_feature_file
 from clevit_jax.data import decode, sources
-from clevit_jax.data.layouts import parquet, parquet_images
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.store import parquet, parquet_images
 from clevit_jax.errors import DataError, DecodeError
 
 

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.layouts import tfds_records
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.store import tfds_records
 from clevit_jax.errors import DataError, DecodeError
 
 F = tfds.features

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from clevit_jax.data import decode, sources
-from clevit_jax.data.layouts import tar_index
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.store import tar_index
 from clevit_jax.errors import DataError, DecodeError
 
 

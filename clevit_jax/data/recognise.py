@@ -6,23 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts import (
-    arrow,
-    coco,
-    csv_table,
-    cub,
-    file_names,
-    folders,
-    lists,
-    matlab,
-    metadata,
-    parquet,
-    tfds_records,
-    ufg,
-    unread,
-    webdataset,
-)
-from clevit_jax.data.layouts.folder_splits import folders_in, holds_image
+from clevit_jax.data.layouts import unread
+from clevit_jax.data.layouts.csv import csv_table
+from clevit_jax.data.layouts.folder import file_names, folders
+from clevit_jax.data.layouts.folder.folder_splits import folders_in, holds_image
 from clevit_jax.data.layouts.listing import (
     Contents,
     Notes,
@@ -31,7 +18,10 @@ from clevit_jax.data.layouts.listing import (
     first_three,
     is_image,
 )
+from clevit_jax.data.layouts.record import coco, metadata
 from clevit_jax.data.layouts.seen import archives_in
+from clevit_jax.data.layouts.store import arrow, parquet, tfds_records, webdataset
+from clevit_jax.data.layouts.text import cub, lists, matlab, ufg
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
-from clevit_jax.data.layouts import tfds_records
 from clevit_jax.data.layouts.class_names import name_numbers, warn_of_folders
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
+from clevit_jax.data.layouts.store import tfds_records
 from clevit_jax.data.recognise import recognise
 from clevit_jax.errors import DataError, Repeated, said_once
 from clevit_jax.system import places

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from clevit_jax.data import decode, sources
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example, Skipped
-from clevit_jax.data.layouts.tfds_records import LEVELS_FILE
-from clevit_jax.data.layouts.tfds_schema import NAME_FEATURE
+from clevit_jax.data.layouts.store.tfds_records import LEVELS_FILE
+from clevit_jax.data.layouts.store.tfds_schema import NAME_FEATURE
 from clevit_jax.data.pipeline import raise_fault
 from clevit_jax.data.skipped import check_limit, leave_out, summary
 from clevit_jax.errors import DataError, DecodeError

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from clevit_jax.data.dataset import Example, Level
 from clevit_jax.data.formats import EXTENSIONS
-from clevit_jax.data.layouts import encoding
+from clevit_jax.data.layouts.csv import encoding
 from clevit_jax.system.own_files import own_names
 
 _READ = frozenset(EXTENSIONS)

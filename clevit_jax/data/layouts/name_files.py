@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from clevit_jax.data.layouts import encoding
 from clevit_jax.data.layouts.columns import plain
+from clevit_jax.data.layouts.csv import encoding
 
 _LARGEST = 1 << 20  # bytes; a file of class names is small
 _MOST = 50  # files of one folder that are looked into

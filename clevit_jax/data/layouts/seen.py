@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from clevit_jax.data.layouts import csv_table
+from clevit_jax.data.layouts.csv import csv_table
 from clevit_jax.data.layouts.listing import first_three, is_image
 from clevit_jax.data.litter import is_litter
 

@@ -3,8 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-from clevit_jax.data.layouts import csv_table, file_names, folders, seen
-from clevit_jax.data.layouts.folder_splits import folder_above
+from clevit_jax.data.layouts import seen
+from clevit_jax.data.layouts.csv import csv_table
+from clevit_jax.data.layouts.folder import file_names, folders
+from clevit_jax.data.layouts.folder.folder_splits import folder_above
 from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.data.split_names import split_called
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from clevit_jax.data.dataset import SPLIT_WORDS, Example, Level
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
-from clevit_jax.data.layouts.tfds_schema import TfdsSchema, choose_features
-from clevit_jax.data.layouts.tfds_shards import Shards, TfdsImage, damage
+from clevit_jax.data.layouts.store.tfds_schema import TfdsSchema, choose_features
+from clevit_jax.data.layouts.store.tfds_shards import Shards, TfdsImage, damage
 from clevit_jax.errors import DataError, Repeated, first_line
 from clevit_jax.system.places import place
 

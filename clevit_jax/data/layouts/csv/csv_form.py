@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.layouts import encoding
 from clevit_jax.data.layouts.columns import is_known, is_label_or_file
+from clevit_jax.data.layouts.csv import encoding
 from clevit_jax.data.layouts.listing import Notes, is_image
 from clevit_jax.errors import Repeated
 

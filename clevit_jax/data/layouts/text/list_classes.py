@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.columns import choose_columns
-from clevit_jax.data.layouts.list_lines import whole
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.text.list_lines import whole
 
 _ROW_ID = re.compile(r"(image|img|row|file|photo)?[ _-]?(id|index|idx|no|number|#)", re.IGNORECASE)
 _MANY = 10  # images of which each has another label

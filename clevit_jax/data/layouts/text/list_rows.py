@@ -4,10 +4,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from clevit_jax.data.layouts.list_files import ListedFiles
-from clevit_jax.data.layouts.list_lines import Parsed, parse
-from clevit_jax.data.layouts.list_names import ImageList
 from clevit_jax.data.layouts.listing import Notes, Request, points_out, read_lines
+from clevit_jax.data.layouts.text.list_files import ListedFiles
+from clevit_jax.data.layouts.text.list_lines import Parsed, parse
+from clevit_jax.data.layouts.text.list_names import ImageList
 from clevit_jax.errors import Repeated
 
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.list_rows import Row
 from clevit_jax.data.layouts.listing import Notes, Request, first_three
+from clevit_jax.data.layouts.text.list_rows import Row
 from clevit_jax.data.split_names import split_called
 
 # Names that cameras and programs give.

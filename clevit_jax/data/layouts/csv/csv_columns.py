@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from clevit_jax.data.layouts import csv_form
 from clevit_jax.data.layouts.columns import (
     BOXES,
     FILES,
@@ -13,10 +12,11 @@ from clevit_jax.data.layouts.columns import (
     several,
     wanted_column,
 )
-from clevit_jax.data.layouts.csv_form import Table
-from clevit_jax.data.layouts.label_columns import LabelColumns, choose_labels, choose_unnamed
+from clevit_jax.data.layouts.csv import csv_form
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.csv.label_columns import LabelColumns, choose_labels, choose_unnamed
+from clevit_jax.data.layouts.csv.split_columns import SplitColumns, choose_splits
 from clevit_jax.data.layouts.listing import BLANKS, Request, is_image
-from clevit_jax.data.layouts.split_columns import SplitColumns, choose_splits
 
 BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _SAMPLE = 50  # rows that are looked at for names of images

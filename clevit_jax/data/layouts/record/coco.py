@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts import coco_lists, table
+from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.json_files import form_of, json_files, load_json
 from clevit_jax.data.layouts.listing import (
     Contents,
     Notes,
@@ -17,7 +16,9 @@ from clevit_jax.data.layouts.listing import (
     is_image,
     say_own,
 )
-from clevit_jax.data.layouts.records import (
+from clevit_jax.data.layouts.record import coco_lists
+from clevit_jax.data.layouts.record.json_files import form_of, json_files, load_json
+from clevit_jax.data.layouts.record.records import (
     Records,
     choose_fields,
     choose_lists,

@@ -6,7 +6,7 @@ import pathlib
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts.folder_names import is_wrapper, says_nothing
+from clevit_jax.data.layouts.folder.folder_names import is_wrapper, says_nothing
 from clevit_jax.data.layouts.listing import files_below, is_image
 from clevit_jax.data.litter import is_litter
 from clevit_jax.data.split_names import is_to_predict, split_called, splits_among

@@ -9,8 +9,8 @@ from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import split_of
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes
-from clevit_jax.data.layouts.parquet_schema import Schema
-from clevit_jax.data.layouts.records import find_files, split_by_folder
+from clevit_jax.data.layouts.record.records import find_files, split_by_folder
+from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.errors import Repeated
 
 

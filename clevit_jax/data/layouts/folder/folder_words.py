@@ -5,15 +5,22 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
-from clevit_jax.data.layouts.folder_names import are_numbers, normal, of_pictures, twins, twins_of
-from clevit_jax.data.layouts.folder_splits import (
+from clevit_jax.data.layouts.folder.folder_names import (
+    are_numbers,
+    normal,
+    of_pictures,
+    twins,
+    twins_of,
+)
+from clevit_jax.data.layouts.folder.folder_splits import (
     Parts,
     class_folders,
     folder_above,
     folders_in,
     holds_image,
 )
-from clevit_jax.data.layouts.hierarchy import Path
+from clevit_jax.data.layouts.folder.hierarchy import Path
+from clevit_jax.data.layouts.folder.tree import Folder
 from clevit_jax.data.layouts.listing import (
     Notes,
     files_below,
@@ -22,7 +29,6 @@ from clevit_jax.data.layouts.listing import (
     say_own,
     users_entries,
 )
-from clevit_jax.data.layouts.tree import Folder
 from clevit_jax.data.litter import is_litter
 from clevit_jax.data.split_names import is_to_predict, split_called
 from clevit_jax.errors import Repeated

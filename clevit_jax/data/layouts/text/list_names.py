@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts import ufg
-from clevit_jax.data.layouts.list_lines import first_names, is_comment, names_images
 from clevit_jax.data.layouts.listing import (
     BLANKS,
     EXTENSIONS,
@@ -17,6 +15,8 @@ from clevit_jax.data.layouts.listing import (
     files_below,
     is_image,
 )
+from clevit_jax.data.layouts.text import ufg
+from clevit_jax.data.layouts.text.list_lines import first_names, is_comment, names_images
 from clevit_jax.data.split_names import split_and_rest, splits_among
 
 _ENDINGS = (".txt", ".lst", ".list", "")

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from clevit_jax.data.layouts import columnar, parquet_schema
 from clevit_jax.data.layouts.columns import split_of
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import (
@@ -18,8 +17,9 @@ from clevit_jax.data.layouts.listing import (
     is_image,
     say_own,
 )
-from clevit_jax.data.layouts.parquet_images import ParquetImage, ParquetImages
-from clevit_jax.data.layouts.parquet_schema import Schema
+from clevit_jax.data.layouts.store import columnar, parquet_schema
+from clevit_jax.data.layouts.store.parquet_images import ParquetImage, ParquetImages
+from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.errors import first_line
 
 LOOKS_FOR = "*.parquet or data/*.parquet with images, or names of files, and labels"

@@ -6,13 +6,14 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.layouts import csv_columns, csv_form, table
+from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import missing_column
-from clevit_jax.data.layouts.csv_cells import Label, RowProblems, labels_of, splits_of
-from clevit_jax.data.layouts.csv_columns import CsvColumns
-from clevit_jax.data.layouts.csv_form import Table
+from clevit_jax.data.layouts.csv import csv_columns, csv_form
+from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of, splits_of
+from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.csv.split_columns import fold_of
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, points_out
-from clevit_jax.data.layouts.split_columns import fold_of
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
 
 _LITTER = re.compile(r"(^|[\\/])(\.DS_Store|\._[^\\/]*|Thumbs\.db|desktop\.ini)\s*$", re.IGNORECASE)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clevit_jax.data.layouts.listing import Notes, read_lines, read_text
-from clevit_jax.data.layouts.records import plain_fields
+from clevit_jax.data.layouts.record.records import plain_fields
 from clevit_jax.errors import Repeated, first_line
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -106,7 +106,7 @@ def _parquet(path: pathlib.Path, notes: Notes, rows: int | None = None) -> Itera
     """The rows of a Parquet file, of its columns of numbers and texts; the first `rows` of them."""
     import pyarrow.parquet
 
-    from clevit_jax.data.layouts.parquet_schema import is_plain
+    from clevit_jax.data.layouts.store.parquet_schema import is_plain
 
     try:
         with pyarrow.parquet.ParquetFile(path) as source:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clevit_jax.data.layouts import columnar, parquet_schema
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
-from clevit_jax.data.layouts.parquet_schema import Schema
-from clevit_jax.data.layouts.slices import Slice, SlicedFile
+from clevit_jax.data.layouts.store import columnar, parquet_schema
+from clevit_jax.data.layouts.store.parquet_schema import Schema
+from clevit_jax.data.layouts.store.slices import Slice, SlicedFile
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import first_line
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Self
 
 from clevit_jax.data.layouts.columns import missing_column, quoted_names
 from clevit_jax.data.layouts.listing import Notes, Request, first_three
-from clevit_jax.data.layouts.records import choose_fields, plain_fields, text_of
-from clevit_jax.data.layouts.slices import SlicedFile
-from clevit_jax.data.layouts.tar_index import Member
+from clevit_jax.data.layouts.record.records import choose_fields, plain_fields, text_of
+from clevit_jax.data.layouts.store.slices import SlicedFile
+from clevit_jax.data.layouts.store.tar_index import Member
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import Repeated
 

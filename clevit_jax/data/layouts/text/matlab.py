@@ -4,10 +4,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts import mat_files, table
-from clevit_jax.data.layouts.list_files import ListedFiles
-from clevit_jax.data.layouts.list_folders import class_folders, folder_names
+from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, in_order
+from clevit_jax.data.layouts.text import mat_files
+from clevit_jax.data.layouts.text.list_files import ListedFiles
+from clevit_jax.data.layouts.text.list_folders import class_folders, folder_names
 from clevit_jax.errors import Repeated
 
 LOOKS_FOR = "*.mat of labels, as in Stanford Cars, Flowers-102 and Stanford Dogs"

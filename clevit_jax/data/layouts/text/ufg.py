@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from clevit_jax.data.dataset import Example
-from clevit_jax.data.layouts.list_lines import names_images
 from clevit_jax.data.layouts.listing import (
     BLANKS,
     Contents,
@@ -24,6 +23,7 @@ from clevit_jax.data.layouts.listing import (
     read_lines,
     say_own,
 )
+from clevit_jax.data.layouts.text.list_lines import names_images
 
 LOOKS_FOR = "anno/train.txt and anno/test.txt, or images/<class>_<k>_<split>.*"
 _NAME = re.compile(r"(.+)_[^_]+_(train|val|test)")

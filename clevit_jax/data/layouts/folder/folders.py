@@ -4,12 +4,12 @@ import pathlib
 from collections.abc import Iterable, Mapping
 
 from clevit_jax.data.dataset import SPLIT_WORDS, Example
-from clevit_jax.data.layouts import folder_words
-from clevit_jax.data.layouts.folder_names import is_wrapper, normal
-from clevit_jax.data.layouts.folder_splits import Parts, class_folders, find_parts
-from clevit_jax.data.layouts.hierarchy import Cut, Path, decide, levels_above, names_of
+from clevit_jax.data.layouts.folder import folder_words
+from clevit_jax.data.layouts.folder.folder_names import is_wrapper, normal
+from clevit_jax.data.layouts.folder.folder_splits import Parts, class_folders, find_parts
+from clevit_jax.data.layouts.folder.hierarchy import Cut, Path, decide, levels_above, names_of
+from clevit_jax.data.layouts.folder.tree import Folder, walk
 from clevit_jax.data.layouts.listing import Contents, Notes, Request
-from clevit_jax.data.layouts.tree import Folder, walk
 from clevit_jax.data.split_names import is_to_predict, splits_among
 
 LOOKS_FOR = "train/<class>/, perhaps with test/<class>/ and val/<class>/, or <class>/ alone"

@@ -8,11 +8,12 @@ import collections
 import pathlib
 from collections.abc import Sequence
 
-from clevit_jax.data.layouts import list_classes, list_folders, list_names, table
-from clevit_jax.data.layouts.list_files import ListedFiles
-from clevit_jax.data.layouts.list_lines import whole
-from clevit_jax.data.layouts.list_rows import Family, Row, read_family
+from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import Contents, Notes, Request
+from clevit_jax.data.layouts.text import list_classes, list_folders, list_names
+from clevit_jax.data.layouts.text.list_files import ListedFiles
+from clevit_jax.data.layouts.text.list_lines import whole
+from clevit_jax.data.layouts.text.list_rows import Family, Row, read_family
 from clevit_jax.errors import Repeated
 
 LOOKS_FOR = "train.txt, perhaps with test.txt and val.txt, of lines <file> <label>"

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts import csv_columns, csv_form, table
+from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import quoted_names
-from clevit_jax.data.layouts.csv_columns import CsvColumns
-from clevit_jax.data.layouts.csv_form import Table
-from clevit_jax.data.layouts.csv_rows import CsvReader, Read
+from clevit_jax.data.layouts.csv import csv_columns, csv_form
+from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.csv.csv_rows import CsvReader, Read
 from clevit_jax.data.layouts.listing import (
     Contents,
     Folds,

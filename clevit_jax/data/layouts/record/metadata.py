@@ -15,8 +15,8 @@ from clevit_jax.data.layouts.listing import (
     is_image,
     say_own,
 )
-from clevit_jax.data.layouts.record_files import first_record, read_records
-from clevit_jax.data.layouts.records import (
+from clevit_jax.data.layouts.record.record_files import first_record, read_records
+from clevit_jax.data.layouts.record.records import (
     Records,
     choose_fields,
     choose_lists,

@@ -4,10 +4,10 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from clevit_jax.data.layouts.csv_columns import BITS, CsvColumns
-from clevit_jax.data.layouts.csv_form import Table
+from clevit_jax.data.layouts.csv.csv_columns import BITS, CsvColumns
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.csv.split_columns import SplitColumns, split_by_flags
 from clevit_jax.data.layouts.listing import BLANKS, Notes, first_three
-from clevit_jax.data.layouts.split_columns import SplitColumns, split_by_flags
 from clevit_jax.errors import Repeated
 
 # What programs write for a value that is missing.

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clevit_jax.data.layouts.tfds_schema import ImageFeature
+from clevit_jax.data.layouts.store.tfds_schema import ImageFeature
 
 _BLOCK, _BLOCK_BYTES = 64, 4 << 20  # records read at a time: so many, of about so many bytes
 

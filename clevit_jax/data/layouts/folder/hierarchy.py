@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import Level
-from clevit_jax.data.layouts.folder_names import are_counted, are_numbers, of_pictures
+from clevit_jax.data.layouts.folder.folder_names import are_counted, are_numbers, of_pictures
 from clevit_jax.data.layouts.listing import first_three
 
 Path = tuple[str, ...]  # names of folders, from the top

@@ -6,11 +6,11 @@ import pathlib
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 
-from clevit_jax.data.layouts import columnar
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three, is_image
-from clevit_jax.data.layouts.slices import Slice, SlicedFile
-from clevit_jax.data.layouts.tar_index import TarError, members
-from clevit_jax.data.layouts.tar_labels import Sample, TarLabels, label_kind, labels_by_folder
+from clevit_jax.data.layouts.store import columnar
+from clevit_jax.data.layouts.store.slices import Slice, SlicedFile
+from clevit_jax.data.layouts.store.tar_index import TarError, members
+from clevit_jax.data.layouts.store.tar_labels import Sample, TarLabels, label_kind, labels_by_folder
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import Repeated
 

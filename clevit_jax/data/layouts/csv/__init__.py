@@ -1,0 +1,1 @@
+"""Tables of files and labels in CSV: their form, their columns, their rows."""

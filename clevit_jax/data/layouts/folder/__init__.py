@@ -1,0 +1,1 @@
+"""Images whose folders, or names, tell their class."""

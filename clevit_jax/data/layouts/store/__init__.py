@@ -1,0 +1,1 @@
+"""Files that hold the images themselves: Parquet, Arrow, tars, and what TFDS prepared."""

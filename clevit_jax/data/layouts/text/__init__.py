@@ -1,0 +1,1 @@
+"""Lists of images in text files, and in MATLAB's, as published sets have them."""
