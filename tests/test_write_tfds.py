@@ -213,6 +213,16 @@ def test_a_fault_of_the_disk_writes_nothing(command, leaves, tmp_path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
+def test_images_without_their_end(command, leaves, tmp_path):
+    path = next(path for path in leaves.rglob("*.jpg") if path.stat().st_size > 100)
+    path.write_bytes(path.read_bytes()[:-40])
+    code, _, error = command(leaves, tmp_path / "out")
+    assert code == 2
+    assert "truncated" in error
+    assert not list(tmp_path.glob("out/*"))
+    assert command(leaves, tmp_path / "out", "--truncated")[0] == 0
+
+
 def test_refusals(command, leaves, tmp_path):
     out = tmp_path / "out"
     (out / "mine").mkdir(parents=True)

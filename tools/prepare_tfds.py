@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
                 shards=options.shards,
                 threads=cpus.usable(),
                 max_bad=options.max_bad if options.on_bad_image == "skip" else None,
+                truncated=options.truncated,
                 say=lambda sentence: print(f"warning: {sentence}", file=sys.stderr),
                 progress=lambda done, _: bar.update(done - bar.n) and None,
             )
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         choices=("auto", "true", "false"),
         help="whether the first line of a table names its columns (default: found out)",
+    )
+    parser.add_argument(
+        "--truncated",
+        action="store_true",
+        help="keep images that lack their last bytes; train from them with data.truncated=true",
     )
     parser.add_argument(
         "--class-level",

@@ -309,16 +309,8 @@ def load_dataset(
 
     Args:
         root: folder of the data set.
-        layout: one of these, or 'auto' to find out which it is.
-            'ufg': the official UFG sets, `anno/{train,test}.txt` with lines `<file> <label>`,
-            labels from 1, `images/`, and perhaps `classes.txt` with one class name per line; or
-            all of it told by `images/<class>_<k>_<split>.*`.
-            'cub': `images.txt`, `image_class_labels.txt`, perhaps `train_test_split.txt` and
-            `classes.txt`.
-            'folders': `train/<class>/**`, `test` and `val` alike, or `<class>/**` alone.
-            'csv': `train.csv`, perhaps `test.csv` and `val.csv`, or one table, with a header.
-            'parquet': tables that hold the images.
-            'tfds': what TFDS prepared as array_record.
+        layout: its name, one of `recognise.LAYOUTS`; 'auto' finds it out. docs/data.md says what
+            each is.
         request: what the readers need to know besides.
         split: how to cut splits that are not there.
 

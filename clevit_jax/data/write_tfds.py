@@ -1,6 +1,7 @@
 """Writer of data sets in the `array_record` form of TFDS, without TensorFlow."""
 
 import concurrent.futures
+import functools
 import itertools
 import os
 import pathlib
@@ -48,6 +49,7 @@ def write_tfds(
     shards: int | None = None,
     threads: int = 1,
     max_bad: float | None = None,
+    truncated: bool = False,
     say: Callable[[str], object] = print,
     progress: Callable[[int, int], None] | None = None,
 ) -> pathlib.Path:
@@ -68,6 +70,8 @@ def write_tfds(
         threads: images to check at a time.
         max_bad: share of each split that may be left out where it cannot be read, see
             `skipped.most`; None leaves out nothing.
+        truncated: whether an image that lacks its last bytes is good enough, for
+            `data.truncated=true`.
         say: takes a sentence on what is left out, and one on each such image.
         progress: called with (images checked or written, twice the images).
 
@@ -90,7 +94,8 @@ def write_tfds(
     sizes: dict[str, list[int]] = {split: [] for split in dataset.splits}
     bad = list[Skipped]()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        outcomes = pool.map(_size_or_problem, (example for _, example in everything))
+        check = functools.partial(_size_or_problem, decoding=decode.Decoding(truncated=truncated))
+        outcomes = pool.map(check, (example for _, example in everything))
         for (split, example), outcome in zip(everything, outcomes, strict=True):
             if isinstance(outcome, str):
                 bad.append(Skipped(split, example, outcome))
@@ -154,12 +159,12 @@ def _encoded(example: Example) -> bytes:
     return data.read_bytes() if isinstance(data, pathlib.Path) else data.read()
 
 
-def _size_or_problem(example: Example) -> int | str:
+def _size_or_problem(example: Example, decoding: decode.Decoding) -> int | str:
     """The number of bytes of an encoded image, or a sentence on why it cannot be read."""
     place = example.name if isinstance(example.data, bytes) else str(example.data)
     try:
         encoded = _encoded(example)
-        decode.read_rgb(encoded, place)
+        decode.read_rgb(encoded, place, decoding)
     except (OSError, DecodeError) as error:
         raise_fault(example, error)
         if isinstance(error, DecodeError):
