@@ -460,9 +460,12 @@ def test_what_tells_no_classes(tmp_path):
 
 
 def test_a_test_list_without_labels_is_left_out(tmp_path):
-    texts = {"train.txt": lines(f"{file} {label}" for file, label in PAIRS["train"]),
-             "test.txt": lines(file for file, _ in PAIRS["test"])}  # fmt: skip
-    data = read(make(tmp_path, files(), texts))
+    flat = {split: [file.replace("/", "-") for file, _ in PAIRS[split]] for split in PAIRS}
+    labelled = zip(flat["train"], PAIRS["train"], strict=True)
+    texts = {"train.txt": lines(f"{file} {label}" for file, (_, label) in labelled),
+             "test.txt": lines(flat["test"])}  # fmt: skip
+    data = read(make(tmp_path, [f"images/{file}" for split in flat.values() for file in split],
+                     texts))  # fmt: skip
     assert len(data.train) + len(data.test) == 9
     assert f"{tmp_path / 'test.txt'} has no labels; its 3 images are left out." in data.warnings
     assert "cut by seed" in data.recognised_by

@@ -77,7 +77,9 @@ def _at_level(
     top, leaf = {folder[:1] for folder in folders}, set(folders)
     wanted = request.class_level
     if wanted == "auto" and len(top) > 1 and len(top) != len(leaf):
-        if all(len(folder[0]) == 1 for folder in top):  # SUN397 sorts its classes by their letters
+        if all(
+            len(folder[0]) == 1 and folder[0].isalpha() for folder in top
+        ):  # SUN397 sorts its classes by their letters
             wanted = "leaf"
         else:
             notes.problems.append(

@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.listing import BLANKS, EXTENSIONS
+from clevit_jax.data.split_names import split_called
 
 _SAMPLE = 60  # lines that the form is told by
 _ENDING = "|".join(re.escape(ending) for ending in EXTENSIONS)
 # The longest beginning that ends as an image does: names may hold blanks.
-_IMAGE_FIRST = re.compile(rf"(.*(?:{_ENDING}))(?:[{BLANKS}]+(.*))?", re.IGNORECASE)
+_IMAGE_FIRST = re.compile(
+    rf"(.*(?:{_ENDING}))(?:(?:[{BLANKS}]*[:=][{BLANKS}]*|[{BLANKS}]+)(.*))?", re.IGNORECASE
+)
 _IMAGE_LAST = re.compile(rf".*(?:{_ENDING})", re.IGNORECASE)
 _BETWEEN = re.compile(rf"[{BLANKS}]+")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,18}(?:\.[0-9]*)?")
@@ -59,7 +62,7 @@ class _Form(NamedTuple):
     """How a line is written.
 
     Attributes:
-        delimiter: "," or ";" or a tab; "" for blanks.
+        delimiter: "," or ";", "|" or a tab; "" for blanks.
         file: where the file stands: "first", "last", "between" or "alone".
         ended: whether files are written with their ending.
         lead: of files that stand last after blanks, or between, the number of fields before.
@@ -82,14 +85,20 @@ def names_images(lines: Sequence[str]) -> bool:
 
 
 def _has_image(line: str) -> bool:
+    line = _unquoted(line)
     if _IMAGE_FIRST.fullmatch(line) or _IMAGE_LAST.fullmatch(line):
         return True
-    return any(_IMAGE_LAST.fullmatch(field.strip(' "')) for field in re.split(r"[,;\t]", line))
+    return any(_IMAGE_LAST.fullmatch(field.strip(' "')) for field in re.split(r"[,;\t|]", line))
+
+
+def _unquoted(line: str) -> str:
+    """A line without the quotes around the file that it begins with."""
+    return line.replace('" ', " ").lstrip('"') if line.startswith('"') else line
 
 
 def first_names(line: str) -> list[str]:
     """What may be a file without its ending in a line: the line, its first and its last word."""
-    words = [word.strip('"') for word in re.split(r"[,;\s]+", line) if word]
+    words = [word.strip('"') for word in re.split(r"[,;|\s]+", line) if word]
     return list(dict.fromkeys([line, *words[:1], *words[-1:]]))
 
 
@@ -164,7 +173,7 @@ def _forms(sample: Sequence[str]) -> list[_Form]:
     forms = list[_Form]()
     leads = [_numbers_ahead(line) for line in sample]
     for ended in (True, False):
-        for delimiter in "\t,;":
+        for delimiter in "\t,;|":
             if 2 * sum(delimiter in line for line in sample) > len(sample):
                 forms += [_Form(delimiter, "first", ended), _Form(delimiter, "last", ended)]
                 count = max(line.count(delimiter) for line in sample)
@@ -211,14 +220,14 @@ def _split(line: str, form: _Form) -> tuple[str, tuple[str, ...]] | None:
             return None
         return words[-1].strip('"'), tuple(words[:-1])
     if form.ended:
-        match = _IMAGE_FIRST.fullmatch(line.replace('" ', " ").lstrip('"'))
+        match = _IMAGE_FIRST.fullmatch(_unquoted(line))
         return None if match is None else (match[1], (match[2],) if match[2] else ())
     file, *rest = _BETWEEN.split(line, 1)
     return file.strip('"'), tuple(rest)
 
 
 def _is_header(line: str, form: _Form, has: Callable[[str], bool], wanted: str) -> bool:
-    words = [word.strip('" ') for word in re.split(r"[,; \t]+", line) if word.strip('" ')]
+    words = [word.strip('" ') for word in re.split(r"[,;| \t]+", line) if word.strip('" ')]
     if not any(_COLUMNS.match(word) or word == wanted for word in words):
         return False
     if form.ended:
@@ -232,7 +241,7 @@ def _columns(
 ) -> Parsed | None:
     """Cuts what stands beside the files into columns, the same for all lines."""
     if not form.delimiter and form.file == "first":
-        lines = _cut_words(lines)
+        lines = _cut_words(_cut_splits(lines), len(header.split()) - 1)
     counts = [len(line.fields) for line in lines]
     usual = max(set(counts), key=counts.count, default=0)
     odd += [(line.number, " ".join((line.file, *line.fields))) for line in lines
@@ -247,9 +256,35 @@ def _columns(
     return Parsed(lines, sorted(odd), columns, form.file == "last")
 
 
-def _cut_words(lines: list[Line]) -> list[Line]:
-    """Cuts `0 1 3` into numbers and `3 Sweet Cherry` into both; `Cessna 172` stays whole."""
+def _cut_splits(lines: list[Line]) -> list[Line]:
+    """Cuts off the last word of each line where these are names of splits: `rose train`."""
+    parts = [line.fields[0].rsplit(None, 1) if line.fields else [] for line in lines]
+    if not all(len(part) == 2 for part in parts):
+        return lines
+    last = {part[1] for part in parts}
+    if len(last) < 2 or "train" not in map(split_called, last) or not all(map(split_called, last)):
+        return lines
+    return [line._replace(fields=tuple(part)) for line, part in zip(lines, parts, strict=True)]
+
+
+def _cut_words(lines: list[Line], named: int) -> list[Line]:
+    """Cuts `0 1 3` into numbers and `3 Sweet Cherry` into both; `Cessna 172` stays whole.
+
+    Where a header names as many columns as each line has words, these are cut.
+    """
+    if any(len(line.fields) > 1 for line in lines):
+        return [
+            line._replace(fields=(*cut.fields, *line.fields[1:]))
+            for line, cut in zip(
+                lines,
+                _cut_words([line._replace(fields=line.fields[:1]) for line in lines], named - 1),
+                strict=True,
+            )
+        ]
     rests = [line.fields[0] if line.fields else "" for line in lines]
+    words = [tuple(filter(None, _BETWEEN.split(rest))) for rest in rests]
+    if named > 1 and all(len(each) == named for each in words):
+        return [line._replace(fields=each) for line, each in zip(lines, words, strict=True)]
     numbers = {
         rest: all(map(_WHOLE.fullmatch, _BETWEEN.split(rest))) for rest in set(rests) if rest
     }

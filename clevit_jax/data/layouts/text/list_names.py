@@ -13,6 +13,7 @@ from clevit_jax.data.layouts.listing import (
     EXTENSIONS,
     Notes,
     files_below,
+    first_three,
     is_image,
 )
 from clevit_jax.data.layouts.text import ufg
@@ -91,7 +92,34 @@ def find(root: pathlib.Path, notes: Notes) -> dict[str, dict[str, ImageList]]:
                     "one, or join them."
                 )
         chosen[family] = {split: lists[0] for split, lists in splits.items() if lists}
+    for family in [name for name in families if name not in chosen] if chosen else ():
+        _adopt(root, family, families[family], chosen, notes)
     return chosen
+
+
+def _adopt(
+    root: pathlib.Path,
+    family: str,
+    splits: Mapping[str, list[ImageList]],
+    chosen: dict[str, dict[str, ImageList]],
+    notes: Notes,
+) -> None:
+    """Gives lists without one for training to the family whose name says theirs and more.
+
+    So `places365_val.txt` goes with `places365_train_standard.txt`. Others are not read, and it is
+    said.
+    """
+    words = set(family.split())
+    near = [name for name in chosen if words <= set(name.split())]
+    for split, lists in splits.items():
+        listing = [each for each in lists if _lists_images(root, each)]
+        if len(listing) == len(near) == 1 and split not in chosen[near[0]]:
+            chosen[near[0]][split] = listing[0]
+        elif listing:
+            shown = first_three([each.path.relative_to(root).as_posix() for each in listing])
+            notes.warnings.append(
+                f"{root}: {shown}: not read, as no list of training images is called alike."
+            )
 
 
 def relative(root: pathlib.Path, families: Mapping[str, Mapping[str, ImageList]]) -> str:
@@ -132,7 +160,7 @@ def _of_all(root: pathlib.Path, paths: list[pathlib.Path]) -> list[ImageList]:
     return [
         each
         for each in lists
-        if all(len(re.split(rf"[{BLANKS},;]+", line)) > 1 for line in _head(each.path))
+        if all(len(re.split(rf"[{BLANKS},;|]+", line)) > 1 for line in _head(each.path))
         and not _names_classes(_head(each.path))
         and _lists_images(root, each)
     ]
@@ -204,7 +232,7 @@ def _with_labels(lists: list[ImageList]) -> list[ImageList]:
     heads = [_head(each.path) for each in lists] if len(lists) == 2 else []
     for place, head in enumerate(heads):
         images, labels = lists[1 - place], lists[place]
-        words = {len(re.split(rf"[{BLANKS},;]+", line)) for line in head}
+        words = {len(re.split(rf"[{BLANKS},;|]+", line)) for line in head}
         called = ["label" in each.path.stem.lower() for each in (labels, images)]
         alone = words == {1} and not names_images(head) and names_images(heads[1 - place])
         if alone and called == [True, False]:

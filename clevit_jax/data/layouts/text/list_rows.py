@@ -37,12 +37,14 @@ class Family(NamedTuple):
         columns: names of the fields.
         rows: of all splits, train first.
         rows_first: whether the file stands last in a line.
+        unlabelled: (list, rows without a label) of each list that has none where others do.
     """
 
     name: str
     columns: tuple[str, ...]
     rows: list[Row]
     rows_first: bool
+    unlabelled: tuple[tuple[pathlib.Path, list[Row]], ...] = ()
 
 
 def read_family(
@@ -69,9 +71,14 @@ def read_family(
         if split == "train":
             family = family._replace(columns=parsed.columns, rows_first=parsed.file_last)
         elif family.columns and not parsed.columns:
-            notes.warnings.append(
-                f"{path} has no labels; its {len(parsed.lines):,} images are left out."
-            )
+            rows = _found_rows(path, split, parsed, files, Notes([], []))
+            missing = len(parsed.lines) - len(rows)
+            family = family._replace(unlabelled=(*family.unlabelled, (path, rows)))
+            if missing:
+                notes.warnings.append(
+                    f"{path} has no labels, and {missing:,} of its files are not there; these are "
+                    "left out."
+                )
             continue
         elif len(family.columns) != len(parsed.columns) and family.rows:
             notes.problems.append(

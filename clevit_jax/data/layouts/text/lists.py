@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import Contents, Notes, Request
-from clevit_jax.data.layouts.text import list_classes, list_folders, list_names
+from clevit_jax.data.layouts.text import list_classes, list_folders, list_names, list_splits
 from clevit_jax.data.layouts.text.list_files import ListedFiles
 from clevit_jax.data.layouts.text.list_lines import whole
 from clevit_jax.data.layouts.text.list_rows import Family, Row, read_family
@@ -44,7 +44,11 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         return Contents((), {"train": []})
     files = ListedFiles(root, notes)
     families = [read_family(name, lists, files, request, notes) for name, lists in found.items()]
-    families = [family for family in families if family.rows]
+    families = _together([family for family in families if family.rows])
+    families = [
+        list_splits.parted(root, list_splits.completed(family, notes), request, notes)
+        for family in families
+    ]
     labelled = [family for family in families if family.columns] or families
     if not any(row.split == "train" for family in labelled for row in family.rows):
         if not notes.problems:  # it may only follow from what is wrong already
@@ -64,6 +68,15 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if not rows and notes.problems:
         return Contents((), {"train": []})
     return table.to_contents(rows, str(root), notes, levels=levels)
+
+
+def _together(families: list[Family]) -> list[Family]:
+    """Lists of one class each, without labels, as `rose_train.txt`, as one list of all."""
+    sets = [{row.file for row in family.rows} for family in families]
+    of_one = all(not family.columns and len(set(_folders(family.rows))) == 1 for family in families)
+    if len(families) < 2 or not of_one or sum(map(len, sets)) > len(set().union(*sets)):
+        return families
+    return [Family("", (), [row for family in families for row in family.rows], False)]
 
 
 def _beside(families: Sequence[Family]) -> Family:
