@@ -148,7 +148,8 @@ def test_a_test_split_of_other_folders(tmp_path):
     root = make(tmp_path / "case", *classes("train/", "Rose", "tulip"), *classes("test/"))
     found = problem(root)
     assert (
-        found == f"{root / 'test/rose'}: there is no class 'rose' in train/. Did you mean 'Rose'?"
+        found == f"{root / 'test/rose'}: there is no class 'rose' in train/. Did you mean 'Rose'? "
+        "Rename one of both."
     )
 
 
@@ -351,7 +352,10 @@ def test_empty_class_folders(tmp_path):
     )
     assert load(root).warnings[0] == many
     make(root, "test/daisy/1.jpg")
-    assert problem(root) == f"{root / 'test/daisy'}: there is no class 'daisy' in train/."
+    assert problem(root) == (
+        f"{root / 'test/daisy'}: there is no class 'daisy' in train/. Add training images of it, "
+        "or leave the folder out."
+    )
 
 
 def test_a_class_that_cannot_be_read(tmp_path):

@@ -208,7 +208,10 @@ def test_folders_problems(tmp_path):
     root = make_folders(tmp_path, [*FOLDERS, "train/c/notes.txt", "test/d/1.png"])
     found = problems(root, request=Request(num_classes=4))
     assert len(found) == 2
-    assert found[0] == f"{root / 'test' / 'd'}: there is no class 'd' in train/."
+    assert found[0] == (
+        f"{root / 'test' / 'd'}: there is no class 'd' in train/. Add training images of it, or "
+        "leave the folder out."
+    )
     assert "2 classes, but num_classes = 4" in found[1]
 
 

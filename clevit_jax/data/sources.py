@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
-from clevit_jax.data.layouts.class_names import name_numbers, warn_of_folders
+from clevit_jax.data.layouts.class_names import name_numbers, warn_of_folders, warn_of_lists
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.layouts.store import tfds_records
 from clevit_jax.data.recognise import recognise
@@ -97,6 +97,7 @@ def scan(
     if not notes.problems:
         names = name_numbers(place, contents.class_names, notes)
         contents = contents._replace(class_names=names)
+        warn_of_lists(place, names, notes)
         if found.layout != "folders":
             warn_of_folders(place, names, contents.splits["train"], notes)
     if contents.class_names and request.num_classes not in (None, len(contents.class_names)):

@@ -9,6 +9,7 @@ from clevit_jax.data.dataset import Example
 from clevit_jax.data.layouts.listing import Notes, first_three, is_image
 from clevit_jax.data.layouts.name_files import Names, name_files
 
+_BESIDE = ("", "anno", "annotations", "meta")  # folders with lists of names that were not needed
 _SOME = 2000  # examples whose folders are compared with the names of their classes
 
 
@@ -84,6 +85,33 @@ def warn_of_folders(
         )
 
 
+def warn_of_lists(root: pathlib.Path, classes: Sequence[str], notes: Notes) -> None:
+    """Warns where a list of class names beside has others than the classes that were read.
+
+    One that has less than half of them is of something else.
+
+    Args:
+        root: folder of the data set.
+        classes: their names, which are not all numbers.
+        notes: gets the warning.
+    """
+    ours = {_plain(name): name for name in classes}
+    if all(name.isdecimal() for name in classes):
+        return
+    for path, names in name_files(root, _BESIDE):
+        listed = {_plain(name): name for name in (*names.by_number.values(), *names.in_order)}
+        both = ours.keys() & listed.keys()
+        lacking = [name for key, name in ours.items() if key not in listed]
+        strange = [name for key, name in listed.items() if key not in ours]
+        if 2 * len(both) > len(listed) and lacking and strange:
+            notes.warnings.append(
+                f"{root}: {path.relative_to(root).as_posix()} names {first_three(strange)}, which "
+                f"{'is no class' if len(strange) == 1 else 'are no classes'} of the images, and "
+                f"not {first_three(lacking)}; the names are those of the images, so check which "
+                "are right."
+            )
+
+
 def _named(plain: Sequence[str], names: Names) -> tuple[tuple[str, ...] | None, str]:
     """The names of classes by what a file says; None, and perhaps why not."""
     by_number: Mapping[str, str] = names.by_number
@@ -116,7 +144,7 @@ def _start(plain: Sequence[str], listed: Sequence[str]) -> tuple[int | None, str
         return 0, ""
     if low == 1 and high == count:
         return 1, ""
-    is_near = len(labels) <= count <= 2 * len(labels)
+    is_near = len(labels) <= 2 * count <= 4 * len(labels)
     why = f"lists {count} names, and the labels are from {low} to {high}" if is_near else ""
     return None, why
 

@@ -21,7 +21,8 @@ _WORDS = re.compile(
     r"id2|idx|ind_to|index|legend|key",
     re.IGNORECASE,
 )
-_LINES = (".txt", ".names", ".lst", "")
+_LINES = (".txt", ".names", ".lst")
+_ENDINGS = (".json", ".csv", ".tsv", *_LINES)
 _NUMBERED = re.compile(r"\s*(-?[0-9]{1,18})\s*(?:[:=,;\t]|\.(?=\s)|\s)\s*(\S.*?)\s*")
 _ID_NAMES = ("id", "label", "labelid", "classid", "class", "categoryid", "index", "idx", "number",
              "num", "code", "target", "key", "labelnum", "classidx", "classindex", "")  # fmt: skip
@@ -43,17 +44,19 @@ class Names:
         self.in_order = tuple(in_order)
 
 
-def name_files(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Names]]:
+def name_files(
+    root: pathlib.Path, folders: Sequence[str] = _FOLDERS
+) -> Iterator[tuple[pathlib.Path, Names]]:
     """The files in `root`, and in folders of annotations there, that may name classes."""
-    for folder in _FOLDERS:
+    for folder in folders:
         try:
             with os.scandir(root / folder) as entries:
                 there = sorted(
                     entry.name
                     for entry in entries
-                    if _WORDS.search(entry.name)
+                    if entry.name.lower().endswith(_ENDINGS)
+                    and _WORDS.search(entry.name)
                     and not entry.name.startswith(".")
-                    and entry.name.lower().endswith((".json", ".csv", ".tsv", *_LINES[:-1]))
                     and entry.is_file()
                     and entry.stat().st_size <= _LARGEST
                 )
@@ -145,6 +148,10 @@ def _of_rows(rows: list[list[str]]) -> Names | None:
 def _of_lines(text: str) -> Names | None:
     """`<number> <name>` or `<name> <number>` in each line, or a name alone."""
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+    words = {plain(word) for word in re.split(r"[,;:\t ]+", lines[0])} if len(lines) > 1 else set()
+    if words & {"id", *_ID_NAMES} and words <= {*_ID_NAMES, *_NAME_NAMES}:
+        is_header = all(map(_NUMBERED.fullmatch, lines[1:]))
+        lines = lines[is_header:]
     before = [_NUMBERED.fullmatch(line) for line in lines]
     if lines and all(before):
         named = [(str(int(match[1])), match[2]) for match in before if match]

@@ -10,7 +10,7 @@ from clevit_jax.data.layouts.listing import first_three, is_image
 from clevit_jax.data.litter import is_litter
 
 _ENTRIES = 100_000  # that are looked at
-_ARCHIVES = (".zip", ".rar", ".7z", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".gz")
+ARCHIVES = (".zip", ".rar", ".7z", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".gz")
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _FILMS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".wmv")
 _STORES = (
@@ -65,14 +65,14 @@ def look(root: pathlib.Path) -> Seen:
 def archives_in(root: pathlib.Path) -> list[str]:
     """Names of the archives in a folder, sorted."""
     with os.scandir(root) as entries:
-        return sorted(each.name for each in entries if each.name.lower().endswith(_ARCHIVES))
+        return sorted(each.name for each in entries if each.name.lower().endswith(ARCHIVES))
 
 
 def _kind(name: str, path: str) -> str | None:
     """The kind of a file that is read in no layout, or None."""
     low = name.lower()
     for kind, endings in (
-        ("archives", _ARCHIVES),
+        ("archives", ARCHIVES),
         ("sheets", _SHEETS),
         ("films", _FILMS),
         ("stores", _STORES),

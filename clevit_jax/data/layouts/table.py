@@ -11,6 +11,7 @@ from clevit_jax.data.dataset import Example, Level, StoredImage
 from clevit_jax.data.layouts.listing import Contents, Notes, first_three, in_order
 from clevit_jax.errors import Repeated
 
+_MARKS = (",", ";", "|", "+", "&", "/", " ")  # between the classes of a label of several
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
 
 
@@ -89,6 +90,7 @@ def to_contents(
         splits["test"] = splits.pop("val")
     class_names = tuple(names.get(label, label) for label in labels)
     _warn_of_alike(class_names, where, notes)
+    _warn_of_several(class_names, where, notes)
     return Contents(class_names, splits, _levels(rows, numbers, class_names, levels, where, notes))
 
 
@@ -143,6 +145,25 @@ def _warn_of_alike(class_names: Sequence[str], where: str, notes: Notes) -> None
         notes.warnings.append(
             f"{where}: class names differ only in capitals or blanks ({first_three(groups)}); they "
             "count as classes of their own. Write them alike if they are one."
+        )
+
+
+def _warn_of_several(class_names: Sequence[str], where: str, notes: Notes) -> None:
+    """Warns of classes that are others put together, as `scab rust` or `0,2`."""
+    known = set(class_names)
+    several = list[str]()
+    for name in class_names:
+        for mark in _MARKS:
+            parts = [part.strip() for part in name.split(mark)] if mark in name else []
+            if len(set(parts)) > 1 and known.issuperset(parts):
+                several.append(name)
+                break
+    if several:
+        count = "1 class is" if len(several) == 1 else f"{len(several):,} classes are"
+        notes.warnings.append(
+            f"{where}: {count} others put together ({first_three(list(map(repr, several)))}), and "
+            "each counts as a class of its own: an image has one class here. If that is not meant, "
+            "keep one label for each image, or leave these images out."
         )
 
 

@@ -37,6 +37,15 @@ _OF_PICTURES = frozenset(
         *("small", "large", "hd", "px", "x", "no", "with", "without", "and", "by", "the", "of"),
     ]
 )
+# Folders of pictures that are shown in a text on the data, not of a class.
+_OF_A_TEXT = frozenset(
+    [
+        *("doc", "docs", "documentation", "asset", "assets", "figure", "figures", "fig", "figs"),
+        *("screenshot", "screenshots", "readme", "demo", "preview", "previews", "thumbnails"),
+        *("output", "outputs", "result", "results", "plots", "notebooks", "scripts", "src"),
+    ]
+)
+MASK = re.compile(r"(.+?)[ ._-]*(mask|seg|segmentation)(_?[0-9]+)?", re.IGNORECASE)  # of a stem
 _DATE = re.compile(
     r"((19|20)\d\d([-_. ]?[01]\d([-_. ]?[0-3]\d)?)?|[0-3]?\d[-_.][01]?\d[-_.](19|20)\d\d)"
 )
@@ -49,6 +58,11 @@ def says_nothing(name: str) -> bool:
     """Whether a folder's name says only that images, or what belongs to them, are in it."""
     words = words_of(name)
     return bool(words) and all(word in FILLERS or word in _OF_NO_CLASS for word in words)
+
+
+def is_of_a_text(name: str) -> bool:
+    """Whether a folder is called as those of pictures in a text: `docs`, `assets`."""
+    return name.lower() in _OF_A_TEXT
 
 
 def is_wrapper(name: str, parent: str) -> bool:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
+from clevit_jax.data.layouts.folder import out_of_place
 from clevit_jax.data.layouts.folder.folder_names import (
     are_numbers,
     normal,
@@ -138,7 +139,9 @@ def _unknown_classes(
         )
         return
     for name in strange:
-        hint = f" Did you mean {twin[name]!r}?" if name in twin else ""
+        hint = " Add training images of it, or leave the folder out."
+        if name in twin:
+            hint = f" Did you mean {twin[name]!r}? Rename one of both."
         yield Repeated(
             f"{root / tree.path / name}: there is no class {name!r} in {here}.{hint}",
             rule=f"{root / tree.path}: {{n}} folders are no class of {here}; add training images "
@@ -214,8 +217,9 @@ def say_what_is_left_out(
         if count := sum(map(is_image, files_below(str(root / path), hidden=False))):
             notes.warnings.append(
                 f"{root / path}: {count:,} image(s) without a class are not read; predict them "
-                f"with --mode predict --input {root / path}."
+                f"with --mode predict --input {root / path}.{out_of_place.listed(root, path)}"
             )
+    out_of_place.say(root, trees, notes)
     if trees["train"].path:
         others = [name for name in parts.others if not is_to_predict(name)]
         if beside := [f"{name}/" for name in others if holds_image(root / name)]:

@@ -146,6 +146,8 @@ def _which_of(
 ) -> str:
     """A question where the same folders lie in each folder at the top."""
     alone = f"read one of them alone: data.root={root}/{tops[0]}, say" if root else "keep one alone"
+    if root and len(tops) in (2, 3) and not of_pictures(tops):
+        alone += "; or, if they are splits, call them train/ and test/"
     return (
         f"{where}: the same folders ({first_three(names)}) lie in {first_three(tops)}; choose one "
         f"of these: {_choices(paths, from_depth=1)}; or {alone}."
