@@ -389,3 +389,11 @@ def test_accents_in_another_form_are_found(tmp_path):
     images[1] = ("2", "é\\2.jpg")
     root = make(tmp_path, {"images.txt": text(images)}, files)
     assert [e.name for e in sources.load_dataset(root).train] == files[:2]
+
+
+def test_a_split_of_another_name_is_not_passed_over_in_silence(tmp_path):
+    root = make(tmp_path, {"train_test_split.txt": None, "train_val_test_split.txt": b"1 0\n"})
+    (said,) = [s for s in sources.scan(root)[0].warnings if "split" in s]
+    assert (
+        "train_val_test_split.txt: not read; for these splits, write train_test_split.txt" in said
+    )

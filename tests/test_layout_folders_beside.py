@@ -100,3 +100,15 @@ def test_labels_of_several_classes(tmp_path, mark):
     assert data.num_classes == 4
     (said,) = [said for said in data.warnings if "put together" in said]
     assert f"1 class is others put together ({names[2]!r})" in said
+
+
+def test_a_level_of_no_class_between_is_no_sign_that_all_below_are_none(tmp_path):
+    """As Office-31 has them: `amazon/images/mug`; domains are no classes."""
+    places = [f"{domain}/images/" for domain in ("amazon", "dslr", "webcam")]
+    root = make(tmp_path, *(name for place in places for name in classes(place, "bike", "mug")))
+    found = problem(root)
+    assert "3 classes at the top level (amazon, dslr, webcam): data.class_level=top" in found
+    assert "2 with those of one name together (bike, mug): data.class_level=3" in found
+    data = load(root, class_level="3")
+    assert data.class_names == ("bike", "mug")
+    assert sum(sizes(data).values()) == 24

@@ -121,3 +121,12 @@ def test_folders_called_by_digits_are_no_letters_that_classes_are_sorted_by(tmp_
     root = make(tmp_path, [f"images/{name}" for name in named], {"train.txt": lines(named)})
     (found,) = problems(root)
     assert "data.class_level=top, 2 as '1', or data.class_level=leaf, 3 as '1/10'" in found
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig"])
+def test_encodings(tmp_path, encoding):
+    texts = {
+        f"{split}.txt": "".join(f"{file} {label}\r\n" for file, label in pairs).encode(encoding)
+        for split, pairs in PAIRS.items()
+    }
+    as_expected(read(make(tmp_path, files(), texts)))

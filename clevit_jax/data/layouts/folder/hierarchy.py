@@ -105,15 +105,16 @@ def _read_or_asked(
     names = collections.Counter(
         name for below in with_below.values() for name in {path[0] for path in below if path}
     )
+    inside = {name for below in with_below.values() for path in below for name in path}
     repeated = 2 * sum(count > 1 for count in names.values()) >= len(names)
     # A class has images of its own beside its sub-folders, or these say how they were taken.
     if (
         _mostly_above(paths, with_below)
-        or of_pictures(names)
-        or (are_numbers(names) and repeated)
+        or of_pictures(inside)  # not of `amazon/images/mug`, where but one level is
+        or (are_numbers(inside) and repeated)
         or (
             repeated
-            and len(tops) >= _FEW * len(names)
+            and len(tops) >= _FEW * len(inside)
             and len(with_below) > 1
             and not (set(names) & _STATES or of_pictures(tops) or are_counted(tops))
         )

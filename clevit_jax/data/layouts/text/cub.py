@@ -14,6 +14,7 @@ from clevit_jax.data.layouts.listing import (
     Request,
     files_below,
     find_file,
+    first_three,
     in_order,
     label_problem,
     points_out,
@@ -61,6 +62,11 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             pairs = _pairs(root / name, notes, present if name == "images.txt" else None)
             if pairs is not None:
                 parts[name] = pairs
+    if _SPLIT not in parts and (others := sorted(root.glob("*split*.txt"))):
+        notes.warnings.append(
+            f"{root}: {first_three([path.name for path in others])}: not read; for these splits, "
+            f"write {_SPLIT} of lines <id> <1 for training, 0 for testing>."
+        )
     _check_ids(root, parts, notes)
     files = _files(root, parts.get("images.txt", {}), present, notes)
     labels = _labels(root, parts, notes)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
+from clevit_jax.data.layouts.csv import encoding
 from clevit_jax.data.layouts.listing import (
     BLANKS,
     EXTENSIONS,
@@ -202,8 +203,7 @@ def _head(path: pathlib.Path) -> list[str]:
     """The first lines of a file, stripped, without blank ones and comments."""
     with path.open("rb") as file:
         data = file.read(_PEEK)
-    text = data.decode("utf-8-sig", "replace")
-    lines = re.split(r"\r\n|\n|\r", text)
+    lines = re.split(r"\r\n|\n|\r", encoding.begun(data))
     lines = lines[:-1] if len(data) == _PEEK and len(lines) > 1 else lines
     lines = [line.strip(BLANKS) for line in lines]
     return [line for line in lines if line and not is_comment(line)][:_SEEN]
