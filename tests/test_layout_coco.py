@@ -337,8 +337,8 @@ def test_splits_in_one_list(tmp_path, rows):
     ("content", "said"),
     [
         ({"train": [["0.jpg", "a", "b"]]}, "1 of its 1 entries are no objects with a file and a"),
-        ({"0.jpg": ["a", "b"], "1.jpg": {"x": 1}}, "1 of its 2 entries have no label that is a"),
-        ({"0.jpg": None}, "1 of its 1 entries have no label that is a number or a text ('0.jpg')"),
+        ({"0.jpg": ["a", "b"], "1.jpg": {"x": 1}}, "2 of its 2 entries have no label that is o"),
+        ({"0.jpg": None}, "1 of its 1 entries have no label that is one number or one text"),
         ([{"file": "0.jpg", "caption": "x"}], "no column is known to hold the label, of 'file',"),
         ([{"file": "0.jpg", "label": ""}, {"file": "0.jpg", "label": 1}], "image 0: the label is"),
         ([{"file": "0.jpg", "label": 1}, 3], "1 of its 2 entries are no objects with a file"),
@@ -371,3 +371,24 @@ def test_a_list_that_says_the_same_as_the_folders(tmp_path):
     assert "the layout folders (train/<class>/) says the same" in data.recognised_by
     request = Request(num_classes=4)
     assert "has 3 classes, but num_classes = 4" in problems(root, request=request)[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {f"{i}.jpg": [NAMES[i % 3]] for i in range(6)},
+        {f"{i}.jpg": {"label": NAMES[i % 3], "size": i} for i in range(6)},
+        {
+            "train": [[f"{i}.jpg", i % 3, NAMES[i % 3]] for i in range(3)],
+            "val": [],
+            "test": [[f"{i}.jpg", i % 3, NAMES[i % 3]] for i in range(3, 6)],
+        },
+    ],
+)
+def test_labels_in_lists_and_objects_and_a_split_that_is_empty(tmp_path, content):
+    root = make(tmp_path, {"labels.json": content}, [f"images/{i}.jpg" for i in range(6)])
+    data = sources.load_dataset(root)
+    every = listed(data, data.train) + listed(data, data.splits["test"])
+    assert sorted(every) == [(f"images/{i}.jpg", NAMES[i % 3]) for i in range(6)]
+    if "val" in content:
+        assert [e.name for e in data.splits["test"]] == [f"images/{i}.jpg" for i in range(3, 6)]

@@ -563,11 +563,10 @@ def test_accents_in_another_form_are_found(names, forms):
 def test_columns_that_are_set_are_recognised_by(tmp_path, table):
     text = "\ufeffDateiname;Sorte;Split\na 1.png;Esche;train\nb.JPG;Eiche;train\nc.png;Esche;test\n"
     root = make(tmp_path, {table: text})
-    said = f"To hear what is wrong with {table}, set data.layout=csv."
-    assert problems(root)[0].endswith(said)
-    assert problems(root, request=Request(file_column="Datei", label_column="Sorte"))[0].endswith(
-        said
-    )
+    said = "no column is known to hold the label, of 'Dateiname', 'Sorte', 'Split'; set data.label_"
+    assert said in problems(root)[0]
+    wrong = problems(root, request=Request(file_column="Datei", label_column="Sorte"))
+    assert "there is no column 'Datei', only 'Dateiname', 'Sorte', 'Split'" in wrong[0]
     data = sources.load_dataset(
         root, request=Request(file_column="Dateiname", label_column="Sorte")
     )

@@ -235,7 +235,7 @@ def test_an_id_is_the_file_only_where_it_is_one(tmp_path):
     (root / "train.csv").unlink()
     assert told(sources.load_dataset(root)) == EXPECTED
     root = made(tmp_path, "id,breed", lambda i: f"{i + 100},{of(i)}", name="labels.csv")
-    assert "has no known layout" in problem(root)
+    assert "no column is known to hold the file, of 'id', 'breed'" in problem(root)
 
 
 def test_a_number_and_its_name(tmp_path):
@@ -340,3 +340,69 @@ def test_scientific_names_beside_labels(tmp_path):
     (tmp_path / "birds.csv").write_text("\n".join([header, *rows]) + "\n")
     data = sources.load_dataset(tmp_path)
     assert data.class_names == ("ROBIN", "WREN")
+
+
+def test_the_folders_of_files_tell_the_splits_of_a_table_that_tells_none(tmp_path):
+    files = [f"{'train' if i < 6 else 'test'}/{file}" for i, file in enumerate(NINE)]
+    root = touch(tmp_path, files)
+    rows = [f"{file},{of(i)}\n" for i, file in enumerate(files)]
+    (root / "labels.csv").write_text("filename,label\n" + "".join(rows))
+    data = sources.load_dataset(root)
+    assert [example.name for example in data.train] == files[:6]
+    assert [example.name for example in data.test] == files[6:]
+    assert "the split of each image is that of its folder" in data.warnings[0]
+    drawn = sources.load_dataset(root, request=Request(split_column="none"))
+    assert counts(drawn) == {"train": 7, "test": 2}
+    assert not drawn.warnings
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("id", str), ("image_id", str), ("image_id", lambda i: f"{i}.0")]
+)
+def test_numbers_without_their_zeros_are_files(tmp_path, column, cell):
+    root = made(tmp_path, f"{column},label", lambda i: f"{cell(i)},{of(i)}")
+    data = sources.load_dataset(root)
+    assert told(data) == EXPECTED
+    assert f"by their numbers ('{cell(0)}' is 'images/0000.jpg')" in data.warnings[0]
+    touch(root, ["images/007.jpg"])  # 7 may be either
+    assert "8 of them may be those" in problem(root)
+
+
+def test_remarks_above_the_header_are_passed_over(tmp_path):
+    root = made(tmp_path, "", lambda i: "")
+    (root / "train.csv").write_text(
+        "# A survey, 2020\n#\nfile,label\n" + "".join(f"{n},{of(i)}\n" for i, n in enumerate(NINE))
+    )
+    data = sources.load_dataset(root)
+    assert told(data) == EXPECTED
+    (root / "train.csv").write_text("# A survey\nfile,label\n0000.jpg,\n0001.jpg,rose\n")
+    assert "line 3" in problem(root)
+
+
+@pytest.mark.parametrize("name", ["Etiketten.csv", "train.csv"])
+@pytest.mark.parametrize("header", ["Bildname;Klasse", "文件名;类别"])
+def test_the_only_table_is_read_whatever_its_columns_are_called(tmp_path, name, header):
+    root = made(tmp_path, header, lambda i: f"{NINE[i]};{of(i)}", name=name)
+    data = sources.load_dataset(root)
+    assert told(data) == EXPECTED
+    file, label = header.split(";")
+    assert f"the files are read from the column {file!r}" in data.warnings[0]
+    assert f"the class is read from the column {label!r} (3 classes)" in data.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "classes"),
+    [
+        ("landmark_id", lambda i: 100 + i % 3, ("100", "101", "102")),
+        ("is_rose", lambda i: i % 2, ("0", "1")),
+        ("diseased", lambda i: i % 2 == 0, ("False", "True")),
+    ],
+)
+def test_the_only_other_column_is_the_class(tmp_path, column, cell, classes):
+    root = made(tmp_path, f"image,{column}", lambda i: f"{NINE[i]},{cell(i)}")
+    data = sources.load_dataset(root)
+    assert data.class_names == classes
+    assert told(data) == {f"images/{file}": str(cell(i)) for i, file in enumerate(NINE)}
+    assert f"the class is read from the column {column!r}" in data.warnings[0]
+    root = made(tmp_path, "image,height", lambda i: f"{NINE[i]},{i % 3}")
+    assert "no column is known to hold the label, of 'image', 'height'" in problem(root)

@@ -1,5 +1,6 @@
 """Parquet files, written with pyarrow and read back."""
 
+import base64
 import collections
 import concurrent.futures
 import io
@@ -479,3 +480,29 @@ def test_mutated_files_are_read_or_refused(tmp_path):
         except (DataError, DecodeError):
             outcomes["refused"] += 1
     assert min(outcomes["read"], outcomes["refused"]) > 50
+
+
+def test_shards_that_are_not_there_are_told_of(tmp_path):
+    more = {"image": images(2, 3), "label": [0, 1]}
+    write(tmp_path / "data/train-00000-of-00003-8a1b.parquet", TWO)
+    write(tmp_path / "data/test-00000-of-00001.parquet", more)
+    (warning,) = load(tmp_path).warnings
+    assert "2 shards are not there" in warning
+    assert "(data/train-00001-of-00003, data/train-00002-of-00003)" in warning
+    write(tmp_path / "data/train-00001-of-00003-8a1b.parquet", {**TWO, "image": images(4, 5)})
+    write(tmp_path / "data/train-00002-of-00003-8a1b.parquet", {**TWO, "image": images(6, 7)})
+    assert not load(tmp_path).warnings
+
+
+def test_a_pointer_is_called_one_and_images_as_text_are(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    (tmp_path / "train.parquet").write_text(pointer)
+    assert (
+        "is a Git LFS pointer, not the file itself; fetch that: git lfs pull."
+        in (problems(tmp_path)[0])
+    )
+    text = [base64.b64encode(png(i) * 3).decode() for i in range(2)]
+    write(tmp_path / "train.parquet", {"image": text, "label": [0, 1]})
+    (found,) = problems(tmp_path)
+    assert "holds images as text (base64" in found
+    assert len(found) < 400

@@ -329,3 +329,19 @@ def fuzz(root: pathlib.Path, count: int, seed: int = 0) -> collections.Counter[s
 def test_damaged_tars_are_read_or_refused(tmp_path):
     outcomes = fuzz(tmp_path, 300)
     assert min(outcomes["read"], outcomes["refused"]) > 30
+
+
+def test_texts_that_go_with_no_image_are_no_labels(tmp_path):
+    images = [(f"flowers/{c}/{i}.jpg", jpeg(i)) for i in range(4) for c in ("rose", "tulip")]
+    about = [("flowers/LICENSE.txt", "CC BY"), ("flowers/info.json", '{"label": 1}')]
+    data = sources.load_dataset(pack(tmp_path / "flowers.tar", [*about, *images]))
+    assert data.class_names == ("rose", "tulip")
+    assert sum(map(len, data.splits.values())) == 8
+
+
+def test_a_pointer_to_a_tar_is_called_one(tmp_path):
+    (tmp_path / "train-000.tar").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    )
+    with pytest.raises(DataError, match="it is a Git LFS pointer, not the file itself"):
+        sources.load_dataset(tmp_path)

@@ -76,3 +76,11 @@ def test_images_that_are_links_to_nothing(tmp_path):
     (found,) = problems(tmp_path)
     assert "2 image(s) are links that lead nowhere (train/a/1.jpg, train/b/1.jpg)" in found
     assert "nothing says the class" not in found
+
+
+@pytest.mark.parametrize("name", ["train.csv", "annotations.json", "train.txt"])
+def test_lists_that_git_lfs_left_a_pointer_of(tmp_path, name):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    (found,) = problems(make(tmp_path, {name: text}, ["images/a.jpg", "images/b.jpg"]))
+    assert f"{name}: a Git LFS pointer, not the file itself; fetch that: git lfs pull." in found
+    assert "nothing says the class" not in found

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import os
 import re
 import string
 
@@ -10,7 +11,6 @@ _AGAIN = "the download failed; fetch it again"
 _SAVE = "save it as PNG or JPEG"
 _UNPACK = "unpack it, and name the images in it"
 _VIDEO = "a video, not an image; save frames of it as JPEG or PNG"
-_POINTER = "not the image itself; fetch that"
 
 # Where a mark stands, the mark, and what it says.
 _MARKS: tuple[tuple[int, bytes, str], ...] = (
@@ -105,14 +105,32 @@ def _text(head: bytes) -> str | None:
     return text if not controls else None
 
 
+def pointer_at(path: str | os.PathLike[str]) -> str | None:
+    """What a list or a table is that Git LFS, git-annex or DVC left a pointer of; None if none.
+
+    As `describe` says it: what follows "is" in a sentence, without the full stop.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    text = _text(head) if len(head) < HEAD_BYTES else None
+    return None if text is None else _describe_pointer(text.lstrip(), "file")
+
+
+def _describe_pointer(start: str, kind: str) -> str | None:
+    lead = f"not the {kind} itself; fetch that"
+    if re.match(r"version https://(git-lfs|hawser)\.github\.com/spec/", start):
+        return f"a Git LFS pointer, {lead}: git lfs pull"
+    if re.match(r"(\.\./)*(\.git)?/annex/objects/", start) or "/.git/annex/objects/" in start[:500]:
+        return f"a git-annex pointer, {lead}: git annex get"
+    if re.match(r"(md5: \w+\s+)?outs:\s", start):
+        return f"a DVC pointer, {lead}: dvc pull"
+    return None
+
+
 def _describe_text(text: str, size: int) -> str:
     start = text.lstrip()
-    if re.match(r"version https://(git-lfs|hawser)\.github\.com/spec/", start):
-        return f"a Git LFS pointer, {_POINTER}: git lfs pull"
-    if re.match(r"(\.\./)*(\.git)?/annex/objects/", start) or "/.git/annex/objects/" in start[:500]:
-        return f"a git-annex pointer, {_POINTER}: git annex get"
-    if re.match(r"(md5: \w+\s+)?outs:\s", start):
-        return f"a DVC pointer, {_POINTER}: dvc pull"
+    if (told := _describe_pointer(start, "image")) is not None:
+        return told
     if start.startswith("<"):
         return _describe_markup(start)
     if start.startswith("#!"):

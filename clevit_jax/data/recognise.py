@@ -118,6 +118,8 @@ def recognise(root: pathlib.Path, layout: str, request: Request) -> Recognised:
     if not below:
         deeper = (_with_classes(path, request) for path in inside)
         below = [path for path in deeper if path is not None]
+    if not below and (seen := csv_table.fits_alone(root, request)) is not None:
+        return _read(root, "csv", seen, request)
     raise DataError([unread.unknown(root, below)])
 
 

@@ -5,11 +5,13 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from clevit_jax.data import no_image
 from clevit_jax.data.layouts.csv import csv_table
 from clevit_jax.data.layouts.listing import first_three, is_image
 from clevit_jax.data.litter import is_litter
 
 _ENTRIES = 100_000  # that are looked at
+_READ = 20  # lists that are looked into
 ARCHIVES = (".zip", ".rar", ".7z", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".gz")
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _FILMS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".wmv")
@@ -27,11 +29,13 @@ class Seen(NamedTuple):
     Attributes:
         images: that are read.
         whole: whether everything was looked at.
+        root: the data set.
         kinds: kind -> files.
     """
 
     images: list[str]
     whole: bool
+    root: pathlib.Path
     kinds: dict[str, list[str]]
 
 
@@ -59,7 +63,14 @@ def look(root: pathlib.Path) -> Seen:
                 images.append(path + entry.name)
             elif kind := _kind(entry.name, path):
                 kinds[kind].append(path + entry.name)
-    return Seen(images, not waiting, kinds)
+    return Seen(images, not waiting, root, kinds)
+
+
+def _pointer(path: pathlib.Path) -> str | None:
+    try:
+        return no_image.pointer_at(path)
+    except OSError:
+        return None
 
 
 def archives_in(root: pathlib.Path) -> list[str]:
@@ -109,7 +120,12 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
             f"{first_three(stores)}: {'an LMDB' if lmdb else 'such a file'} is not read; write its "
             "images into class folders, or into a Parquet file with the columns image and label."
         )
-    if lists := [name for name in kinds.get("lists", ()) if not csv_table.is_form(name)]:
+    lists = [name for name in kinds.get("lists", ()) if not csv_table.is_form(name)]
+    pointers = {name: what for name in lists[:_READ] if (what := _pointer(seen.root / name))}
+    for what in dict.fromkeys(pointers.values()):
+        same = [name for name in pointers if pointers[name] == what]
+        said.append(f"{first_three(same)}: {what}.")
+    if lists := [name for name in lists if name not in pointers]:
         said.append(f"{first_three(lists)}: not of a form of lists that is read.")
     if films := kinds.get("films"):
         said.append(f"{first_three(films)}: a film is not read; save pictures of it.")
@@ -125,7 +141,7 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         )
     if closed := kinds.get("closed"):
         said.append(f"{first_three(closed)} may not be read; see to its permissions.")
-    if seen.images:
+    if seen.images and not pointers:  # which may say it, when they are there
         more = "" if seen.whole else "more than "
         by_name = "" if pattern else ", or set data.label_pattern where the file's name tells it"
         said.append(

@@ -12,6 +12,7 @@ from clevit_jax.data.layouts.columns import quoted_names
 from clevit_jax.data.layouts.listing import files_below, find_file, is_image, points_out
 from clevit_jax.data.split_names import split_called, splits_among
 
+_NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")  # without zeros around it
 _ALL_BUT = 0.01  # share of the names that a rule need not find
 
 
@@ -123,6 +124,21 @@ class TableFiles:
         is_taken = most and (small or outward or len(wanted) > len(known))
         return Repair(sound, _say(sound, rules), is_taken)
 
+    def _by_number(self) -> dict[str, list[str]]:
+        """The images whose names are numbers: 7 -> a/0007.jpg."""
+        found = dict[str, list[str]]()
+        for file in filter(is_image, self._present):
+            if number := _number(posixpath.splitext(posixpath.basename(file))[0]):
+                found.setdefault(number, []).append(file)
+        return found
+
+    def splits_of(self, files: Iterable[str]) -> dict[str, str]:
+        """File -> the split that its folders mean; empty unless all mean one, and several do."""
+        tops = splits_among({file.partition("/")[0] for file in self._present if "/" in file})
+        told = {file: _split_in(file, tops) or "" for file in files}
+        splits = set(told.values())
+        return told if {"train"} < splits and "" not in splits else {}
+
     def _elsewhere(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, str | None]]:
         """Each wanted file, and the one file that it may well be."""
         by_form: list[dict[str, list[str]]] = [collections.defaultdict(list) for _ in range(3)]
@@ -131,6 +147,7 @@ class TableFiles:
             if is_image(file):
                 for known, form in zip(by_form, _forms(posixpath.basename(file)), strict=True):
                     known[form].append(file)
+        numbers = self._by_number() if any(_number(each.name) for each in wanted) else {}
         for each in wanted:
             parts = _parts(each.name)
             if not parts or not parts[-1]:
@@ -138,6 +155,8 @@ class TableFiles:
                 continue
             meant = zip(by_form, _forms(parts[-1]), strict=True)
             same = next((found for known, form in meant if (found := known.get(form))), [])
+            if not same and (number := _number(parts[-1])):
+                same = numbers.get(number, [])
             own = [
                 file
                 for file in same
@@ -172,6 +191,16 @@ def _forms(name: str) -> tuple[str, str, str]:
     return plain, plain.casefold(), (stem if is_ending else plain).casefold()
 
 
+def _number(name: str) -> str:
+    """The number that a name without an ending is, without the zeros around it; "" if it is none.
+
+    >>> _number("0007"), _number("7.0"), _number("a7")
+    ('7', '7', '')
+    """
+    match = _NUMBER.fullmatch(name.strip())
+    return match[1] if match else ""
+
+
 def _split_in(file: str, tops: dict[str, str]) -> str | None:
     """The split that the folders of a file mean, or None."""
     folders = file.split("/")[:-1]
@@ -201,12 +230,16 @@ def _agree(parts: list[str], file: str) -> int:
 
 
 class _Rule(NamedTuple):
-    """How a name differs from its file: folders left out, folders added, and another ending."""
+    """How a name differs from its file: folders left out, folders added, and another ending.
+
+    `zeros` says that both are one number, as `7`, `7.0` and `0007.jpg` are.
+    """
 
     dropped: str
     added: str
     ending: tuple[str, str] | None
     capitals: bool
+    zeros: bool
 
     @property
     def moved(self) -> bool:
@@ -218,15 +251,18 @@ def _rule(name: str, file: str) -> _Rule:
     same = _agree(parts, file)
     dropped = name.strip().replace("\\", "/").split("/")[: -1 - same]
     stems = posixpath.splitext(parts[-1]), posixpath.splitext(others[-1])
+    stem = stems[1][0]
+    zeros = parts[-1] != stem and _number(parts[-1]) == _number(stem) != ""
     ending = None
     if (
-        stems[0][1].casefold() != stems[1][1].casefold()
+        not zeros
+        and stems[0][1].casefold() != stems[1][1].casefold()
         and stems[0][0].casefold() == stems[1][0].casefold()
     ):
         ending = (stems[0][1], stems[1][1])
-    capitals = parts[-1 - same :] != others[-1 - same :] and ending is None
+    capitals = parts[-1 - same :] != others[-1 - same :] and ending is None and not zeros
     folder = "/".join(part for part in dropped if part != ".")
-    return _Rule(folder, "/".join(others[: -1 - same]), ending, capitals)
+    return _Rule(folder, "/".join(others[: -1 - same]), ending, capitals, zeros)
 
 
 def _say(found: dict[Wanted, str], rules: collections.Counter[_Rule]) -> str:
@@ -243,5 +279,7 @@ def _say(found: dict[Wanted, str], rules: collections.Counter[_Rule]) -> str:
         said.append(f"with the ending {endings[0][1]} for {endings[0][0]}")
     if any(rule.capitals for rule in rules):
         said.append("with other capitals")
+    if any(rule.zeros for rule in rules):
+        said.append("by their numbers")
     each, file = next(iter(found.items()))
     return f"{', '.join(said) or 'in another spelling'} ({each.name!r} is {file!r})"

@@ -1,5 +1,6 @@
 """Which columns of a CSV table are which, told by their names and by what is in them."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -160,6 +161,10 @@ def _file(
         telling = [
             i for i in range(len(header)) if any_called({row[i].strip() for row in some} - {""})
         ]
+    if not telling:
+        for i in maybe:  # 7 of `0007.jpg`: what a spreadsheet leaves of a number
+            if any_called(_padded({row[i].strip() for row in some} - {""})):
+                return i
     if len(telling) > 1:
         problems.append(several([table.header[i].strip() for i in telling], "file"))
     if telling and table.named:
@@ -168,3 +173,10 @@ def _file(
             "of images; data.file_column=NAME takes another."
         )
     return telling[0] if telling else None
+
+
+def _padded(numbers: set[str]) -> set[str]:
+    """Whole numbers with the zeros before them that names of files may have."""
+    if not all(re.fullmatch(r"[0-9]{1,12}", number) for number in numbers):
+        return set()
+    return {number.zfill(width) for number in numbers for width in range(2, 13)} - numbers

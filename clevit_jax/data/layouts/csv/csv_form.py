@@ -18,6 +18,7 @@ _DELIMITERS = ",;\t|"
 _EXCEL = re.compile(
     r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE
 )  # a first line on what is between fields
+_LINE = re.compile(r"\r\n|\r|\n")
 _PEEK = 1 << 16  # bytes, enough for a header and some rows
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 _SAMPLE = 200  # rows by which a form is told
@@ -200,12 +201,23 @@ def _is_header(first: Sequence[str], any_called: Callable[[set[str]], bool]) -> 
     return any(map(is_known, cells)) or len(cells) < 2 or not any_called(set(cells) - {""})
 
 
+def _end_of_remarks(text: str, delimiter: str) -> int:
+    """Where the lines end that begin with `#` and name no column, above the header."""
+    end = 0
+    while text.startswith("#", end) and (line := _LINE.search(text, end)):
+        names = text[end : line.start()].lstrip("#").split(delimiter)
+        if len(names) > 1 and any(map(is_label_or_file, map(str.strip, names))):
+            break
+        end = line.end()
+    return end
+
+
 def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
     """For each record that is not blank: the line it begins on, and its fields or what is wrong."""
     told = _EXCEL.match(text)
-    skipped = 1 if told else 0
-    if told:
-        text = text[told.end() :]
+    end = told.end() if told else _end_of_remarks(text, delimiter)
+    skipped = len(_LINE.findall(text[:end]))
+    text = text[end:]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1 + skipped

@@ -12,7 +12,7 @@ from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
-from clevit_jax.data.layouts.csv.split_columns import fold_of
+from clevit_jax.data.layouts.csv.split_columns import NONE, SplitColumns, fold_of
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, points_out
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
 
@@ -39,11 +39,29 @@ class Read(NamedTuple):
 class CsvReader:
     """Reader of tables; `read` is called for the training table first."""
 
-    def __init__(self, root: pathlib.Path, request: Request, notes: Notes, *, alone: bool):
+    def __init__(
+        self,
+        root: pathlib.Path,
+        request: Request,
+        notes: Notes,
+        *,
+        alone: bool,
+        by_folder: bool = False,
+    ):
+        """Lists the files of a data set.
+
+        Args:
+            root: of the data set.
+            request: settings that name columns.
+            notes: get what is wrong, and what is to be said.
+            alone: whether there is one table, so that its rows may be of several splits.
+            by_folder: whether its name tells no split either, so that the folders of files may.
+        """
         self._root = root
         self._request = request
         self._notes = notes
         self._alone = alone
+        self._by_folder = by_folder and request.split_column.strip().lower() != NONE
         self._files = TableFiles(root)
         self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
@@ -72,7 +90,22 @@ class CsvReader:
         labels = labels_of(path, whole, columns, splits, self._one_hot, problems, self._notes)
         files = self._places(path, whole, columns, splits, labels, split, problems)
         self._notes.problems.extend(problems.in_order())
+        if self._by_folder and columns.split == SplitColumns():
+            splits = self._splits_by_folder(path, splits, files)
         return self._made(path, whole, columns, splits, labels, files)
+
+    def _splits_by_folder(
+        self, path: pathlib.Path, splits: Sequence[str | None], files: Sequence[str]
+    ) -> Sequence[str | None]:
+        """The splits of rows of which no column tells any: those of the folders of their files."""
+        told = self._files.splits_of(dict.fromkeys(file for file in files if file))
+        if not told:
+            return splits
+        self._notes.warnings.append(
+            f"{path}: the split of each image is that of its folder, as of "
+            f"{first_three(list(told))}; data.split_column={NONE} has it drawn instead."
+        )
+        return [told.get(file, split) for file, split in zip(files, splits, strict=True)]
 
     def _is_usable(self, path: pathlib.Path, whole: Table, columns: CsvColumns) -> bool:
         """Whether there are files and labels; says what was told by values, and what is wrong."""

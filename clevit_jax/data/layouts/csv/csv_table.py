@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from clevit_jax.data import no_image
 from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import quoted_names
@@ -44,6 +45,25 @@ def fits(root: pathlib.Path, request: Request) -> str | None:
     return f"{seen}, with its split column {found.split_column!r}" if found.split_column else seen
 
 
+def fits_alone(root: pathlib.Path, request: Request) -> str | None:
+    """What a folder that no layout fits is read by: its only table, if it is of its images.
+
+    The names of the columns may say nothing, and then their values tell, or `read` says what lacks.
+    """
+    images = _Images(root)
+    heads = {
+        path: csv_columns.head(csv_form.peek(path), request, images.any_called)
+        for path in _paths(root)
+        if not is_form(path.name) and no_image.pointer_at(path) is None
+    }
+    heads = {path: head for path, head in heads.items() if head[0].rows}
+    if len(heads) != 1 or not images.is_any():
+        return None
+    path, (_, columns) = next(iter(heads.items()))
+    is_one = columns.file is not None or columns.labelled
+    return f"{path.relative_to(root).as_posix()}, the only list here" if is_one else None
+
+
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads the tables in `root`.
 
@@ -72,7 +92,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if notes.problems:
         return Contents((), {"train": []})
     chosen = {split: paths[0] for split, paths in tables.items()}
-    reader = CsvReader(root, request, notes, alone=len(chosen) == 1)
+    reader = CsvReader(root, request, notes, alone=len(chosen) == 1, by_folder=set(chosen) == {""})
     said = [reader.read(path, split or "train") for split, path in chosen.items()]
     levels = said[0].levels  # of the training classes, which are those of all tables
     rows = list[table.TableRow]()

@@ -22,6 +22,7 @@ from clevit_jax.data.layouts.columns import (
 )
 
 _ENOUGH = 2  # rows of a class, on average, in a column that no name tells
+_OF_NUMBERS = ("id", "label", "class", "category", "code")  # endings of their names
 _GROUPING = ("category", "categories", "class", "target")  # which may be coarser than a label
 
 
@@ -198,17 +199,26 @@ def _of_several(
 
 
 def _of_no_name(values: _Values, said: list[str]) -> LabelColumns:
-    """The finest of the coarser classes, else the only column of words that repeat."""
+    """The finest of the coarser classes, else the only column, of what repeats.
+
+    Numbers are classes only where they are 0 and 1, or the column is called so (`landmark_id`).
+    """
     coarser = [i for name in COARSER for i in values.called((name,))]
     if coarser:
         finest = coarser[-1]
         said.append(_say_class(values, finest))
         return _with_levels(values, (finest,), None, is_sure=False)
     rest = values.free
-    if len(rest) == 1 and values.repeats(rest[0]) and not values.is_number(rest[0]):
+    if len(rest) == 1 and values.repeats(rest[0]) and _may_be_class(values, rest[0]):
         said.append(_say_class(values, rest[0]))
         return LabelColumns((rest[0],), is_sure=False)
     return LabelColumns()
+
+
+def _may_be_class(values: _Values, position: int) -> bool:
+    if not values.is_number(position) or plain(values.header[position]).endswith(_OF_NUMBERS):
+        return True
+    return {text.removesuffix(".0") for text in values.of(position)} == {"0", "1"}
 
 
 def _without_coarser(values: _Values, candidates: list[int]) -> list[int]:

@@ -115,6 +115,12 @@ def _objects(content: Sequence[Any]) -> Sequence[Any]:
     return [{field: each[i] for field, i in fields.items()} for each in content]
 
 
+def _with_file(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objects of {file: object}, each with its file."""
+    field = "file_name" if any(map(is_image, content)) else "image_id"
+    return [{field: key} | each for key, each in content.items()]
+
+
 class _JsonReader:
     """Reader of lists, of whatever form."""
 
@@ -132,6 +138,8 @@ class _JsonReader:
             rows = list[table.TableRow]()
             for each in SPLIT_WORDS:  # so that training images come first
                 for key in [key for key in content if split_called(key) == each]:
+                    if not content[key] and any(content.values()):  # a split that is not used
+                        continue
                     rows += self._of_split(path, each, beside, content[key])
             return rows
         return self._of_split(path, split, beside, content)
@@ -172,19 +180,29 @@ class _JsonReader:
     def _pairs(
         self, path: pathlib.Path, split: str, beside: str, content: Mapping[str, Any]
     ) -> list[table.TableRow]:
-        """{file: label}, or {class: [file, ...]}."""
+        """{file: label}, {file: [label]}, {file: {"label": label}}, or {class: [file, ...]}."""
+        if content and all(isinstance(value, dict) for value in content.values()):
+            return self._records(path, split, beside, _with_file(content))
+        of_files = bool(content) and all(map(is_image, content))
         pairs, strange = list[tuple[str, str]](), list[str]()
         for key, value in content.items():
+            if of_files and isinstance(value, list) and len(value) == 1:
+                value = value[0]
             if isinstance(value, str | int | float) and text_of(value):
                 pairs.append((text_of(key), text_of(value)))
-            elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+            elif (
+                not of_files
+                and isinstance(value, list)
+                and all(isinstance(each, str) for each in value)
+            ):
                 pairs.extend((text_of(file), text_of(key)) for file in value)
             else:
                 strange.append(key)
         if strange:
             self._notes.problems.append(
-                f"{path}: {len(strange)} of its {len(content)} entries have no label that is a "
-                f"number or a text ({first_three([repr(key) for key in strange])})."
+                f"{path}: {len(strange)} of its {len(content)} entries have no label that is one "
+                f"number or one text ({first_three([repr(key) for key in strange])}); one class is "
+                "learned for each image here: write one, or remove these."
             )
             return []
         rows = [(f"image {file!r}", {"file": file, "label": label}) for file, label in pairs]

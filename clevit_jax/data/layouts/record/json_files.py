@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import Any
 
+from clevit_jax.data import no_image
 from clevit_jax.data.layouts.columns import choose_columns
 from clevit_jax.data.layouts.listing import EXTENSIONS, Notes, Request, is_image
 from clevit_jax.data.split_names import split_called, splits_among
@@ -97,6 +98,9 @@ def load_json(path: pathlib.Path, notes: Notes) -> Any:
     except RecursionError:
         notes.problems.append(f"{path} is not a list of images: it is nested too deep.")
     except ValueError as error:
+        if told := no_image.pointer_at(path):
+            notes.problems.append(f"{path} is {told}.")
+            return None
         reason = str(error).splitlines()[0].removesuffix(".")
         notes.problems.append(f"{path} is not whole JSON ({reason}); copy it again.")
     return None

@@ -29,6 +29,8 @@ _SEVERAL = (
 )
 _BITS = {"0": 0, "1": 1}
 _LARGE = 10**100  # numbers from which on Python may refuse to write all digits
+_LONGEST = 300  # letters of a path
+_BASE64 = re.compile(r"data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk")
 _BOX = "x_?min|x1|bbox|bbox_x|left"  # columns of boxes
 
 
@@ -239,6 +241,12 @@ def find_files(
     notes: Notes,
 ) -> dict[str, str]:
     """The files that the list `path` names, by their names; the notes get those not there."""
+    if packed := [name for name in names[:100] if len(name) > _LONGEST and _BASE64.match(name)]:
+        notes.problems.append(
+            f"{path} holds images as text (base64, {packed[0][:20]!r} and so on), which is not "
+            "read; write them as files, or in Parquet as bytes (base64.b64decode)."
+        )
+        return {}
     files, repair = places.find(names, beside=beside, split=split)
     count = len(set(names)) - len(files)
     if repair is not None and repair.is_taken:

@@ -106,6 +106,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     shards = _shards(root, notes)
     if not shards and not notes.problems:
         notes.problems.append(f"{root} holds no Arrow file; looked for {LOOKS_FOR}.")
+    if not notes.problems and (lost := columnar.lost_shards(shard.name for shard in shards)):
+        notes.warnings.append(columnar.say_lost(root, lost))
     reader = _ArrowReader(root, request, notes)
     rows = [row for shard in shards for row in reader.rows(shard)]
     unsplit = [shard.name for shard in shards if not shard.split]

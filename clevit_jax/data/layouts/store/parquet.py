@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from clevit_jax.data import no_image
 from clevit_jax.data.layouts.columns import split_of
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import (
@@ -80,6 +81,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if not files:
         notes.problems.append(f"{root} holds no Parquet file; looked for {LOOKS_FOR}.")
     reader = _ParquetReader(root, request, notes)
+    if lost := columnar.lost_shards(path.relative_to(root).as_posix() for path in files):
+        notes.warnings.append(columnar.say_lost(root, lost))
     rows = [row for path, split in files.items() for row in reader.rows(path, split)]
     unsplit = [path for path, split in files.items() if not split and path not in reader.split]
     if unsplit and len(unsplit) < len(files):
@@ -137,7 +140,12 @@ def _open(path: pathlib.Path, notes: Notes) -> Iterator[Any]:
         _ = source.schema_arrow
     except Exception as error:  # whatever its parsers raise on damaged files
         reason = first_line(error).removesuffix(".")
-        notes.problems.append(f"{path} is not a whole Parquet file ({reason}); copy it again.")
+        told = no_image.pointer_at(path)
+        notes.problems.append(
+            f"{path} is {told}."
+            if told
+            else f"{path} is not a whole Parquet file ({reason}); copy it again."
+        )
         yield None
         return
     with source:

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from clevit_jax.data import no_image
+
 _BLOCK = 512
 _MOST = 1 << 20  # bytes of a name that is kept in a member of its own
 _FILES, _LINKS = (b"0", b"\0", b"7"), (b"1", b"2")
@@ -40,7 +42,10 @@ def members(path: pathlib.Path) -> Iterator[Member]:
         OSError: it cannot be read.
     """
     with path.open("rb", buffering=0) as file:
-        yield from _members(file.fileno(), os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        if size < _BLOCK and (told := no_image.pointer_at(path)):
+            raise TarError(f"it is {told}")
+        yield from _members(file.fileno(), size)
 
 
 def _members(file: int, size: int) -> Iterator[Member]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from clevit_jax.data.layouts.columns import missing_column, quoted_names
-from clevit_jax.data.layouts.listing import Notes, Request, first_three
+from clevit_jax.data.layouts.listing import Notes, Request, first_three, is_image
 from clevit_jax.data.layouts.record.records import choose_fields, plain_fields, text_of
 from clevit_jax.data.layouts.store.slices import SlicedFile
 from clevit_jax.data.layouts.store.tar_index import Member
@@ -71,7 +71,15 @@ class TarLabels:
             request: its `label_column` is an ending of members or a field of JSON, where given.
             notes: gets a problem where it cannot be told.
         """
-        endings = dict.fromkeys(ending for sample in samples for ending in sample.parts)
+        every = dict.fromkeys(ending for sample in samples for ending in sample.parts)
+        images = {ending for ending in every if is_image(f".{ending}")}
+        # A licence or a list of classes beside the images is no label.
+        endings = dict.fromkeys(
+            ending
+            for sample in samples
+            if not images.isdisjoint(sample.parts)
+            for ending in sample.parts
+        )
         there = {kind: [e for e in endings if label_kind(e) == kind]
                  for kind in ("label", "json", "text")}  # fmt: skip
         wanted = request.label_column
