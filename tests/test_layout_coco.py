@@ -392,3 +392,14 @@ def test_labels_in_lists_and_objects_and_a_split_that_is_empty(tmp_path, content
     assert sorted(every) == [(f"images/{i}.jpg", NAMES[i % 3]) for i in range(6)]
     if "val" in content:
         assert [e.name for e in data.splits["test"]] == [f"images/{i}.jpg" for i in range(3, 6)]
+
+
+def test_json_lines_under_the_name_of_json(tmp_path):
+    rows = [{"file_name": f"images/{i}.jpg", "label": NAMES[i % 3]} for i in range(6)]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    root = make(tmp_path, {"train.json": text}, [row["file_name"] for row in rows])
+    data = sources.load_dataset(root)
+    every = listed(data, data.train) + listed(data, data.splits["test"])
+    assert sorted(every) == [(row["file_name"], row["label"]) for row in rows]
+    (root / "train.json").write_text(text + '{"file_name": "x')
+    assert "is not whole JSON" in problems(root)[0]

@@ -406,3 +406,30 @@ def test_the_only_other_column_is_the_class(tmp_path, column, cell, classes):
     assert f"the class is read from the column {column!r}" in data.warnings[0]
     root = made(tmp_path, "image,height", lambda i: f"{NINE[i]},{i % 3}")
     assert "no column is known to hold the label, of 'image', 'height'" in problem(root)
+
+
+def test_a_split_in_other_tables_is_not_lost_in_silence(tmp_path):
+    root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{of(i)}", name="labels.csv")
+    (root / "train.csv").write_text("\n".join(["file", *NINE[:6]]) + "\n")
+    (root / "val.csv").write_text("\n".join(["file", *NINE[6:]]) + "\n")
+    found = problem(root)
+    assert "labels.csv has labels, and 'train.csv', 'val.csv' beside it files without" in found
+    assert "add a column 'split' to it" in found
+    drawn = sources.load_dataset(root, request=Request(split_column="none"))
+    assert counts(drawn) == {"train": 7, "test": 2}
+
+
+def test_numbers_that_another_table_has_the_files_of_mean_none(tmp_path):
+    root = made(tmp_path, "image_id,label", lambda i: f"{i},{of(i)}", name="labels.csv")
+    files = "".join(f"{i},{NINE[8 - i]}\n" for i in range(9))
+    (root / "images.csv").write_text(f"image_id,filename\n{files}")
+    assert "9 files are not in" in problem(root)
+
+
+def test_codes_of_images_beside_a_test_table(tmp_path):
+    root = made(tmp_path, "id_code,diagnosis", lambda i: f"{i:04},{i % 3}")
+    (root / "test.csv").write_text("id_code\n0a1\n0a2\n")
+    touch(root, ["test_images/0a1.png", "test_images/0a2.png"])
+    data = sources.load_dataset(root)
+    assert told(data) == {f"images/{file}": str(i % 3) for i, file in enumerate(NINE)}
+    assert any("test.csv has no column of labels" in warning for warning in data.warnings)

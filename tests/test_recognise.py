@@ -84,3 +84,17 @@ def test_lists_that_git_lfs_left_a_pointer_of(tmp_path, name):
     (found,) = problems(make(tmp_path, {name: text}, ["images/a.jpg", "images/b.jpg"]))
     assert f"{name}: a Git LFS pointer, not the file itself; fetch that: git lfs pull." in found
     assert "nothing says the class" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in", "an HTML page; the download failed"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "a spreadsheet or an archive under another name"),
+        (b"", "an empty file; fetch it again"),
+    ],
+)
+def test_what_is_only_called_as_a_list(tmp_path, content, said):
+    root = make(tmp_path, {}, ["images/a.jpg", "images/b.jpg"])
+    (root / "train.csv").write_bytes(content)
+    assert f"train.csv: {said}" in problems(root)[0]

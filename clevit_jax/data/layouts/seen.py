@@ -66,11 +66,22 @@ def look(root: pathlib.Path) -> Seen:
     return Seen(images, not waiting, root, kinds)
 
 
-def _pointer(path: pathlib.Path) -> str | None:
+def _no_list(path: pathlib.Path) -> str | None:
+    """What a file is that is only called as a list, for a sentence; None if it may be one."""
     try:
-        return no_image.pointer_at(path)
+        if pointer := no_image.pointer_at(path):
+            return pointer
+        with path.open("rb") as file:
+            start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     except OSError:
         return None
+    if not start:
+        return "an empty file; fetch it again"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page; the download failed, fetch it again"
+    if start.startswith((b"pk\x03\x04", b"\xd0\xcf\x11\xe0")):
+        return "a spreadsheet or an archive under another name; save it as CSV, or unpack it"
+    return None
 
 
 def archives_in(root: pathlib.Path) -> list[str]:
@@ -121,11 +132,11 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
             "images into class folders, or into a Parquet file with the columns image and label."
         )
     lists = [name for name in kinds.get("lists", ()) if not csv_table.is_form(name)]
-    pointers = {name: what for name in lists[:_READ] if (what := _pointer(seen.root / name))}
-    for what in dict.fromkeys(pointers.values()):
-        same = [name for name in pointers if pointers[name] == what]
+    no_lists = {name: what for name in lists[:_READ] if (what := _no_list(seen.root / name))}
+    for what in dict.fromkeys(no_lists.values()):
+        same = [name for name in no_lists if no_lists[name] == what]
         said.append(f"{first_three(same)}: {what}.")
-    if lists := [name for name in lists if name not in pointers]:
+    if lists := [name for name in lists if name not in no_lists]:
         said.append(f"{first_three(lists)}: not of a form of lists that is read.")
     if films := kinds.get("films"):
         said.append(f"{first_three(films)}: a film is not read; save pictures of it.")
@@ -141,7 +152,7 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         )
     if closed := kinds.get("closed"):
         said.append(f"{first_three(closed)} may not be read; see to its permissions.")
-    if seen.images and not pointers:  # which may say it, when they are there
+    if seen.images and not no_lists:  # which may say it, when they are there
         more = "" if seen.whole else "more than "
         by_name = "" if pattern else ", or set data.label_pattern where the file's name tells it"
         said.append(

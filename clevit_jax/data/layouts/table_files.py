@@ -47,9 +47,14 @@ class Repair(NamedTuple):
 class TableFiles:
     """The files of a data set, looked up by what tables call them."""
 
-    def __init__(self, root: pathlib.Path, own: set[str] | None = None):
-        """Lists the files below `root`; `own` as in `files_below`."""
+    def __init__(self, root: pathlib.Path, own: set[str] | None = None, *, by_number: bool = True):
+        """Lists the files below `root`; `own` as in `files_below`.
+
+        `by_number` says whether `repair` may take 7 for 0007.jpg: where another list has the files
+        of numbers, these say nothing.
+        """
         self._root = root
+        self._may_number = by_number
         present = sorted(files_below(str(root), own=own))
         self._present = present
         self._called = {file: [file] for file in present}  # name -> files it may mean
@@ -147,7 +152,11 @@ class TableFiles:
             if is_image(file):
                 for known, form in zip(by_form, _forms(posixpath.basename(file)), strict=True):
                     known[form].append(file)
-        numbers = self._by_number() if any(_number(each.name) for each in wanted) else {}
+        numbers = (
+            self._by_number()
+            if self._may_number and any(_number(each.name) for each in wanted)
+            else {}
+        )
         for each in wanted:
             parts = _parts(each.name)
             if not parts or not parts[-1]:

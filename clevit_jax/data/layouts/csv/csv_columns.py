@@ -10,6 +10,7 @@ from clevit_jax.data.layouts.columns import (
     FILES_IF,
     called,
     is_unnamed,
+    plain,
     several,
     wanted_column,
 )
@@ -20,6 +21,7 @@ from clevit_jax.data.layouts.csv.split_columns import SplitColumns, choose_split
 from clevit_jax.data.layouts.listing import BLANKS, Request, is_image
 
 BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_OF_FILES = ("id", "idcode", "name", "key", "file", "image")  # endings of their columns' names
 _SAMPLE = 50  # rows that are looked at for names of images
 
 
@@ -165,6 +167,13 @@ def _file(
         for i in maybe:  # 7 of `0007.jpg`: what a spreadsheet leaves of a number
             if any_called(_padded({row[i].strip() for row in some} - {""})):
                 return i
+    if not telling and table.named:
+        telling = [
+            i
+            for i in range(len(header))
+            if plain(header[i]).endswith(_OF_FILES)
+            and any_called({row[i].strip() for row in some} - {""})
+        ]
     if len(telling) > 1:
         problems.append(several([table.header[i].strip() for i in telling], "file"))
     if telling and table.named:

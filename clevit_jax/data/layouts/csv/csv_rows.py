@@ -47,6 +47,7 @@ class CsvReader:
         *,
         alone: bool,
         by_folder: bool = False,
+        by_number: bool = True,
     ):
         """Lists the files of a data set.
 
@@ -56,13 +57,14 @@ class CsvReader:
             notes: get what is wrong, and what is to be said.
             alone: whether there is one table, so that its rows may be of several splits.
             by_folder: whether its name tells no split either, so that the folders of files may.
+            by_number: whether 7 may mean 0007.jpg.
         """
         self._root = root
         self._request = request
         self._notes = notes
         self._alone = alone
         self._by_folder = by_folder and request.split_column.strip().lower() != NONE
-        self._files = TableFiles(root)
+        self._files = TableFiles(root, by_number=by_number)
         self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
     def read(self, path: pathlib.Path, split: str) -> Read:

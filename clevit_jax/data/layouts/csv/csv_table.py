@@ -46,7 +46,7 @@ def fits(root: pathlib.Path, request: Request) -> str | None:
 
 
 def fits_alone(root: pathlib.Path, request: Request) -> str | None:
-    """What a folder that no layout fits is read by: its only table, if it is of its images.
+    """What a folder that no layout fits is read by: its only table, or train.csv, of its images.
 
     The names of the columns may say nothing, and then their values tell, or `read` says what lacks.
     """
@@ -57,11 +57,15 @@ def fits_alone(root: pathlib.Path, request: Request) -> str | None:
         if not is_form(path.name) and no_image.pointer_at(path) is None
     }
     heads = {path: head for path, head in heads.items() if head[0].rows}
-    if len(heads) != 1 or not images.is_any():
+    told = splits_among(_stem(path) for path in heads)
+    train = [path for path in heads if told.get(_stem(path)) == "train"]
+    chosen = list(heads) if len(heads) == 1 else train
+    if len(chosen) != 1 or not images.is_any():
         return None
-    path, (_, columns) = next(iter(heads.items()))
+    path = chosen[0]
+    columns = heads[path][1]
     is_one = columns.file is not None or columns.labelled
-    return f"{path.relative_to(root).as_posix()}, the only list here" if is_one else None
+    return f"the columns of {path.relative_to(root).as_posix()}" if is_one else None
 
 
 def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
@@ -92,7 +96,21 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if notes.problems:
         return Contents((), {"train": []})
     chosen = {split: paths[0] for split, paths in tables.items()}
-    reader = CsvReader(root, request, notes, alone=len(chosen) == 1, by_folder=set(chosen) == {""})
+    if found.unjoined and not request.split_column:
+        names = quoted_names(path.name for path in found.unjoined)
+        notes.problems.append(
+            f"{chosen['']} has labels, and {names} beside it files without; they are not joined: "
+            "add a column 'split' to it, or set data.split_column=none to have a split drawn."
+        )
+        return Contents((), {"train": []})
+    reader = CsvReader(
+        root,
+        request,
+        notes,
+        alone=len(chosen) == 1,
+        by_folder=set(chosen) == {""},
+        by_number=not found.files_elsewhere,
+    )
     said = [reader.read(path, split or "train") for split, path in chosen.items()]
     levels = said[0].levels  # of the training classes, which are those of all tables
     rows = list[table.TableRow]()
@@ -150,12 +168,17 @@ class _Found(NamedTuple):
         by_split: the tables by split; "" is that of a single table.
         left_out: sentences on tables that are not read.
         split_column: the column that tells the splits of a single table; "" without one.
+        unjoined: tables of a training and other splits that have files and no labels, beside a
+            single table that has these.
+        files_elsewhere: whether a table without labels has columns of its own for numbers and files.
     """
 
     is_sure: bool
     by_split: dict[str, list[pathlib.Path]]
     left_out: list[str]
     split_column: str = ""
+    unjoined: tuple[pathlib.Path, ...] = ()
+    files_elsewhere: bool = False
 
 
 def _paths(root: pathlib.Path) -> list[pathlib.Path]:
@@ -210,7 +233,15 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
         return _Found(True, splits, left_out, own)
     sure = [path for path in fitting if heads[path][1].label.is_sure]
     if sure:
-        return _Found(True, {"": sure}, left_out, _split_column(heads[sure[0]]))
+        own = _split_column(heads[sure[0]])
+        lists = [path for path in train if _has_no_label(heads[path][1])]
+        lists += [path for path in heads if told.get(_stem(path)) in ("val", "test")]
+        unjoined = (
+            tuple(lists) if lists and lists[0] in train and len(lists) > 1 and not own else ()
+        )
+        others = [heads[path] for path in heads if path not in sure and path not in unjoined]
+        elsewhere = any(_has_no_label(head[1]) and len(head[0].header) > 1 for head in others)
+        return _Found(True, {"": sure}, left_out, own, unjoined, elsewhere)
     return _Found(False, splits if train else {"": fitting or list(heads)}, left_out)
 
 

@@ -21,6 +21,7 @@ _OF_CLASSES = re.compile(
 )
 _OF_SPLITS = re.compile(r'\s*\{\s*"([^"\\]+)"\s*:\s*[\[{]')
 _NAMED = re.compile(rf'{_IMAGE}"', re.IGNORECASE)
+_LINES = re.compile(r"\}[ \t]*\r?\n[ \t]*\{")  # an object a line
 _RECORDS = re.compile(r"\s*\[\s*(?=[\[{])")
 _FOLDERS = ("annotations", "annotation", "anno", "meta", "metadata", "labels", "json")
 
@@ -73,7 +74,9 @@ def form_of(path: pathlib.Path, request: Request) -> str:
         first = _OF_SPLITS.match(text)
         if first and split_called(first[1]) and _NAMED.search(text):
             return "splits"
-        return "classes" if _OF_CLASSES.match(text) else ""
+        if _OF_CLASSES.match(text):
+            return "classes"
+        return "records" if _LINES.search(text) and _is_record(f"[{text}", request) else ""
     return "records" if _is_record(text, request) else ""
 
 
@@ -98,9 +101,21 @@ def load_json(path: pathlib.Path, notes: Notes) -> Any:
     except RecursionError:
         notes.problems.append(f"{path} is not a list of images: it is nested too deep.")
     except ValueError as error:
+        if (lines := _json_lines(path)) is not None:
+            return lines
         if told := no_image.pointer_at(path):
             notes.problems.append(f"{path} is {told}.")
             return None
         reason = str(error).splitlines()[0].removesuffix(".")
         notes.problems.append(f"{path} is not whole JSON ({reason}); copy it again.")
     return None
+
+
+def _json_lines(path: pathlib.Path) -> list[Any] | None:
+    """The objects of a file that has one a line, or None where it is none of these."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        objects = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, RecursionError):
+        return None
+    return objects if all(isinstance(each, dict) for each in objects) else None
