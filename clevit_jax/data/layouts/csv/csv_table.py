@@ -170,7 +170,7 @@ class _Found(NamedTuple):
         split_column: the column that tells the splits of a single table; "" without one.
         unjoined: tables of a training and other splits that have files and no labels, beside a
             single table that has these.
-        files_elsewhere: whether a table without labels has columns of its own for numbers and files.
+        files_elsewhere: whether a table without labels has files and more, as their numbers.
     """
 
     is_sure: bool
