@@ -98,11 +98,11 @@ class CsvReader:
 
     def _splits_by_folder(
         self, path: pathlib.Path, splits: Sequence[str | None], files: Sequence[str]
-    ) -> Sequence[str | None]:
+    ) -> list[str | None]:
         """The splits of rows of which no column tells any: those of the folders of their files."""
         told = self._files.splits_of(dict.fromkeys(file for file in files if file))
         if not told:
-            return splits
+            return list(splits)
         self._notes.warnings.append(
             f"{path}: the split of each image is that of its folder, as of "
             f"{first_three(list(told))}; data.split_column={NONE} has it drawn instead."
