@@ -88,7 +88,9 @@ class CsvReader:
             self._one_hot.setdefault(whole.header[i].strip(), len(self._one_hot))
         if not whole.rows and not uneven:
             self._notes.problems.append(f"{path} lists no image.")
-        splits = splits_of(whole, columns.split, split, problems, alone=self._alone)
+        splits: Sequence[str | None] = splits_of(
+            whole, columns.split, split, problems, alone=self._alone
+        )
         labels = labels_of(path, whole, columns, splits, self._one_hot, problems, self._notes)
         files = self._places(path, whole, columns, splits, labels, split, problems)
         self._notes.problems.extend(problems.in_order())
