@@ -195,10 +195,10 @@ def _annotate(place, split, text):
 
 
 def test_bad_data_is_named_by_file_and_line(command, place):
-    _annotate(place, "train", "0_0_train.png 1\n1_0_train.png x\n2_0_train.png 0\ngone.png 2\n")
+    _annotate(place, "train", "0_0_train.png 1\n1_0_train.png x\n2_0_train.png -1\ngone.png 2\n")
     lines = refused(command(*OK))
     assert re.search(r"train.txt, line 2: .*'x'", lines[0])
-    assert re.search(r"train.txt, line 3: .*is 0, but labels start at 1", lines[1])
+    assert re.search(r"train.txt, line 3: .*is -1, but labels start at 1", lines[1])
     assert re.search(r"train.txt, line 4: .*'gone.png' is not in images/", lines[2])
     _annotate(place, "train", "0_0_train.png 1\n1_0_train.png 5\n")
     assert len(refused(command(*OK, "--config.model.num_classes=3"),

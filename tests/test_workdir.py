@@ -71,7 +71,8 @@ def test_what_does_may_not(begun):
     for name, value in flatten(make_config()).items():
         if name in FREE:
             continue
-        other = {str: "x", int: 3456, float: 0.123, tuple: (1.5, 2.5)}[type(value)]
+        others = {str: "x", int: 3456, float: 0.123, tuple: (1.5, 2.5), bool: not value}
+        other = others[type(value)]
         with pytest.raises(ConfigError) as error:
             check_workdir(begun, make_config(**{name: other}))
         before = value or repr(value)
