@@ -42,14 +42,20 @@ def test_a_table_beside_class_folders(tmp_path):
     assert any(
         "2 images that are in folders are in no list, and not read." in w for w in data.warnings
     )
-    for name, contradicting in {"few": species[:3], "other": list("abababab")}.items():
-        root = make(tmp_path / name, {"train.csv": rows(contradicting)}, files)
-        if name == "other":  # each class of the table in both folders
-            (found,) = problems(root)
-            assert "can be read in 2 ways" in found
-        else:
-            (found,) = problems(root)
-            assert "data.layout=csv, by train.csv: 2 classes, 3 training images" in found
+    both = rows(list("abababab"))  # each class of the table in both folders
+    (found,) = problems(make(tmp_path / "other", {"train.csv": both}, files))
+    assert "can be read in 2 ways" in found
+    (found,) = problems(make(tmp_path / "few", {"train.csv": rows(species[:3])}, files))
+    assert "data.layout=csv, by train.csv: 2 classes, 3 training images" in found
+    # Folders may be the finer classes.
+    names = ["rose", "tulip", "oak", "elm"]
+    fine = [f"train_images/{name}/{k}.png" for name in names for k in range(2)]
+    kinds = ["flower"] * 4 + ["tree"] * 4
+    lines = [f"{file},{kind}" for file, kind in zip(fine, kinds, strict=True)]
+    table = "\n".join(["image_path,label", *lines]) + "\n"
+    (found,) = problems(make(tmp_path / "coarser", {"train.csv": table}, fine))
+    assert "data.layout=csv, by train.csv: 2 classes, 8 training images" in found
+    assert "data.layout=folders, by train_images/<class>/: 4 classes, 8 training images" in found
     # Folders with splits: a table of the training images alone says nothing of the test images.
     both = [f"{split}/{c}/{k}.png" for split in ("train", "test") for c in "ab" for k in range(3)]
     table = "image_path,label\n" + "".join(f"{file},{file[6]}\n" for file in both[:6])

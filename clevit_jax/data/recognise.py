@@ -224,14 +224,14 @@ def _refined(
 ) -> int | None:
     """How many images are in folders and in no list, where the list does not contradict them.
 
-    It does where its classes and the folders are neither those of a finer nor of a coarser level,
-    where folders have splits and those are others, and where it has less than half of the images
-    in folders: None.
+    It does where a class of it lies in several folders, for then the folders may be the finer
+    classes; where folders have splits and those are others; and where it has less than half of the
+    images in folders: None.
     """
     told = {file: (split, name) for split, file, name in listed}
     both = [(*told[file], split, name) for split, file, name in in_folders if file in told]
     classes = {(name, folder) for _, name, _, folder in both}
-    nested = len(classes) in (len({a for a, _ in classes}), len({b for _, b in classes}))
+    nested = len(classes) == len({name for name, _ in classes})
     folder_splits = {split for split, _, _ in in_folders}
     same_splits = {split for _, _, split, _ in both} == folder_splits and all(
         split == of_folder for split, _, of_folder, _ in both
