@@ -53,15 +53,15 @@ def said_once(sentences: Sequence[str]) -> list[str]:
     for sentence in sentences:
         if isinstance(sentence, Repeated):
             items.setdefault(sentence.rule, []).append(sentence.item)
-    said = list[str]()
+    said, merged = list[str](), set[str]()
     for sentence in sentences:
-        if not isinstance(sentence, Repeated) or len(items.get(sentence.rule, ())) <= _ALONE:
-            if not isinstance(sentence, Repeated) or sentence.rule in items:
-                said.append(sentence)
-            continue
-        same = items.pop(sentence.rule)
-        shown = ", ".join(same[:_ALONE])
-        said.append(f"{sentence.rule.replace('{n}', f'{len(same):,}')} ({shown}, ...).")
+        if not isinstance(sentence, Repeated) or len(items[sentence.rule]) <= _ALONE:
+            said.append(sentence)
+        elif sentence.rule not in merged:
+            merged.add(sentence.rule)
+            same = items[sentence.rule]
+            shown = ", ".join(same[:_ALONE])
+            said.append(f"{sentence.rule.replace('{n}', f'{len(same):,}')} ({shown}, ...).")
     return said
 
 

@@ -83,25 +83,16 @@ def write_tfds(
         OSError: the disk is full, for example.
     """
     check_tfds_target(out_dir, name)
-    everything = [(split, e) for split, examples in dataset.splits.items() for e in examples]
+    total = sum(map(len, dataset.splits.values()))
     count = itertools.count(1)
 
     def advance() -> None:
         if progress is not None:
-            progress(next(count), 2 * len(everything))
+            progress(next(count), 2 * total)
 
     problems = list(_class_name_problems(dataset.class_names))
-    sizes: dict[str, list[int]] = {split: [] for split in dataset.splits}
-    bad = list[Skipped]()
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        check = functools.partial(_size_or_problem, decoding=decode.Decoding(truncated=truncated))
-        outcomes = pool.map(check, (example for _, example in everything))
-        for (split, example), outcome in zip(everything, outcomes, strict=True):
-            if isinstance(outcome, str):
-                bad.append(Skipped(split, example, outcome))
-            else:
-                sizes[split].append(outcome)
-            advance()
+    decoding = decode.Decoding(truncated=truncated)
+    sizes, bad = _check_images(dataset, threads, decoding, advance)
     if bad and max_bad is None:
         problems.insert(0, f"Mend or remove {len(bad):,} images, or leave them out: {_SKIP}.")
         problems += [skipped.reason for skipped in bad]
@@ -130,6 +121,25 @@ def write_tfds(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return out_dir / name / _VERSION
+
+
+def _check_images(
+    dataset: Dataset, threads: int, decoding: decode.Decoding, advance: Callable[[], None]
+) -> tuple[dict[str, list[int]], list[Skipped]]:
+    """Decodes every image once: the bytes of those that can be read, by split, and the others."""
+    everything = [(split, e) for split, examples in dataset.splits.items() for e in examples]
+    sizes: dict[str, list[int]] = {split: [] for split in dataset.splits}
+    bad = list[Skipped]()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        check = functools.partial(_size_or_problem, decoding=decoding)
+        outcomes = pool.map(check, (example for _, example in everything))
+        for (split, example), outcome in zip(everything, outcomes, strict=True):
+            if isinstance(outcome, str):
+                bad.append(Skipped(split, example, outcome))
+            else:
+                sizes[split].append(outcome)
+            advance()
+    return sizes, bad
 
 
 def _class_name_problems(names: Sequence[str]) -> Iterator[str]:

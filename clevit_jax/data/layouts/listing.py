@@ -135,6 +135,23 @@ def users_entries(
     return [entry for entry in entries if entry.name not in ours] if ours else entries
 
 
+def files_ending(folder: str | os.PathLike[str], endings: str | tuple[str, ...]) -> list[str]:
+    """Names of the files in a folder, not below it, that have an ending and are not hidden; sorted.
+
+    Args:
+        folder: where to look.
+        endings: in lower case; files may write them in capitals.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(endings)
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        )
+
+
 def say_own(folder: str | os.PathLike[str], own: Iterable[str]) -> str:
     """A sentence on what was left out of a folder; `own` as `files_below` gives it, not empty."""
     where = [name or "." for name in sorted(own)]

@@ -1,6 +1,5 @@
 """CSV tables: `train.csv` and perhaps `test.csv` and `val.csv`, or a single table."""
 
-import os
 import pathlib
 import posixpath
 import re
@@ -21,6 +20,7 @@ from clevit_jax.data.layouts.listing import (
     Notes,
     Request,
     files_below,
+    files_ending,
     is_image,
 )
 from clevit_jax.data.split_names import splits_among
@@ -125,14 +125,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
 
 def table_files(root: pathlib.Path) -> list[str]:
     """Names of the tables in `root`, whatever they hold."""
-    with os.scandir(root) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(_ENDINGS)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
+    return files_ending(root, _ENDINGS)
 
 
 class _Images:

@@ -89,6 +89,7 @@ def of_pictures(names: Collection[str]) -> bool:
 
 
 def are_numbers(names: Collection[str]) -> bool:
+    """Whether all names are numbers, as those of years or of species are."""
     return all(_NUMBER.fullmatch(name.strip()) for name in names)
 
 

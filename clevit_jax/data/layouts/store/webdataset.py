@@ -6,7 +6,14 @@ import pathlib
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 
-from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three, is_image
+from clevit_jax.data.layouts.listing import (
+    Contents,
+    Notes,
+    Request,
+    files_ending,
+    first_three,
+    is_image,
+)
 from clevit_jax.data.layouts.store import columnar
 from clevit_jax.data.layouts.store.slices import Slice, SlicedFile
 from clevit_jax.data.layouts.store.tar_index import TarError, members
@@ -59,23 +66,12 @@ def _shards(root: pathlib.Path) -> dict[str, str]:
     """
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
-    here = _tars(root)
+    here = files_ending(root, ".tar")
     told = splits_among(posixpath.splitext(name)[0] for name in here)
     found = {name: told.get(posixpath.splitext(name)[0], "") for name in here}
     for folder, split in splits_among(names).items():
-        found |= {f"{folder}/{name}": split for name in _tars(root / folder)}
+        found |= {f"{folder}/{name}": split for name in files_ending(root / folder, ".tar")}
     return found
-
-
-def _tars(folder: pathlib.Path, endings: str | tuple[str, ...] = ".tar") -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(endings)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -94,7 +90,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     from their place in the tar when they are decoded.
     """
     shards = _shards(root)
-    if packed := _tars(root, _COMPRESSED):
+    if packed := files_ending(root, _COMPRESSED):
         notes.warnings.append(
             f"{root}: {first_three(packed)} not read: in a compressed tar no image can be read "
             "alone; unpack it first (gunzip, or tar -xf)."
