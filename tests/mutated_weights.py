@@ -3,7 +3,8 @@
     python tests/mutated_weights.py FOLDER SEED COUNT
 
 reads COUNT damaged files in FOLDER, and prints how many were refused and read, and by how many
-KiB the memory grew. In a process of its own, for what XLA brings along may send signals of a timer.
+KiB the memory grew. In a process of its own: libtpu, which other tests load, keeps a timer that
+sends SIGPROF for ever, so that no test can set a limit of time beside it.
 """
 
 import argparse
