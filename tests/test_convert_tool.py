@@ -118,7 +118,7 @@ def test_a_download_becomes_a_checkpoint(convert, nano, tmp_path, golden):
 
 def test_what_lies_beside_the_model_is_said(convert, golden):
     out = convert(golden / "clevit_best_nano.pth")[1]
-    assert "8 relative position index, 3 attention mask, beside the model: optimizer, lr_" in out
+    assert "8 relative position index, 3 attention mask, beside the model: 'optimizer', 'lr_" in out
 
 
 def test_the_masks_tell_the_image_size(convert, nano, tmp_path):
@@ -161,7 +161,7 @@ def test_everything_wrong_is_listed_at_once(convert, nano, tmp_path):
     assert error.count("\n") == 1
     for text in (
         "in 6 place(s)",
-        "left over extra.weight",
+        "left over 'extra.weight'",
         "missing layers.2.blocks.1.norm2.bias",
         "missing norm.weight",
         "layers.1.blocks.0.mlp.fc1.weight has shape [7, 32], wanted [128, 32]",

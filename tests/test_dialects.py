@@ -293,7 +293,7 @@ def test_timm_without_a_head_is_told_by_where_it_merges(file, dialect):
         (["features.1.0.attn.qkv.weight", "features.1.0.attn.cpb_mlp.0.weight"], "a Swin V2"),
         (["swinv2.encoder.layers.0.blocks.0.attention.self.logit_scale"], "a Swin V2"),
         (["layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.spatial_mlp.weight"], "a Swin-MLP"),
-        (["conv1.weight", "layer1.0.conv1.weight", "fc.bias"], "conv1.weight, fc.bias, layer1.0"),
+        (["conv1.weight", "layer1.0.conv1.weight", "fc.bias"], "'conv1.weight', 'fc.bias', 'lay"),
         (["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"], "blocks.0.attn"),
         (["features.0.0.weight", "features.1.0.block.0.weight"], "features.0.0.weight"),
         (["backbone.layers.0.blocks.0.attn.qkv.weight", "neck.x"], "backbone.layers.0.blocks.0"),
@@ -387,7 +387,7 @@ def test_all_mixed_names_are_told_at_once():
 
 def test_writing_names_every_stranger():
     given = {"norm.weight": np.zeros(3), "norm.scale": np.zeros(3), "layers.x": np.zeros(3)}
-    with pytest.raises(WeightsError, match=r"norm\.scale, layers\.x\."):
+    with pytest.raises(WeightsError, match=r"'norm\.scale', 'layers\.x'\."):
         dialects.from_official_names(given, "torchvision")
 
 

@@ -300,5 +300,5 @@ def test_left_over_missing_and_misshapen_weights_are_all_named(official):
     broken["head.weight"] = torch.zeros(5, 128)
     with pytest.raises(ValueError, match=r"missing norm\.weight") as error:
         from_official(broken, params)
-    assert "left over extra.bias" in str(error.value)
+    assert "left over 'extra.bias'" in str(error.value)
     assert "head.weight" in str(error.value)

@@ -13,6 +13,7 @@ from clevit_jax.data.layouts.listing import EXTENSIONS, first_three, is_image, s
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.own_files import own_names
+from clevit_jax.system.quoting import printable
 
 _ENDINGS = 8  # endings that a sentence names
 
@@ -92,17 +93,12 @@ class _LeftOut:
 
     def say(self) -> None:
         if words := self.words():
-            print(f"{_seen(self.text)}: left out: {_seen(words)}.", flush=True)
+            print(f"{printable(self.text)}: left out: {printable(words)}.", flush=True)
         if self.own:
-            print(_seen(say_own(self.text, self.own)), flush=True)
+            print(printable(say_own(self.text, self.own)), flush=True)
 
     def count(self, name: str) -> None:
         self.endings[os.path.splitext(name)[1].lower()] += 1
-
-
-def _seen(text: str) -> str:
-    """A text that can be printed: bytes of names that are not UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _chain(first: str, rest: Iterator[str], left: _LeftOut | None) -> Iterator[pathlib.Path]:

@@ -12,6 +12,7 @@ import sys
 import traceback
 
 from clevit_jax.errors import ClevitError, first_line
+from clevit_jax.system.quoting import printable
 
 _MEMORY = (
     "resource_exhausted",
@@ -102,7 +103,8 @@ def tell(error: Exception, doing: str = "", *, with_traceback: bool = False) -> 
         raise error
     if with_traceback:
         traceback.print_exception(error)
-    print(f"error: {says}", file=sys.stderr)
+    lines = map(printable, says.split("\n"))  # a name in it may hold anything
+    print("error: " + "\n".join(lines), file=sys.stderr)
     return 2
 
 

@@ -18,11 +18,13 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system.quoting import first_of, printable, quoted
 from clevit_jax.weights import dialects, files
 from clevit_jax.weights.infer import infer_architecture
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
+_LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class LoadReport:
             f"{len(names)} {kind}" for kind, names in self.ignored.items() if kind != OTHER_ENTRIES
         ]
         if OTHER_ENTRIES in self.ignored:
-            ignored.append(f"{OTHER_ENTRIES} {', '.join(self.ignored[OTHER_ENTRIES])}")
+            ignored.append(f"{OTHER_ENTRIES} {quoted(self.ignored[OTHER_ENTRIES])}")
         rows = [
             ("matched", f"{len(self.matched)} parameters"),
             ("transposed", f"{len(self.transposed)} of them"),
@@ -97,7 +99,7 @@ class Weights:
     truncated: bool = False
 
     def __str__(self) -> str:
-        return f"{self.source} ({self.dialect}): {self.model.describe()}\n{self.report}"
+        return f"{printable(self.source)} ({self.dialect}): {self.model.describe()}\n{self.report}"
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:
@@ -207,11 +209,11 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
         return np.ascontiguousarray(_to_ours(value.astype(np.float32, copy=False), ours))
 
     filled = jax.tree.map_with_path(take, params)
-    problems += [f"left over {name}" for name in given]
+    problems += [f"left over {quoted([name])}" for name in given]
     if problems:
         raise WeightsError(
             f"These weights do not fit a Swin of this shape in {len(problems)} place(s): "
-            f"{'; '.join(problems)}."
+            f"{'; '.join(first_of(problems, _LISTED))}."
         )
     return filled
 

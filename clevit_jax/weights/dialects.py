@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from clevit_jax.errors import WeightsError
+from clevit_jax.system.quoting import first_of, quoted
 from clevit_jax.weights.dialect_tables import DIALECTS, HUGGINGFACE_5, TABLES
 
 # Recomputed, never loaded; under these names in every dialect.
@@ -37,6 +38,7 @@ _QKV = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.qkv\.(weight|bias)")
 # DistributedDataParallel and torch.compile, in either order; Lightning modules by custom.
 _OUTER = ("module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 _NUMBER = "0|[1-9][0-9]{0,2}"
+_LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
 
 @functools.cache
@@ -123,8 +125,8 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
         signs = sorted(name for name in bare if pattern.search(name))
         if signs:
             raise WeightsError(
-                f"These are the weights of {what} (they hold {signs[0]!r}), which is another "
-                "network; give those of a Swin of the first version."
+                f"These are the weights of {what} (they hold {quoted(signs[:1])}), which is "
+                "another network; give those of a Swin of the first version."
             )
     attention = {
         dialect: sum(".attn." in (_respell(name, _spellings(dialect)) or "") for name in bare)
@@ -132,7 +134,7 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
     }
     dialect = max(attention, key=lambda known: attention[known])
     if not attention[dialect]:
-        first = ", ".join(sorted(bare)[:5]) or "no tensor at all"
+        first = quoted(sorted(bare)[:5]) or "no tensor at all"
         raise WeightsError(
             "These are not the weights of a Swin as Microsoft, timm, Hugging Face or torchvision "
             f"name them: among {len(bare)} names there is none of Swin's attention; the first are: "
@@ -201,12 +203,15 @@ def _refuse_mixture(given: Mapping[str, list[str]], foreign: list[str], dialect:
     """Raises unless each official name has one name in the file, and that is the dialect's."""
     double = {official: names for official, names in given.items() if len(names) > 1}
     told = {name for names in double.values() for name in names}
-    problems = [f"{' and '.join(map(repr, n))} are both {o}" for o, n in double.items()]
-    problems += [f"{n!r} is not a name of {dialect}" for n in foreign if n not in told]
+    problems = [
+        f"{' and '.join(quoted([name]) for name in names)} are both {official}"
+        for official, names in double.items()
+    ]
+    problems += [f"{quoted([n])} is not a name of {dialect}" for n in foreign if n not in told]
     if problems:
         raise WeightsError(
             "The file mixes the names of several dialects, so that it is not clear which of its "
-            f"tensors count; take those of one out: {'; '.join(problems)}."
+            f"tensors count; take those of one out: {'; '.join(first_of(problems, _LISTED))}."
         )
 
 
@@ -229,7 +234,7 @@ def _join_attention(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if problems:
         raise WeightsError(
             "Query, key and value must have one shape and type, to be joined into one parameter; "
-            f"in this file {'; '.join(problems)}."
+            f"in this file {'; '.join(first_of(problems, _LISTED))}."
         )
     return joined
 
@@ -259,7 +264,7 @@ def from_official_names(tensors: Mapping[str, np.ndarray], dialect: str) -> dict
         else:
             written[target] = tensor
     if unknown:
-        raise WeightsError(f"These are not official names of a Swin: {', '.join(unknown)}.")
+        raise WeightsError(f"These are not official names of a Swin: {quoted(unknown)}.")
     return written
 
 

@@ -22,8 +22,9 @@ import safetensors.numpy
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.files import replacing
+from clevit_jax.system.quoting import printable, quoted
 from clevit_jax.weights import pickle_survey, torch_pickle
-from clevit_jax.weights.pickle_survey import BF16, damaged, quoted
+from clevit_jax.weights.pickle_survey import BF16, damaged
 
 # Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts;
 # last, for files that have nothing else, the averages of timm and others.
@@ -176,7 +177,7 @@ def _one_sentence(path: str | os.PathLike[str], done: str) -> Iterator[None]:
         reason = f"cannot be {done} ({type(error).__name__})"
         if done == "read":
             reason = damaged(type(error).__name__)
-    raise WeightsError(f"{os.fspath(path)} {reason}.") from None
+    raise WeightsError(f"{printable(os.fspath(path))} {reason}.") from None
 
 
 def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -285,7 +286,7 @@ def _contiguous(
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     native = {name: array.dtype.newbyteorder("=") for name, array in arrays.items()}
     if wrong := [name for name, dtype in native.items() if dtype not in dtypes]:
-        listed = ", ".join(f"{name!r} ({native[name]})" for name in wrong)
+        listed = ", ".join(f"{quoted([name])} ({native[name]})" for name in wrong[:20])
         raise WeightsError(f"cannot be written, for the format lacks the dtype of {listed}")
     return {name: np.asarray(a, native[name], order="C") for name, a in arrays.items()}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import PATCH, SwinConfig, is_legal_image_size
+from clevit_jax.system.quoting import quoted
 
 _BLOCK = re.compile(r"layers\.(\d{1,2})\.blocks\.(\d{1,2})\.(.+)")
 MAX_STAGES = 8
@@ -57,7 +58,7 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
     )
     told = stages and embed_dim and all(heads) and all(windows)
     if not told or stages > MAX_STAGES or sum(depths) > len(shapes):
-        known = ", ".join(sorted(shapes)[:5]) or "nothing"
+        known = quoted(sorted(shapes)[:5]) or "nothing"
         raise WeightsError(
             "The architecture cannot be told, for the patch embedding or the relative position "
             "bias table of a stage is missing, or is not that of a square window; the file holds "

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from clevit_jax.errors import WeightsError
+from clevit_jax.system.quoting import quoted
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TORCH_DTYPES = {
@@ -303,9 +304,3 @@ class PickleSurvey:
 def damaged(detail: str) -> str:
     """The end of a sentence about a file that is not as it was written."""
     return f"is damaged or cut short ({detail}): download or copy it again"
-
-
-def quoted(names: Iterable[Any], most: int = 20) -> str:
-    """Names of a file as a list; the quotes also take the sting out of control characters."""
-    shown = [repr(name)[:80] for name in names]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -11,6 +11,7 @@ import zipfile
 from typing import Any
 
 from clevit_jax.errors import WeightsError
+from clevit_jax.system.quoting import quoted
 from clevit_jax.weights.pickle_survey import (
     CONFIG_NODE,
     FOREIGN,
@@ -18,7 +19,6 @@ from clevit_jax.weights.pickle_survey import (
     Inert,
     PickleSurvey,
     damaged,
-    quoted,
     unsafe_names,
 )
 

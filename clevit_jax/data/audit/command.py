@@ -30,6 +30,7 @@ from clevit_jax.system import memory as host_memory
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import check_can_be_made, why_not_writable, write_json, write_text
 from clevit_jax.system.progress import progress_bar
+from clevit_jax.system.quoting import printable
 from clevit_jax.system.tables import align
 
 JSON, TEXT = "data_check.json", "data_check.txt"
@@ -180,12 +181,7 @@ def _printable(value: Any) -> Any:
         return {_printable(name): _printable(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_printable(inner) for inner in value]
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in value
-    )
+    return printable(value) if isinstance(value, str) else value
 
 
 def _number(value: float) -> str:

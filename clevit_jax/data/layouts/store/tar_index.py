@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from clevit_jax.data import no_image
+from clevit_jax.system.quoting import printable
 
 _BLOCK = 512
 _MOST = 1 << 20  # bytes of a name that is kept in a member of its own
@@ -134,10 +135,7 @@ def _name(header: bytes) -> str:
 
 def _text(name: bytes) -> str:
     r"""A name that can be printed: bytes that are no UTF-8 and line ends become `\xe9` and `\n`."""
-    text = name.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(name.decode("utf-8", "backslashreplace"))
 
 
 def _pax(data: bytes, name: str | None) -> tuple[str | None, int | None]:
