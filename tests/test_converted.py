@@ -181,6 +181,13 @@ def _flip(folder):
     path.write_bytes(bytes(data))
 
 
+def _size(**changes):
+    """Damages some numbers of the architecture."""
+    plain = {"image_size": 16, "num_classes": 4, "embed_dim": 4, "window": 2, "depths": [1, 1],
+             "num_heads": [1, 2]}  # fmt: skip
+    return _edit(architecture=plain | changes)
+
+
 DAMAGE = {
     "flipped": (_flip, "sha256 is another"),
     "no tensors": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors"),
@@ -197,6 +204,12 @@ DAMAGE = {
     "architecture": (_edit(architecture=3), "architecture"),
     "other": (_edit(architecture={"image_size": 16, "num_classes": 4, "embed_dim": 4, "window": 2,
                                   "depths": [1, 1], "num_heads": [1, 2]}), "another network"),
+    "deep": (_size(depths=[100, 100]), "another network"),
+    "deeper": (_size(depths=[10**7, 1]), "depths is 1e.07; at most 100 is read"),
+    "stages": (_size(depths=[1] * 4000, num_heads=[1] * 4000), "4000 stages; at most 8"),
+    "window": (_size(window=10**9), "window is 1e.09; at most 64"),
+    "wide": (_size(embed_dim=10**9), "embed_dim is 1e.09; at most 4,096"),
+    "large": (_size(image_size=2**40), "image_size is 1.1e.12; at most 8,192"),
 }  # fmt: skip
 
 

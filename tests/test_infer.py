@@ -6,7 +6,7 @@ import torch
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import VARIANTS, SwinConfig
 from clevit_jax.model.swin import abstract_swin
-from clevit_jax.weights.convert import named_leaves, official_name
+from clevit_jax.weights.convert import Weights, named_leaves, official_name, to_dialect
 from clevit_jax.weights.infer import infer_architecture
 
 
@@ -117,3 +117,26 @@ def test_json():
     ):
         with pytest.raises(WeightsError):
             SwinConfig.from_json(bad)  # fmt: skip
+
+
+def test_windows_that_nobody_trains_are_not_built():
+    """A table of 2.5 MB would stand for masks of 381 GiB."""
+    shapes = {
+        "patch_embed.proj.weight": (4, 3, 4, 4),
+        "layers.0.blocks.0.attn.relative_position_bias_table": (799**2, 1),
+        "layers.0.blocks.1.attn.relative_position_bias_table": (799**2, 1),
+    }
+    with pytest.raises(WeightsError, match=r"window is 400; at most 64 is read"):
+        infer_architecture(shapes)
+
+
+def test_masks_without_measure_are_not_written():
+    model = SwinConfig(
+        image_size=8192, window=64, embed_dim=4, depths=(2,) * 4, num_heads=(1,) * 4, num_classes=1
+    )
+    weights = Weights(model, {}, "clevit_jax", "x")
+    # One shifted block a stage, of (grid * window)**2 numbers in float32.
+    gib = sum((grid * 64) ** 2 * 4 for grid in (2048, 1024, 512, 256)) / 2**30
+    with pytest.raises(WeightsError, match=rf"masks .* take {gib:.0f} GiB"):
+        to_dialect(weights, "microsoft")
+    assert to_dialect(weights, "timm") == {}

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from clevit_jax import recipes
 from clevit_jax.data.recognise import LAYOUTS
 from clevit_jax.errors import ConfigError
-from clevit_jax.model.config import DTYPES, REMATS, VARIANTS
+from clevit_jax.model.config import DTYPES, LARGEST, REMATS, VARIANTS
 from clevit_jax.recipes import flatten
 from clevit_jax.steps.losses import CONTRAST_KINDS
 from clevit_jax.steps.optim import OPTIMIZERS
@@ -85,7 +85,7 @@ _BELOW_ONE = Range(0, 1, below=True)
 _STEPS = Range(1, _INT32)
 _STEPS_OR_OFF = Range(0, _INT32)
 _SEED = Range(0, 2**32 - 1)  # as NumPy and JAX take it
-_PIXELS = Range(1, 8192)  # per side: int32 holds the products of a crop's sizes up to there
+_PIXELS = Range(1, LARGEST["image_size"])  # per side
 _IMAGES = Range(1, 10**6)  # of a batch
 _WEIGHT = Range(0, 1000)
 _AREA = Range(0, 1, above=True, pair=True)
@@ -116,11 +116,11 @@ RANGES: dict[str, Range] = {
     "data.leaves.size": Range(16, 8192),
     "data.leaves.seed": _SEED,
     "data.leaves.difficulty": _SHARE,
-    "model.embed_dim": Range(0, 4096),
-    "model.depths": Range(1, 100),
-    "model.num_heads": Range(1, 4096),
-    "model.window": Range(2, 64),
-    "model.num_classes": Range(0, 10**6),
+    "model.embed_dim": Range(0, LARGEST["embed_dim"]),
+    "model.depths": Range(1, LARGEST["depths"]),
+    "model.num_heads": Range(1, LARGEST["num_heads"]),
+    "model.window": Range(2, LARGEST["window"]),
+    "model.num_classes": Range(0, LARGEST["num_classes"]),
     "model.drop_path": _BELOW_ONE,
     "views.crop_scale": _AREA,
     "views.crop_ratio": _ASPECT,

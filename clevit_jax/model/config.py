@@ -12,6 +12,17 @@ PATCH = 4  # pixels per side of a patch; fixed in every published Swin
 MLP_RATIO = 4
 # The fields that say what parameters mean; the others say how they are used.
 _SHAPE_FIELDS = ("image_size", "num_classes", "embed_dim", "depths", "num_heads", "window")
+# The largest number of each field, and of stages, that a file or a setting may ask for: what is
+# read in a moment may ask for more memory and time than there is.
+LARGEST = {
+    "image_size": 8192,  # int32 holds the products of a crop's sizes up to there
+    "num_classes": 10**6,
+    "embed_dim": 4096,
+    "depths": 100,
+    "num_heads": 4096,
+    "window": 64,
+}
+MAX_STAGES = 8
 
 REMATS = ("none", "blocks")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
@@ -170,9 +181,25 @@ class SwinConfig:
             )
             if not whole:
                 raise ValueError("it must hold whole numbers alone")
-            return cls(**values)
+            return cls.of_file(**values)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"The architecture cannot be used: {error}") from error
+
+    @classmethod
+    def of_file(cls, **fields: Any) -> "SwinConfig":
+        """A config by numbers that a file holds, and so may be any; none is over `LARGEST`.
+
+        Raises:
+            ValueError: on such numbers, and as `SwinConfig`.
+        """
+        stages = len(fields["depths"])
+        if stages > MAX_STAGES:
+            raise ValueError(f"it has {stages} stages; at most {MAX_STAGES} are read")
+        for name, value in fields.items():
+            largest = max(value) if isinstance(value, tuple) and value else value
+            if isinstance(largest, int) and largest > LARGEST[name]:
+                raise ValueError(f"{name} is {largest:.3g}; at most {LARGEST[name]:,} is read")
+        return cls(**fields)
 
 
 def is_legal_image_size(size: int, window: int, stages: int) -> bool:

@@ -8,7 +8,7 @@ the names of other libraries, `files` their containers, `converted` our own fold
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -248,21 +248,41 @@ def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
     Returns:
         name -> float32 array (an index is int64) in the dialect's names and order of axes.
     """
-    return dialects.from_official_names(
-        to_official(weights.params) | _buffers(weights.model), dialect
-    )
+    tables = _buffers(weights.model, dialects.stored_buffers(dialect))
+    return dialects.from_official_names(to_official(weights.params) | tables, dialect)
 
 
-def _buffers(model: SwinConfig) -> dict[str, np.ndarray]:
-    """The index and mask tables that the official model stores, for its image size."""
+_MASK_BYTES = 4 << 30  # those of a Swin-L with window 12 at 1536 pixels take 0.15 GiB
+
+
+def _check_masks(model: SwinConfig) -> None:
+    """Raises WeightsError where the masks, which grow with the window's fourth power, are huge."""
+    total = 0
+    for stage, depth in enumerate(model.depths):
+        for index in range(depth):
+            window, shift = model.window_and_shift(stage, index)
+            total += 4 * (model.grid(stage) * window) ** 2 if shift else 0
+    if total > _MASK_BYTES:
+        raise WeightsError(
+            f"The attention masks that this dialect stores take {total / 2**30:,.0f} GiB with "
+            f"windows of {model.window} at {model.image_size} pixels; write for timm or "
+            "huggingface, which compute them."
+        )
+
+
+def _buffers(model: SwinConfig, stored: Collection[str]) -> dict[str, np.ndarray]:
+    """The tables of the `stored` kinds, under their official names, for the image size."""
+    if "attn_mask" in stored:
+        _check_masks(model)
     tables: dict[str, np.ndarray] = {}
     for stage, depth in enumerate(model.depths):
         grid = (model.grid(stage), model.grid(stage))
         for index in range(depth):
             window, shift = model.window_and_shift(stage, index)
             block = f"layers.{stage}.blocks.{index}"
-            position_index = relative_position_index(window).astype(np.int64)
-            tables[f"{block}.attn.relative_position_index"] = position_index
-            if shift:
+            if "relative_position_index" in stored:
+                position_index = relative_position_index(window).astype(np.int64)
+                tables[f"{block}.attn.relative_position_index"] = position_index
+            if shift and "attn_mask" in stored:
                 tables[f"{block}.attn_mask"] = shift_mask(grid, window, shift)
     return tables

@@ -151,6 +151,12 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
     return "microsoft" if wrapper == "model" else "timm<0.9"
 
 
+def stored_buffers(dialect: str) -> frozenset[str]:
+    """Which of `relative_position_index` and `attn_mask` the library keeps in a state dict."""
+    ends = (official.rpartition(".")[2] for official in _table_of(dialect))
+    return frozenset(ends) & {"relative_position_index", "attn_mask"}
+
+
 def ignored_kind(name: str) -> str | None:
     """The buffer that a name of any dialect means, in words; None if it means none."""
     return next((kind for kind, ends in _IGNORED.items() if ends.search(name)), None)

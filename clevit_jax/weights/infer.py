@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.model.config import PATCH, SwinConfig, is_legal_image_size
+from clevit_jax.model.config import MAX_STAGES, PATCH, SwinConfig, is_legal_image_size
 from clevit_jax.system.quoting import quoted
 
 _BLOCK = re.compile(r"layers\.(\d{1,2})\.blocks\.(\d{1,2})\.(.+)")
-MAX_STAGES = 8
 
 
 def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
@@ -71,7 +70,7 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
     ]
     window = max(windows)
     try:
-        return SwinConfig(
+        return SwinConfig.of_file(
             image_size=_image_size(windows, _most(masks)),
             num_classes=_most(_first(shapes, name) for name in ("head.weight", "head.bias")) or 1,
             embed_dim=embed_dim,
