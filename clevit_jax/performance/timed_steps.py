@@ -3,6 +3,7 @@
 `python -m clevit_jax.performance.timed_steps` is the child of `timed_process.TimedProcess`.
 """
 
+import collections
 import os
 import time
 from collections.abc import Callable
@@ -31,6 +32,9 @@ from clevit_jax.system.malloc import keep_freed_memory
 GIB = 2**30
 MATMUL_SIDE = {"cpu": 2048}  # of the square matmul that the peak is measured by
 LARGE_MATMUL_SIDE = 8192  # on accelerators
+# Steps that are begun before the first of them has ended. On several devices of one CPU, XLA waits
+# for ever on some dozens (jaxlib 0.10: each device waits in another's queue).
+_IN_FLIGHT = 4
 
 
 def prepare_our_steps(request: dict[str, Any]) -> Prepared:
@@ -159,9 +163,13 @@ def _runner(compiled: Any, arguments: tuple[Any, ...], advance: Any) -> Callable
     held = [arguments]  # the state is donated, so each step takes that of the one before
 
     def run(steps: int) -> None:
+        begun: collections.deque[Any] = collections.deque()
         for _ in range(steps):
             result = compiled(*held[0])
             held[0] = advance(result, held[0])
+            begun.append(jax.tree.leaves(result)[-1])  # no part of the state, which is donated
+            if len(begun) > _IN_FLIGHT:
+                jax.block_until_ready(begun.popleft())
         jax.block_until_ready(result)
 
     return run
