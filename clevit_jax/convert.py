@@ -172,6 +172,12 @@ def _check_options(options: argparse.Namespace) -> None:
         )
     if options.target and options.target.resolve() == options.source.resolve():
         raise WeightsError(f"{options.target} is the source itself; name another target.")
+    if options.target and options.target.suffix.lower() in export.PROGRAM_SUFFIXES:
+        raise WeightsError(
+            f"{options.target} is the name of an export, which another command writes: "
+            f"python -m clevit_jax.main --mode export --workdir {options.source} "
+            f"--output {options.target}."
+        )
     if options.target and options.to:
         export.check_torch_target(options.target, options.to, overwrite=options.overwrite)
     elif options.target:

@@ -350,3 +350,33 @@ def test_verify(convert, nano, monkeypatch):
     code, out, _ = convert(nano, "--verify")
     assert code == 1
     assert "DIFFERENT" in out
+
+
+def test_the_tensors_of_a_converted_checkpoint_by_themselves(convert, nano, tmp_path):
+    assert convert(nano, tmp_path / "x")[0] == 0
+    tensors = tmp_path / "x" / "model.safetensors"
+    assert "Swin: embed" in convert(tensors)[1]  # with the model.json beside it
+    (tmp_path / "x" / "model.json").unlink()
+    code, _, error = convert(tensors)
+    assert code == 2
+    assert "tensors of a converted checkpoint, whose model.json is not beside them" in error
+    assert len(error) < 400
+
+
+@pytest.mark.parametrize("ending", ["onnx", "stablehlo"])
+def test_a_program_is_written_by_another_command(convert, nano, tmp_path, ending):
+    code, _, error = convert(nano, tmp_path / f"x.{ending}")
+    assert code == 2
+    assert f"--mode export --workdir {nano} --output {tmp_path / f'x.{ending}'}" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_folder_that_was_asked_for(convert, nano, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    code, _, error = convert(nano, tmp_path / "x")
+    assert code == 2
+    assert f"{tmp_path / 'x' / 'model.safetensors'} cannot be written (No space left" in error
+    assert not list(tmp_path.iterdir())

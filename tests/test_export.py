@@ -117,6 +117,10 @@ def test_stablehlo_keeps_bfloat16(make, tmp_path):
     assert_same((out["logits"], out["features"]), model(normalised(images_of(3))), 2e-2)
     facts = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert facts["dtype"] == "bfloat16"
+    # No place on the machine that made it, here or in the packages.
+    data = (tmp_path / "model.stablehlo").read_bytes()
+    assert b".py" not in data
+    assert not jax.config.values["jax_hlo_source_file_canonicalization_regex"]
 
 
 @pytest.fixture(scope="module")

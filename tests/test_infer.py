@@ -140,3 +140,13 @@ def test_masks_without_measure_are_not_written():
     with pytest.raises(WeightsError, match=rf"masks .* take {gib:.0f} GiB"):
         to_dialect(weights, "microsoft")
     assert to_dialect(weights, "timm") == {}
+
+
+def test_windows_that_differ_are_another_network(shapes):
+    """Of timm's swin_s3_tiny_224: 7, 7, 14, 7."""
+    changed = {
+        name: ((27**2, shape[1]) if name.startswith("layers.1") and "table" in name else shape)
+        for name, shape in shapes.items()
+    }
+    with pytest.raises(WeightsError, match=r"windows of its stages have .*, 14.*swin_s3"):
+        infer_architecture(changed)

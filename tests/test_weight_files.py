@@ -12,6 +12,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import tarfile
 import types
 import zipfile
 import zlib
@@ -409,6 +410,13 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, refused, kind):
         refused(data[:length])
 
 
+def _tar(name):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return made.getvalue()
+
+
 def test_what_is_no_file_of_weights_is_told_by_its_looks(tmp_path, refused):
     arrays = io.BytesIO()
     np.savez(arrays, a=np.ones(3))
@@ -417,6 +425,7 @@ def test_what_is_no_file_of_weights_is_told_by_its_looks(tmp_path, refused):
         archive.writestr("readme.txt", "hello")
     one = io.BytesIO()
     np.save(one, np.ones(3))
+    arrays_of_numpy = {"a": np.ones((2, 3)), "b": np.zeros(3)}
     for data, word in [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git lfs pull"),
@@ -431,9 +440,17 @@ def test_what_is_no_file_of_weights_is_told_by_its_looks(tmp_path, refused):
         (b"\0" * 5000, "zeros"),
         (np.random.RandomState(0).bytes(5000), "something else"),
         (b"x" * 257 + b"ustar\0", "tar archive"),
+        (_tar("./weights.pth"), "tar archive"),
+        (b".gitignore and more\n", "text"),
+        (pickle.dumps({"w": 1}, protocol=0), "plain pickle"),
+        (b"<\0\0\x008\0d\0b\0" + b"\0" * 300 + b"ML\xefR\rStableHLO_v1.15.0\0", "StableHLO export"),
+        (b"\x08\n\x12\x08jax2onnx:" + b"\0" * 90, "ONNX file"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "web page"),
     ]:
         assert word in refused(data)
         assert word in refused(data, "weights.safetensors")
+    for content in (arrays_of_numpy, {"model": arrays_of_numpy}):
+        assert "holds arrays of NumPy" in refused(saved(content))
     with pytest.raises(WeightsError, match="is a folder"):
         read_weight_file(tmp_path)
     with pytest.raises(WeightsError, match=r"missing\.pth does not exist"):
@@ -639,7 +656,27 @@ def test_a_failed_write_leaves_all_as_it_was(tmp_path, monkeypatch, write, error
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("write", WRITERS)
+def test_a_full_disk_is_called_one(tmp_path, monkeypatch):
+    """Whatever the library wraps around the system's error."""
+    full = OSError(28, "No space left on device")
+    torchs = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    torchs.__context__ = full
+    says = "(No space left on device; free some space there, or name another place)"
+    for error in (full, torchs):
+        monkeypatch.setattr(torch, "save", functools.partial(_raise, error))
+        with pytest.raises(WeightsError) as caught:
+            write_pth(tmp_path / "a.pth", {"w": np.ones(2, np.float32)})
+        assert says in str(caught.value)
+    rust = safetensors.SafetensorError(
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    )
+    monkeypatch.setattr(safetensors.numpy, "save_file", functools.partial(_raise, rust))
+    with pytest.raises(WeightsError) as caught:
+        write_safetensors(tmp_path / "a.safetensors", {"w": np.ones(2, np.float32)})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("write", [write_pth, write_safetensors])
 def test_what_cannot_be_stored_is_named(tmp_path, write):
     tensors = {"w": np.ones(2), "x": np.array(["a"]), "y": np.ones(2, np.complex64)}
     with pytest.raises(WeightsError, match=r"lacks the dtype of 'x' .<U1., 'y' .complex64.\."):

@@ -3,8 +3,9 @@
 Both hold the parameters and the normalisation, and take any number of uint8 images at a time.
 """
 
+import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import jax
@@ -24,10 +25,11 @@ from clevit_jax.inference.exported import (
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.system.logging import quiet
 from clevit_jax.system.places import place
+from clevit_jax.weights.export import PROGRAM_SUFFIXES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 21  # version of ONNX's operators; a Swin needs 20 at least (Gelu as one operator)
-ENDINGS = {".stablehlo": "stablehlo", ".onnx": "onnx"}
+ENDINGS = {suffix: suffix[1:] for suffix in PROGRAM_SUFFIXES}
 _SNIPPETS = {
     "stablehlo": """\
 To run it, where jax and flatbuffers are installed:
@@ -77,7 +79,8 @@ def export_stablehlo(
     def write(file: pathlib.Path) -> None:
         (batch,) = jax.export.symbolic_shape("b")
         images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-        exported = jax.export.export(jax.jit(serve), platforms=PLATFORMS)(images)
+        with _without_places():
+            exported = jax.export.export(jax.jit(serve), platforms=PLATFORMS)(images)
         file.write_bytes(exported.serialize())
 
     def open_exported(file: pathlib.Path) -> Callable[[np.ndarray], jax.Array]:
@@ -96,6 +99,18 @@ def export_stablehlo(
         packages=("jax", "jaxlib", "flax"),
         more={"platforms": list(PLATFORMS)},
     )
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """What is lowered meanwhile names no source file, so that one model gives the same bytes."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = jax.config.values[name]
+    jax.config.update(name, ".*")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def export_onnx(

@@ -20,7 +20,7 @@ from clevit_jax.runs.workdir import (
 from clevit_jax.system.files import read_json_object
 from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
-from clevit_jax.weights.converted import FACTS, is_converted, read_converted
+from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
 
 Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its step
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -50,6 +50,8 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
             f"{path} is not a run, so there are no checkpoints to choose the {what} from; "
             "leave the choice out."
         )
+    if path.name == TENSORS and is_converted(path.parent):
+        path = path.parent
     if is_converted(path):
         return read_converted(path)
     if path.is_dir():

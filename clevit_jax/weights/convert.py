@@ -145,6 +145,7 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
     path = pathlib.Path(path)
     file = files.read_weight_file(path)
     try:
+        _refuse_ours(file.tensors)
         dialect = dialects.recognise(file.tensors, file.wrapper)
         official, buffers = dialects.to_official_names(file.tensors, dialect)
         shapes = {name: value.shape for name, value in official.items()}
@@ -177,6 +178,14 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
             ignored=ignored,
         ),
     )
+
+
+def _refuse_ours(names: Collection[str]) -> None:
+    if {"patch_embed.proj.kernel", "norm.scale"} <= set(names):
+        raise WeightsError(
+            "These are the tensors of a converted checkpoint, whose model.json is not beside them; "
+            "bring that file, too, and name the folder of both."
+        )
 
 
 def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = "microsoft") -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import sync
 from clevit_jax.weights import files
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, parameter_name
@@ -76,7 +77,10 @@ def replacing_folder(
         _take_place(new, folder)
         sync(folder.parent)
     except OSError as error:
-        raise WeightsError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        reason = f"{os_reason(error)}{mend(error)}"
+        raise WeightsError(f"{folder} cannot be written: {reason}.") from error
+    except WeightsError as error:  # of a file in the new folder, which the user never saw
+        raise WeightsError(str(error).replace(str(new), str(folder))) from error
     finally:
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)

@@ -14,6 +14,7 @@ from clevit_jax.weights.converted import check_converted_target, replacing_folde
 WRITTEN_DIALECTS = ("microsoft", "timm", "huggingface")
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
+PROGRAM_SUFFIXES = (".stablehlo", ".onnx")  # of files that `inference.export` writes
 
 
 def check_torch_target(target: pathlib.Path, dialect: str, *, overwrite: bool) -> None:

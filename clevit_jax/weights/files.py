@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,9 +22,11 @@ import safetensors
 import safetensors.numpy
 
 from clevit_jax.errors import WeightsError
+from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing
 from clevit_jax.system.quoting import printable, quoted
 from clevit_jax.weights import pickle_survey, torch_pickle
+from clevit_jax.weights.looks import looks_like
 from clevit_jax.weights.pickle_survey import BF16, damaged
 
 # Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts;
@@ -39,19 +42,6 @@ _SAFETENSORS_DTYPES = {
 } | {"BF16": BF16}
 _HEADER_BYTES = 100_000_000  # as in the safetensors library
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before torch 1.6
-_MAGIC = {
-    b"version https://git-lfs": "a git-lfs pointer: fetch the file itself with `git lfs pull`",
-    b"<": "a web page: the download failed",
-    b"{": "JSON text",
-    b"\x80": "a plain pickle, which torch.save does not write",
-    b"PK": "an empty zip archive",
-    b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"BZh": "a bzip2 archive: unpack it first",
-    b"\xfd7zXZ": "an xz archive: unpack it first",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x89HDF": "an HDF5 file",
-    b"\0" * 16: "an interrupted download: it begins with zeros",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +85,7 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
         elif head.startswith(_LEGACY):
             torch_pickle.survey_legacy(file, size)
         else:
-            raise WeightsError(_looks_like(file, head))
+            raise WeightsError(looks_like(file, head))
         return WeightFile(*_state_dict(torch_pickle.load_surveyed(file)), digest)
 
 
@@ -165,19 +155,30 @@ def _one_sentence(path: str | os.PathLike[str], done: str) -> Iterator[None]:
         reason = f"cannot be {done}: there is not enough memory"
     except OSError as error:
         missing = isinstance(error, FileNotFoundError) and done == "read"
-        reason = (
-            "does not exist"
-            if missing
-            else f"cannot be {done} ({error.strerror or type(error).__name__})"
-        )
+        reason = "does not exist" if missing else f"cannot be {done} ({_os_words(error)})"
     except Exception as error:
         if done == "written" and not isinstance(error, RuntimeError | safetensors.SafetensorError):
             raise
         # Only the kind of error: the words of torch tell the user to switch the safety off.
-        reason = f"cannot be {done} ({type(error).__name__})"
+        behind = _os_error(error)
+        reason = f"cannot be {done} ({_os_words(behind) if behind else type(error).__name__})"
         if done == "read":
             reason = damaged(type(error).__name__)
     raise WeightsError(f"{printable(os.fspath(path))} {reason}.") from None
+
+
+def _os_words(error: OSError) -> str:
+    return f"{os_reason(error)}{mend(error)}"
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    """The error of the system behind a library's own: in torch's context, in safetensors' words."""
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__cause__ or behind.__context__
+    return behind
 
 
 def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -185,22 +186,6 @@ def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
     if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
         raise WeightsError("is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
     return open(path, "rb")
-
-
-def _looks_like(file: io.BufferedReader, head: bytes) -> str:
-    """The refusal of a file that is neither a .pth nor a .safetensors: what it looks like."""
-    if not head:
-        return "is empty: download or copy it again"
-    looks = "something else" if b"\0" in head else "text"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    looks = next((text for magic, text in _MAGIC.items() if start.startswith(magic)), looks)
-    if head[257:262] == b"ustar":
-        looks = "a tar archive: unpack it first"
-    with contextlib.suppress(Exception):  # a pickle of any protocol, or not
-        if refusal := pickle_survey.unsafe_pickle(io.BytesIO(file.read(pickle_survey.MAX_PICKLE))):
-            return refusal
-        looks = _MAGIC[b"\x80"]
-    return f"is neither a .pth nor a .safetensors file; it looks like {looks}"
 
 
 # --- .safetensors
@@ -259,6 +244,7 @@ def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ..
     top = entries(content)
     wrapper = next((name for name in WRAPPERS if has_tensors(top.get(name))), "")
     if not wrapper and not has_tensors(content):
+        _refuse_arrays(top)
         what = f"its entries are {quoted(top)}" if top else f"it is a {type(content).__name__}"
         wanted = ", ".join(WRAPPERS)
         raise WeightsError(f"holds no state dict of tensors, alone or in one of {wanted}: {what}")
@@ -274,6 +260,17 @@ def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ..
 
     others = tuple(str(name) for name in top if name != wrapper) if wrapper else ()
     return {name: array(tensor) for name, tensor in state.items()}, wrapper, others
+
+
+def _refuse_arrays(top: Mapping[Any, Any]) -> None:
+    """Raises WeightsError where arrays stand in the place of tensors, alone or in one entry."""
+    for held in (top, *(value for value in top.values() if isinstance(value, dict))):
+        values = list(type(held).values(held))
+        if len(values) > 1 and all(isinstance(value, pickle_survey.Inert) for value in values):
+            raise WeightsError(
+                f"holds arrays of NumPy, or other objects, for tensors ({quoted(held, 3)}): save "
+                "them by safetensors.numpy.save_file(arrays, 'weights.safetensors')"
+            )
 
 
 # --- writing

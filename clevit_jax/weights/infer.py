@@ -1,5 +1,6 @@
 """Architecture of a Swin, inferred from the shapes of its state dict alone."""
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -69,6 +70,12 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> SwinConfig:
         if stage == 0 and rest == "attn_mask" and len(shape) == 3
     ]
     window = max(windows)
+    if not _shrinks(windows):
+        raise WeightsError(
+            f"The windows of its stages have {', '.join(map(str, windows))} tokens a side, and "
+            "those of a Swin all have as many, down to the grid of the last stages: this is "
+            "another network, such as timm's swin_s3."
+        )
     try:
         return SwinConfig.of_file(
             image_size=_image_size(windows, _most(masks)),
@@ -96,6 +103,14 @@ def window_of(rows: int) -> int:
     """The window whose bias table has so many rows, (2 window - 1)**2; 0 when there is none."""
     side = math.isqrt(rows)
     return (side + 1) // 2 if side * side == rows and side % 2 else 0
+
+
+def _shrinks(windows: list[int]) -> bool:
+    """Whether windows are one and the same, from some stage on cut to a grid that halves."""
+    first = next((s for s, w in enumerate(windows) if w != windows[0]), len(windows))
+    cut = windows[first:]
+    halves = all(2 * after == before for before, after in itertools.pairwise(cut))
+    return halves and all(window < windows[0] for window in cut)
 
 
 def _image_size(windows: list[int], mask_windows: int) -> int:

@@ -36,8 +36,12 @@ def survey_zip(file: io.BufferedReader, size: int) -> None:
         if f"{root}/constants.pkl" in entries:
             raise WeightsError("is a TorchScript program, not a state dict: save its state_dict()")
         if f"{root}/data.pkl" not in entries:
-            what = "NumPy arrays" if any(name.endswith(".npy") for name in entries) else "files"
-            raise WeightsError(f"is a zip archive of {what}, which torch.save did not write")
+            if any(name.endswith(".npy") for name in entries):
+                raise WeightsError(
+                    "is a zip archive of NumPy arrays, which torch.save did not write: save them "
+                    "by safetensors.numpy.save_file(dict(np.load(FILE)), 'weights.safetensors')"
+                )
+            raise WeightsError("is a zip archive of files, which torch.save did not write")
         # What torch could read otherwise than zipfile does (it takes A and a for the same name),
         # and what unfolds to more bytes than the file has, was not written by torch.save.
         original = {entry.orig_filename.lower() for entry in archive.infolist()}
