@@ -26,6 +26,7 @@ TABLES = {
     "huggingface4": ("huggingface", ""),
     "huggingface5_memory": ("huggingface", ""),
     "torchvision": ("torchvision", ""),
+    "openmmlab": ("openmmlab", "state_dict"),
 }
 ARCHITECTURES = [
     f"{size}_{window}"
@@ -37,6 +38,7 @@ GOLDENS = {
     "dialect_timm": "timm",
     "dialect_huggingface": "huggingface",
     "dialect_torchvision": "torchvision",
+    "dialect_openmmlab": "openmmlab",
 }
 GOLDEN_CONFIG = SwinConfig(
     image_size=64, num_classes=5, embed_dim=4, depths=(2, 1, 1), num_heads=(1, 2, 4), window=4
@@ -126,7 +128,7 @@ def test_every_name_of_the_library(file, architecture):
 
 
 def test_tables_are_whole():
-    """Seven tables of eight architectures; a file of the library has no more and no less."""
+    """Eight tables of eight architectures; a file of the library has no more and no less."""
     assert {path.stem for path in NAMES.glob("*.tsv")} == set(TABLES)
     for file in TABLES:
         assert list(table(file)) == ARCHITECTURES
@@ -168,6 +170,7 @@ def test_round_trip_is_bitwise(nano, dialect):
         ("timm", None, None),
         ("huggingface", "swin.encoder.layers.1.blocks.1.attention.self.{}", None),
         ("torchvision", "features.3.1.attn.{}", None),
+        ("openmmlab", "backbone.stages.1.blocks.1.attn.w_msa.{}", None),
     ],
 )
 def test_buffers_go_where_the_library_stores_them(nano, dialect, index, mask):
@@ -296,9 +299,9 @@ def test_timm_without_a_head_is_told_by_where_it_merges(file, dialect):
         (["conv1.weight", "layer1.0.conv1.weight", "fc.bias"], "'conv1.weight', 'fc.bias', 'lay"),
         (["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"], "blocks.0.attn"),
         (["features.0.0.weight", "features.1.0.block.0.weight"], "features.0.0.weight"),
-        (["backbone.layers.0.blocks.0.attn.qkv.weight", "neck.x"], "backbone.layers.0.blocks.0"),
-        (["encoder.layers.0.blocks.0.attn.qkv.bias", "encoder.layers.0.blocks.0.mlp.fc1.bias"],
-         "encoder.layers.0.blocks.0.attn"),
+        (["trunk.layers.0.blocks.0.attn.qkv.weight", "neck.x"], "neck.x, trunk.layers.0.blocks.0"),
+        (["backbone.stages.0.blocks.0.attn.w_msa.qkv.bias",
+          "backbone.stages.0.blocks.0.attn.w_msa.logit_scale", "head.fc.bias"], "a Swin V2"),
         ([], "no tensor at all"),
     ],
 )  # fmt: skip
@@ -324,6 +327,9 @@ def test_another_network_is_refused(names, message):
         ("torchvision", "features.0.norm.weight"),
         ("torchvision", "features.1.0.mlp.2.weight"),
         ("torchvision", "features.0.1.weight"),
+        ("openmmlab", "backbone.norm3.weight"),
+        ("openmmlab", "absolute_pos_embed"),
+        ("openmmlab", "stages.0.blocks.0.ffn.layers.0.1.weight"),
     ],
 )
 def test_what_the_dialect_has_not_stays_as_it_is(dialect, name):
@@ -368,6 +374,7 @@ def test_query_key_and_value_must_fit():
          "'swin.encoder.layers.1.blocks.0.mlp.fc1.bias'"),
         ("huggingface", "layernorm.bias", "'swin.layernorm.bias' and 'layernorm.bias'"),
         ("huggingface", "layers.1.blocks.0.attn.qkv.bias", "'layers.1.blocks.0.attn.qkv.bias'"),
+        ("openmmlab", "backbone.norm.bias", "'backbone.norm3.bias' and 'backbone.norm.bias'"),
         ("torchvision", "layers.1.blocks.0.norm1.bias",
          "'features.3.0.norm1.bias' and 'layers.1.blocks.0.norm1.bias'"),
     ],

@@ -209,7 +209,7 @@ def test_the_plain_state_dict_is_taken_where_several_are_there(tmp_path):
 
 def test_no_state_dict_is_told_with_what_is_there(refused):
     weights = {"w": torch.zeros(1)}
-    assert "entries are 'teacher', 3" in refused(saved({"teacher": weights, 3: 1}))
+    assert "entries are 'generator', 3" in refused(saved({"generator": weights, 3: 1}))
     assert "it is a list" in refused(saved([torch.zeros(1)]))
     assert "it is a Tensor" in refused(saved(torch.zeros(1)))
     assert "entries are 'model'" in refused(saved({"model": {}}))

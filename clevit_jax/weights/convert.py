@@ -19,10 +19,11 @@ from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.quoting import first_of, printable, quoted
-from clevit_jax.weights import dialects, files
+from clevit_jax.weights import dialects, files, wrapping
 from clevit_jax.weights.infer import infer_architecture
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
+_NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
 OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
 _LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
@@ -136,7 +137,8 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         path: a `.pth` or `.safetensors` file; its content decides, not its name.
 
     Returns:
-        The weights; where the file has no head at all, a head of one class at zero.
+        The weights; where the file has no head at all, a head of one class at zero, and where a
+        detector has no norm after the last stage, one that scales by 1.
 
     Raises:
         WeightsError: it cannot be read, is not a Swin, or an entry is missing, left over or of a
@@ -149,15 +151,8 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         dialect = dialects.recognise(file.tensors, file.wrapper)
         official, buffers = dialects.to_official_names(file.tensors, dialect)
         shapes = {name: value.shape for name, value in official.items()}
-        masks = buffers.get("attention mask", ())
-        model = infer_architecture(shapes | {name: file.tensors[name].shape for name in masks})
-        anew = () if official.keys() & _HEAD.keys() else tuple(sorted(_HEAD.values()))
-        if anew:  # a backbone alone
-            wide = model.channels(-1)
-            official |= {
-                "head.weight": np.zeros((1, wide), np.float32),
-                "head.bias": np.zeros(1, np.float32),
-            }
+        model = infer_architecture(shapes | dialects.mask_shapes(file.tensors))
+        anew = _fill_in(official, model.channels(-1), detector=wrapping.EARLIER_NORM in buffers)
         params = from_official(official, abstract_swin(model)[1], dialect=dialect)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -188,6 +183,21 @@ def _refuse_ours(names: Collection[str]) -> None:
         )
 
 
+def _fill_in(official: dict[str, np.ndarray], channels: int, *, detector: bool) -> tuple[str, ...]:
+    """Adds the head that a backbone lacks, and the norm that a detector's may lack; our names."""
+    anew: list[str] = []
+    headless = not official.keys() & _HEAD.keys()
+    if headless:
+        official["head.weight"] = np.zeros((1, channels), np.float32)
+        official["head.bias"] = np.zeros(1, np.float32)
+        anew += _HEAD.values()
+    if headless and detector and not official.keys() & _NORM.keys():
+        official["norm.weight"] = np.ones(channels, np.float32)
+        official["norm.bias"] = np.zeros(channels, np.float32)
+        anew += _NORM.values()
+    return tuple(sorted(anew))
+
+
 def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = "microsoft") -> Any:
     """Fills our parameters from a state dict with the official names.
 
@@ -211,7 +221,9 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
         like = _to_official(np.broadcast_to(np.float32(0), wanted.shape), ours)
         value = np.asarray(given.pop(name)) if name in given else None
         if problem := _problem(value, like.shape):
-            in_file = " + ".join(dialects.from_official_names({name: like}, dialect))
+            in_file = " + ".join(
+                dialects.from_official_names({name: like}, dialect, stages=len(params["layers"]))
+            )
             problems.append(problem.format(in_file))
             return None
         assert value is not None

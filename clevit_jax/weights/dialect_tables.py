@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-DIALECTS = ("microsoft", "timm<0.9", "timm", "huggingface", "torchvision")
+DIALECTS = ("microsoft", "timm<0.9", "timm", "huggingface", "torchvision", "openmmlab")
 
 
 def _table(block: str, inside: Mapping[str, str], outside: Mapping[str, str]) -> dict[str, str]:
@@ -107,10 +107,37 @@ _TORCHVISION = _table(
     },
 )
 
+# Of mmpretrain's ImageClassifier; mmdet, mmseg and mmselfsup name the backbone alike. The final norm
+# has the number of the last stage besides, and merging another order: see `openmmlab`.
+_OPENMMLAB = _table(
+    "backbone.stages.{i}.blocks.{j}",
+    {
+        "norm1.*": "norm1.*",
+        "attn.qkv.*": "attn.w_msa.qkv.*",
+        "attn.proj.*": "attn.w_msa.proj.*",
+        "attn.relative_position_bias_table": "attn.w_msa.relative_position_bias_table",
+        "norm2.*": "norm2.*",
+        "mlp.fc1.*": "ffn.layers.0.0.*",
+        "mlp.fc2.*": "ffn.layers.1.*",
+        "attn.relative_position_index": "attn.w_msa.relative_position_index",
+    },
+    {
+        "patch_embed.proj.*": "backbone.patch_embed.projection.*",
+        "patch_embed.norm.*": "backbone.patch_embed.norm.*",
+        "layers.{i}.downsample.norm.*": "backbone.stages.{i}.downsample.norm.*",
+        "layers.{i}.downsample.reduction.weight": (
+            "backbone.stages.{i}.downsample.reduction.weight"
+        ),
+        "norm.*": "backbone.norm.*",
+        "head.*": "head.fc.*",
+    },
+)
+
 TABLES = {
     "microsoft": _MICROSOFT,
     "timm<0.9": _MICROSOFT,
     "timm": _TIMM,
     "huggingface": _HUGGINGFACE,
     "torchvision": _TORCHVISION,
+    "openmmlab": _OPENMMLAB,
 }

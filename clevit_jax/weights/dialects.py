@@ -1,8 +1,8 @@
-"""Dialects: the names that five libraries give the parameters of one and the same Swin.
+"""Dialects: the names that libraries give the parameters of one and the same Swin.
 
 Official names are those of Microsoft's code (microsoft/Swin-Transformer
 `models/swin_transformer.py`). Here are names alone, and that Hugging Face stores query, key and
-value apart; what is missing or has a wrong shape is for the caller. Checked against tests/names,
+value apart and OpenMMLab sorts merged patches otherwise; what is missing or has a wrong shape is for the caller. Checked against tests/names,
 the names and shapes that the libraries themselves wrote down.
 """
 
@@ -14,12 +14,14 @@ import numpy as np
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import first_of, quoted
+from clevit_jax.weights import openmmlab, wrapping
 from clevit_jax.weights.dialect_tables import DIALECTS, HUGGINGFACE_5, TABLES
 
 # Recomputed, never loaded; under these names in every dialect.
 _IGNORED = {
     "relative position index": re.compile(r"(^|\.)relative_position_index$"),
     "attention mask": re.compile(r"(^|\.)attn_mask$"),
+    "mask token": re.compile(r"^mask_token$"),  # of SimMIM, for the patches that it hides
 }
 
 # Networks that share most names with Swin and are another.
@@ -35,8 +37,9 @@ _MERGING = re.compile(r"layers\.([0-9]{1,3})\.downsample\.")
 _PARTS = ("query", "key", "value")
 _PART = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.(query|key|value)\.(weight|bias)")
 _QKV = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.qkv\.(weight|bias)")
-# DistributedDataParallel and torch.compile, in either order; Lightning modules by custom.
-_OUTER = ("module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
+# Those that differ in the names of the attention.
+_FAMILIES = ("microsoft", "huggingface", "torchvision", "openmmlab")
+_MICROSOFTS_WRAPPERS = ("model", "teacher", "student")  # the last two are EsViT's
 _NUMBER = "0|[1-9][0-9]{0,2}"
 _LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
@@ -93,6 +96,8 @@ def _spellings(dialect: str) -> tuple[tuple[str, str], ...]:
         table += [(name, official) for official, name in HUGGINGFACE_5.items()]
         # Files of the bare SwinModel, which is `swin` inside the classifier.
         table += [(n.removeprefix("swin."), o) for n, o in table if n.startswith("swin.")]
+    if dialect == "openmmlab":  # as `wrapping` leaves them
+        table = [(n.removeprefix("backbone."), o) for n, o in table]
     return tuple(table)
 
 
@@ -100,13 +105,15 @@ def _is_official(name: str) -> bool:
     return _respell(name, TABLES["microsoft"].items()) is not None
 
 
-def _without_wrapping(names: Iterable[str]) -> dict[str, str]:
-    """Name in the file -> without what a module that holds the Swin puts before all of them."""
-    bare = {name: name for name in names}
-    for prefix in _OUTER:
-        if all(name.startswith(prefix) for name in bare.values()):
-            bare = {name: inner.removeprefix(prefix) for name, inner in bare.items()}
-    return bare
+def _is_attention(name: str, family: str) -> bool:
+    return ".attn." in (_respell(name, _spellings(family)) or "")
+
+
+def unwrap(names: Iterable[str]) -> wrapping.Unwrapped:
+    """The names of the Swin in a file, and what lies beside it; see `wrapping.unwrap`."""
+    return wrapping.unwrap(
+        names, lambda name: any(_is_attention(name, family) for family in _FAMILIES)
+    )
 
 
 def recognise(names: Iterable[str], wrapper: str = "") -> str:
@@ -120,7 +127,7 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
     Raises:
         WeightsError: if they are not a Swin of a known dialect; says what the file holds.
     """
-    bare = set(_without_wrapping(names).values())
+    bare = set(unwrap(names).bare.values())
     for what, pattern in _RELATIVES.items():
         signs = sorted(name for name in bare if pattern.search(name))
         if signs:
@@ -129,16 +136,15 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
                 "another network; give those of a Swin of the first version."
             )
     attention = {
-        dialect: sum(".attn." in (_respell(name, _spellings(dialect)) or "") for name in bare)
-        for dialect in ("microsoft", "huggingface", "torchvision")
+        family: sum(_is_attention(name, family) for name in bare) for family in _FAMILIES
     }
     dialect = max(attention, key=lambda known: attention[known])
     if not attention[dialect]:
         first = quoted(sorted(bare)[:5]) or "no tensor at all"
         raise WeightsError(
-            "These are not the weights of a Swin as Microsoft, timm, Hugging Face or torchvision "
-            f"name them: among {len(bare)} names there is none of Swin's attention; the first are: "
-            f"{first}."
+            "These are not the weights of a Swin as Microsoft, timm, Hugging Face, torchvision or "
+            f"OpenMMLab name them: among {len(bare)} names there is none of Swin's attention; the "
+            f"first are: {first}."
         )
     if dialect != "microsoft":
         return dialect
@@ -148,7 +154,7 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
         headless and merging and 0 not in merging
     ):
         return "timm"
-    return "microsoft" if wrapper == "model" else "timm<0.9"
+    return "microsoft" if wrapper in _MICROSOFTS_WRAPPERS else "timm<0.9"
 
 
 def stored_buffers(dialect: str) -> frozenset[str]:
@@ -168,14 +174,14 @@ def to_official_names(
     """Gives the tensors of a file their official names.
 
     Args:
-        tensors: name in the file -> array; `module.` and `_orig_mod.` before all are taken off.
+        tensors: name in the file -> array; what holds the network is taken off (`unwrap`).
         dialect: as `recognise` says.
 
     Returns:
         Official name -> array in the official layout (query, key and value joined, in this order,
-        along the output axis), and kind -> names in the file of what is never loaded. A name that
-        the dialect does not have stays as it is in the file, for the caller to report; so do
-        query, key and value unless all three are there.
+        along the output axis), and kind -> names in the file of what is never loaded, or lies
+        beside the network. A name that the dialect does not have stays as it is in the file, for
+        the caller to report; so do query, key and value unless all three are there.
 
     Raises:
         WeightsError: naming all names that mean the same parameter, and all queries, keys and
@@ -184,9 +190,10 @@ def to_official_names(
     table = _spellings(dialect)
     given: dict[str, list[str]] = {}  # official name -> names in the file
     left: dict[str, np.ndarray] = {}
+    unwrapped = unwrap(tensors)
     ignored: dict[str, list[str]] = {}
     foreign = []
-    for name, bare in _without_wrapping(tensors).items():
+    for name, bare in unwrapped.bare.items():
         kind = ignored_kind(bare)
         official = _respell(bare, table)
         if kind is not None:
@@ -202,7 +209,9 @@ def to_official_names(
     joined = _join_attention({o: tensors[names[0]] for o, names in given.items()})
     for official in [o for o in joined if _PART.fullmatch(o)]:  # without its two companions
         left[given[official][0]] = joined.pop(official)
-    return joined | left, ignored
+    if dialect == "openmmlab":
+        joined = openmmlab.to_official_order(joined)
+    return joined | left, ignored | unwrapped.beside
 
 
 def _refuse_mixture(given: Mapping[str, list[str]], foreign: list[str], dialect: str) -> None:
@@ -245,7 +254,16 @@ def _join_attention(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return joined
 
 
-def from_official_names(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:
+def mask_shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Name inside the network -> shape of the attention masks in a file; they tell its size."""
+    bare = unwrap(tensors).bare.items()
+    masks = [(name, inner) for name, inner in bare if ignored_kind(inner) == "attention mask"]
+    return {inner: tensors[name].shape for name, inner in masks}
+
+
+def from_official_names(
+    tensors: Mapping[str, np.ndarray], dialect: str, *, stages: int = 4
+) -> dict[str, np.ndarray]:
     """Gives official tensors the names of a dialect; the inverse of `to_official_names`.
 
     Args:
@@ -254,11 +272,14 @@ def from_official_names(tensors: Mapping[str, np.ndarray], dialect: str) -> dict
             `layers.0.blocks.1.attn_mask`) are kept where the dialect stores them.
         dialect: one of `DIALECTS`. "huggingface" writes the spelling of the hub's files, which
             transformers 4 and 5 load.
+        stages: of the network, where the names do not tell; "openmmlab" numbers its final norm.
 
     Raises:
         WeightsError: naming all names that are not official, or a qkv that cannot be cut in three.
     """
     table = _table_of(dialect).items()
+    if dialect == "openmmlab":
+        tensors = openmmlab.to_openmmlab_order(tensors)
     written: dict[str, np.ndarray] = {}
     unknown = []
     for name, tensor in _cut_attention(tensors, dialect).items():
@@ -271,7 +292,7 @@ def from_official_names(tensors: Mapping[str, np.ndarray], dialect: str) -> dict
             written[target] = tensor
     if unknown:
         raise WeightsError(f"These are not official names of a Swin: {quoted(unknown)}.")
-    return written
+    return openmmlab.number_final_norm(written, stages) if dialect == "openmmlab" else written
 
 
 def _cut_attention(tensors: Mapping[str, np.ndarray], dialect: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,9 @@ from clevit_jax.weights import files
 from clevit_jax.weights.convert import Weights, to_dialect
 from clevit_jax.weights.converted import check_converted_target, replacing_folder
 
-WRITTEN_DIALECTS = ("microsoft", "timm", "huggingface")
+WRITTEN_DIALECTS = ("microsoft", "timm", "huggingface", "openmmlab")
+_WRAPPERS = {"microsoft": "model", "openmmlab": "state_dict"}  # in a .pth
+_FIXED_WINDOWS = {"huggingface": "transformers", "openmmlab": "mmpretrain"}
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 PROGRAM_SUFFIXES = (".stablehlo", ".onnx")  # of files that `inference.export` writes
@@ -41,7 +43,7 @@ def write_torch_weights(
         target: a `.safetensors` file, or a `.pth` file, for which torch is needed. For
             "huggingface" also a folder, for `SwinForImageClassification.from_pretrained`.
         dialect: one of `WRITTEN_DIALECTS`; "microsoft" is wrapped in `model` in a `.pth`, and
-            holds the masks for the image size of `weights`.
+            holds the masks for the image size of `weights`; "openmmlab" in `state_dict`.
         overwrite: replaces what is there.
 
     Raises:
@@ -50,15 +52,16 @@ def write_torch_weights(
     target = pathlib.Path(target)
     check_torch_target(target, dialect, overwrite=overwrite)
     model = weights.model
-    if dialect == "huggingface" and model.grid(len(model.depths) - 1) < model.window:
+    if dialect in _FIXED_WINDOWS and model.grid(len(model.depths) - 1) < model.window:
         raise WeightsError(
             f"{weights.source} has windows that shrink to the last grid at {model.image_size} "
-            "pixels, and transformers can load no such network; write for microsoft or timm."
+            f"pixels, and {_FIXED_WINDOWS[dialect]} can load no such network; write for microsoft "
+            "or timm."
         )
     tensors = to_dialect(weights, dialect)
     suffix = target.suffix.lower()
     if suffix in PICKLE_SUFFIXES:
-        wrapper = "model" if dialect == "microsoft" else ""
+        wrapper = _WRAPPERS.get(dialect, "")
         files.write_pth(target, tensors, wrapper=wrapper, overwrite=overwrite)
     elif suffix in FILE_SUFFIXES:
         # "pt" is what transformers asks for.

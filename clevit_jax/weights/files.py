@@ -29,9 +29,11 @@ from clevit_jax.weights import pickle_survey, torch_pickle
 from clevit_jax.weights.looks import looks_like
 from clevit_jax.weights.pickle_survey import BF16, damaged
 
-# Entries that hold the state dict: Microsoft and CLE-ViT, timm and Lightning, plain torch scripts;
-# last, for files that have nothing else, the averages of timm and others.
-WRAPPERS = ("model", "state_dict", "model_state_dict", "state_dict_ema", "model_ema")
+# Entries that hold the state dict: Microsoft and CLE-ViT; timm, Lightning and OpenMMLab; plain torch
+# scripts; DINO and EsViT, whose authors evaluate the teacher; last, for files that have nothing else,
+# the averages of timm and others.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "student")
+WRAPPERS += ("state_dict_ema", "model_ema")
 _SAFETENSORS_DTYPES = {
     code: np.dtype(name)
     for code, name in zip(

@@ -36,8 +36,12 @@ _STORAGES = {f"torch.{name}Storage": dtype for name, dtype in TORCH_DTYPES.items
 CONFIG_NODE = "yacs.config.CfgNode"
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _PATHLIB = ("pathlib", "pathlib._local")
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+# That buffer keeps methods of its own by name. Nothing else may be asked for an attribute, and this
+# is never the true getattr: `Inert` stands in for it, too.
+GETATTR = frozenset(["builtins.getattr", "__builtin__.getattr"])
 FOREIGN = frozenset(
-    ["argparse.Namespace", "numpy.dtype", "numpy.ndarray"]
+    ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", _HISTORY]
     + [f"{module}.{name}" for module in _MULTIARRAY for name in ("scalar", "_reconstruct")]
     + [f"{module}.{name}" for module in _PATHLIB for name in ("PosixPath", "WindowsPath")]
 )
@@ -114,6 +118,12 @@ def _globals(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) 
     return names
 
 
+def _unknown(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> set[str]:
+    """What a pickle imports that a checkpoint does not need."""
+    names = _globals(opcodes)
+    return names - _KNOWN - (GETATTR if _HISTORY in names else frozenset())
+
+
 def _check_keys(keys: Iterable[Any]) -> None:
     """Refuses keys whose hashes take for ever (nested tuples) or all collide (huge integers)."""
 
@@ -137,7 +147,7 @@ def unsafe_pickle(stream: IO[bytes]) -> str:
     Raises:
         Exception: of many kinds, where it is not a pickle.
     """
-    unknown = _globals(_opcodes(stream)) - _KNOWN
+    unknown = _unknown(_opcodes(stream))
     return unsafe_names(unknown) if unknown else ""
 
 
@@ -166,7 +176,7 @@ class PickleSurvey:
     def run(self, stream: IO[bytes]) -> Any:
         """What the pickle holds, with marks in the place of tensors and foreign objects."""
         opcodes = _opcodes(stream)
-        if unknown := _globals(opcodes) - _KNOWN:
+        if unknown := _unknown(opcodes):
             raise WeightsError(unsafe_names(unknown))
         stack: list[Any] = []
         marks: list[list[Any]] = []
@@ -239,6 +249,10 @@ class PickleSurvey:
             raise TypeError
         self._hand(args, *args)
         if name in FOREIGN:
+            return Inert()
+        if name in GETATTR:
+            if new or len(args) != 2 or args[0] != _Global(_HISTORY) or type(args[1]) is not str:
+                raise WeightsError(unsafe_names([name]))
             return Inert()
         match name, args:
             case (("collections.OrderedDict" | "yacs.config.CfgNode"), ()):

@@ -15,6 +15,7 @@ from clevit_jax.system.quoting import quoted
 from clevit_jax.weights.pickle_survey import (
     CONFIG_NODE,
     FOREIGN,
+    GETATTR,
     MAX_PICKLE,
     Inert,
     PickleSurvey,
@@ -92,7 +93,7 @@ def survey_legacy(file: io.BufferedReader, size: int) -> None:
 def load_surveyed(file: io.BufferedReader) -> Any:
     """The content of a surveyed file as torch reads it, with inert objects for foreign ones."""
     torch = import_torch()
-    stand_ins: list[Any] = [(Inert, name) for name in sorted(FOREIGN)]
+    stand_ins: list[Any] = [(Inert, name) for name in sorted(FOREIGN | GETATTR)]
     stand_ins.append((collections.OrderedDict, CONFIG_NODE))
     file.seek(0)
     with torch.serialization.safe_globals(stand_ins):

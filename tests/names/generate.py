@@ -2,8 +2,8 @@
 
     python tests/names/generate.py [--microsoft FOLDER COMMIT]
 
-writes, for the libraries that are installed (timm, transformers, torchvision; each version in an
-environment of its own), tables beside this file and goldens into tests/golden. FOLDER is `models`
+writes, for the libraries that are installed (timm, transformers, torchvision, mmpretrain with
+mmcv-lite; each version in an environment of its own), tables beside this file and goldens into tests/golden. FOLDER is `models`
 of a checkout of microsoft/Swin-Transformer at COMMIT; its swin_transformer.py needs timm.
 """
 
@@ -64,6 +64,29 @@ def build_torchvision(img_size: int, **architecture: Any) -> torch.nn.Module:
             return function()
     window = architecture.pop("window_size")
     return swin.SwinTransformer(patch_size=[4, 4], window_size=[window, window], **architecture)
+
+
+def build_mmpretrain(
+    img_size: int, num_classes: int, window_size: int, **architecture: Any
+) -> torch.nn.Module:
+    """The image classifier that mmpretrain's configs of Swin describe."""
+    architecture["embed_dims"] = architecture.pop("embed_dim")
+    stages = len(architecture["depths"])
+    return importlib.import_module("mmpretrain.models").ImageClassifier(
+        backbone={
+            "type": "SwinTransformer",
+            "arch": architecture,
+            "img_size": img_size,
+            "window_size": window_size,
+            "out_indices": (stages - 1,),
+        },
+        neck={"type": "GlobalAveragePooling"},
+        head={
+            "type": "LinearClsHead",
+            "num_classes": num_classes,
+            "in_channels": architecture["embed_dims"] << (stages - 1),
+        },
+    )
 
 
 def names_on_disk(model: torch.nn.Module) -> States:
@@ -170,6 +193,15 @@ def write_torchvision() -> None:
     )
 
 
+def write_mmpretrain() -> None:
+    version = importlib.import_module("mmpretrain").__version__
+    what = f"mmpretrain {version}, state_dict of ImageClassifier with SwinTransformer"
+    write_table("openmmlab.tsv", what, build_mmpretrain)
+    write_golden(
+        "dialect_openmmlab", build_mmpretrain, lambda model, x: model.extract_feat(x)[-1]
+    )
+
+
 def write_microsoft(folder: str, commit: str) -> None:
     sys.path.insert(0, folder)
     write_table(
@@ -189,6 +221,7 @@ def main() -> None:
         ("timm", write_timm),
         ("transformers", write_transformers),
         ("torchvision", write_torchvision),
+        ("mmpretrain", write_mmpretrain),
     )
     for library, write in writers:
         if importlib.util.find_spec(library):
