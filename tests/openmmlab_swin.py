@@ -26,7 +26,9 @@ class _Attention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
         if mask is not None:  # [rows, 1, N, N]
             bias = bias + mask.repeat(rows // len(mask), 1, 1)[:, None]
-        out = functional.scaled_dot_product_attention(*parts, attn_mask=bias.expand(rows, -1, -1, -1))
+        out = functional.scaled_dot_product_attention(
+            *parts, attn_mask=bias.expand(rows, -1, -1, -1)
+        )
         return self.proj(out.transpose(1, 2).reshape(rows, tokens, channels))
 
 

@@ -155,7 +155,9 @@ def test_detector(norms, answers, read):
 
 
 def test_detector_of_microsoft_has_numbered_norms_too(theirs, read):
-    whole = {n: torch.from_numpy(x) for n, x in to_dialect(read(theirs.state_dict()), "timm").items()}
+    whole = {
+        n: torch.from_numpy(x) for n, x in to_dialect(read(theirs.state_dict()), "timm").items()
+    }
     old = {n: torch.from_numpy(x)
            for n, x in to_dialect(read(theirs.state_dict()), "microsoft").items()}  # fmt: skip
     assert whole.keys() != old.keys()

@@ -107,8 +107,8 @@ _TORCHVISION = _table(
     },
 )
 
-# Of mmpretrain's ImageClassifier; mmdet, mmseg and mmselfsup name the backbone alike. The final norm
-# has the number of the last stage besides, and merging another order: see `openmmlab`.
+# Of mmpretrain's ImageClassifier; mmdet, mmseg and mmselfsup name the backbone alike. The final
+# norm has the number of the last stage besides, and merging another order: see `openmmlab`.
 _OPENMMLAB = _table(
     "backbone.stages.{i}.blocks.{j}",
     {

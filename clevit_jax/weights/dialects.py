@@ -2,8 +2,9 @@
 
 Official names are those of Microsoft's code (microsoft/Swin-Transformer
 `models/swin_transformer.py`). Here are names alone, and that Hugging Face stores query, key and
-value apart and OpenMMLab sorts merged patches otherwise; what is missing or has a wrong shape is for the caller. Checked against tests/names,
-the names and shapes that the libraries themselves wrote down.
+value apart and OpenMMLab sorts merged patches otherwise (`openmmlab`); what is missing or has a
+wrong shape is for the caller, and what lies around the network for `wrapping`. Checked against
+tests/names, the names and shapes that the libraries themselves wrote down.
 """
 
 import functools
@@ -135,9 +136,7 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
                 f"These are the weights of {what} (they hold {quoted(signs[:1])}), which is "
                 "another network; give those of a Swin of the first version."
             )
-    attention = {
-        family: sum(_is_attention(name, family) for name in bare) for family in _FAMILIES
-    }
+    attention = {family: sum(_is_attention(name, family) for name in bare) for family in _FAMILIES}
     dialect = max(attention, key=lambda known: attention[known])
     if not attention[dialect]:
         first = quoted(sorted(bare)[:5]) or "no tensor at all"

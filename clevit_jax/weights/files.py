@@ -29,11 +29,13 @@ from clevit_jax.weights import pickle_survey, torch_pickle
 from clevit_jax.weights.looks import looks_like
 from clevit_jax.weights.pickle_survey import BF16, damaged
 
-# Entries that hold the state dict: Microsoft and CLE-ViT; timm, Lightning and OpenMMLab; plain torch
-# scripts; DINO and EsViT, whose authors evaluate the teacher; last, for files that have nothing else,
-# the averages of timm and others.
-WRAPPERS = ("model", "state_dict", "model_state_dict", "teacher", "student")
-WRAPPERS += ("state_dict_ema", "model_ema")
+# Entries that hold the state dict: Microsoft and CLE-ViT; timm, Lightning and OpenMMLab; plain
+# torch scripts; DINO and EsViT, whose authors evaluate the teacher; last, for files that have
+# nothing else, the averages of timm and others.
+WRAPPERS = (
+    *("model", "state_dict", "model_state_dict", "teacher", "student"),
+    *("state_dict_ema", "model_ema"),
+)
 _SAFETENSORS_DTYPES = {
     code: np.dtype(name)
     for code, name in zip(
@@ -67,8 +69,8 @@ class WeightFile:
 def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
     """Reads a `.pth` (zip or older) or `.safetensors`, whatever its suffix, and runs no code.
 
-    The state dict of a `.pth` is its entry `model`, `state_dict` or `model_state_dict`, the first
-    of them that holds tensors, or else the file itself.
+    The state dict of a `.pth` is its entry `model` or another of `WRAPPERS`, the first of them
+    that holds tensors, or else the file itself.
 
     Raises:
         WeightsError: where the file is not there, something else, damaged, would run code, or has

@@ -3,8 +3,9 @@
     python tests/names/generate.py [--microsoft FOLDER COMMIT]
 
 writes, for the libraries that are installed (timm, transformers, torchvision, mmpretrain with
-mmcv-lite; each version in an environment of its own), tables beside this file and goldens into tests/golden. FOLDER is `models`
-of a checkout of microsoft/Swin-Transformer at COMMIT; its swin_transformer.py needs timm.
+mmcv-lite; each version in an environment of its own), tables beside this file and goldens into
+tests/golden. FOLDER is `models` of a checkout of microsoft/Swin-Transformer at COMMIT; its
+swin_transformer.py needs timm.
 """
 
 import argparse
@@ -197,9 +198,7 @@ def write_mmpretrain() -> None:
     version = importlib.import_module("mmpretrain").__version__
     what = f"mmpretrain {version}, state_dict of ImageClassifier with SwinTransformer"
     write_table("openmmlab.tsv", what, build_mmpretrain)
-    write_golden(
-        "dialect_openmmlab", build_mmpretrain, lambda model, x: model.extract_feat(x)[-1]
-    )
+    write_golden("dialect_openmmlab", build_mmpretrain, lambda model, x: model.extract_feat(x)[-1])
 
 
 def write_microsoft(folder: str, commit: str) -> None:
