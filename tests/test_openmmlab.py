@@ -53,6 +53,18 @@ def read(tmp_path):
     return read
 
 
+@pytest.fixture(scope="module")
+def official(theirs):
+    """Microsoft's names, with all buffers and without a head."""
+    params = {n: x.numpy() for n, x in theirs.state_dict().items()}
+    own, _ = dialects.to_official_names(params, "openmmlab")
+    return {n: torch.from_numpy(x.copy()) for n, x in own.items() if not n.startswith("head.")}
+
+
+def put(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
+
+
 def close(got, wanted):
     for ours, expected in zip(got, wanted, strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=0)
@@ -154,19 +166,13 @@ def test_detector(norms, answers, read):
         close(answers(one)[1:], module(IMAGES)[1:])
 
 
-def test_detector_of_microsoft_has_numbered_norms_too(theirs, read):
-    whole = {
-        n: torch.from_numpy(x) for n, x in to_dialect(read(theirs.state_dict()), "timm").items()
-    }
-    old = {n: torch.from_numpy(x)
-           for n, x in to_dialect(read(theirs.state_dict()), "microsoft").items()}  # fmt: skip
-    assert whole.keys() != old.keys()
-    detector = {f"backbone.{n.replace('norm.', 'norm2.') if n.startswith('norm.') else n}": x
-                for n, x in old.items() if not n.startswith("head")}  # fmt: skip
-    weights = read(detector | {"backbone.norm0.weight": torch.ones(4), "neck.x": torch.ones(1)})
+def test_detector_of_microsoft_has_numbered_norms_too(official, read):
+    trunk = {f"norm2.{n[5:]}" if n.startswith("norm.") else n: x for n, x in official.items()}
+    trunk["norm0.weight"] = torch.ones(4)
+    weights = read(put("backbone.", trunk) | {"neck.x": torch.ones(1)})
     assert weights.dialect == "timm<0.9"
     assert weights.report.ignored["norm of an earlier stage"] == ("backbone.norm0.weight",)
-    np.testing.assert_array_equal(weights.params["norm"]["bias"], old["norm.bias"].numpy())
+    np.testing.assert_array_equal(weights.params["norm"]["bias"], official["norm.bias"].numpy())
 
 
 def test_a_norm_that_a_classifier_lacks_is_missing(theirs, read):
@@ -176,22 +182,21 @@ def test_a_norm_that_a_classifier_lacks_is_missing(theirs, read):
         read(given)
 
 
+def test_a_norm_that_a_detector_would_lack_is_missing_elsewhere(theirs, official, read):
+    """A classifier needs it, with whatever norms it has besides; so does a trunk of Microsoft."""
+    norms = {f"backbone.norm0.{part}": torch.ones(4) for part in ("weight", "bias")}
+    given = {n: x for n, x in theirs.state_dict().items() if "backbone.norm2." not in n}
+    for lacking in (given | norms, {n: x for n, x in official.items() if n[:5] != "norm."}):
+        with pytest.raises(WeightsError, match=r"missing .*norm.*bias; missing .*norm.*weight"):
+            read(lacking)
+    bare = {n: x for n, x in trunk(theirs).items() if not n.startswith("norm2.")}
+    assert {"norm.bias", "norm.scale"} < set(read(bare).report.reinitialised)
+
+
 def test_reduction_of_another_width_is_refused_by_its_name(theirs, read):
     name = "backbone.stages.0.downsample.reduction.weight"
     with pytest.raises(WeightsError, match=rf"{name} has shape \[8, 15\], wanted \[8, 16\]"):
         read(theirs.state_dict() | {name: torch.zeros(8, 15)})
-
-
-@pytest.fixture(scope="module")
-def official(theirs):
-    """Microsoft's names, with all buffers and without a head."""
-    params = {n: x.numpy() for n, x in theirs.state_dict().items()}
-    own, _ = dialects.to_official_names(params, "openmmlab")
-    return {n: torch.from_numpy(x.copy()) for n, x in own.items() if not n.startswith("head.")}
-
-
-def put(prefix, state):
-    return {prefix + name: value for name, value in state.items()}
 
 
 ONE = torch.ones(2)
@@ -257,6 +262,8 @@ def test_encoder_among_what_trained_it(kind, official, read):
 def test_two_trunks_are_not_guessed(official, read):
     with pytest.raises(WeightsError, match="none of Swin's attention"):
         read(put("encoder.", official) | put("backbone.", official))
+    with pytest.raises(WeightsError, match=r"left over encoder\.layers\.0"):
+        read(official | put("encoder.", official))
 
 
 def test_masks_of_a_wrapped_model_tell_its_image_size(official, read):

@@ -152,7 +152,8 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         official, buffers = dialects.to_official_names(file.tensors, dialect)
         shapes = {name: value.shape for name, value in official.items()}
         model = infer_architecture(shapes | dialects.mask_shapes(file.tensors))
-        anew = _fill_in(official, model.channels(-1), detector=wrapping.EARLIER_NORM in buffers)
+        detector = dialect == "openmmlab" or wrapping.EARLIER_NORM in buffers
+        anew = _fill_in(official, model.channels(-1), detector=detector)
         params = from_official(official, abstract_swin(model)[1], dialect=dialect)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
