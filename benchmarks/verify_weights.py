@@ -2,7 +2,7 @@
 
     python -m benchmarks.verify_weights
 
-Each installed library (timm, transformers, torchvision) builds its own Swin, every parameter is
+Each installed library (timm, transformers, torchvision, mmpretrain) builds its own Swin, every parameter is
 moved away from its initial value, its state dict is saved, and `convert_torch_weights.py --verify`
 reads it. No network is needed.
 """
@@ -32,11 +32,20 @@ def _transformers(classes: int) -> Any:
     return library.SwinForImageClassification(config)
 
 
+def _mmpretrain(classes: int) -> Any:
+    return importlib.import_module("mmpretrain.models").ImageClassifier(
+        backbone={"type": "SwinTransformer", "arch": "base"},
+        neck={"type": "GlobalAveragePooling"},
+        head={"type": "LinearClsHead", "num_classes": classes, "in_channels": 1024},
+    )
+
+
 FILES: dict[str, Callable[[], Any]] = {
     "timm, Swin-B window 7, 21841 classes": lambda: _timm("swin_base_patch4_window7_224", 21841),
     "timm, Swin-B window 12, 1000 classes": lambda: _timm("swin_base_patch4_window12_384", 1000),
     "transformers, Swin-B window 7, 21841 classes": lambda: _transformers(21841),
     "torchvision, swin_t": lambda: importlib.import_module("torchvision").models.swin_t(),
+    "mmpretrain, Swin-B window 7, 1000 classes": lambda: _mmpretrain(1000),
 }
 
 
