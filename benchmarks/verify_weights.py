@@ -2,9 +2,9 @@
 
     python -m benchmarks.verify_weights
 
-Each installed library (timm, transformers, torchvision, mmpretrain) builds its own Swin, every parameter is
-moved away from its initial value, its state dict is saved, and `convert_torch_weights.py --verify`
-reads it. No network is needed.
+Each installed library (timm, transformers, torchvision, mmpretrain) builds its own Swin, every
+parameter is moved away from its initial value, its state dict is saved, and
+`convert_torch_weights.py --verify` reads it. No network is needed.
 """
 
 import importlib

@@ -299,7 +299,7 @@ def test_timm_without_a_head_is_told_by_where_it_merges(file, dialect):
         (["conv1.weight", "layer1.0.conv1.weight", "fc.bias"], "'conv1.weight', 'fc.bias', 'lay"),
         (["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"], "blocks.0.attn"),
         (["features.0.0.weight", "features.1.0.block.0.weight"], "features.0.0.weight"),
-        (["trunk.layers.0.blocks.0.attn.qkv.weight", "neck.x"], "neck.x, trunk.layers.0.blocks.0"),
+        (["trunk.layers.0.blocks.0.attn.qkv.weight", "neck.x"], "'neck.x', 'trunk.layers.0"),
         (["backbone.stages.0.blocks.0.attn.w_msa.qkv.bias",
           "backbone.stages.0.blocks.0.attn.w_msa.logit_scale", "head.fc.bias"], "a Swin V2"),
         ([], "no tensor at all"),

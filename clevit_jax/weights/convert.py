@@ -25,6 +25,7 @@ from clevit_jax.weights.infer import infer_architecture
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
 OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
+_KINDS = 20  # modules beside the network that a report names
 _LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
 
@@ -52,6 +53,7 @@ class LoadReport:
         ignored = [
             f"{len(names)} {kind}" for kind, names in self.ignored.items() if kind != OTHER_ENTRIES
         ]
+        ignored = first_of(ignored, _KINDS)
         if OTHER_ENTRIES in self.ignored:
             ignored.append(f"{OTHER_ENTRIES} {quoted(self.ignored[OTHER_ENTRIES])}")
         rows = [

@@ -8,6 +8,8 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 
+from clevit_jax.system.quoting import quoted
+
 # DistributedDataParallel and torch.compile, in either order; Lightning modules by custom.
 _OUTER = ("module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 # The trunk among other modules: OpenMMLab, DINO; SimMIM, MoBY (whose average is `encoder_k`).
@@ -26,7 +28,7 @@ class Unwrapped:
 
     Attributes:
         bare: name in the file -> name inside the network.
-        beside: what it belongs to (`of neck`) -> names in the file that are not the classifier's.
+        beside: what it belongs to (`of 'neck'`) -> names in the file that are not the classifier's.
     """
 
     bare: dict[str, str]
@@ -56,7 +58,7 @@ def unwrap(names: Iterable[str], is_attention: Callable[[str], bool]) -> Unwrapp
         if trunk and inner.startswith(trunk):
             kept[name] = inner.removeprefix(trunk)
         elif _PROJECTION.match(inner) or (trunk and not _CLASSIFIER.fullmatch(inner)):
-            beside.setdefault(f"of {inner.split('.')[0]}", []).append(name)
+            beside.setdefault(f"of {quoted([inner.split('.')[0]])}", []).append(name)
         else:
             kept[name] = inner
     return Unwrapped(_with_final_norm(kept, beside), beside)
