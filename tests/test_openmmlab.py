@@ -149,16 +149,20 @@ def test_final_norm_of_the_first_mmcls_has_no_number(theirs, read):
 def test_detector(norms, answers, read):
     """Modules beside the backbone are named; a final norm that it lacks scales by 1."""
     module = openmmlab_swin.Classifier(MODEL, norms)
-    beside = {"neck.lateral.conv.weight": torch.ones(2), "bbox_head.fc_cls.weight": torch.ones(2)}
+    names = ("neck.lateral.conv.weight", "bbox_head.fc_cls.weight", "ema_backbone_norm0_bias")
+    beside = {name: torch.ones(2) for name in names}
     weights = read({"state_dict": trunk(module, "backbone.") | beside})
     assert weights.report.ignored["of 'neck'"] == ("neck.lateral.conv.weight",)
     assert weights.report.ignored["of 'bbox_head'"] == ("bbox_head.fc_cls.weight",)
+    assert weights.report.ignored["of 'ema_*'"] == ("ema_backbone_norm0_bias",)
     earlier = weights.report.ignored["norm of an earlier stage"]
     assert set(earlier) == {f"backbone.norm{i}.{x}" for i in (0, 1) for x in ("weight", "bias")}
     anew = {"head.bias", "head.kernel"} | (set() if 2 in norms else {"norm.bias", "norm.scale"})
     assert set(weights.report.reinitialised) == anew
     assert set(named_leaves(weights.params)) == anew | set(weights.report.matched)
-    assert "1 of 'neck', 1 of 'bbox_head', 4 norm of an earlier stage" in str(weights.report)
+    assert "1 of 'neck', 1 of 'bbox_head', 1 of 'ema_*', 4 norm of an earlier stage" in str(
+        weights.report
+    )
     if 2 in norms:
         one = dataclasses.replace(weights, model=MODEL)
         one.params["head"]["kernel"] = np.zeros((16, 5), np.float32)

@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 
+from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import quoted
 
 # DistributedDataParallel and torch.compile, in either order; Lightning modules by custom.
@@ -46,6 +47,9 @@ def unwrap(names: Iterable[str], is_attention: Callable[[str], bool]) -> Unwrapp
         The names of the network, with the final norm as `norm` where it has the number of the last
         stage; and beside it those of other modules, and of the norms that a detector has after
         earlier stages. Where no network is found, all names are its own.
+
+    Raises:
+        WeightsError: two trunks stand side by side, so that it is not clear which one counts.
     """
     bare = {name: name for name in names}
     for prefix in _OUTER:
@@ -58,14 +62,23 @@ def unwrap(names: Iterable[str], is_attention: Callable[[str], bool]) -> Unwrapp
         if trunk and inner.startswith(trunk):
             kept[name] = inner.removeprefix(trunk)
         elif _PROJECTION.match(inner) or (trunk and not _CLASSIFIER.fullmatch(inner)):
-            beside.setdefault(f"of {quoted([inner.split('.')[0]])}", []).append(name)
+            beside.setdefault(f"of {quoted([_module(inner)])}", []).append(name)
         else:
             kept[name] = inner
     return Unwrapped(_with_final_norm(kept, beside), beside)
 
 
+def _module(name: str) -> str:
+    # The averages of mmcv 1 are named `ema_backbone_norm3_bias`.
+    return "ema_*" if re.fullmatch(r"ema_\w+", name) else name.split(".")[0]
+
+
 def _trunk(names: Iterable[str], is_attention: Callable[[str], bool]) -> str:
-    """The prefix of the one trunk among other modules; "" where the names are not in a module."""
+    """The prefix of the one trunk among other modules; "" where the names are not in a module.
+
+    Raises:
+        WeightsError: there are two.
+    """
     names = list(names)
     if any(map(is_attention, names)):
         return ""
@@ -74,7 +87,13 @@ def _trunk(names: Iterable[str], is_attention: Callable[[str], bool]) -> str:
         for prefix in _TRUNKS
         if any(n.startswith(prefix) and is_attention(n.removeprefix(prefix)) for n in names)
     ]
-    return holding[0] if len(holding) == 1 else ""
+    if len(holding) > 1:
+        counts = (f"{sum(n.startswith(p) for n in names)} names under {p!r}" for p in holding)
+        raise WeightsError(
+            f"The file holds {len(holding)} networks, and it is not clear which of them counts: "
+            f"{' and '.join(counts)}. Save the tensors of one alone."
+        )
+    return holding[0] if holding else ""
 
 
 def _with_final_norm(bare: dict[str, str], beside: dict[str, list[str]]) -> dict[str, str]:
