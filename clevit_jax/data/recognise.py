@@ -21,7 +21,7 @@ from clevit_jax.data.layouts.listing import (
 from clevit_jax.data.layouts.record import coco, metadata
 from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.layouts.store import arrow, parquet, tfds_records, webdataset
-from clevit_jax.data.layouts.text import cub, lists, matlab, ufg
+from clevit_jax.data.layouts.text import cub, imagenet, lists, matlab, ufg
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
@@ -49,6 +49,7 @@ class _Layout(NamedTuple):
 _LAYOUTS = {
     "ufg": _Layout(ufg.LOOKS_FOR, ufg.fits, ufg.read),
     "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
+    "imagenet": _Layout(imagenet.LOOKS_FOR, imagenet.fits, imagenet.read),
     "lists": _Layout(lists.LOOKS_FOR, lists.fits, lists.read),
     "coco": _Layout(coco.LOOKS_FOR, coco.fits, coco.read),
     "matlab": _Layout(matlab.LOOKS_FOR, matlab.fits, matlab.read),
@@ -158,6 +159,8 @@ def _fitting(root: pathlib.Path, request: Request) -> dict[str, str]:
         wanted = "folders"
     if wanted and (seen := _LAYOUTS[wanted].fits(root, request)) is not None:
         return {wanted: seen}
+    if (seen := imagenet.fits(root, request)) is not None:  # its lists are of no other form
+        return {"imagenet": seen}
     return {
         name: seen
         for name, layout in _LAYOUTS.items()
