@@ -145,6 +145,13 @@ def test_lists_that_contradict_each_other_or_say_too_little(tmp_path):
     assert "does not say the class of 'ILSVRC2012_val_00000001.JPEG'" in problem
 
 
+def test_an_image_with_boxes_of_two_synsets_has_no_class(tmp_path):
+    text = ANNOTATED["LOC_val_solution.csv"].replace(f"{SYNSETS[0]} 5", f"{SYNSETS[1]} 5")
+    root = make(tmp_path, [*TRAIN, *VAL], {"LOC_val_solution.csv": text})
+    (problem,) = problems(root)
+    assert "1 image(s) have boxes of several synsets" in problem
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [

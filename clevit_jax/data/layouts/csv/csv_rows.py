@@ -12,8 +12,9 @@ from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
-from clevit_jax.data.layouts.csv.split_columns import NONE, SplitColumns, fold_of
+from clevit_jax.data.layouts.csv.split_columns import SplitColumns, fold_of
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, points_out
+from clevit_jax.data.layouts.split_codes import NONE
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
 
 _LITTER = re.compile(r"(^|[\\/])(\.DS_Store|\._[^\\/]*|Thumbs\.db|desktop\.ini)\s*$", re.IGNORECASE)

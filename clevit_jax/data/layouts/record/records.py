@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import (
     Columns,
+    as_setting,
     choose_columns,
     missing_column,
     quoted_names,
-    split_of,
 )
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
+from clevit_jax.data.layouts.split_codes import parts_of, split_meant
 from clevit_jax.errors import Repeated
 
 # What to say of a file that is not there, and of many.
@@ -185,10 +186,11 @@ def table_rows(
     files = find_files(
         [name for name in named if name], path, records.beside, records.split, places, notes
     )
+    _, meant = parts_of(request.split_column, records.header)
     rows = list[table.TableRow]()
     for name, (place, row) in zip(named, records.rows, strict=True):
         where = f"{path}, {place}"
-        told = _split(row, split, records, where, problems)
+        told = _split(row, split, meant, records, where, problems)
         text = text_of(row.get(label))
         if not text:
             problems.append(_repeated(path, place, "the label is empty", "have no label"))
@@ -209,18 +211,24 @@ def _repeated(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeat
 
 
 def _split(
-    row: Mapping[str, Any], split: str | None, records: Records, where: str, problems: list[str]
+    row: Mapping[str, Any],
+    split: str | None,
+    meant: Mapping[str, str],
+    records: Records,
+    where: str,
+    problems: list[str],
 ) -> str | None:
     """The split of a row; "" where nothing tells it, None where it is wrong."""
     if split is None:
         return records.split
     text = text_of(row.get(split))
-    told = split_of(text)
+    told = split_meant(text, meant)
     if told is None:
         problems.append(
             Repeated(
                 f"{where}: the split {text!r} is not train, val or test.",
-                rule=f"{records.path}: {{n}} values of {split!r} are not train, val or test",
+                rule=f"{records.path}: {{n}} values of {split!r} are not train, val or test; say "
+                f"which they mean, as data.split_column={as_setting(split)}:0=train,1=test",
                 item=repr(text),
             )
         )

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from clevit_jax.data.dataset import StoredImage
 from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.columns import split_of
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, first_three
 from clevit_jax.data.layouts.record.records import find_files, split_by_folder
+from clevit_jax.data.layouts.split_codes import split_meant
 from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.errors import Repeated
 
@@ -84,9 +84,12 @@ def make_row(
         class_name = class_name or schema.classes[int(label)]
     own = split
     if schema.split is not None:
-        told = split_of(str(values.split))
+        told = split_meant(text_of(values.split), schema.splits)
         if told is None:
-            problems.append(f"the split {values.split!r} is not train, val or test.")
+            problems.append(
+                f"the split {values.split!r} is not train, val or test; if it is a code, say which "
+                f"as data.split_column={schema.split}:{values.split}=test."
+            )
             return None, problems
         if split and told != split:
             problems.append(

@@ -2,11 +2,12 @@
 
 import collections
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts.columns import choose_columns, missing_column, quoted_names
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.split_codes import parts_of
 
 _FEATURES = {"name", "split", "label", "features", "logits"}  # of `analysis.feature_file`
 
@@ -23,6 +24,7 @@ class Schema(NamedTuple):
         group: column of coarser classes, or None.
         classes, group_classes: names of the classes by label, where the metadata of the file has
             them, and those of the coarser classes.
+        splits: value of the column `split` -> split, of those that a setting tells.
     """
 
     image: str
@@ -36,6 +38,7 @@ class Schema(NamedTuple):
     group: str | None
     classes: list[str]
     group_classes: list[str]
+    splits: Mapping[str, str]
 
 
 def _is_binary(kind: Any) -> bool:
@@ -158,6 +161,7 @@ def choose_schema(
         group=group,
         classes=classes(label),
         group_classes=classes(group) if group is not None else [],
+        splits=parts_of(request.split_column, header)[1],
     ), []
 
 
