@@ -21,7 +21,7 @@ from clevit_jax.data.layouts.listing import (
 from clevit_jax.data.layouts.record import coco, metadata
 from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.layouts.store import arrow, parquet, tfds_records, webdataset
-from clevit_jax.data.layouts.text import cub, imagenet, lists, matlab, ufg
+from clevit_jax.data.layouts.text import cub, deepfashion, imagenet, lists, matlab, ufg
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
@@ -50,6 +50,7 @@ _LAYOUTS = {
     "ufg": _Layout(ufg.LOOKS_FOR, ufg.fits, ufg.read),
     "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
     "imagenet": _Layout(imagenet.LOOKS_FOR, imagenet.fits, imagenet.read),
+    "deepfashion": _Layout(deepfashion.LOOKS_FOR, deepfashion.fits, deepfashion.read),
     "lists": _Layout(lists.LOOKS_FOR, lists.fits, lists.read),
     "coco": _Layout(coco.LOOKS_FOR, coco.fits, coco.read),
     "matlab": _Layout(matlab.LOOKS_FOR, matlab.fits, matlab.read),
@@ -274,6 +275,7 @@ def _has_annotations(root: pathlib.Path) -> bool:
     """Whether files beside the folders may say what the images are: then these are not alone."""
     with os.scandir(root) as entries:
         names = [entry.name.lower() for entry in entries if not is_litter(entry.name)]
+    names = [name for name in names if not csv_table.is_form(name)]
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 
 

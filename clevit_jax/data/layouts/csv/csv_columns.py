@@ -22,6 +22,8 @@ from clevit_jax.data.layouts.listing import BLANKS, Request, is_image
 
 BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _OF_FILES = ("id", "idcode", "name", "key", "file", "image")  # endings of their columns' names
+# What Google's AutoML calls images of no split yet, and those of the only one.
+_OF_NO_SPLIT = ("UNASSIGNED", "TRAIN")
 _SAMPLE = 50  # rows that are looked at for names of images
 
 
@@ -86,6 +88,8 @@ def choose(table: Table, request: Request, any_called: Callable[[set[str]], bool
     splits = choose_splits(names, table.rows, request.split_column, taken | _label(names, request),
                            problems, said)  # fmt: skip
     taken |= splits.positions
+    if not table.named:
+        taken |= _of_nothing(table, taken, said)
     wanted = request.label_column
     one_hot = _one_hot(table, taken) if table.rows and table.named and not wanted else []
     if table.named:
@@ -109,6 +113,19 @@ def choose(table: Table, request: Request, any_called: Callable[[set[str]], bool
         )
     numbers = not table.named and len(header) - len(taken) > 4
     return CsvColumns(file, label, one_hot, splits, len(boxes) > 1 or numbers, problems, said)
+
+
+def _of_nothing(table: Table, taken: set[int], said: list[str]) -> set[int]:
+    """Positions of columns without names that say nothing: blank, or one word on the split."""
+    values = {i: {row[i].strip().upper() for row in table.rows} for i in range(len(table.header))}
+    only = {i: inside.pop() for i, inside in values.items() if i not in taken and len(inside) == 1}
+    found = {i for i, word in only.items() if word in ("", *_OF_NO_SPLIT)}
+    said += [
+        f"the column {table.header[i]!r} holds {only[i]} alone, which parts nothing."
+        for i in sorted(found)
+        if only[i]
+    ]
+    return found
 
 
 def _label(header: list[str], request: Request) -> set[int]:

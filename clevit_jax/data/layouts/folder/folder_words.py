@@ -36,6 +36,7 @@ from clevit_jax.errors import Repeated
 
 _TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".jsonl", ".mat")
 # Endings of what may be images and is not read: a class that has nothing else loses much.
+_LISTS = (".lst", ".txt", ".csv", ".tsv", ".json", ".jsonl")
 _UNREAD = (*OTHER_IMAGE_ENDINGS, ".mp4", ".mov", ".avi", ".mkv", ".webm", ".npy")
 
 
@@ -52,6 +53,7 @@ def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
         f"{root / path} holds no class folder with images; add them, or remove the folder."
         for paths in parts.empty.values()
         for path in paths
+        if not _holds_lists(root / path)
     )
     flat = "train" not in parts.splits and "train" in parts.flat
     if flat and not class_folders(root, parts, most=1):
@@ -62,6 +64,11 @@ def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
         )
     if set(parts.splits) == {"train"} and not parts.flat:
         notes.problems.extend(_train_may_be_a_class(root, parts))
+
+
+def _holds_lists(folder: pathlib.Path) -> bool:
+    """Whether a folder without images is one of lists, as SageMaker's `train_lst/`."""
+    return any(file.lower().endswith(_LISTS) for file in files_below(str(folder), hidden=False))
 
 
 def _train_may_be_a_class(root: pathlib.Path, parts: Parts) -> Iterator[str]:

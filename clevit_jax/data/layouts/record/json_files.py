@@ -23,6 +23,7 @@ _OF_SPLITS = re.compile(r'\s*\{\s*"([^"\\]+)"\s*:\s*[\[{]')
 _NAMED = re.compile(rf'{_IMAGE}"', re.IGNORECASE)
 _LINES = re.compile(r"\}[ \t]*\r?\n[ \t]*\{")  # an object a line
 _RECORDS = re.compile(r"\s*\[\s*(?=[\[{])")
+_BY_KEY = re.compile(r'\s*\{\s*"[^"\\]+"\s*:\s*(?=\{)')
 _FOLDERS = ("annotations", "annotation", "anno", "meta", "metadata", "labels", "json")
 
 
@@ -76,6 +77,8 @@ def form_of(path: pathlib.Path, request: Request) -> str:
             return "splits"
         if _OF_CLASSES.match(text):
             return "classes"
+        if _is_by_image(text, request):
+            return "map"
         return "records" if _LINES.search(text) and _is_record(f"[{text}", request) else ""
     return "records" if _is_record(text, request) else ""
 
@@ -92,6 +95,18 @@ def _is_record(text: str, request: Request) -> bool:
         return len(first) > 1 and any(isinstance(part, str) and is_image(part) for part in first)
     columns, _ = choose_columns([str(name) for name in first], request)
     return columns.file is not None
+
+
+def _is_by_image(text: str, request: Request) -> bool:
+    """Whether an object begins with the key of an image, as its id, and its label and split."""
+    if not (match := _BY_KEY.match(text)):
+        return False
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text, match.end())
+    except (ValueError, RecursionError):
+        return False
+    columns, _ = choose_columns(["image_id", *map(str, first)], request)
+    return columns.label is not None and columns.split is not None
 
 
 def load_json(path: pathlib.Path, notes: Notes) -> Any:

@@ -183,14 +183,17 @@ def table_rows(
     if file is None or label is None or wrong:
         return []
     named = [text_of(row.get(file)) for _, row in records.rows]
-    files = find_files(
-        [name for name in named if name], path, records.beside, records.split, places, notes
-    )
     _, meant = parts_of(request.split_column, records.header)
+    splits = [
+        _split(row, split, meant, records, f"{path}, {place}", problems)
+        for place, row in records.rows
+    ]
+    of_rows = {name: told for name, told in zip(named, splits, strict=True) if told}
+    every = [name for name in named if name]
+    files = find_files(every, path, records.beside, records.split, places, notes, of_rows)
     rows = list[table.TableRow]()
-    for name, (place, row) in zip(named, records.rows, strict=True):
+    for name, told, (place, row) in zip(named, splits, records.rows, strict=True):
         where = f"{path}, {place}"
-        told = _split(row, split, meant, records, where, problems)
         text = text_of(row.get(label))
         if not text:
             problems.append(_repeated(path, place, "the label is empty", "have no label"))
@@ -247,6 +250,7 @@ def find_files(
     split: str,
     places: FilePlaces,
     notes: Notes,
+    of_rows: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The files that the list `path` names, by their names; the notes get those not there."""
     if packed := [name for name in names[:100] if len(name) > _LONGEST and _BASE64.match(name)]:
@@ -255,7 +259,7 @@ def find_files(
             "read; write them as files, or in Parquet as bytes (base64.b64decode)."
         )
         return {}
-    files, repair = places.find(names, beside=beside, split=split)
+    files, repair = places.find(names, beside=beside, split=split, of_rows=of_rows or {})
     count = len(set(names)) - len(files)
     if repair is not None and repair.is_taken:
         notes.warnings.append(

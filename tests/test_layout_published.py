@@ -1,0 +1,263 @@
+"""Fine-grained sets in the forms that they are published in, each made of a few empty files.
+
+Expected are the pairs that the files were made from; what a form has been told apart by is in
+docs/data.md.
+"""
+
+import json
+
+import pytest
+from test_layout_lists import lines, make, problems, read, told
+
+from clevit_jax.data import sources
+from clevit_jax.data.dataset import Level
+
+FLOWERS = ("daisy", "rose", "tulip")
+FIFTEEN = [f"{FLOWERS[k % 3]}/{k}.jpg" for k in range(15)]
+
+
+def pairs(data) -> dict[str, list[tuple[str, str]]]:
+    return {split: told(examples, data) for split, examples in data.splits.items()}
+
+
+def by_folder(files, base="") -> list[tuple[str, str]]:
+    return [(base + file, file.split("/")[0]) for file in files]
+
+
+# DeepFashion
+
+CLOTHES = ("Anorak", "Blazer", "Jeans")
+WORN = [(f"img/Sheer_{k}/img_{k:08}.jpg", k % 3) for k in range(9)]
+PARTS = ("train", "val", "test")
+FASHION = {
+    "list_category_img.txt": lines(
+        ["9", "image_name  category_label", *(f"{file:50} {c + 1}" for file, c in WORN)]
+    ),
+    "list_category_cloth.txt": lines(
+        ["3", "category_name  category_type", "Anorak   1", "Blazer   1", "Jeans   2"]
+    ),
+    "list_eval_partition.txt": lines(
+        [
+            "9",
+            "image_name evaluation_status",
+            *(f"{file:50} {PARTS[k // 3]}" for k, (file, _) in reversed(list(enumerate(WORN)))),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("folders", [("", "", ""), ("Anno_coarse/", "Anno_coarse/", "Eval/")])
+def test_deepfashion(tmp_path, folders):
+    texts = {folder + name: FASHION[name] for folder, name in zip(folders, FASHION, strict=True)}
+    data = read(make(tmp_path, [file for file, _ in WORN], texts))
+    assert data.layout == "deepfashion"
+    assert pairs(data) == {
+        split: [(file, CLOTHES[c]) for file, c in WORN[3 * k : 3 * k + 3]]
+        for k, split in enumerate(PARTS)
+    }
+    assert data.levels == (Level("type", ("upper body", "upper body", "lower body")),)
+    assert not data.warnings
+
+
+def test_deepfashion_with_lists_that_lack_something(tmp_path):
+    texts = FASHION | {"list_eval_partition.txt": FASHION["list_eval_partition.txt"][:-60]}
+    root = make(tmp_path, [file for file, _ in WORN[:-1]], texts)
+    missing = problems(root)
+    assert any(WORN[-1][0] in each and "is not in" in each for each in missing)
+    assert any("does not say whether 'img/Sheer_0" in each for each in missing)
+    (root / "list_eval_partition.txt").unlink()
+    (root / "list_category_img.txt").write_text(lines([*(f"{f} {c}" for f, c in WORN[:-1])]))
+    (problem,) = problems(root)
+    assert "does not name the category 0" in problem
+
+
+def test_retrieval_of_clothes_is_no_classification(tmp_path):
+    text = lines(["2", "image_name item_id evaluation_status", "img/a.jpg id_1 train",
+                  "img/b.jpg id_2 query"])  # fmt: skip
+    root = make(tmp_path, ["img/a.jpg", "img/b.jpg"], {"Eval/list_eval_partition.txt": text})
+    (problem,) = problems(root)
+    assert "it tests on other items than it trains on" in problem
+
+
+# JSON
+
+
+def test_plantnet_names_images_by_their_keys(tmp_path):
+    ids = ("1355868", "1355920")
+    images = {
+        f"{chr(97 + i)}{c}": (split, c)
+        for i, split in enumerate(("train", "train", "val", "test"))
+        for c in range(2)
+    }
+    meta = {
+        key: {"species_id": ids[c], "obs_id": "1", "organ": "leaf", "split": split}
+        for key, (split, c) in images.items()
+    }
+    texts = {
+        "plantnet300K_metadata.json": json.dumps(meta),
+        "plantnet300K_species_id_2_name.json": json.dumps({ids[0]: "Lactuca", ids[1]: "Acacia"}),
+    }
+    files = {key: f"images/{split}/{ids[c]}/{key}.jpg" for key, (split, c) in images.items()}
+    data = read(make(tmp_path, files.values(), texts))
+    assert pairs(data) == {
+        split: [
+            (files[key], ("Lactuca", "Acacia")[c]) for key, (of, c) in images.items() if of == split
+        ]
+        for split in ("train", "val", "test")
+    }
+
+
+def test_names_by_number_are_no_list_of_images(tmp_path):
+    names = {str(k): {"label": name} for k, name in enumerate(FLOWERS)}
+    assert read(make(tmp_path, FIFTEEN, {"names.json": json.dumps(names)})).layout == "folders"
+
+
+def test_a_form_of_answers_beside_the_only_folder(tmp_path):
+    images = [{"id": k, "file_name": f"images/{k}.jpg"} for k in range(6)]
+    listed = {
+        "images": images,
+        "annotations": [{"id": k, "image_id": k, "category_id": k % 2} for k in range(6)],
+        "categories": [{"id": c, "name": name} for c, name in enumerate(("rosa", "acer"))],
+    }
+    root = make(
+        tmp_path,
+        [f"nybg2020/train/images/{k}.jpg" for k in range(6)] + ["nybg2020/test/images/9.jpg"],
+        {
+            "nybg2020/train/metadata.json": json.dumps(listed),
+            "nybg2020/test/metadata.json": json.dumps({"images": [images[0]]}),
+            "sample_submission.csv": "Id,Predicted\n0,0\n",
+        },
+    )
+    data = read(root)
+    assert "in nybg2020/" in data.recognised_by
+    assert data.class_names == ("rosa", "acer")
+    assert len(data.train) + len(data.test) == 6
+
+
+# Tables
+
+
+def test_leafsnap(tmp_path):
+    species = ("Abies concolor", "Acer campestre")
+    rows = [
+        (f"dataset/images/{source}/{name.lower().replace(' ', '_')}/{k}.jpg", name, source)
+        for name in species
+        for source in ("lab", "field")
+        for k in range(3)
+    ]
+    text = lines(
+        [
+            "file_id\timage_path\tsegmented_path\tspecies\tsource",
+            *(f"{k}\t{file}\t{file.replace('images', 'segmented')}\t{name}\t{source}"
+              for k, (file, name, source) in enumerate(rows)),
+        ]
+    )  # fmt: skip
+    segmented = [file.replace("images", "segmented") for file, _, _ in rows]
+    files = [*(file for file, _, _ in rows), *segmented]
+    data = read(make(tmp_path, files, {"leafsnap-dataset-images.txt": text}))
+    both = [*pairs(data)["train"], *pairs(data)["test"]]
+    assert sorted(both) == sorted((file, name) for file, name, _ in rows)
+
+
+def test_a_text_with_tabs_that_is_no_table_hides_none(tmp_path):
+    files = [f"images/{k}.jpg" for k in range(9)]
+    text = lines(["file,label", *(f"{k}.jpg,{FLOWERS[k % 3]}" for k in range(9))])
+    texts = {"notes.txt": "path\tof\tlight\nrose\tred\tx\n", "annotations/all.csv": text}
+    data = read(make(tmp_path, files, texts))
+    assert data.class_names == FLOWERS
+    assert "annotations/all.csv" in data.recognised_by
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_columns_that_tell_the_same_classes_are_one(tmp_path, numbers):
+    """As those of Danish Fungi 2020."""
+    header = ["image_path", "genus", "species", "scientificName", "class_id"][: 4 + numbers]
+    rows = [
+        [f"{k}.jpg", "Amanita" if k % 3 else "Russula", f"sp{k % 3}", f"sp{k % 3} (L.)", str(k % 3)]
+        for k in range(12)
+    ]
+    tables = {
+        name: lines(",".join(row[: len(header)]) for row in [header, *rows[part]])
+        for name, part in (
+            ("DF20-train_metadata.csv", slice(0, 9)),
+            ("DF20-public_test_metadata.csv", slice(9, 12)),
+        )
+    }
+    root = make(tmp_path, [f"{k}.jpg" for k in range(12)], tables)
+    if not numbers:  # two columns are asked about, as before
+        assert all("may all hold the label" in problem for problem in problems(root))
+        return
+    data = read(root)
+    assert pairs(data) == {
+        "train": [(row[0], row[2]) for row in rows[:9]],
+        "test": [(row[0], row[2]) for row in rows[9:]],
+    }
+    assert data.levels == (Level("genus", ("Russula", "Amanita", "Amanita")),)
+    assert "tell the same classes; they are called by 'species'" in data.warnings[0]
+    text = tables["DF20-train_metadata.csv"].replace("sp0 (L.)", "sp1 (L.)", 1)
+    (root / "DF20-train_metadata.csv").write_text(text)
+    assert "may all hold the label" in problems(root)[0]
+
+
+@pytest.mark.parametrize("word", ["UNASSIGNED", "TRAIN", ""])
+def test_automl_without_splits(tmp_path, word):
+    text = lines(f"{word},gs://bucket/flowers/{file},{file.split('/')[0]}" for file in FIFTEEN)
+    data = sources.load_dataset(make(tmp_path, FIFTEEN, {"all_data.csv": text}), layout="csv")
+    assert sorted([*pairs(data)["train"], *pairs(data)["test"]]) == sorted(by_folder(FIFTEEN))
+    said = any(f"holds {word} alone" in sentence for sentence in data.warnings)
+    assert said == bool(word)
+
+
+def test_automl_with_splits(tmp_path):
+    split = ["TRAIN"] * 9 + ["VALIDATION"] * 3 + ["TEST"] * 3
+    text = lines(
+        f"{split[k]},gs://bucket/flowers/{file},{file.split('/')[0]}"
+        for k, file in enumerate(FIFTEEN)
+    )
+    data = read(make(tmp_path, FIFTEEN, {"all_data.csv": text}))
+    assert pairs(data) == {
+        "train": by_folder(FIFTEEN[:9]),
+        "val": by_folder(FIFTEEN[9:12]),
+        "test": by_folder(FIFTEEN[12:]),
+    }
+
+
+# Lists
+
+
+def test_lists_of_sagemaker_lie_in_folders_of_their_own(tmp_path):
+    train, val = FIFTEEN[:9], FIFTEEN[9:]
+    files = [*(f"train/{file}" for file in train), *(f"validation/{file}" for file in val)]
+    texts = {
+        f"{split}_lst/{split}.lst": lines(
+            f"{k}\t{FLOWERS.index(file.split('/')[0])}\t{file}" for k, file in enumerate(part)
+        )
+        for split, part in (("train", train), ("validation", val))
+    }
+    data = read(make(tmp_path, files, texts))
+    assert data.layout == "lists"
+    assert pairs(data) == {
+        "train": by_folder(train, "train/"),
+        "test": by_folder(val, "validation/"),
+    }
+    (tmp_path / "train_lst" / "train.lst").write_text("")
+    assert read(tmp_path).layout == "folders"  # a folder of lists is no empty split
+
+
+def test_levels_between_are_offered_for_compcars(tmp_path):
+    cars = [f"{make_}/{year}/{k}.jpg" for make_ in ("78/1", "78/2", "81/3") for year in (1, 2)
+            for k in range(3)]  # fmt: skip
+    texts = {
+        f"train_test_split/classification/{split}.txt": lines(
+            file for file in cars if file.endswith("2.jpg") == (split == "test")
+        )
+        for split in ("train", "test")
+    }
+    root = make(tmp_path, [f"image/{file}" for file in cars], texts)
+    (problem,) = problems(root)
+    for way in ("=top, 2 as '78'", "=2, 3 as '78/1'", "=leaf, 6 as '78/1/1'"):
+        assert f"data.class_level{way}" in problem
+    data = read(root, class_level="2")
+    assert data.class_names == ("1", "2", "3")
+    assert len(data.train) == 12
+    assert data.levels == (Level("level 1", ("78", "78", "81")),)
