@@ -156,6 +156,7 @@ def test_an_image_with_boxes_of_two_synsets_has_no_class(tmp_path):
     ("file", "text"),
     [
         ("synset_words.txt", lines(f"{w} name {w}" for w in SYNSETS)),
+        ("README.txt", lines(["ImageNet-Rendition", *(f"{w} name {w}" for w in SYNSETS)])),
         ("Labels.json", json.dumps({w: f"name {w}" for w in SYNSETS})),
         ("imagenet_class_index.json",
          json.dumps({str(i): [w, f"name {w}"] for i, w in enumerate(SYNSETS)})),

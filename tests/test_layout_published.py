@@ -134,6 +134,37 @@ def test_a_form_of_answers_beside_the_only_folder(tmp_path):
     assert len(data.train) + len(data.test) == 6
 
 
+def test_vertex_ai_and_ground_truth(tmp_path):
+    parts = ["training"] * 9 + ["validation"] * 3 + ["test"] * 3
+    files = [f"images/{k}.jpg" for k in range(15)]
+    vertex = [
+        {
+            "imageGcsUri": f"gs://bucket/{file}",
+            "classificationAnnotation": {"displayName": FLOWERS[k % 3]},
+            "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": parts[k]},
+        }
+        for k, file in enumerate(files)
+    ]
+    root = make(tmp_path, files, {"data.jsonl": lines(map(json.dumps, vertex))})
+    expected = [(file, FLOWERS[k % 3]) for k, file in enumerate(files)]
+    data = read(root)
+    assert pairs(data) == {
+        "train": expected[:9], "val": expected[9:12], "test": expected[12:]
+    }  # fmt: skip
+    (root / "data.jsonl").unlink()
+    amazon = [
+        {
+            "source-ref": f"s3://bucket/{file}",
+            "flower": k % 3,
+            "flower-metadata": {"class-name": FLOWERS[k % 3], "human-annotated": "yes"},
+        }
+        for k, file in enumerate(files)
+    ]
+    (root / "output.manifest").write_text(lines(map(json.dumps, amazon)))
+    data = read(root)
+    assert sorted([*pairs(data)["train"], *pairs(data)["test"]]) == sorted(expected)
+
+
 # Tables
 
 
@@ -261,3 +292,51 @@ def test_levels_between_are_offered_for_compcars(tmp_path):
     assert data.class_names == ("1", "2", "3")
     assert len(data.train) == 12
     assert data.levels == (Level("level 1", ("78", "78", "81")),)
+
+
+# Folders
+
+
+def test_numbered_parts_of_a_split_hold_different_classes(tmp_path):
+    """As those of ImageNet-100: train.X1/ to train.X4/, and val.X/."""
+    train = [f"train.X{i}/{name}/{k}.jpg" for i, name in enumerate(FLOWERS) for k in range(3)]
+    val = [f"val.X/{name}/9.jpg" for name in FLOWERS]
+    root = make(tmp_path, [*train, *val], {})
+    data = read(root)
+    assert pairs(data) == {
+        split: [(file, file.split("/")[1]) for file in files]
+        for split, files in (("train", train), ("test", val))
+    }
+    make(tmp_path, ["train.X1/daisy/8.jpg"], {})  # in two of them: which one counts?
+    (problem,) = problems(root)
+    assert "train.X0/ and train.X1/ and train.X2/ are 3 folders of the train split" in problem
+
+
+def test_folders_of_one_split_that_are_called_otherwise_are_no_parts(tmp_path):
+    (problem,) = problems(make(tmp_path, ["train/a/1.jpg", "training/b/1.jpg"], {}))
+    assert "train/ and training/ are 2 folders of the train split" in problem
+
+
+def test_names_of_classes_beside_the_only_folder(tmp_path):
+    """As those of the 102 flowers that a course of Udacity hands out."""
+    files = [f"flower_data/{split}/{c}/{k}.jpg" for split in ("train", "valid") for c in (1, 10)
+             for k in range(2)]  # fmt: skip
+    names = json.dumps({"1": "pink", "10": "globe", "5": "iris"})
+    data = read(make(tmp_path, files, {"cat_to_name.json": names}))
+    assert data.class_names == ("pink", "globe")
+    assert (len(data.train), len(data.test)) == (4, 4)
+
+
+def test_masks_beside_images_with_classes_in_their_names(tmp_path):
+    names = [f"{breed}_{k}" for breed in ("Abyssinian", "american_bulldog") for k in range(4)]
+    files = [f"images/{name}.jpg" for name in names]
+    masks = [f"annotations/trimaps/{name}.png" for name in names]
+    (problem,) = problems(make(tmp_path, [*files, *masks], {}))
+    assert f"--config.data.root={tmp_path / 'images'} --config.data.label_pattern=" in problem
+    assert "finds 2 classes in 8 of 8 images" in problem
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "cifar-10-batches-py/data_batch_1"])
+def test_stores_without_an_ending_are_named(tmp_path, file):
+    (problem,) = problems(make(tmp_path, [], {file: b"\0"}))
+    assert f"{file}: such a file is not read" in problem

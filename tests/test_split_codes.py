@@ -99,6 +99,7 @@ def test_codes_in_json(tmp_path):
 
 def test_what_codes_mean():
     assert codes_among(["TR", "VA", "TE"]) == {"TR": "train", "VA": "val", "TE": "test"}
+    assert codes_among(["tr", "vl", "ts"]) == {"tr": "train", "vl": "val", "ts": "test"}
     assert codes_among(["T", "V"]) == {"T": "train", "V": "val"}
     for unclear in (["T"], ["V", "E"], ["L", "V", "T"], ["0", "1"], ["TR", "T"], []):
         assert codes_among(unclear) == {}

@@ -18,6 +18,7 @@ from clevit_jax.data.layouts.listing import (
     first_three,
     is_image,
 )
+from clevit_jax.data.layouts.name_files import name_files
 from clevit_jax.data.layouts.record import coco, metadata
 from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.layouts.store import arrow, parquet, tfds_records, webdataset
@@ -275,7 +276,8 @@ def _has_annotations(root: pathlib.Path) -> bool:
     """Whether files beside the folders may say what the images are: then these are not alone."""
     with os.scandir(root) as entries:
         names = [entry.name.lower() for entry in entries if not is_litter(entry.name)]
-    names = [name for name in names if not csv_table.is_form(name)]
+    of_classes = {path.name.lower() for path, _ in name_files(root, ("",))}
+    names = [name for name in names if name not in of_classes and not csv_table.is_form(name)]
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 
 

@@ -15,7 +15,7 @@ _LARGEST = 1 << 23  # bytes; words.txt of all of WordNet has 3 million
 # Names of files that name synsets, the surest first.
 _FILES = ("loc_synset_mapping.txt", "synset_words.txt", "words.txt", "labels.json")
 _LIKE = re.compile(
-    r".*(synset|wnid|words|class_index|labels|classes|map_clsloc|names).*\.(txt|json)"
+    r".*(synset|wnid|words|class_index|labels|classes|map_clsloc|names|readme).*\.(txt|json)"
 )
 _FOLDER = re.compile(
     r"devkit|caffe|imagesets|cls-loc|^meta$|^metadata$|^annotations?$", re.IGNORECASE

@@ -43,7 +43,7 @@ _UNREAD = (*OTHER_IMAGE_ENDINGS, ".mp4", ".mov", ".avi", ".mkv", ".webm", ".npy"
 def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
     """Problems of the folders of splits: two of one split, none with an image, no class in them."""
     for split, paths in parts.splits.items():
-        if len(paths) > 1:
+        if len(paths) > 1 and not are_parts(root, paths):
             shown = " and ".join(f"{path}/" for path in paths)
             notes.problems.append(
                 f"{root}: {shown} are {len(paths)} folders of the {split} split; put their images "
@@ -64,6 +64,16 @@ def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
         )
     if set(parts.splits) == {"train"} and not parts.flat:
         notes.problems.extend(_train_may_be_a_class(root, parts))
+
+
+def are_parts(root: pathlib.Path, paths: Sequence[str]) -> bool:
+    """Whether folders of one split are parts of it, as ImageNet-100's `train.X1`, `train.X2`.
+
+    Their names differ in a number at the end alone, and no class lies in two of them.
+    """
+    stems = {path.rstrip("0123456789") for path in paths}
+    names = [name for path in paths for name in folders_in(root / path)]
+    return len(stems) == 1 and len(set(names)) == len(names)
 
 
 def _holds_lists(folder: pathlib.Path) -> bool:

@@ -12,7 +12,7 @@ from clevit_jax.data.layouts.listing import Notes, read_lines, read_text
 from clevit_jax.data.layouts.record.records import plain_fields
 from clevit_jax.errors import Repeated, first_line
 
-ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
+ENDINGS = (".csv", ".jsonl", ".ndjson", ".manifest", ".parquet")
 _HEAD = 1 << 16  # bytes, enough for a header or the first record
 
 Row = tuple[str, Mapping[str, Any]]  # its place, for sentences, and its fields
@@ -37,7 +37,7 @@ def first_record(path: pathlib.Path) -> dict[str, Any]:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return flat(record) if isinstance(record, dict) else {}
 
 
 def read_records(path: pathlib.Path, notes: Notes) -> tuple[list[str], list[Row]]:
@@ -91,9 +91,29 @@ def _json_lines(path: pathlib.Path, notes: Notes) -> Iterator[Row]:
         else:
             why = "it is no JSON object"
         if isinstance(record, dict):
-            yield place, record
+            yield place, flat(record)
         else:
             notes.problems.append(_bad_line(path, place, why, "are no JSON objects"))
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of Google's Vertex AI or Amazon's Ground Truth with plain fields; others as it is.
+
+    >>> flat({"imageGcsUri": "gs://b/a.jpg", "classificationAnnotation": {"displayName": "oak"}})
+    {'image': 'gs://b/a.jpg', 'label': 'oak'}
+    """
+    vertex, source = record.get("classificationAnnotation"), record.get("source-ref")
+    if isinstance(vertex, dict) and "imageGcsUri" in record:
+        found = {"image": record["imageGcsUri"], "label": vertex.get("displayName")}
+        told = record.get("dataItemResourceLabels")
+        split = told.get("aiplatform.googleapis.com/ml_use") if isinstance(told, dict) else None
+        return found | ({"split": split} if split is not None else {})
+    if isinstance(source, str):
+        for key in [key for key in record if key.endswith("-metadata")]:
+            about, label = record[key], record.get(key.removesuffix("-metadata"))
+            if isinstance(about, dict) and isinstance(label, int) and "class-name" in about:
+                return {"image": source, "label": label, "class_name": about["class-name"]}
+    return dict(record)
 
 
 def _bad_line(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeated:
