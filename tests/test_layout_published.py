@@ -230,6 +230,31 @@ def test_columns_that_tell_the_same_classes_are_one(tmp_path, numbers):
     assert "may all hold the label" in problems(root)[0]
 
 
+def test_stanford_cars_from_kaggle_with_boxes_and_no_header(tmp_path):
+    makes = ("Audi TT 2012", "Ram C V 2012", "Acura RL 2011")
+    rows = {
+        split: [(f"{k:05}.jpg", 30 + 7 * k, 52 + k, 250 + k, 230 + 3 * k, k % 3) for k in range(6)]
+        for split in ("train", "test")
+    }
+    files = {
+        split: [f"car_data/car_data/{split}/{makes[row[5]]}/{row[0]}" for row in listed]
+        for split, listed in rows.items()
+    }
+    texts = {"names.csv": lines(makes)} | {
+        f"anno_{split}.csv": lines(",".join(map(str, (*row[:5], row[5] + 1))) for row in listed)
+        for split, listed in rows.items()
+    }
+    root = make(tmp_path, [*files["train"], *files["test"]], texts)
+    (problem,) = problems(root)  # one question for both tables
+    assert "'2' (6 classes)" in problem
+    assert "'6' (3 classes)" in problem
+    data = read(root, label_column="6")
+    assert pairs(data) == {
+        split: [(file, makes[k % 3]) for k, file in enumerate(listed)]
+        for split, listed in files.items()
+    }
+
+
 @pytest.mark.parametrize("word", ["UNASSIGNED", "TRAIN", ""])
 def test_automl_without_splits(tmp_path, word):
     text = lines(f"{word},gs://bucket/flowers/{file},{file.split('/')[0]}" for file in FIFTEEN)

@@ -122,7 +122,7 @@ def _of_table(text: str) -> Names | None:
             continue
         if rows and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
             return _of_rows(rows)
-    return None
+    return _of_lines(text)  # of one column, as names.csv of Stanford Cars from Kaggle
 
 
 def _of_rows(rows: list[list[str]]) -> Names | None:

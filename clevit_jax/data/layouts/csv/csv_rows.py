@@ -66,6 +66,7 @@ class CsvReader:
         self._alone = alone
         self._by_folder = by_folder and request.split_column.strip().lower() != NONE
         self._files = TableFiles(root, by_number=by_number)
+        self.is_asked = False  # whether the user must say which column is the label
         self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
     def read(self, path: pathlib.Path, split: str) -> Read:
@@ -122,7 +123,8 @@ class CsvReader:
         if not columns.labelled and not self._request.label_column and not is_asked:
             problems.append(f"{path}: {missing_column('label', whole.header)}")
         self._notes.warnings.extend(f"{path}: {sentence}" for sentence in columns.said)
-        return columns.file is not None and columns.labelled
+        self.is_asked = self.is_asked or is_asked
+        return columns.file is not None and columns.labelled and not is_asked
 
     def _places(
         self,

@@ -112,7 +112,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         by_folder=set(chosen) == {""},
         by_number=not found.files_elsewhere,
     )
-    said = [reader.read(path, split or "train") for split, path in chosen.items()]
+    said = list[Read]()
+    for split, path in chosen.items():
+        if not reader.is_asked:  # one question is enough for all tables
+            said.append(reader.read(path, split or "train"))
     levels = said[0].levels  # of the training classes, which are those of all tables
     rows = list[table.TableRow]()
     for each in said:
