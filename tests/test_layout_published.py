@@ -248,6 +248,9 @@ def test_stanford_cars_from_kaggle_with_boxes_and_no_header(tmp_path):
     (problem,) = problems(root)  # one question for both tables
     assert "'2' (6 classes)" in problem
     assert "'6' (3 classes)" in problem
+    (root / files["train"][0]).unlink()
+    assert problems(root) == (problem,)  # and nothing of what a guess would find
+    (root / files["train"][0]).touch()
     data = read(root, label_column="6")
     assert pairs(data) == {
         split: [(file, makes[k % 3]) for k, file in enumerate(listed)]
