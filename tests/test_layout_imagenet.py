@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from scipy import io
+from test_layout_fuzz import scan_damaged
 from test_layout_lists import lines, make, problems, read, told
 
 SYNSETS = ("n01440764", "n01443537", "n02119789")
@@ -145,6 +146,17 @@ def test_lists_that_contradict_each_other_or_say_too_little(tmp_path):
     assert "does not say the class of 'ILSVRC2012_val_00000001.JPEG'" in problem
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "²"])
+def test_what_is_no_number_tells_nothing(tmp_path, number):
+    data = read(make(tmp_path, [*TRAIN, *VAL], {"val.txt": lines([number] * len(VAL))}))
+    assert "nothing says the classes of its 5 image(s)" in data.warnings[0]
+
+
+def test_an_empty_list_of_training_images(tmp_path):
+    root = make(tmp_path, [*TRAIN, *VAL], {"val.txt": ANNOTATED["val.txt"], "train_cls.txt": ""})
+    assert problems(root) == (f"{root} lists no image for training.",)
+
+
 def test_an_image_with_boxes_of_two_synsets_has_no_class(tmp_path):
     text = ANNOTATED["LOC_val_solution.csv"].replace(f"{SYNSETS[0]} 5", f"{SYNSETS[1]} 5")
     root = make(tmp_path, [*TRAIN, *VAL], {"LOC_val_solution.csv": text})
@@ -178,3 +190,19 @@ def test_a_list_of_training_images_goes_before(tmp_path):
     data = read(make(tmp_path, [*TRAIN, *VAL], texts))
     assert data.layout == "lists"
     assert [each.label for each in data.test] == CLASSES
+
+
+@pytest.mark.parametrize("name", [*ANNOTATED, "numbers"])
+def test_damaged_lists_are_read_or_refused(tmp_path, name):
+    texts = {
+        "train_cls.txt": lines(f"{file[6:-5]} {k + 1}" for k, file in enumerate(TRAIN)),
+        "synset_words.txt": lines(map(" ".join, zip(SYNSETS, WORDS, strict=True))),
+        "map_clsloc.txt": lines(f"{wnid} {OF_THE_KIT[i]} a" for i, wnid in enumerate(SYNSETS)),
+    }
+    by_number = lines(OF_THE_KIT[c] for c in CLASSES)
+    listed = "val.txt" if name == "numbers" else name
+    texts[listed] = by_number if name == "numbers" else ANNOTATED[name]
+    root = make(tmp_path, [*TRAIN, *VAL], texts)
+    assert scan_damaged(root, listed, 60)
+    for other in ("train_cls.txt", "synset_words.txt", "map_clsloc.txt"):
+        scan_damaged(root, other, 20)

@@ -73,6 +73,11 @@ def test_other_letters_are_asked_about_and_most_rows_are_for_training(tmp_path):
     assert "split:L=train,T=val,V=test or split:L=train,V=val,T=test" in problem(root)
 
 
+def test_values_that_cannot_be_typed_in_the_setting_are_not_offered(tmp_path):
+    said = problem(table(tmp_path, "split", "for=a", "for=b"))
+    assert "'for=a' in 6 rows, 'for=b' in 3 rows, and not train, val or test; write these" in said
+
+
 def test_strange_values_beside_words_name_the_setting(tmp_path):
     root = table(tmp_path, "split", "train", "gallery", "query")
     assert "split:gallery=test" in problem(root)

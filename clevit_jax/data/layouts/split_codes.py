@@ -61,6 +61,11 @@ def parts_of(setting: str, header: Sequence[str]) -> tuple[str, dict[str, str]]:
     return name, {pair[1]: split for pair, split in told if pair and split}
 
 
+def is_typable(value: str) -> bool:
+    """Whether a value can stand in the setting as it is."""
+    return re.fullmatch(r"[\w.+?-]{1,40}", value) is not None
+
+
 def split_meant(text: str, said: Mapping[str, str]) -> str | None:
     """The split that one value of a column means, by what the setting says, or by itself."""
     return said.get(text.strip()) or split_called(text.strip()) or _TWO.get(text.strip().lower())
@@ -82,7 +87,7 @@ def question(name: str, column: str, cells: Collection[str]) -> str:
     ) + (", ..." if len(values) > _MOST else "")
     said = f"the column {name!r} holds {shown}, and not train, val or test"
     none = f"set data.split_column={NONE} to leave it out"
-    if not 2 <= len(values) <= _MOST:
+    if not 2 <= len(values) <= _MOST or not all(map(is_typable, values)):
         return f"{said}; write these, or {none}."
     splits = tuple(SPLIT_WORDS) if len(values) > 2 else ("train", "test")
     most = max(values, key=counts.__getitem__)  # of three, for training

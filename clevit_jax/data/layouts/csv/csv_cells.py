@@ -9,6 +9,7 @@ from clevit_jax.data.layouts.csv.csv_columns import BITS, CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.split_columns import SplitColumns, split_by_flags
 from clevit_jax.data.layouts.listing import BLANKS, Notes, first_three
+from clevit_jax.data.layouts.split_codes import is_typable
 from clevit_jax.errors import Repeated
 
 # What programs write for a value that is missing.
@@ -103,7 +104,7 @@ def _mend(table: Table, columns: SplitColumns) -> str:
     if at is None:
         return ""
     strange = (text for row in table.rows if (text := row[at].strip()) not in columns.words)
-    first = next(filter(None, strange), "")
+    first = next(filter(is_typable, strange), "")
     column = as_setting(table.header[at].strip())
     setting = f"data.split_column={column}:{first}=test,train=train"
     return f"; if they mean one, say so, as {setting}" if first else ""

@@ -90,7 +90,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     rows = [*train]
     for path in place.parts.splits.get("val", ()):
         rows += _in_folders(place, path, "test", own)
-    if place.val is not None:
+    if place.val is not None and train:
         rows += _validation(root, place, {row.label for row in train}, own, notes)
     for path in place.parts.flat.get("test", ()):
         if count := sum(1 for _ in _images(place.base / path, own)):
@@ -153,7 +153,7 @@ def _in_folders(place: _Place, path: str, split: str, own: set[str]) -> list[tab
     found = sorted(file for file in _images(folder, own) if "/" in file)
     return [
         table.TableRow(
-            str(folder / file), split, file.partition("/")[0], "", folder / file, f"{path}/{file}"
+            f"{folder}/{file}", split, file.partition("/")[0], "", folder / file, f"{path}/{file}"
         )
         for file in found
     ]

@@ -15,6 +15,7 @@ _LIST = re.compile(
     r"list|labels?|cls|synset_labels))?\.(txt|csv)",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _BETWEEN = re.compile(r"[\s,;]+")
 _META = "meta.mat"  # of the development kit: the number of each synset
 _MAP = "map_clsloc.txt"  # the same, as lines `n02119789 1 kit_fox`
@@ -77,7 +78,7 @@ def synsets_of(
             continue
         if all(map(is_synset, labels.values())):
             told.append(Told(path, labels))
-        elif all(label.isdecimal() for label in labels.values()):
+        elif all(map(_NUMBER.fullmatch, labels.values())):
             number = {file: int(label) for file, label in labels.items()}
             order = _order(path, set(number.values()), classes, folders, questions, notes)
             if order:
@@ -112,7 +113,7 @@ def _by_image(
     if not rows:
         return {}
     if all(len(row) == 1 for row in rows):
-        if not (is_synset(rows[0][0]) or rows[0][0].isdecimal()):
+        if not (is_synset(rows[0][0]) or _NUMBER.fullmatch(rows[0][0])):
             return {}
         if len(rows) != len(images):
             questions.append(
@@ -207,4 +208,4 @@ def _of_meta(path: pathlib.Path, notes: Notes) -> dict[int, str]:
 def _of_map(path: pathlib.Path, notes: Notes) -> dict[int, str]:
     """Number -> synset of lines `n02119789 1 kit_fox`."""
     rows = [line.split() for _, line in read_lines(path, notes)]
-    return {int(row[1]): row[0] for row in rows if len(row) > 1 and row[1].isdecimal()}
+    return {int(row[1]): row[0] for row in rows if len(row) > 1 and _NUMBER.fullmatch(row[1])}
