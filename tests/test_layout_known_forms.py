@@ -217,10 +217,24 @@ def inaturalist_2018() -> Form:
     return Form(splits, texts, ("test2018/1.jpg",))
 
 
+def inaturalist_2017() -> Form:
+    """Beside the lists of images lie those of boxes in some of them."""
+    splits, texts, _ = inaturalist_2018()
+    boxes = {f"{split}_2017_bboxes.json": json.loads(texts[f"{split}2018.json"])
+             for split in ("train", "val")}  # fmt: skip
+    for content in boxes.values():
+        content["images"], content["annotations"] = (
+            content["images"][:2],
+            [{**each, "bbox": [1, 2, 3, 4]} for each in content["annotations"][:2]],
+        )
+    return Form(splits, texts | {name: json.dumps(content) for name, content in boxes.items()},
+                ("test2018/1.jpg",))  # fmt: skip
+
+
 FORMS = (
     *(cassava, plant_pathology_2021, dog_breeds, leaf_classification, humpback_whales),
     *(skin_of_two_parts, birds_525, ifood, eurosat, roboflow_multiclass, mit_indoor, places),
-    *(mxnet, inaturalist_2018),
+    *(mxnet, inaturalist_2018, inaturalist_2017),
 )
 
 

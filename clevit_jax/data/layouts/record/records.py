@@ -318,6 +318,11 @@ def choose_lists(paths: Mapping[str, str], what: str, notes: Notes) -> dict[str,
     chosen = told or dict.fromkeys(loose, "")
     for split in dict.fromkeys(chosen.values()):
         same = [name for name, own in chosen.items() if own == split]
+        boxes = [name for name in same if re.search(r"bbox|boxes", name.lower())]
+        if boxes and len(same) - len(boxes) == 1:  # of the same images, as iNaturalist's of 2017
+            notes.warnings.append(f"{what}: {quoted_names(boxes)} not read: of boxes, by the name.")
+            chosen = {name: own for name, own in chosen.items() if name not in boxes}
+            continue
         if len(same) > 1:
             which = f"the list of the {split} split" if split else "the list of all images"
             notes.problems.append(
