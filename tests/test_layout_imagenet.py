@@ -146,6 +146,14 @@ def test_lists_that_contradict_each_other_or_say_too_little(tmp_path):
     assert "does not say the class of 'ILSVRC2012_val_00000001.JPEG'" in problem
 
 
+def test_test_images_in_folders_of_synsets_are_the_test_split(tmp_path):
+    test = [f"test/{wnid}/t.JPEG" for wnid in SYNSETS]
+    data = read(make(tmp_path, [*TRAIN, *VAL, *test], {"val.txt": ANNOTATED["val.txt"]}))
+    assert data.layout == "imagenet"
+    assert told(data.val, data) == expected()
+    assert told(data.test, data) == [(file, file.split("/")[1]) for file in test]
+
+
 @pytest.mark.parametrize("number", ["9" * 5000, "²"])
 def test_what_is_no_number_tells_nothing(tmp_path, number):
     data = read(make(tmp_path, [*TRAIN, *VAL], {"val.txt": lines([number] * len(VAL))}))

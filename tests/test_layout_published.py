@@ -300,6 +300,13 @@ def test_names_of_classes_beside_the_only_folder(tmp_path):
     assert (len(data.train), len(data.test)) == (4, 4)
 
 
+def test_a_list_of_images_beside_the_only_folder_is_not_passed_over(tmp_path):
+    files = [f"set/{name}/{k}.jpg" for name in FLOWERS for k in range(2)]
+    for text in (lines(f"{k}.jpg {k % 2}" for k in range(6)), "0.jpg 0\n1.jpg 1\n"):
+        (problem,) = problems(make(tmp_path, files, {"my_labels.txt": text}))
+        assert "has no known layout" in problem
+
+
 def test_masks_beside_images_with_classes_in_their_names(tmp_path):
     names = [f"{breed}_{k}" for breed in ("Abyssinian", "american_bulldog") for k in range(4)]
     files = [f"images/{name}.jpg" for name in names]

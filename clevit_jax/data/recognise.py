@@ -276,7 +276,11 @@ def _has_annotations(root: pathlib.Path) -> bool:
     """Whether files beside the folders may say what the images are: then these are not alone."""
     with os.scandir(root) as entries:
         names = [entry.name.lower() for entry in entries if not is_litter(entry.name)]
-    of_classes = {path.name.lower() for path, _ in name_files(root, ("",))}
+    of_classes = {
+        path.name.lower()
+        for path, told in name_files(root, ("",))
+        if told.by_number and not any(map(is_image, told.by_number.values()))
+    }
     names = [name for name in names if name not in of_classes and not csv_table.is_form(name)]
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 

@@ -74,7 +74,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
 
     The validation images have their classes from LOC_val_solution.csv, val_annotations.txt,
     val.txt or ILSVRC2012_validation_ground_truth.txt (`imagenet_val`), or from their folders. They
-    are the test split; the published test images have no labels, and are left out. Where
+    are the test split, unless there are test images in folders of synsets; the published ones have
+    no labels, and are left out. Where
     train_cls.txt lists the training images, these are read and no others. Classes are the synsets
     in the order of their numbers.
     """
@@ -88,8 +89,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     train = _in_folders(place, place.train, "train", own)
     train = _listed(place, train, notes)
     rows = [*train]
-    for path in place.parts.splits.get("val", ()):
-        rows += _in_folders(place, path, "test", own)
+    for split in ("val", "test"):
+        for path in place.parts.splits.get(split, ()):
+            rows += _in_folders(place, path, split, own)
     if place.val is not None and train:
         rows += _validation(root, place, {row.label for row in train}, own, notes)
     for path in place.parts.flat.get("test", ()):
@@ -230,5 +232,5 @@ def _rows(
             )
             continue
         where, name = f"{path}, {file!r}", f"{place.val}/{file}"
-        rows.append(table.TableRow(where, "test", told.synsets[file], "", folder / file, name))
+        rows.append(table.TableRow(where, "val", told.synsets[file], "", folder / file, name))
     return rows
