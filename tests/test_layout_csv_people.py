@@ -72,6 +72,27 @@ def test_a_column_of_folds_is_tested_on(tmp_path, first):
     assert "fold 2 of 3, by seed 0" in drawn.recognised_by
 
 
+@pytest.mark.parametrize("written", ["f{}", "Fold {}", "fold_{}.0", " {}"])
+def test_folds_with_a_word_before_their_number(tmp_path, written):
+    row = [f"{file},{of(i)},{written.format(i // 3 + 9)}" for i, file in enumerate(NINE)]
+    data = sources.load_dataset(made(tmp_path, "filename,label,fold", row.__getitem__))
+    assert [example.name for example in data.test] == [f"images/{file}" for file in NINE[:3]]
+    assert "fold 0 of 3, by the column 'fold'" in data.recognised_by
+
+
+@pytest.mark.parametrize("odd", ["-1", "none", "1b"])
+def test_rows_in_no_fold_are_asked_about(tmp_path, odd):
+    fold = ["0", "0", "0", "1", "1", "1", odd, odd, odd]
+    root = made(tmp_path, "filename,label,kfold", lambda i: f"{NINE[i]},{of(i)},{fold[i]}")
+    found = problem(root)
+    assert f"the column 'kfold' has 2 folds, but {odd!r} in 3 of 9 rows" in found
+    assert "set data.split_column=none to have the split drawn" in found
+    drawn = sources.load_dataset(root, request=Request(split_column="none"))
+    assert counts(drawn) == {"train": 7, "test": 2}
+    (root / "test.csv").write_text("filename,label\n0000.jpg,rose\n")  # which tells the split
+    assert counts(sources.load_dataset(root)) == {"train": 9, "test": 1}
+
+
 def test_a_fold_that_holds_a_class_is_named(tmp_path):
     root = made(tmp_path, "filename,label,fold", lambda i: f"{NINE[i]},{of(i)},{i % 3}")
     found = problem(root)

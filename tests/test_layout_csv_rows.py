@@ -160,6 +160,38 @@ def test_labels_that_are_nearly_alike(tmp_path):
         assert (data.num_classes, data.warnings) == (2, ())
 
 
+@pytest.mark.parametrize(
+    ("kinds", "warning"),
+    [
+        (("001", "1", "2"), "differ only in the zeros of numbers ('001' and '1')"),
+        (("1.0", "1", "x"), "differ only in the zeros of numbers ('1' and '1.0')"),
+        (("0", "1", "-1"), "3 image(s) have the label -1, which counts as one of the 3 classes"),
+        (("000", "1", "2"), None),
+        (("1", "-1", "1"), None),  # yes and no
+        (("-1", "a", "b"), None),
+    ],
+)
+def test_numbers_that_may_mean_another_thing(tmp_path, kinds, warning):
+    rows = [f"{file},{kinds[i % 3]}" for i, file in enumerate(NINE)]
+    data = sources.load_dataset(made(tmp_path, "image,label", rows.__getitem__))
+    assert data.num_classes == len(set(kinds))
+    said = [each for each in data.warnings if "of the labels" not in each]
+    assert len(said) == (warning is not None)
+    assert not said or warning in said[0]
+
+
+@pytest.mark.parametrize("values", [("TRUE", "FALSE"), ("True", "false"), ("1.0", "0.0")])
+def test_a_column_of_yes_and_no_for_each_class(tmp_path, values):
+    header = f"file,{','.join(NAMES)},split"
+    rows = [
+        ",".join([file, *(values[name != of(i)] for name in NAMES), "train" if i < 6 else "test"])
+        for i, file in enumerate(NINE)
+    ]
+    data = sources.load_dataset(made(tmp_path, header, rows.__getitem__))
+    assert told(data) == EXPECTED
+    assert counts(data) == {"train": 6, "test": 3}
+
+
 def test_a_column_that_is_true_in_most_rows_is_asked_about(tmp_path):
     """It may say that a row is for validation, or that it is sound."""
     root = made(tmp_path, "file,label,is_valid", lambda i: f"{NINE[i]},{of(i)},{i != 4}")

@@ -318,7 +318,7 @@ def test_a_wrapped_data_set_beside_a_flat_test_folder(tmp_path):
     assert problem(tmp_path).endswith(f"Did you mean data.root={inner}?")
 
 
-LITTER = ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".git",
+LITTER = ["__MACOSX", "venv", "node_modules", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".git",
           ".ipynb_checkpoints", ".AppleDouble"]  # fmt: skip
 
 

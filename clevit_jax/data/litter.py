@@ -6,7 +6,7 @@ _NAMES = frozenset(
         *("thumbs.db", "ehthumbs.db", "desktop.ini", "folder.ini"),  # Windows
         *("$recycle.bin", "recycler", "recycled", "system volume information"),
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # network storage
-        *("lost+found", "__pycache__"),
+        *("lost+found", "__pycache__", "node_modules", "site-packages", "venv"),  # programs
     ]
 )
 

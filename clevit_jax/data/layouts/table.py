@@ -13,6 +13,7 @@ from clevit_jax.errors import Repeated
 
 _MARKS = (",", ";", "|", "+", "&", "/", " ")  # between the classes of a label of several
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
+_ZEROS = re.compile(r"0*([0-9]+)(?:\.0*)?")  # a number, whatever zeros it is written with
 
 
 class TableRow(NamedTuple):
@@ -72,6 +73,7 @@ def to_contents(
     names = _check_class_names(rows, notes)
     if not ids:
         _warn_of_gaps(labels, where, notes)
+        _warn_of_none(rows, labels, where, notes)
     splits: dict[str, list[Example]] = {"train": []}
     for row in rows:
         if row.label not in numbers:
@@ -134,16 +136,19 @@ def _one_form(rows: Sequence[TableRow]) -> Sequence[TableRow]:
 
 
 def _warn_of_alike(class_names: Sequence[str], where: str, notes: Notes) -> None:
-    """Warns of classes whose names differ in nothing but capitals, blanks, `_` and `-`."""
+    """Warns of classes whose names differ in nothing but capitals, blanks, `_`, `-` and zeros."""
     alike: dict[str, list[str]] = {}
     for name in dict.fromkeys(class_names):
         folded = unicodedata.normalize("NFKC", name).casefold()
         plain = re.sub(r"(?<!^)[\s_-]+", " ", folded).strip()
-        alike.setdefault(plain, []).append(name)
+        number = _ZEROS.fullmatch(plain)
+        alike.setdefault(number[1] if number else plain, []).append(name)
     groups = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
     if groups:
+        numbers = all(map(_ZEROS.fullmatch, (key for key, names in alike.items() if names[1:])))
+        what = "the zeros of numbers" if numbers else "capitals or blanks"
         notes.warnings.append(
-            f"{where}: class names differ only in capitals or blanks ({first_three(groups)}); they "
+            f"{where}: class names differ only in {what} ({first_three(groups)}); they "
             "count as classes of their own. Write them alike if they are one."
         )
 
@@ -214,6 +219,19 @@ def _check_class_names(rows: Sequence[TableRow], notes: Notes) -> dict[str, str]
                 f"here but with label {before.label!r} at {before.where}."
             )
     return {label: row.class_name for label, row in by_label.items()}
+
+
+def _warn_of_none(
+    rows: Sequence[TableRow], labels: Sequence[str], where: str, notes: Notes
+) -> None:
+    """Warns of -1 among numbers from 0 or 1, which often stands for no label."""
+    if "-1" not in labels or len(labels) < 3 or not all(map(_WHOLE.fullmatch, labels)):
+        return
+    count = sum(row.label == "-1" for row in rows)
+    notes.warnings.append(
+        f"{where}: {count:,} image(s) have the label -1, which counts as one of the {len(labels):,} "
+        f"classes; if it stands for no label, remove these rows ({len(labels) - 1:,} classes)."
+    )
 
 
 def _warn_of_gaps(labels: Sequence[str], where: str, notes: Notes) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.columns import as_setting
-from clevit_jax.data.layouts.csv.csv_columns import BITS, CsvColumns
+from clevit_jax.data.layouts.csv.csv_columns import CsvColumns, bit
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.split_columns import SplitColumns, split_by_flags
-from clevit_jax.data.layouts.listing import BLANKS, Notes, first_three
+from clevit_jax.data.layouts.listing import Notes, first_three
 from clevit_jax.data.layouts.split_codes import is_typable
 from clevit_jax.errors import Repeated
 
@@ -180,9 +180,9 @@ def _one_hot(
     made = list[Label]()
     others = list[tuple[int, int]]()  # lines, and how many classes they have
     for line, row in zip(table.lines, table.rows, strict=True):
-        bits = [BITS.get(row[i].strip(BLANKS)) for i in positions]
-        for name, i, bit in zip(classes, positions, bits, strict=True):
-            if bit is None:
+        bits = [bit(row[i]) for i in positions]
+        for name, i, each in zip(classes, positions, bits, strict=True):
+            if each is None:
                 problems.add(line, f"the column {name!r} is {row[i]!r}, not 0 or 1.",
                              "{n} cells of the classes' columns are not 0 or 1", name)  # fmt: skip
         ones = sum(map(bool, bits))

@@ -20,7 +20,7 @@ from clevit_jax.data.layouts.csv.label_columns import LabelColumns, choose_label
 from clevit_jax.data.layouts.csv.split_columns import SplitColumns, choose_splits
 from clevit_jax.data.layouts.listing import BLANKS, Request, is_image
 
-BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_BITS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _OF_FILES = ("id", "idcode", "name", "key", "file", "image")  # endings of their columns' names
 # What Google's AutoML calls images of no split yet, and those of the only one.
 _OF_NO_SPLIT = ("UNASSIGNED", "TRAIN")
@@ -135,11 +135,16 @@ def _label(header: list[str], request: Request) -> set[int]:
     return {i for i, name in enumerate(header) if name.strip().lower() in wanted}
 
 
+def bit(text: str) -> int | None:
+    """0 or 1, as a cell of a column for a class has it; None if it is neither."""
+    return _BITS.get(text.strip(BLANKS).lower())
+
+
 def _one_hot(table: Table, taken: set[int]) -> list[int]:
     """Positions of columns of 0 and 1, as the first row has them; at least two."""
     rest = [i for i, name in enumerate(table.header) if not is_unnamed(name) and i not in taken]
     first = table.rows[0]
-    is_one_hot = len(rest) > 1 and all(first[i].strip(BLANKS) in BITS for i in rest)
+    is_one_hot = len(rest) > 1 and all(bit(first[i]) is not None for i in rest)
     return rest if is_one_hot else []
 
 

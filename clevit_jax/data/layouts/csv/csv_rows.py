@@ -117,6 +117,8 @@ class CsvReader:
         """Whether there are files and labels; says what was told by values, and what is wrong."""
         problems = self._notes.problems
         problems.extend(f"{path}: {problem}" for problem in columns.problems)
+        if self._alone and columns.split.doubt:
+            problems.append(f"{path}: {columns.split.doubt}")
         if columns.file is None and not self._request.file_column:
             problems.append(f"{path}: {missing_column('file', whole.header)}")
         is_asked = any("hold the label" in problem for problem in columns.problems)

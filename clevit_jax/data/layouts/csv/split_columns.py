@@ -1,5 +1,6 @@
 """The split of the rows of a table: by a column of words, columns of yes and no, or of folds."""
 
+import re
 import types
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from clevit_jax.data.split_names import splits_among
 _TRUE = frozenset(("1", "1.0", "true", "yes", "y", "t"))
 _FALSE = frozenset(("0", "0.0", "false", "no", "n", "f"))
 _MOST_FOLDS = 100
+# A fold as people number it: 3, 3.0, f3, fold_3.
+_FOLD = re.compile(r"((?:[^\W\d_]+[ _-]*)?)([0-9]{1,9})(?:\.0+)?")
 _NO_WORDS: Mapping[str, str] = types.MappingProxyType({})
 _NO_FLAGS: Mapping[int, str] = types.MappingProxyType({})
 
@@ -36,6 +39,8 @@ class SplitColumns(NamedTuple):
         flags: position of a column of yes and no -> split.
         fold: position of a column of folds, by which no split is told; None where there is none.
         folds: the values of it, in order.
+        doubt: a question on a column of folds that some rows are not in; "" for none. It is for a
+            table that is alone.
     """
 
     word: int | None = None
@@ -43,6 +48,7 @@ class SplitColumns(NamedTuple):
     flags: Mapping[int, str] = _NO_FLAGS
     fold: int | None = None
     folds: tuple[str, ...] = ()
+    doubt: str = ""
 
     @property
     def positions(self) -> set[int]:
@@ -88,7 +94,8 @@ def choose_splits(
     flags = _flags(header, rows, values, problems)
     if word is not None:
         return SplitColumns(word, words[word], fold=fold, folds=numbers)
-    return SplitColumns(flags=flags, fold=fold, folds=numbers)
+    doubt = "" if flags or fold is not None else _odd_folds(header, rows, values)
+    return SplitColumns(flags=flags, fold=fold, folds=numbers, doubt=doubt)
 
 
 def split_by_flags(flags: Mapping[int, str], row: Sequence[str]) -> str | None:
@@ -107,8 +114,13 @@ def split_by_flags(flags: Mapping[int, str], row: Sequence[str]) -> str | None:
 
 
 def fold_of(text: str) -> str:
-    """A fold as it is written, without blanks and the `.0` that some programs write."""
-    return text.strip().removesuffix(".0")
+    """The number of a fold, without what is written around it; the text itself if it is none.
+
+    >>> fold_of("3.0"), fold_of(" fold_3"), fold_of("-1")
+    ('3', '3', '-1')
+    """
+    match = _FOLD.fullmatch(text.strip())
+    return match[2] if match else text.strip()
 
 
 def _words(name: str, values: set[str]) -> dict[str, str]:
@@ -234,7 +246,29 @@ def _is_yes_or_no(values: set[str]) -> bool:
 
 
 def _are_folds(values: set[str]) -> bool:
-    return 2 <= len(values) <= _MOST_FOLDS and all(fold_of(value).isdecimal() for value in values)
+    told = [_FOLD.fullmatch(value) for value in values]
+    before = {match[1].lower() for match in told if match}
+    return 2 <= len(values) <= _MOST_FOLDS and None not in told and len(before) == 1
+
+
+def _odd_folds(
+    header: Sequence[str], rows: Sequence[Sequence[str]], values: dict[int, set[str]]
+) -> str:
+    """A question on a column called as folds in which some rows have none; "" where none is."""
+    for i in called(header, FOLDS):
+        told = {value for value in values.get(i, ()) if _FOLD.fullmatch(value)}
+        if not _are_folds(told):
+            continue
+        odd = sorted(values[i] - told)
+        count = sum(row[i].strip() in odd for row in rows)
+        shown = first_three([repr(value) for value in odd])
+        return (
+            f"the column {header[i].strip()!r} has {len(told):,} folds, but {shown} in {count:,} "
+            f"of {len(rows):,} rows, which may be for testing or in no fold: give each row a fold, "
+            "or add a column 'split' with train and test, or set "
+            f"data.split_column={NONE} to have the split drawn."
+        )
+    return ""
 
 
 def _in_order(values: set[str]) -> tuple[str, ...]:
