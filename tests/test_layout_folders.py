@@ -318,8 +318,8 @@ def test_a_wrapped_data_set_beside_a_flat_test_folder(tmp_path):
     assert problem(tmp_path).endswith(f"Did you mean data.root={inner}?")
 
 
-LITTER = ["__MACOSX", "venv", "node_modules", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".git",
-          ".ipynb_checkpoints", ".AppleDouble"]  # fmt: skip
+LITTER = ["__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", ".git",
+          "venv", "node_modules", ".ipynb_checkpoints", ".AppleDouble"]  # fmt: skip
 
 
 @pytest.mark.parametrize("inside", ["", "train/", "train/rose/"])

@@ -130,3 +130,61 @@ def test_encodings(tmp_path, encoding):
         for split, pairs in PAIRS.items()
     }
     as_expected(read(make(tmp_path, files(), texts)))
+
+
+def test_tables_of_one_column_are_lists(tmp_path):
+    """`train.csv` of files alone; the classes are their folders."""
+    texts = {
+        f"{split}.csv": lines(["path", *(file for file, _ in pairs)])
+        for split, pairs in PAIRS.items()
+    }
+    as_expected(read(make(tmp_path, files(), texts)))
+    (tmp_path / "test.csv").write_text("path,width\nrose/0.jpg,3\n")  # which is none
+    assert "has no known layout" in problems(tmp_path)[0]
+
+
+def of_voc(order=("1", "-1", "0")) -> dict[str, str]:
+    """A list for each class and split, as Pascal VOC's: yes, no, or hard to see."""
+    yes, no, _ = order
+    return {
+        f"ImageSets/Main/{name}_{split}.txt": lines(
+            f"{file.removesuffix('.jpg')} {yes if file.split('/')[0] == name else no:>2}"
+            for file, _ in pairs
+        )
+        for name in NAMES
+        for split, pairs in PAIRS.items()
+    }
+
+
+def test_a_list_of_yes_and_no_for_each_class(tmp_path):
+    root = make(tmp_path, files(), of_voc())
+    data = read(root)
+    as_expected(data)
+    assert sorted(data.class_names) == sorted(NAMES)
+
+
+def test_images_of_several_classes_by_lists_of_yes_and_no_are_asked_about(tmp_path):
+    root = make(tmp_path, files(), of_voc())
+    path = root / "ImageSets/Main/rose_train.txt"
+    path.write_text(path.read_text().replace("-1", " 1", 1))
+    (found,) = problems(root)
+    assert "tell yes and no of 3 classes, and 1 of 12 images" in found
+    assert "set data.label_column=" in found
+    data = read(root, label_column="tulip")
+    assert sorted(data.class_names) == ["-1", "1"]
+
+
+def test_columns_of_yes_and_no_in_a_list(tmp_path):
+    texts = {
+        f"{split}.txt": lines(
+            f"{file} {' '.join(str(int(file.split('/')[0] == name)) for name in NAMES)}"
+            for file, _ in pairs
+        )
+        for split, pairs in PAIRS.items()
+    }
+    root = make(tmp_path, files(), texts | {"classes.txt": lines(NAMES)})
+    as_expected(read(root))
+    head = f"image {' '.join(NAMES)}\n"
+    make(tmp_path, [], {name: head + text for name, text in texts.items()})
+    (root / "classes.txt").unlink()
+    as_expected(read(root))

@@ -229,8 +229,8 @@ def _warn_of_none(
         return
     count = sum(row.label == "-1" for row in rows)
     notes.warnings.append(
-        f"{where}: {count:,} image(s) have the label -1, which counts as one of the {len(labels):,} "
-        f"classes; if it stands for no label, remove these rows ({len(labels) - 1:,} classes)."
+        f"{where}: {count:,} image(s) have the label -1, which counts as one of the "
+        f"{len(labels):,} classes; if it stands for no label, remove these rows ({len(labels) - 1:,} classes)."
     )
 
 

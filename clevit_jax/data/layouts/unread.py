@@ -26,9 +26,15 @@ def unknown(root: pathlib.Path, below: Sequence[pathlib.Path]) -> str:
 
 
 def _meant(root: pathlib.Path, below: Sequence[pathlib.Path]) -> list[str]:
-    if below:
-        return [f"Did you mean data.root={' or '.join(map(str, below[:5]))}?"]
     tables = [name for name in csv_table.table_files(root) if not csv_table.is_form(name)]
+    if below:
+        said = [f"Did you mean data.root={' or '.join(map(str, below[:5]))}?"]
+        if tables:
+            said.append(
+                f"That would pass over {first_three(tables)}; to hear what is wrong with it, set "
+                "data.layout=csv."
+            )
+        return said
     if not tables and (above := folder_above(root)) is not None:
         if split_called(above.name) is not None:  # data/train/rose
             above = above.parent

@@ -22,6 +22,7 @@ from clevit_jax.data.layouts.text.list_lines import first_names, is_comment, nam
 from clevit_jax.data.split_names import split_and_rest, splits_among
 
 _ENDINGS = (".txt", ".lst", ".list", "")
+_TABLES = (".csv", ".tsv")  # lists, where they have one column
 # Words in the names of folders that hold lists.
 _PLACES = frozenset(
     [
@@ -179,15 +180,21 @@ def _names_classes(lines: Sequence[str]) -> bool:
 
 def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
     files, folders = list[pathlib.Path](), list[pathlib.Path]()
+    tables = list[pathlib.Path]()
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             if name.startswith("."):
                 continue
-            if may_list(name) and entry.is_file():
+            stem, ending = os.path.splitext(name.lower())
+            if ending in _TABLES and _SPLIT.search(stem) and entry.is_file():
+                tables.append(folder / name)
+            elif may_list(name) and entry.is_file():
                 files.append(folder / name)
             elif depth < _DEEPEST and not is_image(name) and _is_place(name) and entry.is_dir():
                 folders.append(folder / name)
+    if not any(re.search(r"[,;|\t]", line) for path in tables for line in _head(path)):
+        files += tables
     if len(files) <= _MANY:
         yield from files
     for inner in folders:

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import Contents, Notes, Request
-from clevit_jax.data.layouts.text import list_classes, list_folders, list_names, list_splits
+from clevit_jax.data.layouts.text import (
+    list_classes,
+    list_folders,
+    list_names,
+    list_one_hot,
+    list_splits,
+)
 from clevit_jax.data.layouts.text.list_files import ListedFiles
 from clevit_jax.data.layouts.text.list_lines import whole
 from clevit_jax.data.layouts.text.list_rows import Family, Row, read_family
@@ -138,6 +144,11 @@ def _classes(
     """The rows with their classes, and the names of the levels."""
     if not family.columns:
         return list_folders.told(root, family.rows, _folders(family.rows), request, notes)
+    if not request.label_column:
+        single = list_one_hot.in_one_column(root, family, notes)
+        if single is None:
+            return [], []
+        family = single
     trained = [row for row in family.rows if row.split == "train"]
     values = [[row.fields[i] for row in trained] for i in range(len(family.columns))]
     folders = _folders(trained)
