@@ -1,4 +1,4 @@
-"""Names of splits as people write them: train, training_set, cars_train, seg_test, val2018, dev.
+"""Names of splits as people write them: train, training_set, cars_train, val2018, Testdaten, 訓練.
 
 One name alone is taken for a split only where it says nothing else: `split_called`. A name that
 says more, as `cars_train`, needs a partner that says the same of another split: `splits_among`.
@@ -8,11 +8,35 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# Words of a name, without capitals; the split that each means.
+
+
+def _plain(text: str) -> str:
+    """A text without capitals and accents."""
+    parts = unicodedata.normalize("NFKD", text.lower())
+    marked = (letter for letter in parts if unicodedata.category(letter) != "Mn")
+    return unicodedata.normalize("NFC", "".join(marked))
+
+
+# Words of a name; the split that each means.
+_ENGLISH = {
+    "train": "train training trn trainval",
+    "val": "val valid validation validate dev development",
+    "test": "test testing tst eval evaluation holdout",
+}
+_OTHERS = {
+    "train": "lernen entrainement apprentissage entrenamiento treino treinamento addestramento "
+    "allenamento trening treningowy träning eğitim обучение обучающая тренировка тренировочная "
+    "训练 訓練 学習 훈련 학습",
+    "val": "validierung validación validação validazione convalida validatie validering walidacja "
+    "walidacyjny doğrulama валидация валидационная 验证 驗證 検証 검증",
+    "test": "prüfung pruefung prueba pruebas teste testes testowy тест тестовая 测试 測試 テスト 評価 "
+    "테스트 평가",
+}
 _WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout"), "test"),
+    _plain(word): split
+    for words in (_ENGLISH, _OTHERS)
+    for split, each in words.items()
+    for word in each.split()
 }
 # Words that add nothing to these.
 FILLERS = frozenset(
@@ -22,7 +46,15 @@ FILLERS = frozenset(
         *("file", "files", "list", "lists", "label", "labels", "labelled", "labeled"),
         *("annotation", "annotations", "info", "metadata", "meta", "public", "private"),
         *("mini", "small", "full", "all", "final", "resized", "cropped", "augmented", "raw"),
+        *map(_plain, "daten datensatz bilder données photos datos conjunto de imágenes".split()),
+        *map(_plain, "dados imagens dati immagini dane данные выборка изображения".split()),
+        *map(_plain, "集 数据 数据集 图片 图像 データ データセット 用 画像 데이터 세트 이미지".split()),
     ]
+)
+# A split and a filler in one word, as trainset, trainval, Trainingsdaten and 训练集.
+_GLUED = re.compile(
+    rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})(s?)"
+    rf"({'|'.join(sorted((*FILLERS, *_WORDS), key=len, reverse=True))})"
 )
 # Words for images to predict: no split, but a partner of one.
 _TO_PREDICT = frozenset(
@@ -96,14 +128,11 @@ def is_to_predict(name: str) -> bool:
 def words_of(name: str) -> list[str]:
     """The words of a name in lower case, apart at capitals, digits and signs; no numbers."""
     text = unicodedata.normalize("NFKC", name)
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()
+    text = _plain(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
     words = list[str]()
     for word in re.findall(r"[^\W\d_]+", text):
-        glued = re.fullmatch(r"(train|training|val|valid|validation|test|testing)(\w+)", word)
-        if glued and glued[2] in (*FILLERS, *_WORDS):  # trainset, testimages, trainval
-            words += [glued[1], glued[2]]
-        else:
-            words.append(word)
+        glued = None if word in _WORDS else _GLUED.fullmatch(word)
+        words += [glued[1], glued[3]] if glued else [word]
     return words
 
 

@@ -31,8 +31,7 @@ def _meant(root: pathlib.Path, below: Sequence[pathlib.Path]) -> list[str]:
         said = [f"Did you mean data.root={' or '.join(map(str, below[:5]))}?"]
         if tables:
             said.append(
-                f"That would pass over {first_three(tables)}; to hear what is wrong with it, set "
-                "data.layout=csv."
+                f"That would pass over {first_three(tables)}; to hear why, set data.layout=csv."
             )
         return said
     if not tables and (above := folder_above(root)) is not None:

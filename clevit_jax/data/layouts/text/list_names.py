@@ -33,7 +33,7 @@ _PLACES = frozenset(
         "lst",
     ]
 )
-_SPLIT = re.compile(r"tra?in|trn|val|dev|test|tst|eval|hold", re.IGNORECASE)
+_SPLIT = re.compile(r"tra?in|trn|val|dev|test|tst|eval|hold|[^\x00-\x7f]", re.IGNORECASE)
 # Names of a list of all images.
 _ALL = frozenset(
     [
