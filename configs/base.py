@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     # Share of each split's images that skip may leave out; one image always, but none by 0.
     data.max_bad = 0.01
     data.truncated = False  # whether an image that lacks its last bytes is read as far as it goes
-    data.bits = 0  # of 16-bit images, 9 to 16, such as 12; 0 is what the file says, else 16
+    data.bits = 0  # of 16-bit images, 8 to 16, such as 12; 0 is what the file says, else 16
     # Before training, write procedural leaves to data.root; 0 classes writes none.
     data.leaves = ConfigDict()
     data.leaves.classes = 0

@@ -83,6 +83,15 @@ def as_rgb(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 3 else grey_rgb(pixels)
 
 
+@pytest.mark.parametrize("kind", ["grey", "TIFF", "RGB"])
+def test_eight_bits_in_sixteen(kind):
+    """As programs write them that widen all pixels."""
+    make, values = {"grey": (png16, GREY), "TIFF": (tiff, GREY), "RGB": (png16, COLOUR)}[kind]
+    small = values & 0xFF
+    image = decode.read_rgb(make(small), "", Decoding(bits=8))
+    np.testing.assert_array_equal(np.asarray(image), as_rgb(small).astype(np.uint8))
+
+
 @pytest.mark.parametrize("kind", LOOSE)
 def test_bits_are_those_that_are_named(kind, tmp_path):
     data, values = LOOSE[kind]
@@ -133,6 +142,8 @@ def test_8_bit_images_are_left_alone():
     [
         (3, 4095, "All 3 16-bit images have no value above 4,095.*nearly black.*data.bits=12"),
         (1, 900, r"The one 16-bit image has no value above 900.*data.bits=12 \(or 10\)"),
+        (1, 255, r"no value above 255.*of 8 bits.*come out black.*data.bits=8, and"),
+        (2, 256, r"of 12 bits.*data.bits=12 \(or 10\)"),
         (2, 16383, "dark.*data.bits=14"),
         (2, 16384, None),
         (0, 0, None),

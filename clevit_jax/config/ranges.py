@@ -109,7 +109,7 @@ RANGES: dict[str, Range] = {
     "data.cache_bytes": Range(0, 2**63 - 1),
     "data.threads": Range(0, 1024),
     "data.max_bad": _BELOW_ONE,
-    "data.bits": Range(9, 16, also=(0,)),
+    "data.bits": Range(8, 16, also=(0,)),
     "data.leaves.classes": Range(0, 10**4),
     "data.leaves.train_per_class": Range(1, 10**5),
     "data.leaves.test_per_class": Range(0, 10**5),

@@ -167,6 +167,10 @@ def _named(place: str) -> Iterator[None]:
             text = os_reason(error) + mend(error)
         if text == "Truncated File Read":  # in Pillow's words
             text = "it is truncated, and ends before its pixels begin; fetch it again"
+        elif isinstance(error, Image.DecompressionBombError):
+            text += "; save it smaller, or cut it into pieces"
+        elif text.startswith("broken data stream"):
+            text += "; fetch it again"
         why = f"cannot be decoded: {text}"
         raise _failed(place, why, f"{{n}} images {why}") from error
 

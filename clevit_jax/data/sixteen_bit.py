@@ -14,17 +14,17 @@ from clevit_jax.data.tally import Tally
 
 _FULL = 16
 _GREY_ALPHA = "LA;16B"  # of a PNG
-_CAMERAS = (12, 14)  # bits that are usual below 16; 10 are told with 12
+_USUAL = (8, 12, 14)  # bits below 16: of programs that widen all, of cameras; 10 are told with 12
 
 
 def dark_warning(images: int, highest: int) -> str | None:
     """A sentence on 16-bit images, as `Tally` counts them, that seem to hold fewer bits."""
-    bits = next((bits for bits in _CAMERAS if highest < 1 << bits), None)
+    bits = next((bits for bits in _USUAL if highest < 1 << bits), None)
     if not images or not highest or bits is None:
         return None
     which = "The one 16-bit image has" if images == 1 else f"All {images:,} 16-bit images have"
-    or_ten = " (or 10)" if highest < 1 << 10 else ""
-    nearly = "nearly black" if bits == 12 else "dark"
+    or_ten = " (or 10)" if 8 < bits and highest < 1 << 10 else ""
+    nearly = {8: "black", 12: "nearly black"}.get(bits, "dark")
     return (
         f"{which} no value above {highest:,} of 65,535, as images of {bits} bits do, and so come "
         f"out {nearly}; if they are that, set --config.data.bits={bits}{or_ten}, and if they are "

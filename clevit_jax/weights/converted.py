@@ -210,4 +210,4 @@ def _is_decoding(value: Any) -> bool:
     if not isinstance(value, dict) or not value.keys() <= {"bits", "truncated"}:
         return False
     bits, truncated = value.get("bits", 0), value.get("truncated", False)
-    return type(bits) is int and bits in (0, *range(9, 17)) and isinstance(truncated, bool)
+    return type(bits) is int and bits in (0, *range(8, 17)) and isinstance(truncated, bool)
