@@ -406,6 +406,26 @@ def test_text_that_is_a_path(monkeypatch, tmp_path):
         assert images_in.rgb(path).size == (5, 6)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "named by an empty text"),
+        ("data:image/png;base64,AAAA", "26 letters, 'data:image/png;base6'..., which is no path"),
+        ("A" * 5000, "base64.b64decode"),
+        (
+            "~/a*.png",
+            "/home/me/a*.png is a pattern, and no file; give its files: sorted(glob.glob(",
+        ),
+    ],
+)
+def test_text_that_is_no_path(monkeypatch, text, said):
+    monkeypatch.setenv("HOME", "/home/me")
+    with pytest.raises(DecodeError) as error:
+        images_in.rgb(text)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 250
+
+
 def test_the_file_of_a_user_is_where_it_was():
     stream = io.BytesIO(FILES["16 bit, TIFF"])
     stream.seek(3)

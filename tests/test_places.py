@@ -77,6 +77,26 @@ def test_what_cannot_be_resolved_is_named(home, typed, names):
         assert name in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("gs://bucket/run", "paths are of this machine; mount it or copy it"),
+        ("s3://bucket/$SET", "paths are of this machine; mount it or copy it"),
+        ("https://x.org/a.zip", "nothing is downloaded; fetch it and name the file or folder"),
+        ("file:///data/my%20photos", "write the path: /data/my photos."),
+    ],
+)
+def test_an_address_is_no_path(home, typed, said):
+    """The system would make folders called `gs:` of it."""
+    with pytest.raises(ConfigError) as error:
+        place(typed, "--workdir")
+    assert str(error.value).startswith(f"--workdir is {typed}, an address")
+    assert said in str(error.value)
+    (home / typed).mkdir(parents=True)
+    assert expand(typed) == typed
+    assert place("C://x/y") == pathlib.Path("C:/x/y")
+
+
 def test_what_is_there_goes_first(home):
     """Folder by folder: what follows a literal name is looked at by itself."""
     for name in ("~", "$SET", "a$UNSET", "cotton"):

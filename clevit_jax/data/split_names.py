@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Iterable
 
 
-
 def _plain(text: str) -> str:
     """A text without capitals and accents."""
     parts = unicodedata.normalize("NFKD", text.lower())
@@ -48,7 +47,10 @@ FILLERS = frozenset(
         *("mini", "small", "full", "all", "final", "resized", "cropped", "augmented", "raw"),
         *map(_plain, "daten datensatz bilder données photos datos conjunto de imágenes".split()),
         *map(_plain, "dados imagens dati immagini dane данные выборка изображения".split()),
-        *map(_plain, "集 数据 数据集 图片 图像 データ データセット 用 画像 데이터 세트 이미지".split()),
+        *map(
+            _plain,
+            "集 数据 数据集 图片 图像 データ データセット 用 画像 데이터 세트 이미지".split(),
+        ),
     ]
 )
 # A split and a filler in one word, as trainset, trainval, Trainingsdaten and 训练集.

@@ -25,6 +25,7 @@ _TAKEN = (
     "the path of a file, its bytes, a file open in mode 'rb', a Pillow image, or pixels as an "
     "array of NumPy, JAX or torch, uint8 [H, W, 3]"
 )
+_LONGEST_PATH = 4096  # letters, of Linux
 _CHANNELS = (1, 2, 3, 4)  # grey, grey and alpha, RGB, RGB and alpha
 
 
@@ -134,7 +135,19 @@ def _type(image: object) -> str:
 def _path(image: str | os.PathLike) -> pathlib.Path:
     if isinstance(image, pathlib.Path) and os.path.lexists(image):
         return image
-    return place(os.fsdecode(image), "An image")
+    text = os.fsdecode(image)
+    if not text:
+        raise DecodeError("An image is named by an empty text; give the path of a file.")
+    if len(text) > _LONGEST_PATH or text.startswith("data:"):
+        raise DecodeError(
+            f"An image came as a text of {len(text):,} letters, {text[:20]!r}..., which is no "
+            "path; if it is base64, give its bytes: base64.b64decode(text.rpartition(',')[2])."
+        )
+    path = place(text, "An image")
+    if "*" in text and not os.path.lexists(path):
+        files = f"sorted(glob.glob({str(path)!r}))"
+        raise DecodeError(f"{path} is a pattern, and no file; give its files: {files}.")
+    return path
 
 
 def _is_file(image: object) -> bool:
@@ -179,7 +192,7 @@ def _to_numpy(image: Any, called: str) -> np.ndarray:
             raise TypeError(
                 f"{called} is of type {_type(image)} and cannot be read from here "
                 f"({' '.join(str(error).split())[:120]}); bring it to the CPU first, such as "
-                "x.detach().cpu()."
+                "x.detach().cpu(), and to a type that NumPy has, such as x.float()."
             ) from error
 
 

@@ -6,9 +6,11 @@ Every flag, setting and argument that is a path goes through `place`, and throug
 import os
 import pathlib
 import re
+import urllib.parse
 
 from clevit_jax.errors import ConfigError
 
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -30,12 +32,26 @@ def expand(text: str, what: str = "The path") -> str:
         what: what messages call it: `--workdir`, `data.root`.
 
     Raises:
-        ConfigError: a variable is not set, or there is no such user.
+        ConfigError: a variable is not set, or there is no such user; or it is an address, as
+            `gs://bucket/run`, of which the system would make folders called so.
     """
+    if (address := _ADDRESS.match(text)) and not _exists(text):
+        raise ConfigError(f"{what} is {text}, {_not_here(address[1].lower(), text)}.")
     if "$" not in text and not text.startswith("~"):
         return text
     there = _there(text)
     return there + _resolved(text[len(there) :], text, what)
+
+
+def _not_here(scheme: str, text: str) -> str:
+    """What an address is, and what to do instead."""
+    if scheme == "file":
+        return (
+            f"an address; write the path: {urllib.parse.unquote(urllib.parse.urlparse(text).path)}"
+        )
+    if scheme in ("http", "https", "ftp"):
+        return "an address, and nothing is downloaded; fetch it and name the file or folder"
+    return "an address, and paths are of this machine; mount it or copy it, and name the folder"
 
 
 def _there(text: str) -> str:
