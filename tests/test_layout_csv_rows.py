@@ -165,7 +165,7 @@ def test_labels_that_are_nearly_alike(tmp_path):
     [
         (("001", "1", "2"), "differ only in the zeros of numbers ('001' and '1')"),
         (("1.0", "1", "x"), "differ only in the zeros of numbers ('1' and '1.0')"),
-        (("0", "1", "-1"), "3 image(s) have the label -1, which counts as one of the 3 classes"),
+        (("0", "1", "-1"), "3 image(s) have the label -1, which counts as a class beside 2 others"),
         (("000", "1", "2"), None),
         (("1", "-1", "1"), None),  # yes and no
         (("-1", "a", "b"), None),

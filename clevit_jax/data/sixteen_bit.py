@@ -23,7 +23,7 @@ def dark_warning(images: int, highest: int) -> str | None:
     if not images or not highest or bits is None:
         return None
     which = "The one 16-bit image has" if images == 1 else f"All {images:,} 16-bit images have"
-    or_ten = " (or 10)" if 8 < bits and highest < 1 << 10 else ""
+    or_ten = " (or 10)" if bits > 8 and highest < 1 << 10 else ""
     nearly = {8: "black", 12: "nearly black"}.get(bits, "dark")
     return (
         f"{which} no value above {highest:,} of 65,535, as images of {bits} bits do, and so come "

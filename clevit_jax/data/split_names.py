@@ -28,8 +28,8 @@ _OTHERS = {
     "训练 訓練 学習 훈련 학습",
     "val": "validierung validación validação validazione convalida validatie validering walidacja "
     "walidacyjny doğrulama валидация валидационная 验证 驗證 検証 검증",
-    "test": "prüfung pruefung prueba pruebas teste testes testowy тест тестовая 测试 測試 テスト 評価 "
-    "테스트 평가",
+    "test": "prüfung pruefung prueba pruebas teste testes testowy тест тестовая 测试 測試 テスト "
+    "評価 테스트 평가",
 }
 _WORDS = {
     _plain(word): split
@@ -45,12 +45,10 @@ FILLERS = frozenset(
         *("file", "files", "list", "lists", "label", "labels", "labelled", "labeled"),
         *("annotation", "annotations", "info", "metadata", "meta", "public", "private"),
         *("mini", "small", "full", "all", "final", "resized", "cropped", "augmented", "raw"),
-        *map(_plain, "daten datensatz bilder données photos datos conjunto de imágenes".split()),
-        *map(_plain, "dados imagens dati immagini dane данные выборка изображения".split()),
-        *map(
-            _plain,
-            "集 数据 数据集 图片 图像 データ データセット 用 画像 데이터 세트 이미지".split(),
-        ),
+        *("daten", "datensatz", "bilder", "donnees", "photos", "datos", "conjunto", "de"),
+        *("imagenes", "dados", "imagens", "dati", "immagini", "dane"),
+        *map(_plain, ("данные", "выборка", "изображения", "集", "数据", "数据集", "图片", "图像")),
+        *map(_plain, ("データ", "データセット", "用", "画像", "데이터", "세트", "이미지")),
     ]
 )
 # A split and a filler in one word, as trainset, trainval, Trainingsdaten and 训练集.

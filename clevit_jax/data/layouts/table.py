@@ -227,10 +227,10 @@ def _warn_of_none(
     """Warns of -1 among numbers from 0 or 1, which often stands for no label."""
     if "-1" not in labels or len(labels) < 3 or not all(map(_WHOLE.fullmatch, labels)):
         return
-    count = sum(row.label == "-1" for row in rows)
+    count, others = sum(row.label == "-1" for row in rows), len(labels) - 1
     notes.warnings.append(
-        f"{where}: {count:,} image(s) have the label -1, which counts as one of the "
-        f"{len(labels):,} classes; if it stands for no label, remove these rows ({len(labels) - 1:,} classes)."
+        f"{where}: {count:,} image(s) have the label -1, which counts as a class beside {others:,} "
+        "others; if it stands for no label, remove these rows."
     )
 
 
