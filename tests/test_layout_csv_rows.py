@@ -53,6 +53,10 @@ def test_one_name_in_several_folders(tmp_path):
     rows = [f"/home/{file.split('/')[2]},{'ab'[i % 2]}" for i, file in enumerate(files)]
     (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
     assert "9 files are named by paths that point out of the data set's folder" in problem(root)
+    rows = [f"{file.split('/')[2]},{'ab'[i % 2]}" for i, file in enumerate(files[:1])]
+    (root / "train.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    assert "'0.jpg' may be any of 'images/lily/0.jpg', 'images/rose/0.jpg', " in problem(root)
+    assert problem(root).endswith("'images/tulip/0.jpg'; write its folder.")
 
 
 def test_splits_are_looked_for_in_their_own_folders(tmp_path):
@@ -239,3 +243,19 @@ def test_row_numbers_of_pandas_are_no_class(tmp_path):
     header = "Unnamed: 0,image,rose,tulip,lily"
     root = made(tmp_path, header, lambda i: f"{i},{NINE[i]},{bits[i % 3]}")
     assert told(sources.load_dataset(root)) == EXPECTED
+
+
+def test_shares_of_classes_are_no_classes(tmp_path):
+    root = made(
+        tmp_path, "file,rose,tulip,lily", lambda i: f"{NINE[i]},0.25,{i / 16},{0.75 - i / 16}"
+    )
+    found = problem(root)
+    assert "the columns 'rose', 'tulip', 'lily' hold shares that make 1 in each row" in found
+    root = made(tmp_path, "file,width,height", lambda i: f"{NINE[i]},0.25,{i / 16}")
+    assert "no column is known to hold the label" in problem(root)
+
+
+def test_tables_of_other_splits_than_training_alone(tmp_path):
+    for name in ("val.csv", "test.csv"):
+        root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{of(i)}", name=name)
+    assert "'test.csv', 'val.csv' are of splits, but no table is of training" in problem(root)

@@ -439,6 +439,12 @@ def test_what_is_seen_and_not_read(tmp_path):
             (["a/1-2.mp4", "b/1.mp4"], "a film is not read"),
             (["images/1-5.jpg"], "Of 5 image(s) (images/1.jpg, images/2.jpg, images/3.jpg, ...) "),
             ([], "There is no image in it."),
+            (["a/1", "b/1.dat"], "There is no image in it, but 2 other file(s) (a/1, b/1.dat)."),
+            (
+                ["a/1.CR2", "b/1.nef"],
+                "2 image(s) of kinds that are not read, .cr2, .nef (a/1.CR2, "
+                "b/1.nef); convert them to JPEG or PNG.",
+            ),
         ]
     ):
         found = problem(make(tmp_path / str(number), *files))

@@ -53,7 +53,7 @@ def test_a_list_of_images_that_lie_in_no_class_folder(tmp_path, where):
 
 
 def test_splits_of_unknown_names_are_asked_about(tmp_path):
-    found = problem(make(tmp_path, *classes("Trainingsdaten/"), *classes("Testdaten/")))
+    found = problem(make(tmp_path, *classes("harjoitus/"), *classes("koe/")))
     assert "2 classes at the top level" in found
     assert found.endswith("or, if they are splits, call them train/ and test/.")
 

@@ -139,6 +139,8 @@ def test_tables_of_one_column_are_lists(tmp_path):
         for split, pairs in PAIRS.items()
     }
     as_expected(read(make(tmp_path, files(), texts)))
+    (tmp_path / "sample_submission.csv").write_text("path,label\n9.jpg,rose\n")
+    as_expected(read(tmp_path))
     (tmp_path / "test.csv").write_text("path,width\nrose/0.jpg,3\n")  # which is none
     assert "has no known layout" in problems(tmp_path)[0]
 

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from clevit_jax.data import no_image
+from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
 from clevit_jax.data.layouts.csv import csv_table
 from clevit_jax.data.layouts.listing import first_three, is_image
 from clevit_jax.data.litter import is_litter
@@ -20,6 +21,7 @@ _STORES = (
     *(".h5", ".hdf5", ".npz", ".npy", ".pkl", ".pickle", ".pt", ".pth", ".tfrecord", ".tfrecords"),
     *(".rec", ".beton", ".mdb", ".db", ".sqlite", ".bin", ".idx3-ubyte", ".feather"),
 )
+_UNKNOWN = "unknown"  # the kind of what is of no kind
 _LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat")
 _UNPACK = {".zip": "unzip", ".rar": "unrar x", ".7z": "7z x", ".gz": "tar -xzf", ".tgz": "tar -xzf"}
 
@@ -62,8 +64,8 @@ def look(root: pathlib.Path) -> Seen:
                 kinds["lost"].append(path + entry.name)
             elif is_image(entry.name):
                 images.append(path + entry.name)
-            elif kind := _kind(entry.name, path):
-                kinds[kind].append(path + entry.name)
+            else:
+                kinds[_kind(entry.name, path) or _UNKNOWN].append(path + entry.name)
     return Seen(images, not waiting, root, kinds)
 
 
@@ -102,6 +104,7 @@ def _kind(name: str, path: str) -> str | None:
         ("films", _FILMS),
         ("stores", _STORES),
         ("boxes", (".xml",)),
+        ("pictures", tuple(OTHER_IMAGE_ENDINGS)),
     ):
         if low.endswith(endings):
             return kind
@@ -118,7 +121,7 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         pattern: a sentence on what the names of the images tell, if they do.
     """
     said = list[str]()
-    kinds = seen.kinds
+    kinds = {kind: files for kind, files in seen.kinds.items() if kind != _UNKNOWN}
     if archives := kinds.get("archives"):
         ending = os.path.splitext(archives[0].lower())[1]
         command = f" (`{_UNPACK[ending]} {archives[0]}`)" if ending in _UNPACK else ""
@@ -141,6 +144,12 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         said.append(f"{first_three(same)}: {what}.")
     if lists := [name for name in lists if name not in no_lists]:
         said.append(f"{first_three(lists)}: not of a form of lists that is read.")
+    if pictures := kinds.get("pictures"):
+        endings = sorted({os.path.splitext(name)[1].lower() for name in pictures})
+        said.append(
+            f"{len(pictures):,} image(s) of kinds that are not read, {', '.join(endings[:5])} "
+            f"({first_three(pictures)}); convert them to JPEG or PNG."
+        )
     if films := kinds.get("films"):
         said.append(f"{first_three(films)}: a film is not read; save pictures of it.")
     if boxes := kinds.get("boxes"):
@@ -165,5 +174,7 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         )
         said += [pattern] if pattern else []
     elif not kinds:
-        said.append("There is no image in it.")
+        other = seen.kinds.get(_UNKNOWN, [])
+        beside = f", but {len(other):,} other file(s) ({first_three(other)})" if other else ""
+        said.append(f"There is no image in it{beside}.")
     return said

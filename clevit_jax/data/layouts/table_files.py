@@ -57,6 +57,7 @@ class TableFiles:
         self._may_number = by_number
         present = sorted(files_below(str(root), own=own))
         self._present = present
+        self._by_form = list[dict[str, list[str]]]()  # of `_forms_known`, when it is asked for
         self._called = {file: [file] for file in present}  # name -> files it may mean
         for file in present:
             stem = posixpath.splitext(file)[0]
@@ -80,6 +81,15 @@ class TableFiles:
     def any_called(self, names: set[str]) -> bool:
         """Whether an image has one of some names, with or without its folder and ending."""
         return any_image_called(self._present, names)
+
+    def alike(self, name: str) -> list[str]:
+        """The images of a name in whatever folder, where there are several; else none."""
+        parts = _parts(name)
+        if not self._by_form:
+            self._by_form = self._forms_known()
+        meant = zip(self._by_form, _forms(parts[-1]), strict=True) if parts else ()
+        found = next((found for known, form in meant if (found := known.get(form))), [])
+        return found if len(found) > 1 else []
 
     def find(self, name: str, split: str) -> tuple[str, str | None]:
         """The file, relative to the root, and what is wrong with it."""
@@ -144,14 +154,19 @@ class TableFiles:
         splits = set(told.values())
         return told if {"train"} < splits and "" not in splits else {}
 
-    def _elsewhere(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, str | None]]:
-        """Each wanted file, and the one file that it may well be."""
+    def _forms_known(self) -> list[dict[str, list[str]]]:
+        """The images by their names, in each of `_forms`."""
         by_form: list[dict[str, list[str]]] = [collections.defaultdict(list) for _ in range(3)]
-        tops = splits_among({file.partition("/")[0] for file in self._present if "/" in file})
         for file in self._present:
             if is_image(file):
                 for known, form in zip(by_form, _forms(posixpath.basename(file)), strict=True):
                     known[form].append(file)
+        return by_form
+
+    def _elsewhere(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, str | None]]:
+        """Each wanted file, and the one file that it may well be."""
+        self._by_form = by_form = self._by_form or self._forms_known()
+        tops = splits_among({file.partition("/")[0] for file in self._present if "/" in file})
         numbers = (
             self._by_number()
             if self._may_number and any(_number(each.name) for each in wanted)

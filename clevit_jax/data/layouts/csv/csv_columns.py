@@ -148,6 +148,18 @@ def _one_hot(table: Table, taken: set[int]) -> list[int]:
     return rest if is_one_hot else []
 
 
+def shares(table: Table, columns: CsvColumns) -> list[str]:
+    """Names of columns of fractions that make 1 in each row, as probabilities of classes do."""
+    known = {columns.file, *columns.split.positions}
+    rest = [i for i, name in enumerate(table.header) if not is_unnamed(name) and i not in known]
+    try:
+        sums = [sum(float(row[i]) for i in rest) for row in table.rows]
+    except ValueError:
+        return []
+    is_one = len(rest) > 1 and bool(sums) and all(abs(each - 1) < 0.02 for each in sums)
+    return [table.header[i].strip() for i in rest] if is_one else []
+
+
 def _file(
     table: Table,
     header: list[str],

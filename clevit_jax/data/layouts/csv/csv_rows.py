@@ -123,7 +123,14 @@ class CsvReader:
             problems.append(f"{path}: {missing_column('file', whole.header)}")
         is_asked = any("hold the label" in problem for problem in columns.problems)
         if not columns.labelled and not self._request.label_column and not is_asked:
-            problems.append(f"{path}: {missing_column('label', whole.header)}")
+            shares = csv_columns.shares(whole, columns)
+            problems.append(
+                f"{path}: the columns {first_three([repr(name) for name in shares])} hold shares "
+                "that make 1 in each row, and one class is learned for each image here: write 1 "
+                "for it and 0 for the others."
+                if shares
+                else f"{path}: {missing_column('label', whole.header)}"
+            )
         self._notes.warnings.extend(f"{path}: {sentence}" for sentence in columns.said)
         self.is_asked = self.is_asked or is_asked
         return columns.file is not None and columns.labelled and not is_asked
@@ -175,6 +182,10 @@ class CsvReader:
                 if each in found:
                     files[at] = found[each]
                 elif repair is None or repair.is_taken:
+                    several = self._files.alike(each.name) if " is not in " in problem else []
+                    if several:
+                        both = first_three([repr(file) for file in several])
+                        problem = f"the file {each.name!r} may be any of {both}; write its folder."
                     problems.add(whole.lines[at], problem, self._rule(problem), repr(each.name))
         return files
 
@@ -210,6 +221,8 @@ class CsvReader:
                 "{n} files are named by paths that point out of the data set's folder, and none of "
                 f"their names is in it; name them relative to {self._root}"
             )
+        if problem.endswith("write its folder."):
+            return "{n} files are named without their folder, and several have the name"
         if "may be any of" in problem:
             return "{n} files are named without their ending, and several have the name"
         return f"{{n}} files are not in {self._root}, or a folder in it such as images/ or train/"

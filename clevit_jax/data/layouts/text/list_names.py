@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts.csv import encoding
+from clevit_jax.data.layouts.csv import csv_table, encoding
 from clevit_jax.data.layouts.listing import (
     BLANKS,
     EXTENSIONS,
@@ -186,14 +186,15 @@ def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
             name = entry.name
             if name.startswith("."):
                 continue
-            stem, ending = os.path.splitext(name.lower())
-            if ending in _TABLES and _SPLIT.search(stem) and entry.is_file():
-                tables.append(folder / name)
+            if name.lower().endswith(_TABLES) and entry.is_file():
+                tables += [] if csv_table.is_form(name) else [folder / name]
             elif may_list(name) and entry.is_file():
                 files.append(folder / name)
             elif depth < _DEEPEST and not is_image(name) and _is_place(name) and entry.is_dir():
                 folders.append(folder / name)
-    if not any(re.search(r"[,;|\t]", line) for path in tables for line in _head(path)):
+    if all(_SPLIT.search(path.stem) for path in tables) and not any(
+        re.search(r"[,;|\t]", line) for path in tables for line in _head(path)
+    ):
         files += tables
     if len(files) <= _MANY:
         yield from files
