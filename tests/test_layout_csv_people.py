@@ -440,6 +440,20 @@ def test_a_split_in_other_tables_is_not_lost_in_silence(tmp_path):
     assert counts(drawn) == {"train": 7, "test": 2}
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "train.csv"])
+@pytest.mark.parametrize("split", [("split", "train", "test"), ("is_test", "0", "1")])
+def test_a_table_of_splits_beside_is_not_lost_in_silence(tmp_path, name, split):
+    root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{of(i)}", name=name)
+    rows = [f"{file},{split[1 + (i > 5)]}" for i, file in enumerate(NINE)]
+    (root / "splits.csv").write_text("\n".join([f"file,{split[0]}", *rows]) + "\n")
+    assert f"{name} has labels, and 'splits.csv' beside it files without" in problem(root)
+    drawn = sources.load_dataset(root, request=Request(split_column="none"))
+    assert counts(drawn) == {"train": 7, "test": 2}
+    rows = [f"{file},7" for file in NINE]
+    (root / "splits.csv").write_text("\n".join(["file,width", *rows]) + "\n")
+    assert counts(sources.load_dataset(root)) == {"train": 7, "test": 2}
+
+
 def test_numbers_that_another_table_has_the_files_of_mean_none(tmp_path):
     root = made(tmp_path, "image_id,label", lambda i: f"{i},{of(i)}", name="labels.csv")
     files = "".join(f"{i},{NINE[8 - i]}\n" for i in range(9))

@@ -58,6 +58,18 @@ def test_splits_of_unknown_names_are_asked_about(tmp_path):
     assert found.endswith("or, if they are splits, call them train/ and test/.")
 
 
+def test_a_table_of_splits_beside_class_folders_is_asked_about(tmp_path):
+    root = make(tmp_path, *classes(""))
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
+    rows = [f"{file},{'test' if i % 4 else 'train'}" for i, file in enumerate(files)]
+    (root / "split.csv").write_text("\n".join(["file,split", *rows]) + "\n")
+    found = problem(root)
+    assert "split.csv tells the split of each file, and is not read beside class folders" in found
+    assert sum(sizes(load(root, split_column="none")).values()) == len(files)
+    make(root, *(f"test/{file}" for file in files))  # which folders tell
+    assert sizes(load(root)) == {"train": len(files), "test": len(files)}
+
+
 def test_a_list_of_other_class_names(tmp_path):
     """Classes of folders, and a list beside that contradicts them."""
     names = ("rose", "tulip", "lily")

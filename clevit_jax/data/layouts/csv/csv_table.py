@@ -104,8 +104,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if found.unjoined and not request.split_column:
         names = quoted_names(path.name for path in found.unjoined)
         notes.problems.append(
-            f"{chosen['']} has labels, and {names} beside it files without; they are not joined: "
-            "add a column 'split' to it, or set data.split_column=none to have a split drawn."
+            f"{next(iter(chosen.values()))} has labels, and {names} beside it files without; they "
+            "are not joined: add a column 'split' to it, or set data.split_column=none to have a "
+            "split drawn."
         )
         return Contents((), {"train": []})
     reader = CsvReader(
@@ -169,8 +170,8 @@ class _Found(NamedTuple):
         by_split: the tables by split; "" is that of a single table.
         left_out: sentences on tables that are not read.
         split_column: the column that tells the splits of a single table; "" without one.
-        unjoined: tables of a training and other splits that have files and no labels, beside a
-            single table that has these.
+        unjoined: tables of a training and other splits, or with a column of splits, that have
+            files and no labels, beside a single table that has these.
         files_elsewhere: whether a table without labels has files and more, as their numbers.
     """
 
@@ -243,9 +244,10 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
             del splits[split]
             left_out += [_say_unlabelled(path) for path in paths]
     train = splits.get("train", [])
+    telling = tuple(path for path, head in heads.items() if _tells_splits(head))
     if any(path in fitting for path in train):
         own = _split_column(heads[train[0]]) if len(splits) == 1 else ""
-        return _Found(True, splits, left_out, own)
+        return _Found(True, splits, left_out, own, telling if len(splits) == 1 and not own else ())
     sure = [path for path in fitting if heads[path][1].label.is_sure]
     if sure:
         own = _split_column(heads[sure[0]])
@@ -254,6 +256,7 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
         unjoined = (
             tuple(lists) if lists and lists[0] in train and len(lists) > 1 and not own else ()
         )
+        unjoined = unjoined or (() if own else telling)
         others = [heads[path] for path in heads if path not in sure and path not in unjoined]
         elsewhere = any(_has_no_label(head[1]) and len(head[0].header) > 1 for head in others)
         return _Found(True, {"": sure}, left_out, own, unjoined, elsewhere)
@@ -274,6 +277,25 @@ def _is_of_images(head: tuple[Table, CsvColumns], images: _Images) -> bool:
         return False
     name = rows[0][columns.file].strip() if rows else ""
     return is_image(name) if posixpath.splitext(name)[1] else images.is_any()
+
+
+def _tells_splits(head: tuple[Table, CsvColumns]) -> bool:
+    """Whether a table tells the splits of files, and not their labels."""
+    split = head[1].split
+    is_told = bool(split.flags) or len(set(split.words.values())) > 1
+    return _has_no_label(head[1]) and is_told
+
+
+def split_tables(root: pathlib.Path, request: Request) -> list[str]:
+    """The tables in a folder that tell the splits of files, and not their labels."""
+    images = _Images(root)
+    paths = [path for path in _paths(root) if not is_form(path.name)]
+    heads = {
+        path: csv_columns.head(csv_form.peek(path), request, images.any_called) for path in paths
+    }
+    return [
+        path.relative_to(root).as_posix() for path, head in heads.items() if _tells_splits(head)
+    ]
 
 
 def _has_no_label(columns: CsvColumns) -> bool:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
+from clevit_jax.data.layouts.csv import csv_table
 from clevit_jax.data.layouts.folder import out_of_place
 from clevit_jax.data.layouts.folder.folder_names import (
     are_numbers,
@@ -24,6 +25,7 @@ from clevit_jax.data.layouts.folder.hierarchy import Path
 from clevit_jax.data.layouts.folder.tree import Folder
 from clevit_jax.data.layouts.listing import (
     Notes,
+    Request,
     files_below,
     first_three,
     is_image,
@@ -298,6 +300,17 @@ def _splits_above(root: pathlib.Path) -> str | None:
         return None
     shown = first_three([f"{name}/" for name in names])
     return f"{root} lies beside {shown}; to read both, set data.root={place.parent}."
+
+
+def ask_of_split_tables(root: pathlib.Path, request: Request, notes: Notes) -> None:
+    """A question on tables that tell the split of files, where no folder does."""
+    if tables := csv_table.split_tables(root, request):
+        notes.problems.append(
+            f"{root}: {first_three(tables)} tells the split of each file, and is not read beside "
+            "class folders: put the images into train/<class>/ and test/<class>/, or write a table "
+            "of the columns file, label and split, or set data.split_column=none to have the split "
+            "drawn."
+        )
 
 
 def say_tables_beside(root: pathlib.Path, class_names: Sequence[str], notes: Notes) -> None:

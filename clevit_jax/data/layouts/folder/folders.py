@@ -74,6 +74,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     notes.warnings.extend([said] if said else [])
     contents = _contents(root, trees, of_path, cut, notes)
     folder_words.say_what_is_left_out(root, parts, trees, notes)
+    if set(trees) == {"train"} and not request.split_column:
+        folder_words.ask_of_split_tables(root, request, notes)
     folder_words.say_tables_beside(root, contents.class_names, notes)
     return contents
 
