@@ -23,6 +23,7 @@ from clevit_jax.data.layouts.record import coco, metadata
 from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.layouts.store import arrow, parquet, tfds_records, webdataset
 from clevit_jax.data.layouts.text import cub, deepfashion, imagenet, lists, matlab, ufg
+from clevit_jax.data.layouts.unlisted import BESIDE
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
@@ -200,6 +201,8 @@ def _agreeing(readings: list[Recognised]) -> Recognised:
             return first._replace(seen=f"{first.seen}; the folders alone do not tell the classes")
         if (left_out := _refined(said[0], said[1])) is not None:
             if left_out:
+                kept = [said for said in first.notes.warnings if BESIDE not in said]
+                first.notes.warnings[:] = kept
                 one = left_out == 1
                 verb = "image that is in folders is" if one else "images that are in folders are"
                 first.notes.warnings.append(

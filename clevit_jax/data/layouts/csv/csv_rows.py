@@ -69,6 +69,11 @@ class CsvReader:
         self.is_asked = False  # whether the user must say which column is the label
         self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
+    @property
+    def images(self) -> list[str]:
+        """The images of the data set, relative to its root."""
+        return self._files.images
+
     def read(self, path: pathlib.Path, split: str) -> Read:
         """The rows of a table of which enough is right; the notes get what is wrong."""
         text = csv_form.text_of(path, self._notes)

@@ -24,6 +24,7 @@ from clevit_jax.data.layouts.listing import (
     is_image,
 )
 from clevit_jax.data.layouts.text.list_names import may_list
+from clevit_jax.data.layouts.unlisted import warn_of_unlisted
 from clevit_jax.data.split_names import splits_among
 
 LOOKS_FOR = "train.csv, perhaps with test.csv and val.csv, or one *.csv of files and labels"
@@ -129,6 +130,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if not rows and notes.problems:
         return Contents((), {"train": []})
     contents = table.to_contents(rows, str(root), notes, levels=levels)
+    warn_of_unlisted(root, reader.images, contents, notes)
     return contents._replace(folds=_folds(said, contents, notes))
 
 

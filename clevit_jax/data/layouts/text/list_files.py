@@ -66,7 +66,7 @@ class ListedFiles:
         """Whether there is an image of this name in any folder; its ending may be left out."""
         name = _plain(name)
         if not self._called:
-            for file in self._images():
+            for file in self.images():
                 self._called.setdefault(posixpath.basename(file), []).append(file)
                 self._called.setdefault(_stem(posixpath.basename(file)), []).append(_stem(file))
         return bool(name) and any(
@@ -114,13 +114,14 @@ class ListedFiles:
         """What sentences call the folder that names are relative to."""
         return base or "the data set's folder"
 
-    def _images(self) -> Iterator[str]:
+    def images(self) -> Iterator[str]:
+        """The images of the data set, relative to its root, in no order."""
         return (file for file in self._present if is_image(file))
 
     def _with_stem(self, stem: str) -> list[str]:
         """The images that have a name but for its ending."""
         if not self._stems:
-            for file in self._images():
+            for file in self.images():
                 self._stems.setdefault(_stem(file), []).append(file)
         return self._stems.get(stem, [])
 

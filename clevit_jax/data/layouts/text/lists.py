@@ -20,6 +20,7 @@ from clevit_jax.data.layouts.text import (
 from clevit_jax.data.layouts.text.list_files import ListedFiles
 from clevit_jax.data.layouts.text.list_lines import whole
 from clevit_jax.data.layouts.text.list_rows import Family, Row, read_family
+from clevit_jax.data.layouts.unlisted import warn_of_unlisted
 from clevit_jax.errors import Repeated
 
 LOOKS_FOR = "train.txt, perhaps with test.txt and val.txt, of lines <file> <label>"
@@ -73,7 +74,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         return Contents((), {"train": []})
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    return table.to_contents(rows, str(root), notes, levels=levels)
+    contents = table.to_contents(rows, str(root), notes, levels=levels)
+    warn_of_unlisted(root, files.images(), contents, notes)
+    return contents
 
 
 def _together(families: list[Family]) -> list[Family]:
