@@ -468,3 +468,28 @@ def test_codes_of_images_beside_a_test_table(tmp_path):
     data = sources.load_dataset(root)
     assert told(data) == {f"images/{file}": str(i % 3) for i, file in enumerate(NINE)}
     assert any("test.csv has no column of labels" in warning for warning in data.warnings)
+
+
+@pytest.mark.parametrize(
+    ("header", "finer"),
+    [("label", "sub_label"), ("category", "subcategory"), ("species", "common_name"),
+     ("class", "Dog Breed")],
+)  # fmt: skip
+def test_a_finer_column_beside_a_label_is_asked_about(tmp_path, header, finer):
+    rows = [f"{file},{'ab'[i % 3 > 1]},{of(i)}" for i, file in enumerate(NINE)]
+    root = made(tmp_path, f"file,{header},{finer}", rows.__getitem__)
+    found = problem(root)
+    assert f"{header!r} (2 classes), {finer!r} (3 classes) may all hold the label" in found
+    data = sources.load_dataset(root, request=Request(label_column=finer))
+    assert told(data) == EXPECTED
+    rows = [f"{file},{'ab'[i % 3 > 1]},{i}" for i, file in enumerate(NINE)]  # no classes
+    data = sources.load_dataset(made(root, f"file,{header},{finer}", rows.__getitem__))
+    assert data.num_classes == 2
+
+
+def test_a_rank_of_one_group_is_no_label(tmp_path):
+    header = "file,class,order,species"
+    rows = [f"{file},Aves,{'ab'[i % 3 > 1]},{of(i)}" for i, file in enumerate(NINE)]
+    data = sources.load_dataset(made(tmp_path, header, rows.__getitem__))
+    assert told(data) == EXPECTED
+    assert [level.name for level in data.levels] == ["order"]

@@ -259,3 +259,33 @@ def test_tables_of_other_splits_than_training_alone(tmp_path):
     for name in ("val.csv", "test.csv"):
         root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{of(i)}", name=name)
     assert "'test.csv', 'val.csv' are of splits, but no table is of training" in problem(root)
+
+
+@pytest.mark.parametrize(
+    ("label", "warning"),
+    [
+        ("?", "'?' counts as a class, with 3 image(s); if it stands for no label, remove these"),
+        ("Unknown", "'Unknown' counts as a class, with 3 image(s)"),
+        ("None", "'None' counts as a class, with 3 image(s)"),
+        ("unknown oak", None),
+    ],
+)
+def test_labels_that_may_say_that_there_is_none(tmp_path, label, warning):
+    labels = ["rose", "tulip", label] * 3
+    root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{labels[i]}")
+    split = sources.SplitConfig(test_fraction=0, folds=0)
+    data, _ = sources.scan(root, split=split)
+    assert data.num_classes == 3
+    assert [warning in each for each in data.warnings] == ([True] if warning else [])
+
+
+def test_one_label_of_all_test_images(tmp_path):
+    root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{i % 3}", count=6)
+    for name, labels, is_said in [("test.csv", "000", True), ("test.csv", "001", False),
+                                  ("val.csv", "000", False)]:  # fmt: skip
+        (root / "test.csv").unlink(missing_ok=True)
+        touch(root, [f"images/{file}" for file in NINE[6:]])
+        rows = [f"{file},{label}" for file, label in zip(NINE[6:], labels, strict=True)]
+        (root / name).write_text("\n".join(["file,label", *rows]) + "\n")
+        said = [each for each in sources.load_dataset(root).warnings if "all 3 test" in each]
+        assert bool(said) is is_said

@@ -13,6 +13,14 @@ from clevit_jax.errors import Repeated
 
 _MARKS = (",", ";", "|", "+", "&", "/", " ")  # between the classes of a label of several
 _WHOLE = re.compile(r"(-?[0-9]{1,18})(\.0*)?")
+# Labels that may say that there is none; `nan` and the like are refused as that.
+_NO_CLASS = frozenset(
+    [
+        *("?", "??", "???", "-", "--", "none", "unknown", "unk", "undefined", "unlabeled"),
+        *("unlabelled", "no label", "no_label", "not labeled", "tbd", "todo", "missing", "empty"),
+        *("#ref!", "#value!", "#name?", "#div/0!", "#num!"),
+    ]
+)
 _ZEROS = re.compile(r"0*([0-9]+)(?:\.0*)?")  # a number, whatever zeros it is written with
 
 
@@ -91,6 +99,8 @@ def to_contents(
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
     class_names = tuple(names.get(label, label) for label in labels)
+    _warn_of_one_tested(rows, labels, where, notes)
+    _warn_of_no_class(class_names, splits["train"], where, notes)
     _warn_of_alike(class_names, where, notes)
     _warn_of_several(class_names, where, notes)
     return Contents(class_names, splits, _levels(rows, numbers, class_names, levels, where, notes))
@@ -232,6 +242,33 @@ def _warn_of_none(
         f"{where}: {count:,} image(s) have the label -1, which counts as a class beside {others:,} "
         "others; if it stands for no label, remove these rows."
     )
+
+
+def _warn_of_one_tested(
+    rows: Sequence[TableRow], labels: Sequence[str], where: str, notes: Notes
+) -> None:
+    """Warns where all test images have one label, which may but fill the column."""
+    tested = [row.label for row in rows if row.split == "test"]
+    if len(tested) > 2 and len(labels) > 1 and set(tested) == {tested[0]}:
+        said = f"all {len(tested):,} test images have the label {tested[0]!r}"
+        if tested[0] in labels and not any(said in each for each in notes.warnings):
+            notes.warnings.append(
+                f"{where}: {said}; if it only fills the column, take the table of the test split "
+                "away."
+            )
+
+
+def _warn_of_no_class(
+    class_names: Sequence[str], train: Sequence[Example], where: str, notes: Notes
+) -> None:
+    """Warns of classes whose names often say that an image has none."""
+    odd = [label for label, name in enumerate(class_names) if name.strip().lower() in _NO_CLASS]
+    for label in odd:
+        count = sum(example.label == label for example in train)
+        notes.warnings.append(
+            f"{where}: {class_names[label]!r} counts as a class, with {count:,} image(s); if it "
+            "stands for no label, remove these rows."
+        )
 
 
 def _warn_of_gaps(labels: Sequence[str], where: str, notes: Notes) -> None:

@@ -23,6 +23,11 @@ from clevit_jax.data.layouts.columns import (
 
 _ENOUGH = 2  # rows of a class, on average, in a column that no name tells
 _OF_NUMBERS = ("id", "label", "class", "category", "code")  # endings of their names
+# Endings of names that say of a column that it tells classes: `sub_label`, `common_name`.
+_OF_CLASSES = (
+    *("label", "class", "category", "species", "breed", "variety", "cultivar", "commonname"),
+    *("speciesname", "varietyname", "breedname", "cultivarname", "subtype"),
+)
 _GROUPING = ("category", "categories", "class", "target")  # which may be coarser than a label
 
 
@@ -106,6 +111,7 @@ def choose_labels(
     ranks = values.called(RANKS)
     sure = [i for i in values.called(LABELS[0]) if not (len(ranks) > 1 and _is_class(header[i]))]
     sure = _without_coarser(values, sure)
+    sure = [i for i in sure if values.count(i) > 1] or sure  # `Aves` in each row tells nothing
     name = pick([n if i in values.free else "" for i, n in enumerate(header)], CLASS_NAMES,
                 "class name", "", problems)  # fmt: skip
     if not sure and name is not None:
@@ -170,6 +176,16 @@ def _one(values: _Values, label: int, name: int | None, problems: list[str]) -> 
         whole = values.count(genera[0], label)
         if whole > values.count(label):  # one word for the species of several genera
             problems.append(_ask(values, [genera[0], label], together=True))
+    finer = [
+        i
+        for i in values.free
+        if i not in (label, name)
+        and plain(values.header[i]).endswith(_OF_CLASSES)
+        and values.repeats(i)
+        and values.is_coarser(label, i)
+    ]
+    if finer:
+        problems.append(_ask(values, [label, *finer]))
     ids = [i for i in values.called(("id", "ids")) if values.repeats(i)]
     if ids and plain(values.header[label]) in KINDS and values.is_coarser(label, ids[0]):
         problems.append(_ask(values, [ids[0], label]))
