@@ -70,6 +70,16 @@ def test_a_table_of_splits_beside_class_folders_is_asked_about(tmp_path):
     assert sizes(load(root)) == {"train": len(files), "test": len(files)}
 
 
+@pytest.mark.parametrize("name", ["unsorted", "_trash", "New folder (2)", "Old", "To check"])
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_of_what_is_set_aside_are_told_of(tmp_path, name, split):
+    root = make(tmp_path, *classes(split, "rose", "tulip", "old rose", name))
+    data = load(root)
+    assert data.num_classes == 4
+    (said,) = data.warnings
+    assert f"{name}: this folder of 4 image(s) is taken for a class, though its name may" in said
+
+
 def test_a_list_of_other_class_names(tmp_path):
     """Classes of folders, and a list beside that contradicts them."""
     names = ("rose", "tulip", "lily")

@@ -190,3 +190,9 @@ def test_columns_of_yes_and_no_in_a_list(tmp_path):
     make(tmp_path, [], {name: head + text for name, text in texts.items()})
     (root / "classes.txt").unlink()
     as_expected(read(root))
+
+
+def test_folds_of_a_list_are_told_of(tmp_path):
+    rows = [f"{file} {label} {i % 3}" for i, (file, label) in enumerate(PAIRS["train"])]
+    root = make(tmp_path, files(), {"train.txt": lines(["file label fold", *rows])})
+    assert "the column 'fold' tells folds, which are read of CSV tables" in read(root).warnings[0]

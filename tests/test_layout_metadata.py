@@ -276,3 +276,23 @@ def test_lists_of_other_things(tmp_path, name, line):
         (tmp_path / f"train/{i % 2}").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"train/{i % 2}/{i}.png").touch()
     assert sources.load_dataset(tmp_path, layout="auto").layout == "folders"
+
+
+def test_a_finer_field_beside_a_label_is_asked_about(tmp_path):
+    made = [{**row, "label": "ab"[i % 3 > 1], "sub_label": NAMES[i % 3]}
+            for i, row in enumerate(rows(9))]  # fmt: skip
+    write(tmp_path / "metadata.jsonl", made)
+    (found,) = problems(tmp_path)
+    assert "the columns 'label' (2 classes), 'sub_label' (3 classes) may all hold the" in found
+    assert "set data.label_column=label or data.label_column=sub_label" in found
+    data = sources.load_dataset(tmp_path, request=Request(label_column="sub_label"))
+    assert sorted(data.class_names) == sorted(NAMES)
+    write(tmp_path / "metadata.jsonl", [{**row, "sub_label": i} for i, row in enumerate(made)])
+    assert sources.load_dataset(tmp_path).num_classes == 2
+
+
+def test_folds_that_are_not_read_are_told_of(tmp_path):
+    write(tmp_path / "metadata.jsonl", [{**row, "fold": i % 3} for i, row in enumerate(rows(9))])
+    (said,) = sources.load_dataset(tmp_path).warnings
+    assert "the column 'fold' tells folds, which are read of CSV tables alone" in said
+    assert not sources.load_dataset(tmp_path, request=Request(split_column="none")).warnings

@@ -46,7 +46,7 @@ FILLERS = frozenset(
         *("annotation", "annotations", "info", "metadata", "meta", "public", "private"),
         *("mini", "small", "full", "all", "final", "resized", "cropped", "augmented", "raw"),
         *("daten", "datensatz", "bilder", "donnees", "photos", "datos", "conjunto", "de"),
-        *("imagenes", "dados", "imagens", "dati", "immagini", "dane"),
+        *("imagenes", "dados", "imagens", "dati", "immagini"),
         *map(_plain, ("данные", "выборка", "изображения", "集", "数据", "数据集", "图片", "图像")),
         *map(_plain, ("データ", "データセット", "用", "画像", "데이터", "세트", "이미지")),
     ]

@@ -51,7 +51,7 @@ _ADVICE = {
     ),
     "uneven": (
         "A model leans to the large classes: judge it by the mean per class, and add "
-        " images to the small ones if you can."
+        "images to the small ones if you can."
     ),
     "name": "Training reads them; other systems and programs may not. Rename them if they travel.",
 }

@@ -68,6 +68,11 @@ COARSER = (
     *("coarselabel", "coarselabelid", "coarseclass", "coarse", "supergroup"),
     *("order", "family", "subfamily", "tribe", "manufacturer", "make", "genus"),
 )
+# Endings of names that say of a column that it tells classes: `sub_label`, `common_name`.
+OF_CLASSES = (
+    *("label", "class", "category", "species", "breed", "variety", "cultivar", "commonname"),
+    *("speciesname", "varietyname", "breedname", "cultivarname", "subtype"),
+)
 RANKS = ("kingdom", "phylum", "order", "family")  # beside which `class` is one, too
 SPLITS = (
     *("split", "splits", "subset", "set", "partition", "datasplit", "splitset", "traintest"),
@@ -144,6 +149,17 @@ def quoted_names(names: Iterable[str]) -> str:
 def as_setting(name: str) -> str:
     """A name as it is typed after `data.label_column=`: in quotes where it needs them."""
     return name if re.fullmatch(r"[\w.+-]+", name) else repr(name)
+
+
+def unread_folds(header: Sequence[str]) -> str:
+    """A sentence for a list whose column of folds is not read; "" where there is none."""
+    folds = called(header, FOLDS)
+    if not folds:
+        return ""
+    return (
+        f"the column {header[folds[0]].strip()!r} tells folds, which are read of CSV tables alone; "
+        "here the split is drawn. Write a column 'split', or the list as a CSV table."
+    )
 
 
 def missing_column(what: str, header: Sequence[str]) -> str:

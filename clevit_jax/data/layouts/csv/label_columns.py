@@ -11,6 +11,7 @@ from clevit_jax.data.layouts.columns import (
     LABELS,
     MAYBE_LABELS,
     NUMBERS,
+    OF_CLASSES,
     OTHER_NAMES,
     RANKS,
     as_setting,
@@ -23,11 +24,6 @@ from clevit_jax.data.layouts.columns import (
 
 _ENOUGH = 2  # rows of a class, on average, in a column that no name tells
 _OF_NUMBERS = ("id", "label", "class", "category", "code")  # endings of their names
-# Endings of names that say of a column that it tells classes: `sub_label`, `common_name`.
-_OF_CLASSES = (
-    *("label", "class", "category", "species", "breed", "variety", "cultivar", "commonname"),
-    *("speciesname", "varietyname", "breedname", "cultivarname", "subtype"),
-)
 _GROUPING = ("category", "categories", "class", "target")  # which may be coarser than a label
 
 
@@ -180,7 +176,7 @@ def _one(values: _Values, label: int, name: int | None, problems: list[str]) -> 
         i
         for i in values.free
         if i not in (label, name)
-        and plain(values.header[i]).endswith(_OF_CLASSES)
+        and plain(values.header[i]).endswith(OF_CLASSES)
         and values.repeats(i)
         and values.is_coarser(label, i)
     ]

@@ -45,6 +45,15 @@ _OF_A_TEXT = frozenset(
         *("output", "outputs", "result", "results", "plots", "notebooks", "scripts", "src"),
     ]
 )
+# Where people put what they have not sorted, or took out; without signs and numbers.
+_SET_ASIDE = frozenset(
+    [
+        *("unsorted", "unlabelled", "unlabeled", "unclassified", "unknown", "undefined", "todo"),
+        *("new folder", "untitled folder", "neuer ordner", "nouveau dossier", "nueva carpeta"),
+        *("trash", "deleted", "removed", "rejected", "discarded", "duplicates", "backup", "old"),
+        *("tmp", "temp", "misc", "to sort", "to check", "ignore", "excluded"),
+    ]
+)
 MASK = re.compile(r"(.+?)[ ._-]*(mask|seg|segmentation)(_?[0-9]+)?", re.IGNORECASE)  # of a stem
 _DATE = re.compile(
     r"((19|20)\d\d([-_. ]?[01]\d([-_. ]?[0-3]\d)?)?|[0-3]?\d[-_.][01]?\d[-_.](19|20)\d\d)"
@@ -58,6 +67,11 @@ def says_nothing(name: str) -> bool:
     """Whether a folder's name says only that images, or what belongs to them, are in it."""
     words = words_of(name)
     return bool(words) and all(word in FILLERS or word in _OF_NO_CLASS for word in words)
+
+
+def is_set_aside(name: str) -> bool:
+    """Whether a folder is called as those of images in no class: `unsorted`, `New folder`."""
+    return re.sub(r"[\W_]+|[0-9]+", " ", normal(name).casefold()).strip() in _SET_ASIDE
 
 
 def is_of_a_text(name: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from clevit_jax.data.layouts.folder.folder_names import MASK, is_of_a_text
+from clevit_jax.data.layouts.folder.folder_names import MASK, is_of_a_text, is_set_aside
 from clevit_jax.data.layouts.folder.tree import Folder
 from clevit_jax.data.layouts.listing import Notes, first_three, is_image, users_entries
 from clevit_jax.data.layouts.seen import ARCHIVES
@@ -34,6 +34,14 @@ def say(root: pathlib.Path, trees: Mapping[str, Folder], notes: Notes) -> None:
                     f"{root / name}: this folder of {count:,} image(s) is taken for a class, "
                     "though it is called as those of pictures in a text; if it is none, move it "
                     "out of the data set."
+                )
+    for tree in trees.values():
+        for name in filter(is_set_aside, tree.folders):
+            if count := tree.folders[name].count():
+                notes.warnings.append(
+                    f"{root / tree.path / name}: this folder of {count:,} image(s) is taken for a "
+                    "class, though its name may say that they are of none; if so, move it out of "
+                    "the data set."
                 )
     if packed := sorted(
         file

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import (
+    OF_CLASSES,
     Columns,
     as_setting,
     choose_columns,
     missing_column,
+    plain,
     quoted_names,
+    unread_folds,
 )
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
@@ -182,6 +185,16 @@ def table_rows(
         problems.append(f"{path}: {missing_column('label', records.header)}")
     if file is None or label is None or wrong:
         return []
+    taken = {file, label, class_name, split}
+    if not request.label_column and (finer := _finer(records, label, taken)):
+        shown = " or ".join(f"data.label_column={as_setting(name)}" for name in (label, *finer))
+        counts = ", ".join(
+            f"{name!r} ({len(_values(records, name)):,} classes)" for name in (label, *finer)
+        )
+        problems.append(f"{path}: the columns {counts} may all hold the label; set {shown}.")
+        return []
+    if split is None and not records.split and request.split_column != "none":
+        notes.warnings.extend(f"{path}: {said}" for said in [unread_folds(records.header)] if said)
     named = [text_of(row.get(file)) for _, row in records.rows]
     _, meant = parts_of(request.split_column, records.header)
     splits = [
@@ -206,6 +219,23 @@ def table_rows(
             found = files[name]
             rows.append(table.TableRow(where, told, text, called, root / found, found))
     return _one_a_file(rows, records, notes)
+
+
+def _values(records: Records, *names: str) -> set[tuple[str, ...]]:
+    """The distinct values of some fields together."""
+    return {tuple(text_of(row.get(name)) for name in names) for _, row in records.rows}
+
+
+def _finer(records: Records, label: str, taken: set[str | None]) -> list[str]:
+    """The fields called as classes of which each value goes with one label, and not otherwise."""
+    classes = len(_values(records, label))
+    found = list[str]()
+    for name in records.header:
+        if name not in taken and plain(name).endswith(OF_CLASSES):
+            count = len(_values(records, name))
+            is_finer = classes < count == len(_values(records, name, label))
+            found += [name] if is_finer and 2 * count <= len(records.rows) else []
+    return found
 
 
 def _repeated(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeated:

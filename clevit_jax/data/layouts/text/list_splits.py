@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
+from clevit_jax.data.layouts.columns import unread_folds
 from clevit_jax.data.layouts.csv.split_columns import choose_splits, split_by_flags
 from clevit_jax.data.layouts.listing import Notes, Request
 from clevit_jax.data.layouts.text.list_folders import class_folders
@@ -72,6 +73,8 @@ def parted(root: pathlib.Path, family: Family, request: Request, notes: Notes) -
     notes.problems.extend(f"{root}: {problem}" for problem in problems)
     notes.warnings.extend(f"{root}: {sentence}" for sentence in said)
     if told.word is None and not told.flags:
+        if told.fold is not None or told.doubt:
+            notes.warnings.append(f"{root}: {unread_folds(family.columns)}")
         return family
     kept = [i for i in range(len(family.columns)) if i not in told.positions]
     rows = list[Row]()
