@@ -506,3 +506,20 @@ def test_a_pointer_is_called_one_and_images_as_text_are(tmp_path):
     (found,) = problems(tmp_path)
     assert "holds images as text (base64" in found
     assert len(found) < 400
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"sub_label": list("abc")}, "'sub_label' may tell others; data.label_column=sub_label "),
+        ({"fold": [0, 1, 2]}, "the column 'fold' tells folds, which are read of CSV tables alone"),
+        ({"coarse_label": [0, 0, 1]}, None),
+        ({"width": [3, 4, 5]}, None),
+    ],
+)
+def test_columns_that_are_not_read_and_may_tell_more(tmp_path, more, said):
+    columns = {"image": images(0, 1, 2), "label": [0, 0, 1], **more}
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", columns)
+    found = [each for each in load(tmp_path).warnings if "may tell" in each or "tells" in each]
+    assert [said in each for each in found] == ([True] if said else [])

@@ -157,8 +157,8 @@ def unread_folds(header: Sequence[str]) -> str:
     if not folds:
         return ""
     return (
-        f"the column {header[folds[0]].strip()!r} tells folds, which are read of CSV tables alone; "
-        "here the split is drawn. Write a column 'split', or the list as a CSV table."
+        f"the column {header[folds[0]].strip()!r} tells folds, which are read of CSV tables alone: "
+        "no split follows from it here. Write a column 'split', or the list as a CSV table."
     )
 
 

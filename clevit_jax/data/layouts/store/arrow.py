@@ -171,6 +171,8 @@ class _ArrowReader:
             problems.extend(f"{path}: {problem}" for problem in wrong)
             if schema is None:
                 return
+            names = arrow_schema.names
+            parquet_schema.say_unread(str(self._root), names, schema, self._request, self._notes)
             level = (schema.group or "").removesuffix("_label")
             self.level = level if self.level in (None, level) else ""
             for batch in batches:

@@ -183,6 +183,8 @@ class _ParquetReader:
             problems.extend(f"{path}: {problem}" for problem in wrong)
             if schema is None:
                 return
+            names = source.schema_arrow.names
+            parquet_schema.say_unread(str(self._root), names, schema, self._request, self._notes)
             if schema.split is not None:
                 self.split.add(path)
             level = (schema.group or "").removesuffix("_label")

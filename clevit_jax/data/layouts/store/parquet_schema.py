@@ -2,11 +2,22 @@
 
 import collections
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts.columns import choose_columns, missing_column, quoted_names
-from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.columns import (
+    COARSER,
+    FOLDS,
+    OF_CLASSES,
+    as_setting,
+    called,
+    choose_columns,
+    missing_column,
+    plain,
+    quoted_names,
+    unread_folds,
+)
+from clevit_jax.data.layouts.listing import Notes, Request
 from clevit_jax.data.layouts.split_codes import parts_of
 
 _FEATURES = {"name", "split", "label", "features", "logits"}  # of `analysis.feature_file`
@@ -163,6 +174,36 @@ def choose_schema(
         group_classes=classes(group) if group is not None else [],
         splits=parts_of(request.split_column, header)[1],
     ), []
+
+
+def say_unread(
+    where: str, names: Sequence[str], schema: Schema, request: Request, notes: Notes
+) -> None:
+    """Warnings, each once, on columns that are not read and may tell other classes, or folds.
+
+    Args:
+        where: what sentences call the data set.
+        names: of all columns.
+        schema: those that are read.
+        request: settings that name columns; what they name is not asked about.
+        notes: gets the warnings.
+    """
+    read = {schema.image, schema.label, schema.class_name, schema.split, schema.name, schema.group}
+    said = list[str]()
+    others = [
+        name
+        for name in names
+        if name not in read and plain(name).endswith(OF_CLASSES) and plain(name) not in COARSER
+    ]
+    if others and not request.label_column:
+        shown = " or ".join(f"data.label_column={as_setting(name)}" for name in others[:3])
+        said.append(
+            f"{where}: the class is read from the column {schema.label!r}, and "
+            f"{quoted_names(others)} may tell others; {shown} takes another."
+        )
+    if called(names, FOLDS) and schema.split is None and request.split_column != "none":
+        said.append(f"{where}: {unread_folds(names)}")
+    notes.warnings.extend(each for each in said if each not in notes.warnings)
 
 
 def _choose_image(schema: Any, request: Request) -> tuple[str | None, list[str]]:
