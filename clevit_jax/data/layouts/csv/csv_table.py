@@ -95,10 +95,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             mend = "keep one" if split else "keep one, or name them train.csv, val.csv and test.csv"
             names = quoted_names(path.name for path in paths)
             own = splits_among(_stem(path) for path in paths).values()
-            said = f"{names} may all be {what}; {mend}."
+            wrong = f"{names} may all be {what}; {mend}."
             if not split and len(set(own)) == len(paths):
-                said = f"{names} are of splits, but no table is of training; call one train.csv."
-            notes.problems.append(f"{root}: {said}")
+                wrong = f"{names} are of splits, but no table is of training; call one train.csv."
+            notes.problems.append(f"{root}: {wrong}")
     if notes.problems:
         return Contents((), {"train": []})
     chosen = {split: paths[0] for split, paths in tables.items()}
