@@ -473,7 +473,7 @@ def test_codes_of_images_beside_a_test_table(tmp_path):
 @pytest.mark.parametrize(
     ("header", "finer"),
     [("label", "sub_label"), ("category", "subcategory"), ("species", "common_name"),
-     ("class", "Dog Breed")],
+     ("class", "Dog Breed"), ("target", "diagnosis")],
 )  # fmt: skip
 def test_a_finer_column_beside_a_label_is_asked_about(tmp_path, header, finer):
     rows = [f"{file},{'ab'[i % 3 > 1]},{of(i)}" for i, file in enumerate(NINE)]
@@ -493,3 +493,31 @@ def test_a_rank_of_one_group_is_no_label(tmp_path):
     data = sources.load_dataset(made(tmp_path, header, rows.__getitem__))
     assert told(data) == EXPECTED
     assert [level.name for level in data.levels] == ["order"]
+
+
+def test_names_that_go_one_to_one_with_the_label(tmp_path):
+    rows = [f"{file},{i % 3},{of(i)},Rex{i}" for i, file in enumerate(NINE)]
+    data = sources.load_dataset(made(tmp_path, "file,breed_id,breed,pet", rows.__getitem__))
+    assert told(data) == EXPECTED
+    rows = [f"{file},{of(i)},{of(i)} L." for i, file in enumerate(NINE)]
+    data = sources.load_dataset(made(tmp_path, "file,species,scientificName", rows.__getitem__))
+    assert told(data) == EXPECTED
+    rows = [f"{file},{'ab'[i % 3 > 1]},{of(i)}" for i, file in enumerate(NINE)]
+    root = made(tmp_path, "file,species,scientificName", rows.__getitem__)
+    assert "'species' (2 classes), 'scientificName' (3 classes)" in problem(root)
+
+
+@pytest.mark.parametrize("folder", ["Ground truth", "GT", "csv", "Tables"])
+def test_folders_of_tables(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{of(i)}", name=f"{folder}/labels.csv")
+    assert told(sources.load_dataset(root)) == EXPECTED
+
+
+def test_a_folder_of_tables_alone_is_not_suggested(tmp_path):
+    (tmp_path / "paperwork").mkdir()
+    name = "paperwork/labels.csv"
+    root = made(tmp_path, "file,label", lambda i: f"{NINE[i]},{of(i)}", name=name)
+    found = problem(root)
+    assert "Did you mean" not in found
+    assert f"{name}: not of a form of lists that is read" in found

@@ -65,6 +65,7 @@ _LAYOUTS = {
     "folders": _Layout(folders.LOOKS_FOR, folders.fits, folders.read),
     "file_names": _Layout(file_names.LOOKS_FOR, file_names.fits, file_names.read),
 }
+_OF_FILES = frozenset(("lists", "coco", "metadata", "csv"))  # which name images that lie as files
 LAYOUTS = ("auto", *_LAYOUTS)  # what `layout` may be
 
 
@@ -114,7 +115,7 @@ def recognise(root: pathlib.Path, layout: str, request: Request) -> Recognised:
         return _agreeing([_read(root, *each, request) for each in fitting.items()])
     # Folders of images alone are weak evidence: they may well be data sets that lie side by side.
     inside = _folders(root)
-    below = [path for path in inside if not _images_alone(path) and _fitting(path, request)]
+    below = [path for path in inside if not _images_alone(path) and _is_whole(path, request)]
     if not below and (seen := folders.fits_unsplit(root, request)) is not None:
         return _read(root, "folders", seen, request)
     if (found := _wrapped(root, request)) is not None:
@@ -125,6 +126,12 @@ def recognise(root: pathlib.Path, layout: str, request: Request) -> Recognised:
     if not below and (seen := csv_table.fits_alone(root, request)) is not None:
         return _read(root, "csv", seen, request)
     raise DataError([unread.unknown(root, below)])
+
+
+def _is_whole(root: pathlib.Path, request: Request) -> bool:
+    """Whether a folder has a layout, and images where this is one of lists."""
+    fitting = _fitting(root, request)
+    return bool(fitting) and (bool(fitting.keys() - _OF_FILES) or holds_image(root))
 
 
 def _wrapped(root: pathlib.Path, request: Request) -> Recognised | None:
@@ -294,7 +301,7 @@ def _with_classes(root: pathlib.Path, request: Request) -> pathlib.Path | None:
     for _ in range(_DEEPEST):
         if inner is None or folders.fits_unsplit(inner, request) is not None:
             return inner
-        if not _images_alone(inner) and _fitting(inner, request):
+        if not _images_alone(inner) and _is_whole(inner, request):
             return inner
         inner = _only_folder(inner)
     return None

@@ -71,7 +71,8 @@ COARSER = (
 # Endings of names that say of a column that it tells classes: `sub_label`, `common_name`.
 OF_CLASSES = (
     *("label", "class", "category", "species", "breed", "variety", "cultivar", "commonname"),
-    *("speciesname", "varietyname", "breedname", "cultivarname", "subtype"),
+    *("speciesname", "varietyname", "breedname", "cultivarname", "subtype", "diseasename"),
+    *("diagnosis", "disease", "dx", "animal", "flower", "bird", "fruit"),
 )
 RANKS = ("kingdom", "phylum", "order", "family")  # beside which `class` is one, too
 SPLITS = (

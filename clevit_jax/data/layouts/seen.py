@@ -143,7 +143,9 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         same = [name for name in no_lists if no_lists[name] == what]
         said.append(f"{first_three(same)}: {what}.")
     if lists := [name for name in lists if name not in no_lists]:
-        said.append(f"{first_three(lists)}: not of a form of lists that is read.")
+        aside = any(name.endswith((".csv", ".tsv")) and "/" in name for name in lists)
+        place = f", or not where tables are looked for; move it to {seen.root}" if aside else ""
+        said.append(f"{first_three(lists)}: not of a form of lists that is read{place}.")
     if pictures := kinds.get("pictures"):
         endings = sorted({os.path.splitext(name)[1].lower() for name in pictures})
         said.append(

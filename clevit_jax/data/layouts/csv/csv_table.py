@@ -1,5 +1,6 @@
 """CSV tables: `train.csv` and perhaps `test.csv` and `val.csv`, or a single table."""
 
+import os
 import pathlib
 import posixpath
 import re
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from clevit_jax.data import no_image
 from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.columns import FILES, LABELS, called, quoted_names
+from clevit_jax.data.layouts.columns import FILES, LABELS, called, plain, quoted_names
 from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
@@ -31,7 +32,7 @@ LOOKS_FOR = "train.csv, perhaps with test.csv and val.csv, or one *.csv of files
 _ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # Where tables lie that are not beside the images' folders.
 _FOLDERS = ("annotations", "annotation", "anno", "labels", "metadata", "meta", "csv", "data",
-            "splits", "lists")  # fmt: skip
+            "splits", "lists", "csvs", "tables", "groundtruth", "gt", "labelling")  # fmt: skip
 # Tables in which a competition wants its answers.
 _ANSWERS = re.compile(r"(^|[^a-z])(sample|submission|submit|sub)([^a-z]|$)|submission")
 
@@ -191,8 +192,10 @@ def _paths(root: pathlib.Path) -> list[pathlib.Path]:
         return [root / name for name in there]
     if texts := _texts(root):
         return texts
-    for folder in _FOLDERS:
-        if (root / folder).is_dir() and (there := table_files(root / folder)):
+    with os.scandir(root) as entries:
+        there_are = {plain(name): name for name in sorted(e.name for e in entries if e.is_dir())}
+    for folder in (there_are[name] for name in _FOLDERS if name in there_are):
+        if there := table_files(root / folder):
             return [root / folder / name for name in there]
     return []
 

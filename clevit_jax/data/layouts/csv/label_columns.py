@@ -1,12 +1,12 @@
 """The class of each row of a table: which columns hold it, its name, and coarser classes."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.columns import (
     CLASS_NAMES,
     COARSER,
-    GENERIC,
     KINDS,
     LABELS,
     MAYBE_LABELS,
@@ -172,6 +172,10 @@ def _one(values: _Values, label: int, name: int | None, problems: list[str]) -> 
         whole = values.count(genera[0], label)
         if whole > values.count(label):  # one word for the species of several genera
             problems.append(_ask(values, [genera[0], label], together=True))
+    if name is None and plain(values.header[label]) in NUMBERS:
+        stem = re.sub(r"(id|no|number|idx|index|num|encoded)$", "", plain(values.header[label]))
+        named = [i for i in values.called((stem, f"{stem}name")) if values.is_same(i, label)]
+        name = next((i for i in named if not values.is_number(i)), None)
     finer = [
         i
         for i in values.free
@@ -265,8 +269,8 @@ def _without_coarser(values: _Values, candidates: list[int]) -> list[int]:
 
 
 def _without_other_names(values: _Values, candidates: list[int]) -> list[int]:
-    """Candidates, without scientific names that go one to one with a column called as a label."""
-    labels = [i for i in candidates if plain(values.header[i]) in GENERIC]
+    """Candidates, without scientific names that go one to one with another of them."""
+    labels = [i for i in candidates if plain(values.header[i]) not in OTHER_NAMES]
     return [
         i
         for i in candidates
