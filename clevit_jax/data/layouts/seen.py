@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from clevit_jax.data import no_image
@@ -137,15 +138,8 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
             f"{first_three(stores)}: {'an LMDB' if lmdb else 'such a file'} is not read; write its "
             "images into class folders, or into a Parquet file with the columns image and label."
         )
-    lists = [name for name in kinds.get("lists", ()) if not csv_table.is_form(name)]
-    no_lists = {name: what for name in lists[:_READ] if (what := _no_list(seen.root / name))}
-    for what in dict.fromkeys(no_lists.values()):
-        same = [name for name in no_lists if no_lists[name] == what]
-        said.append(f"{first_three(same)}: {what}.")
-    if lists := [name for name in lists if name not in no_lists]:
-        aside = any(name.endswith((".csv", ".tsv")) and "/" in name for name in lists)
-        place = f", or not where tables are looked for; move it to {seen.root}" if aside else ""
-        said.append(f"{first_three(lists)}: not of a form of lists that is read{place}.")
+    no_lists, told = _say_lists(seen, kinds.get("lists", ()))
+    said += told
     if pictures := kinds.get("pictures"):
         endings = sorted({os.path.splitext(name)[1].lower() for name in pictures})
         said.append(
@@ -180,3 +174,18 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
         beside = f", but {len(other):,} other file(s) ({first_three(other)})" if other else ""
         said.append(f"There is no image in it{beside}.")
     return said
+
+
+def _say_lists(seen: Seen, lists: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Files that are only called as lists, and what they are; sentences on them and the others."""
+    said = list[str]()
+    lists = [name for name in lists if not csv_table.is_form(name)]
+    no_lists = {name: what for name in lists[:_READ] if (what := _no_list(seen.root / name))}
+    for what in dict.fromkeys(no_lists.values()):
+        same = [name for name in no_lists if no_lists[name] == what]
+        said.append(f"{first_three(same)}: {what}.")
+    if lists := [name for name in lists if name not in no_lists]:
+        aside = any(name.lower().endswith((".csv", ".tsv")) and "/" in name for name in lists)
+        place = f", or not where tables are looked for; move it to {seen.root}" if aside else ""
+        said.append(f"{first_three(lists)}: not of a form of lists that is read{place}.")
+    return no_lists, said
