@@ -8,6 +8,7 @@ from typing import NamedTuple
 from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import unread
 from clevit_jax.data.layouts.csv import csv_table
+from clevit_jax.data.layouts.csv.answers import is_form
 from clevit_jax.data.layouts.folder import file_names, folders
 from clevit_jax.data.layouts.folder.folder_splits import folders_in, holds_image
 from clevit_jax.data.layouts.listing import (
@@ -291,7 +292,7 @@ def _has_annotations(root: pathlib.Path) -> bool:
         for path, told in name_files(root, ("",))
         if told.by_number and not any(map(is_image, told.by_number.values()))
     }
-    names = [name for name in names if name not in of_classes and not csv_table.is_form(name)]
+    names = [name for name in names if name not in of_classes and not is_form(name)]
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clevit_jax.data import no_image
 from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
-from clevit_jax.data.layouts.csv import csv_table
+from clevit_jax.data.layouts.csv.answers import is_form
 from clevit_jax.data.layouts.listing import first_three, is_image
 from clevit_jax.data.litter import is_litter
 
@@ -179,7 +179,7 @@ def say(seen: Seen, pattern: str | None) -> list[str]:
 def _say_lists(seen: Seen, lists: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Files that are only called as lists, and what they are; sentences on them and the others."""
     said = list[str]()
-    lists = [name for name in lists if not csv_table.is_form(name)]
+    lists = [name for name in lists if not is_form(name)]
     no_lists = {name: what for name in lists[:_READ] if (what := _no_list(seen.root / name))}
     for what in dict.fromkeys(no_lists.values()):
         same = [name for name in no_lists if no_lists[name] == what]

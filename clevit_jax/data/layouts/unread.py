@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from clevit_jax.data.layouts import seen
 from clevit_jax.data.layouts.csv import csv_table
+from clevit_jax.data.layouts.csv.answers import is_form
 from clevit_jax.data.layouts.folder import file_names, folders
 from clevit_jax.data.layouts.folder.folder_splits import folder_above
 from clevit_jax.data.layouts.listing import first_three
@@ -26,7 +27,7 @@ def unknown(root: pathlib.Path, below: Sequence[pathlib.Path]) -> str:
 
 
 def _meant(root: pathlib.Path, below: Sequence[pathlib.Path]) -> list[str]:
-    tables = [name for name in csv_table.table_files(root) if not csv_table.is_form(name)]
+    tables = [name for name in csv_table.table_files(root) if not is_form(name)]
     if below:
         said = [f"Did you mean data.root={' or '.join(map(str, below[:5]))}?"]
         if tables:

@@ -12,6 +12,7 @@ from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import FILES, LABELS, called, plain, quoted_names
 from clevit_jax.data.layouts.csv import csv_columns, csv_form
+from clevit_jax.data.layouts.csv.answers import is_form, table_stem
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.csv_rows import CsvReader, Read
@@ -33,8 +34,6 @@ _ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # Where tables lie that are not beside the images' folders.
 _FOLDERS = ("annotations", "annotation", "anno", "labels", "metadata", "meta", "csv", "data",
             "splits", "lists", "csvs", "tables", "groundtruth", "gt", "labelling")  # fmt: skip
-# Tables in which a competition wants its answers.
-_ANSWERS = re.compile(r"(^|[^a-z])(sample|submission|submit|sub)([^a-z]|$)|submission")
 
 
 def fits(root: pathlib.Path, request: Request) -> str | None:
@@ -60,8 +59,8 @@ def fits_alone(root: pathlib.Path, request: Request) -> str | None:
         if not is_form(path.name) and no_image.pointer_at(path) is None
     }
     heads = {path: head for path, head in heads.items() if head[0].rows}
-    told = splits_among(_stem(path) for path in heads)
-    train = [path for path in heads if told.get(_stem(path)) == "train"]
+    told = splits_among(table_stem(path.name) for path in heads)
+    train = [path for path in heads if told.get(table_stem(path.name)) == "train"]
     chosen = list(heads) if len(heads) == 1 else train
     if len(chosen) != 1 or not images.is_any():
         return None
@@ -95,7 +94,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             what = f"the table of the {split} split" if split else "the table"
             mend = "keep one" if split else "keep one, or name them train.csv, val.csv and test.csv"
             names = quoted_names(path.name for path in paths)
-            own = splits_among(_stem(path) for path in paths).values()
+            own = splits_among(table_stem(path.name) for path in paths).values()
             wrong = f"{names} may all be {what}; {mend}."
             if not split and len(set(own)) == len(paths):
                 wrong = f"{names} are of splits, but no table is of training; call one train.csv."
@@ -212,16 +211,6 @@ def _is_table(text: str) -> bool:
     return is_file and bool(called(header, LABELS[0]))
 
 
-def is_form(name: str) -> bool:
-    """Whether a table is called as the form in which a competition wants its answers."""
-    return _ANSWERS.search(_stem(pathlib.Path(name)).lower()) is not None
-
-
-def _stem(path: pathlib.Path) -> str:
-    """The name of a table without its endings."""
-    return re.sub(r"\.[ct]sv(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
 def _tables(root: pathlib.Path, request: Request) -> _Found:
     """Which tables are to be read."""
     images = _Images(root)
@@ -235,10 +224,10 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
             )
         elif not _is_metadata(path.name, head[0]):
             heads[path] = head
-    told = splits_among(_stem(path) for path in heads)
+    told = splits_among(table_stem(path.name) for path in heads)
     splits: dict[str, list[pathlib.Path]] = {}
     for split in SPLIT_WORDS:
-        if paths := [path for path in heads if told.get(_stem(path)) == split]:
+        if paths := [path for path in heads if told.get(table_stem(path.name)) == split]:
             splits[split] = paths
     fitting = [path for path, head in heads.items() if _is_of_images(head, images)]
     for split, paths in list(splits.items()):
@@ -257,7 +246,7 @@ def _tables(root: pathlib.Path, request: Request) -> _Found:
     if sure:
         own = _split_column(heads[sure[0]])
         lists = [path for path in train if _has_no_label(heads[path][1])]
-        lists += [path for path in heads if told.get(_stem(path)) in ("val", "test")]
+        lists += [path for path in heads if told.get(table_stem(path.name)) in ("val", "test")]
         unjoined = (
             tuple(lists) if lists and lists[0] in train and len(lists) > 1 and not own else ()
         )

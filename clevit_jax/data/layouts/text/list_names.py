@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.dataset import SPLIT_WORDS
-from clevit_jax.data.layouts.csv import csv_table, encoding
+from clevit_jax.data.layouts.csv import encoding
+from clevit_jax.data.layouts.csv.answers import is_form
 from clevit_jax.data.layouts.listing import (
     BLANKS,
     EXTENSIONS,
@@ -187,7 +188,7 @@ def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
             if name.startswith("."):
                 continue
             if name.lower().endswith(_TABLES) and entry.is_file():
-                tables += [] if csv_table.is_form(name) else [folder / name]
+                tables += [] if is_form(name) else [folder / name]
             elif may_list(name) and entry.is_file():
                 files.append(folder / name)
             elif depth < _DEEPEST and not is_image(name) and _is_place(name) and entry.is_dir():
