@@ -499,9 +499,6 @@ def test_names_that_go_one_to_one_with_the_label(tmp_path):
     rows = [f"{file},{i % 3},{of(i)},Rex{i}" for i, file in enumerate(NINE)]
     data = sources.load_dataset(made(tmp_path, "file,breed_id,breed,pet", rows.__getitem__))
     assert told(data) == EXPECTED
-    rows = [f"{file},{of(i)},{of(i)} L." for i, file in enumerate(NINE)]
-    data = sources.load_dataset(made(tmp_path, "file,species,scientificName", rows.__getitem__))
-    assert told(data) == EXPECTED
     rows = [f"{file},{'ab'[i % 3 > 1]},{of(i)}" for i, file in enumerate(NINE)]
     root = made(tmp_path, "file,species,scientificName", rows.__getitem__)
     assert "'species' (2 classes), 'scientificName' (3 classes)" in problem(root)

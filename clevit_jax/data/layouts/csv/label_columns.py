@@ -7,6 +7,7 @@ from typing import NamedTuple
 from clevit_jax.data.layouts.columns import (
     CLASS_NAMES,
     COARSER,
+    GENERIC,
     KINDS,
     LABELS,
     MAYBE_LABELS,
@@ -269,8 +270,8 @@ def _without_coarser(values: _Values, candidates: list[int]) -> list[int]:
 
 
 def _without_other_names(values: _Values, candidates: list[int]) -> list[int]:
-    """Candidates, without scientific names that go one to one with another of them."""
-    labels = [i for i in candidates if plain(values.header[i]) not in OTHER_NAMES]
+    """Candidates, without scientific names that go one to one with a column called as a label."""
+    labels = [i for i in candidates if plain(values.header[i]) in GENERIC]
     return [
         i
         for i in candidates
