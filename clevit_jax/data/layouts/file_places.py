@@ -2,7 +2,7 @@
 
 import pathlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
@@ -38,9 +38,13 @@ class FilePlaces:
             self._called = {posixpath.basename(file) for file in self.images}
         return posixpath.basename(_plain(name)) in self._called
 
-    def split_of(self, file: str) -> str:
-        """The split that the first folder of a file means among its neighbours, or ""."""
-        return self._splits.get(file.partition("/")[0], "")
+    def any_called(self, names: set[str]) -> bool:
+        """Whether an image has one of some names, with or without its folder and ending."""
+        return self._files.any_called(names)
+
+    def splits_of(self, files: Iterable[str]) -> dict[str, str]:
+        """File -> the split that its folders mean; empty unless all mean one, and several do."""
+        return self._files.splits_of(files)
 
     def find(self, names: Sequence[str], *, beside: str = "", split: str = "") -> Found:
         """Finds the files that a list names.

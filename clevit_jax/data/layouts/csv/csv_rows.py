@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Sequence
 
-from clevit_jax.data.layouts.columns import missing_column
 from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
@@ -59,7 +58,7 @@ class CsvReader:
             return Read([])
         whole, uneven = csv_form.whole(path, text, head, self._notes)
         columns = csv_columns.choose(whole, self._request, self._files.any_called)
-        if not self._is_usable(path, whole, columns):
+        if not csv_columns.is_usable(path, whole, columns, self._request, self._notes):
             return Read([])
         problems.extend(uneven)
         for i in columns.one_hot:
@@ -88,18 +87,6 @@ class CsvReader:
             f"{first_three(list(told))}; data.split_column={NONE} has it drawn instead."
         )
         return [told.get(file, split) for file, split in zip(files, splits, strict=True)]
-
-    def _is_usable(self, path: pathlib.Path, whole: Table, columns: CsvColumns) -> bool:
-        """Whether there are files and labels; says what was told by values, and what is wrong."""
-        problems = self._notes.problems
-        problems.extend(f"{path}: {problem}" for problem in columns.problems)
-        if columns.file is None and not self._request.file_column:
-            problems.append(f"{path}: {missing_column('file', whole.header)}")
-        is_asked = any("hold the label" in problem for problem in columns.problems)
-        if not columns.labelled and not self._request.label_column and not is_asked:
-            problems.append(f"{path}: {missing_column('label', whole.header)}")
-        self._notes.warnings.extend(f"{path}: {sentence}" for sentence in columns.said)
-        return columns.file is not None and columns.labelled
 
     def _places(
         self,

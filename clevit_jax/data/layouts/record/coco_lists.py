@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import Notes, first_three
-from clevit_jax.data.layouts.record.records import text_of
+from clevit_jax.data.layouts.record.record_table import text_of
 
 _NAMES = ("name", "scientificName", "scientific_name", "category_name", "common_name")
 # Ranks above a category, the coarsest first.

@@ -4,11 +4,13 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from clevit_jax.data import no_image
-from clevit_jax.data.layouts.columns import choose_columns
+from clevit_jax.data.layouts.columns import FILES, plain
 from clevit_jax.data.layouts.listing import EXTENSIONS, Notes, Request, is_image
+from clevit_jax.data.layouts.record.record_table import choose_fields, text_table
 from clevit_jax.data.split_names import split_called, splits_among
 
 _HEAD = 1 << 16  # bytes that tell the form of a file
@@ -23,6 +25,8 @@ _OF_SPLITS = re.compile(r'\s*\{\s*"([^"\\]+)"\s*:\s*[\[{]')
 _NAMED = re.compile(rf'{_IMAGE}"', re.IGNORECASE)
 _LINES = re.compile(r"\}[ \t]*\r?\n[ \t]*\{")  # an object a line
 _RECORDS = re.compile(r"\s*\[\s*(?=[\[{])")
+_NEXT = re.compile(r"\s*,\s*(?=[\[{])")
+_SOME = 50  # records that tell which fields are which
 _FOLDERS = ("annotations", "annotation", "anno", "meta", "metadata", "labels", "json")
 
 
@@ -53,8 +57,13 @@ def _in(folder: pathlib.Path) -> list[str]:
         )
 
 
-def form_of(path: pathlib.Path, request: Request) -> str:
+def form_of(path: pathlib.Path, request: Request, any_called: Callable[[set[str]], bool]) -> str:
     """The form of a file, told from its beginning.
+
+    Args:
+        path: of the file.
+        request: settings that name columns.
+        any_called: whether any image of the data set has one of some names.
 
     Returns:
         "coco", with lists of images and the like; "map", of files to labels; "classes", of classes
@@ -76,22 +85,40 @@ def form_of(path: pathlib.Path, request: Request) -> str:
             return "splits"
         if _OF_CLASSES.match(text):
             return "classes"
-        return "records" if _LINES.search(text) and _is_record(f"[{text}", request) else ""
-    return "records" if _is_record(text, request) else ""
+        if not _LINES.search(text):
+            return ""
+        text = f"[{_LINES.sub('},{', text)}"
+    return "records" if _are_records(text, request, any_called) else ""
 
 
-def _is_record(text: str, request: Request) -> bool:
-    """Whether a list begins with an object that has a file, or with a list that has an image."""
-    if not (match := _RECORDS.match(text)):
+def _are_records(text: str, request: Request, any_called: Callable[[set[str]], bool]) -> bool:
+    """Whether a list begins with objects that have a file, or with a list that has an image."""
+    first = _first_entries(text)
+    if first and isinstance(first[0], list):
+        return len(first[0]) > 1 and any(isinstance(p, str) and is_image(p) for p in first[0])
+    records = [("", each) for each in first if isinstance(each, dict)]
+    table, _ = text_table(records)
+    if not table.header:
         return False
-    try:
-        first, _ = json.JSONDecoder().raw_decode(text, match.end())
-    except (ValueError, RecursionError):
+    columns = choose_fields(table, request, any_called)
+    if columns.file is None:
         return False
-    if isinstance(first, list):
-        return len(first) > 1 and any(isinstance(part, str) and is_image(part) for part in first)
-    columns, _ = choose_columns([str(name) for name in first], request)
-    return columns.file is not None
+    is_called = any(plain(table.header[columns.file]) in group for group in FILES)
+    return is_called or columns.labelled or table.header[columns.file] == request.file_column
+
+
+def _first_entries(text: str) -> list[Any]:
+    """The first objects or lists of a list of JSON of which only the beginning is there."""
+    entries = list[Any]()
+    decoder, match = json.JSONDecoder(), _RECORDS.match(text)
+    while match and len(entries) < _SOME:
+        try:
+            entry, end = decoder.raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            break
+        entries.append(entry)
+        match = _NEXT.match(text, end)
+    return entries
 
 
 def load_json(path: pathlib.Path, notes: Notes) -> Any:

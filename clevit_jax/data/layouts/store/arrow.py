@@ -115,7 +115,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         notes.problems.append(
             f"{root / unsplit[0]} tells no split, as other files there do; move it elsewhere."
         )
-    return columnar.to_contents(rows, root, reader.places, reader.level or "", notes)
+    return columnar.to_contents(
+        rows, root, reader.places, (reader.level,) if reader.level else (), request, notes
+    )
 
 
 class _ArrowReader:

@@ -9,7 +9,7 @@ from clevit_jax.data.dataset import StoredImage
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.columns import split_of
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, first_three
+from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, Request, first_three
 from clevit_jax.data.layouts.record.records import find_files, split_by_folder
 from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.errors import Repeated
@@ -46,7 +46,7 @@ class Row(NamedTuple):
         where: file and row, for sentences.
         data: the image; None where the row names its file, in `path`.
         path: of the file that the image is, or once was.
-        group: the coarser class, "" where there is no column of these.
+        groups: the coarser classes, one for each of the levels.
     """
 
     where: str
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     data: PlacedImage | pathlib.Path | None
     name: str
     path: str
-    group: str
+    groups: tuple[str, ...]
 
 
 def make_row(
@@ -97,7 +97,8 @@ def make_row(
     name, path, group = text_of(values.name), text_of(values.path), text_of(values.group)
     if schema.group_classes and group.isdecimal() and int(group) < len(schema.group_classes):
         group = schema.group_classes[int(group)]
-    return Row(where, own, label, class_name, data, name, path, group), problems
+    groups = () if schema.group is None else (group,)
+    return Row(where, own, label, class_name, data, name, path, groups), problems
 
 
 def text_of(value: Any) -> str:
@@ -143,7 +144,8 @@ def to_contents(
     rows: Sequence[Row],
     root: pathlib.Path,
     places: FilePlaces | None,
-    level: str,
+    levels: Sequence[str],
+    request: Request,
     notes: Notes,
 ) -> Contents:
     """Numbers the labels of all rows and parts them into splits.
@@ -154,7 +156,8 @@ def to_contents(
         rows: of all files of the data set.
         root: its folder.
         places: the files there, where rows name files: then their folders may tell the split.
-        level: name of the coarser level that the rows' `group` is of, or "".
+        levels: names of the coarser levels that the rows' `groups` are of.
+        request: its `split_column` may say that folders do not.
         notes: gets what is wrong.
     """
     unlabelled = [row for row in rows if not row.label]
@@ -173,11 +176,11 @@ def to_contents(
         )
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    named = _named(rows, levels=bool(level))
+    named = _named(rows, levels=bool(levels))
     if places is not None:
-        named = split_by_folder(named, places)
+        named = split_by_folder(named, places, request, root, notes)
     named = [row if row.split else row._replace(split="train") for row in named]
-    return table.to_contents(named, str(root), notes, levels=(level,) if level else ())
+    return table.to_contents(named, str(root), notes, levels=levels)
 
 
 def _named(rows: Sequence[Row], *, levels: bool) -> list[table.TableRow]:
@@ -190,7 +193,7 @@ def _named(rows: Sequence[Row], *, levels: bool) -> list[table.TableRow]:
         name = row.name or path
         if not name and isinstance(row.data, PlacedImage):
             name = "/".join(filter(None, (row.data.place, row.path)))
-        groups = (row.group,) if levels else ()
+        groups = row.groups if levels else ()
         assert row.data is not None
         named.append(
             table.TableRow(row.where, row.split, row.label, row.class_name, row.data, name, groups)

@@ -90,7 +90,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             f"{unsplit[0]} tells no split, as other files of {root} do; name it train-*, "
             "validation-* or test-*, or add a column 'split'."
         )
-    return columnar.to_contents(rows, root, reader.places, reader.level or "", notes)
+    return columnar.to_contents(
+        rows, root, reader.places, (reader.level,) if reader.level else (), request, notes
+    )
 
 
 def _files(root: pathlib.Path, own: set[str] | None = None) -> dict[pathlib.Path, str]:
