@@ -169,10 +169,11 @@ WRONG = [
     ({"label": ["a", " "]}, "all.parquet, row 1: there is no label; add one,"),
     ({"label": [[0], [1]]}, "all.parquet: no column is known to hold the label, of 'image'"),
     ({"split": ["train", "none"]}, "all.parquet, row 1: the split 'none' is not train, val or"),
-    ({"split": ["train", None]}, "all.parquet, row 1: the split None is not train, val or"),
+    ({"split": ["train", None]}, "all.parquet, row 1: the split '' is not train, val or"),
     ({"class_name": ["oak", ""]}, "all.parquet, row 1: the class name is empty."),
     ({"class_name": ["oak", "oak"]}, "all.parquet, row 1: the class name 'oak' goes with label"),
-    ({"Label": [0, 1]}, "all.parquet: the columns 'label', 'Label' may all hold the label;"),
+    ({"Label": [1, 0]},
+     "all.parquet: the columns 'label' (2 classes), 'Label' (2 classes) may all hold the label;"),
     ({"image": [png(0)] * 2, "image2": [png(0)] * 2, "img": [png(0)] * 2},
      "all.parquet: each of the columns 'image', 'img' may hold the images; set data.file_column"),
 ]  # fmt: skip
@@ -264,7 +265,7 @@ def test_a_torn_file_is_named(tmp_path, data):
 
 def test_a_footer_with_another_number_of_rows(tmp_path, monkeypatch):
     root = write(tmp_path / "train.parquet", TWO)
-    monkeypatch.setattr(parquet, "_read_columns", lambda *_: [[0], *[[None]] * 5])
+    monkeypatch.setattr(parquet, "_read_columns", lambda _, schema: ([None], [(0,)], schema))
     assert problems(root) == (
         f"{root}/train.parquet is damaged (1 rows instead of 2); copy it again.",
     )

@@ -32,9 +32,16 @@ class Label(NamedTuple):
 class RowProblems:
     """What is wrong with the rows of a table; it comes out in the order of the lines."""
 
-    def __init__(self, path: pathlib.Path, places: Sequence[str] = ()):
-        """Of the file `path`, whose lines are called by `places`, where it has no lines as such."""
+    def __init__(self, path: pathlib.Path, places: Sequence[str] = (), *, below: bool = False):
+        """Says what rows are called.
+
+        Args:
+            path: of the table.
+            places: what its lines are called, where they are not the lines of a text.
+            below: whether `path` is a folder, and places begin with the files in it.
+        """
         self.path = path
+        self._mark = "/" if below else ", "
         self._places = places
         self._found: list[tuple[int, str]] = []
 
@@ -44,7 +51,7 @@ class RowProblems:
 
     def where(self, line: int) -> str:
         """The file and the line, for a sentence."""
-        return f"{self.path}, {self.place(line)}"
+        return f"{self.path}{self._mark}{self.place(line)}"
 
     def add(self, line: int, problem: str, rule: str, item: str = "") -> None:
         """Notes what is wrong with a row, and what to say where it holds of many."""

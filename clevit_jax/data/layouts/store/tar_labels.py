@@ -7,14 +7,14 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts.columns import missing_column, quoted_names
+from clevit_jax.data.layouts.columns import quoted_names
 from clevit_jax.data.layouts.csv import csv_columns
-from clevit_jax.data.layouts.csv.csv_cells import RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.listing import Notes, Request, first_three, is_image
 from clevit_jax.data.layouts.record.record_table import plain_fields, text_of
 from clevit_jax.data.layouts.store.slices import SlicedFile
 from clevit_jax.data.layouts.store.tar_index import Member
+from clevit_jax.data.layouts.store.told import Labels, Told, tell
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import Repeated
 
@@ -48,37 +48,9 @@ def label_kind(ending: str) -> str:
     return ""
 
 
-class Told(NamedTuple):
-    """What is told of a sample; "" for nothing.
-
-    Attributes:
-        label: as it is written.
-        class_name: the name that goes with it.
-        split: of the sample.
-        groups: the coarser classes, the coarsest first.
-    """
-
-    label: str = ""
-    class_name: str = ""
-    split: str = ""
-    groups: tuple[str, ...] = ()
-
-
-class TarLabels(NamedTuple):
-    """The labels of a data set in tars.
-
-    Attributes:
-        told: of each sample, in their order.
-        levels: names of the coarser levels that the groups are of.
-    """
-
-    told: list[Told]
-    levels: tuple[str, ...] = ()
-
-
 def labels_beside(
     root: pathlib.Path, samples: Sequence[Sample], request: Request, notes: Notes
-) -> TarLabels | None:
+) -> Labels | None:
     """Finds out where the labels are; None, and perhaps a problem, where there are none.
 
     Args:
@@ -121,15 +93,15 @@ def labels_beside(
     return None
 
 
-def _as_texts(samples: Sequence[Sample], ending: str, notes: Notes) -> TarLabels:
+def _as_texts(samples: Sequence[Sample], ending: str, notes: Notes) -> Labels:
     """Labels that are all that some members hold."""
     texts = _texts(samples, ending, notes)
-    return TarLabels([Told((text or "").strip()) for _, text in texts])
+    return Labels([Told((text or "").strip()) for _, text in texts])
 
 
 def _in_text(
     root: pathlib.Path, samples: Sequence[Sample], ending: str, notes: Notes
-) -> TarLabels | None:
+) -> Labels | None:
     """Texts are labels where few are different; else they are sentences on each image."""
     labels = _as_texts(samples, ending, notes)
     texts = [told.label for told in labels.told if told.label]
@@ -151,37 +123,19 @@ def _is_told_in_json(samples: Sequence[Sample], request: Request) -> bool:
 
 def _in_json(
     root: pathlib.Path, samples: Sequence[Sample], request: Request, notes: Notes
-) -> TarLabels | None:
+) -> Labels | None:
     """Labels in fields of JSON, which are told as the columns of a table are."""
     table, of = _json_table(samples, notes)
-    columns = csv_columns.choose(table, request, _among(samples), files=False)
+    places = [f"{each.file.name}/{each.parts['json'].name}" for each in of]
     inside = f"{root}: in the members *.json"
-    notes.problems.extend(f"{inside} {problem}" for problem in columns.problems)
-    notes.warnings.extend(f"{inside} {sentence}" for sentence in columns.said)
-    if not columns.labelled and not columns.problems:
-        notes.problems.append(f"{inside} {missing_column('label', table.header)}")
-    if not columns.labelled or columns.problems:
+    labels = tell(table, root, places, inside, table.header, request, _among(samples), notes)
+    if labels is None:
         return None
-    problems = RowProblems(root, [f"{each.file.name}/{each.parts['json'].name}" for each in of])
-    splits = splits_of(table, columns.split, "", problems, alone=True)
-    notes.problems.extend(problems.in_order())
-    # What has no label is said of all tars together, later.
-    one_hot = {table.header[i]: number for number, i in enumerate(columns.one_hot)}
-    problems = RowProblems(root, [f"{each.file.name}/{each.parts['json'].name}" for each in of])
-    labels = labels_of(root, table, columns, splits, one_hot, problems, Notes([], []))
-    if one_hot:
-        notes.problems.extend(problems.in_order())
-    levels = columns.label.levels
-    told = {
-        (sample.file, sample.key): Told(
-            label.text, label.class_name, split or "", tuple(row[i] for i in levels)
-        )
-        for sample, label, split, row in zip(of, labels, splits, table.rows, strict=True)
-    }
-    nothing = Told(groups=("",) * len(levels))
-    return TarLabels(
-        [told.get((sample.file, sample.key), nothing) for sample in samples],
-        tuple(table.header[i] for i in levels),
+    each = zip(of, labels.told, strict=True)
+    told = {(sample.file, sample.key): about for sample, about in each}
+    nothing = Told(groups=("",) * len(labels.levels))
+    return labels._replace(
+        told=[told.get((sample.file, sample.key), nothing) for sample in samples]
     )
 
 

@@ -19,12 +19,11 @@ from clevit_jax.data.layouts.store.slices import Slice, SlicedFile
 from clevit_jax.data.layouts.store.tar_index import TarError, members
 from clevit_jax.data.layouts.store.tar_labels import (
     Sample,
-    TarLabels,
-    Told,
     label_kind,
     labels_beside,
     labels_by_folder,
 )
+from clevit_jax.data.layouts.store.told import Labels, Told
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import Repeated
 
@@ -122,11 +121,11 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     labels = labels_beside(root, samples, request, notes)
     if labels is None and not notes.problems:
         rows = list(_rows_by_folder(root, samples, notes))
-        return columnar.to_contents(rows, root, None, (), request, notes)
+        return columnar.to_contents(rows, root, None, Labels([]), request, notes)
     if labels is None:
         return Contents((), {"train": []})
     rows = list(_rows(root, samples, labels, request, notes))
-    return columnar.to_contents(rows, root, None, labels.levels, request, notes)
+    return columnar.to_contents(rows, root, None, labels, request, notes)
 
 
 def _samples(file: SlicedFile, split: str, notes: Notes) -> Iterator[Sample]:
@@ -165,7 +164,7 @@ def _samples(file: SlicedFile, split: str, notes: Notes) -> Iterator[Sample]:
 def _rows(
     root: pathlib.Path,
     samples: Sequence[Sample],
-    labels: TarLabels,
+    labels: Labels,
     request: Request,
     notes: Notes,
 ) -> Iterator[columnar.Row]:
@@ -231,5 +230,5 @@ def _row(sample: Sample, ending: str, told: Told) -> columnar.Row:
     image = Slice(sample.file, member.start, member.size, member.name)
     where = f"{sample.file.path}, {member.name}"
     name = f"{sample.file.name}/{member.name}"
-    split = sample.split or told.split
-    return columnar.Row(where, split, told.label, told.class_name, image, name, "", told.groups)
+    told = told._replace(split=sample.split or told.split)
+    return columnar.Row(where, told, image, name, "")
