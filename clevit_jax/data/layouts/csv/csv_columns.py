@@ -24,6 +24,7 @@ from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, is_image
 
 BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _OF_FILES = ("id", "idcode", "name", "key", "file", "image")  # endings of their columns' names
+_WHOLE_BOXES = ("bbox", "boxes")  # names of columns that hold all of a box
 _SAMPLE = 50  # rows that are looked at for names of images
 
 
@@ -120,8 +121,9 @@ def choose(
             f"no header: column {file + 1} is the file, column {parts} the label; "
             "data.header=true takes the first line as names.",
         )
+    are_boxes = len(boxes) > 1 or bool(called(header, _WHOLE_BOXES))
     numbers = not table.named and len(header) - len(taken) > 4
-    return CsvColumns(file, label, one_hot, splits, len(boxes) > 1 or numbers, problems, said)
+    return CsvColumns(file, label, one_hot, splits, are_boxes or numbers, problems, said)
 
 
 def is_usable(

@@ -3,30 +3,14 @@
 import json
 import os
 import pathlib
-import re
-from collections.abc import Callable
 from typing import Any
 
 from clevit_jax.data import no_image
-from clevit_jax.data.layouts.columns import FILES, plain
-from clevit_jax.data.layouts.listing import EXTENSIONS, Notes, Request, is_image
-from clevit_jax.data.layouts.record.record_table import choose_fields, text_table
-from clevit_jax.data.split_names import split_called, splits_among
+from clevit_jax.data.layouts.listing import Notes
+from clevit_jax.data.layouts.record.json_forms import Forms, begun
+from clevit_jax.data.split_names import splits_among
 
 _HEAD = 1 << 16  # bytes that tell the form of a file
-_IMAGE = r"\.(?:" + "|".join(ending[1:] for ending in EXTENSIONS) + ")"
-_COCO = re.compile(r'"(?:images|annotations|categories)"\s*:\s*\[')
-_LISTED = re.compile(r'"(?:images|annotations)"\s*:\s*\[')
-_MAP = re.compile(rf'\s*\{{\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*:', re.IGNORECASE)
-_OF_CLASSES = re.compile(
-    rf'\s*\{{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*[,\]]', re.IGNORECASE
-)
-_OF_SPLITS = re.compile(r'\s*\{\s*"([^"\\]+)"\s*:\s*[\[{]')
-_NAMED = re.compile(rf'{_IMAGE}"', re.IGNORECASE)
-_LINES = re.compile(r"\}[ \t]*\r?\n[ \t]*\{")  # an object a line
-_RECORDS = re.compile(r"\s*\[\s*(?=[\[{])")
-_NEXT = re.compile(r"\s*,\s*(?=[\[{])")
-_SOME = 50  # records that tell which fields are which
 _FOLDERS = ("annotations", "annotation", "anno", "meta", "metadata", "labels", "json")
 
 
@@ -57,68 +41,15 @@ def _in(folder: pathlib.Path) -> list[str]:
         )
 
 
-def form_of(path: pathlib.Path, request: Request, any_called: Callable[[set[str]], bool]) -> str:
-    """The form of a file, told from its beginning.
-
-    Args:
-        path: of the file.
-        request: settings that name columns.
-        any_called: whether any image of the data set has one of some names.
-
-    Returns:
-        "coco", with lists of images and the like; "map", of files to labels; "classes", of classes
-        to files; "splits", each with a list or a map; "records", one for each image; or "" for
-        something else.
-    """
+def lists_images(path: pathlib.Path, forms: Forms) -> bool:
+    """Whether a file lists images, told from its beginning."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
-    text = text.removeprefix("\ufeff")
-    if text.lstrip().startswith("{"):
-        if _COCO.search(text):
-            # Categories alone are the names of classes.
-            return "coco" if len(head) == _HEAD or _LISTED.search(text) else ""
-        if _MAP.match(text):
-            return "map"
-        first = _OF_SPLITS.match(text)
-        if first and split_called(first[1]) and _NAMED.search(text):
-            return "splits"
-        if _OF_CLASSES.match(text):
-            return "classes"
-        if not _LINES.search(text):
-            return ""
-        text = f"[{_LINES.sub('},{', text)}"
-    return "records" if _are_records(text, request, any_called) else ""
-
-
-def _are_records(text: str, request: Request, any_called: Callable[[set[str]], bool]) -> bool:
-    """Whether a list begins with objects that have a file, or with a list that has an image."""
-    first = _first_entries(text)
-    if first and isinstance(first[0], list):
-        return len(first[0]) > 1 and any(isinstance(p, str) and is_image(p) for p in first[0])
-    records = [("", each) for each in first if isinstance(each, dict)]
-    table, _ = text_table(records)
-    if not table.header:
-        return False
-    columns = choose_fields(table, request, any_called)
-    if columns.file is None:
-        return False
-    is_called = any(plain(table.header[columns.file]) in group for group in FILES)
-    return is_called or columns.labelled or table.header[columns.file] == request.file_column
-
-
-def _first_entries(text: str) -> list[Any]:
-    """The first objects or lists of a list of JSON of which only the beginning is there."""
-    entries = list[Any]()
-    decoder, match = json.JSONDecoder(), _RECORDS.match(text)
-    while match and len(entries) < _SOME:
-        try:
-            entry, end = decoder.raw_decode(text, match.end())
-        except (ValueError, RecursionError):
-            break
-        entries.append(entry)
-        match = _NEXT.match(text, end)
-    return entries
+    content = begun(text)
+    # Categories alone are the names of classes, unless images come after them.
+    is_cut = len(head) == _HEAD and isinstance(content, dict) and "categories" in content
+    return is_cut or bool(forms.of(content))
 
 
 def load_json(path: pathlib.Path, notes: Notes) -> Any:
