@@ -7,7 +7,7 @@ from typing import Any
 
 from clevit_jax.data import no_image
 from clevit_jax.data.layouts.listing import Notes
-from clevit_jax.data.layouts.record.json_forms import Forms, begun
+from clevit_jax.data.layouts.record.json_forms import Forms, begun, may_go_on
 from clevit_jax.data.split_names import splits_among
 
 _HEAD = 1 << 16  # bytes that tell the form of a file
@@ -47,9 +47,7 @@ def lists_images(path: pathlib.Path, forms: Forms) -> bool:
         head = file.read(_HEAD)
     text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
     content = begun(text)
-    # Categories alone are the names of classes, unless images come after them.
-    is_cut = len(head) == _HEAD and isinstance(content, dict) and "categories" in content
-    return is_cut or bool(forms.of(content))
+    return bool(forms.of(content)) or (len(head) == _HEAD and may_go_on(content))
 
 
 def load_json(path: pathlib.Path, notes: Notes) -> Any:

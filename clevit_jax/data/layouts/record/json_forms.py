@@ -104,17 +104,23 @@ class Forms(NamedTuple):
         values = list(content.values())
         if not all(isinstance(value, list) for value in values):
             return False
-        files = [file for value in values for file in value[:_SOME]]
-        if not files or not all(isinstance(file, str) for file in files):
+        lists = [value[:_SOME] for value in values if value]
+        if not lists or not all(isinstance(file, str) for files in lists for file in files):
             return False
-        return all(map(is_image, files)) or self.any_called(set(files))
+        return all(all(map(is_image, files)) or self.any_called(set(files)) for files in lists)
 
     def _are_objects(self, content: Mapping[str, Any]) -> bool:
         """Whether values are objects with labels, of files that are their keys or inside."""
         if not all(isinstance(value, dict) for value in content.values()):
             return False
-        return self._are_records(
-            with_keys(dict(list(content.items())[:_SOME]), self.any_called), labelled=True
+        some = dict(list(content.items())[:_SOME])
+        records = [("", flat(each)) for each in with_keys(some, self.any_called)]
+        table, _ = text_table(records)
+        columns = choose_fields(table, self.request, self.any_called)
+        return (
+            columns.file is not None
+            and columns.labelled
+            and all(row[columns.file] for row in table.rows)
         )
 
 
@@ -123,6 +129,23 @@ def _is_coco(content: Mapping[str, Any]) -> bool:
     if isinstance(images, list):
         return not images or isinstance(images[0], dict)
     return isinstance(content.get("annotations"), list) and "categories" in content
+
+
+def may_go_on(content: Any) -> bool:
+    """Whether a list of images may follow what a file begins with.
+
+    Categories alone are the names of classes, unless images come after them; so are labels of files.
+    """
+    if not isinstance(content, dict):
+        return False
+    files = [
+        value
+        for key, value in content.items()
+        if any(plain(key) in group for group in FILES) and isinstance(value, list)
+    ]
+    return "categories" in content or any(
+        all(isinstance(file, str) and is_image(file) for file in names) for names in files if names
+    )
 
 
 def with_keys(
@@ -222,7 +245,7 @@ def _begun(text: str, start: int, depth: int) -> Any:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             value = _begun(text, at, depth + 1)
-            if value is not None:
+            if value is not None and value != {}:
                 entries.append(value)
                 made[key] = value
             break
