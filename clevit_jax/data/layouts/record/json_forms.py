@@ -134,7 +134,7 @@ def _is_coco(content: Mapping[str, Any]) -> bool:
 def may_go_on(content: Any) -> bool:
     """Whether a list of images may follow what a file begins with.
 
-    Categories alone are the names of classes, unless images come after them; so are labels of files.
+    Categories alone are the names of classes, unless images come after; of files, labels may come.
     """
     if not isinstance(content, dict):
         return False
