@@ -16,6 +16,7 @@ from clevit_jax.data.layouts.columns import (
     several,
     wanted_column,
 )
+from clevit_jax.data.layouts.csv.values import Values
 from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.data.split_names import splits_among
 
@@ -69,18 +70,20 @@ def choose_splits(
         problems: gets a sentence where it cannot be told.
         said: gets a sentence on a column that was told by its values.
     """
-    free = [i for i in range(len(header)) if i not in taken]
-    values = {i: {row[i].strip() for row in rows} for i in free}
+    cells = Values(header, rows, taken)
+    values = {i: set(cells.of(i)) for i in range(len(header)) if i not in taken}
     if wanted:
         if wanted.strip().lower() == NONE and not called(header, (NONE,)):
             return SplitColumns()
         asked = wanted_column(header, wanted, "split", problems)
-        return _as_asked(header, asked, values, problems) if asked in values else SplitColumns()
-    words = {i: splits_among(value for value in values[i] if value) for i in free}
+        return (
+            _as_asked(cells.header, asked, values, problems) if asked in values else SplitColumns()
+        )
+    words = {i: splits_among(value for value in values[i] if value) for i in values}
     fold = next((i for i in called(header, FOLDS) if i in values and _are_folds(values[i])), None)
     numbers = _in_order(values[fold]) if fold is not None else ()
-    word = _word(header, rows, values, words, problems, said)
-    flags = _flags(header, rows, values, problems)
+    word = _word(cells, values, words, problems, said)
+    flags = _flags(cells, values, problems)
     if word is not None:
         return SplitColumns(word, words[word], fold=fold, folds=numbers)
     return SplitColumns(flags=flags, fold=fold, folds=numbers)
@@ -107,14 +110,14 @@ def fold_of(text: str) -> str:
 
 
 def _word(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    cells: Values,
     values: dict[int, set[str]],
     words: dict[int, dict[str, str]],
     problems: list[str],
     said: list[str],
 ) -> int | None:
     """The position of a column of words: by its name, else by its values alone."""
+    header = cells.header
     only = {i for i in values if words[i] and len(words[i]) == len(values[i] - {""})}
     known = [i for i in called(header, SPLITS) if i in values and words[i]]
     several_told = {i for i in values if len(set(words[i].values())) > 1}
@@ -126,12 +129,12 @@ def _word(
         if not fitting:
             continue
         first = fitting[0]
-        as_told = [[words[i].get(row[i].strip()) for row in rows] for i in fitting]
+        as_told = [[words[i].get(text) for text in cells.of(i)] for i in fitting]
         if any(each != as_told[0] for each in as_told):
-            problems.append(several([header[i].strip() for i in fitting], "split"))
+            problems.append(several([header[i] for i in fitting], "split"))
         if fitting is telling:
             said.append(
-                f"the split is read from the column {header[first].strip()!r}, whose values are "
+                f"the split is read from the column {header[first]!r}, whose values are "
                 f"{quoted_names(sorted(words[first])[:4])}; data.split_column={NONE} leaves it out."
             )
         return first
@@ -141,27 +144,24 @@ def _word(
     for i in unread:
         shown = first_three([repr(value) for value in sorted(values[i])])
         problems.append(
-            f"the column {header[i].strip()!r} holds {shown} and not train, val or test; write "
+            f"the column {header[i]!r} holds {shown} and not train, val or test; write "
             f"these, or set data.split_column to another column, or to {NONE} to leave it out."
         )
     return None
 
 
-def _flags(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    values: dict[int, set[str]],
-    problems: list[str],
-) -> dict[int, str]:
+def _flags(cells: Values, values: dict[int, set[str]], problems: list[str]) -> dict[int, str]:
+    header = cells.header
     told = {i: flag_of(header[i]) for i in values if _is_yes_or_no(values[i])}
     flags = {i: split for i, split in told.items() if split is not None}
     for i in flags:
-        yes = sum(row[i].strip().lower() in _TRUE for row in rows)
+        said = [text.lower() for text in cells.of(i)]
+        yes = sum(text in _TRUE for text in said)
         is_either = plain(header[i]) in ("isvalid", "valid") and len(flags) == 1
-        if is_either and 2 * yes > len(rows):
-            name = header[i].strip()
+        if is_either and 2 * yes > len(said):
+            name = header[i]
             problems.append(
-                f"the column {name!r} is true in {yes:,} of {len(rows):,} rows: set "
+                f"the column {name!r} is true in {yes:,} of {len(said):,} rows: set "
                 f"data.split_column={as_setting(name)} if these are for validation, or {NONE} if "
                 "it says that a row is sound."
             )
@@ -184,7 +184,7 @@ def _as_asked(
         return SplitColumns(fold=asked, folds=_in_order(inside))
     shown = first_three([repr(value) for value in sorted(inside)]) or "nothing"
     problems.append(
-        f"data.split_column is {header[asked].strip()!r}, which holds {shown}: neither train, val "
+        f"data.split_column is {header[asked]!r}, which holds {shown}: neither train, val "
         "and test, nor yes and no under a name such as is_test, nor numbers of folds."
     )
     return SplitColumns()
