@@ -12,6 +12,7 @@ import pytest
 
 from clevit_jax.data import sources
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.store.parquet_schema import is_prose
 from clevit_jax.errors import DataError
 
 NAMES = ("rose", "tulip", "lily")
@@ -156,3 +157,75 @@ def test_a_label_that_is_not_there_is_one_sentence(tmp_path, write):
             sources.load_dataset(root, request=request)
         (found,) = caught.value.problems
         assert any(each in found for each in expected)
+
+
+def parquet_of(path: pathlib.Path, rows: list[dict]) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_columns_of_several_files_are_told_together(tmp_path):
+    """Each file has one class, so that no file alone tells the level."""
+    rows = rows_of(lambda i: {"genus": GENUS[i // 4], "species": NAMES[i // 4]})
+    for row in rows:
+        (tmp_path / row["image"]).touch()
+    for k in range(3):
+        parquet_of(tmp_path / f"{k}.parquet", rows[4 * k : 4 * k + 4])
+    data = sources.load_dataset(tmp_path)
+    assert data.class_names == tuple(sorted(NAMES))
+    assert [tuple(level) for level in data.levels] == [("genus", ("Lilium", "Rosa", "Rosa"))]
+
+
+def test_a_file_of_a_split_beside_one_with_a_column_of_it(tmp_path):
+    rows = rows_of(lambda i: {"label": NAMES[i % 3]})
+    for row in rows:
+        (tmp_path / row["image"]).touch()
+    parquet_of(tmp_path / "test.parquet", rows[:3])
+    parquet_of(tmp_path / "rest.parquet", [row | {"split": "train"} for row in rows[3:]])
+    data = sources.load_dataset(tmp_path)
+    assert (len(data.train), len(data.test)) == (9, 3)
+
+
+def test_sentences_are_no_classes(tmp_path):
+    rows = rows_of(lambda i: {"label": NAMES[i % 3], "text": f"{NAMES[i % 2]} " * 40})
+    schema = pa.Table.from_pylist(rows).schema
+    columns = [
+        name for name in schema.names if not is_prose(name, pa.array([r[name] for r in rows]))
+    ]
+    assert columns == ["image", "label"]
+
+
+def test_metadata_with_semicolons_in_windows_letters(tmp_path):
+    text = "file_name;species\n" + "".join(f"{i:04}.jpg;Ros\xe9 {i % 3}\n" for i in range(COUNT))
+    (tmp_path / "metadata.csv").write_bytes(text.encode("cp1252"))
+    for i in range(COUNT):
+        (tmp_path / f"{i:04}.jpg").touch()
+    data = sources.load_dataset(tmp_path)
+    assert (data.layout, data.class_names) == ("metadata", ("Rosé 0", "Rosé 1", "Rosé 2"))
+    assert any("read as Windows-1252" in warning for warning in data.warnings)
+
+
+def test_the_json_of_an_image_contradicts_the_split_of_its_tar(tmp_path):
+    rows = rows_of(lambda i: {"label": NAMES[i % 3], "split": ("train", "test")[i == 5]})
+    as_tar(tmp_path, rows)
+    assert len(sources.load_dataset(tmp_path).test) == 1
+    (tmp_path / "all.tar").rename(tmp_path / "train.tar")
+    with pytest.raises(DataError) as caught:
+        sources.load_dataset(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/train.tar, 0005: its JSON is of the test split, but the tar is of the train "
+        "split."
+    )
+
+
+def test_the_split_of_folders_is_said_and_can_be_left(tmp_path):
+    rows = [{"image": f"{('train', 'test')[i > 8]}/{i}.jpg", "label": NAMES[i % 3]}
+            for i in range(COUNT)]  # fmt: skip
+    for row in rows:
+        (tmp_path / row["image"]).parent.mkdir(exist_ok=True)
+        (tmp_path / row["image"]).touch()
+    as_json(tmp_path, rows)
+    data = sources.load_dataset(tmp_path)
+    assert {e.name for e in data.test} == {f"test/{i}.jpg" for i in (9, 10, 11)}
+    assert any("the split of each image is that of its folder" in each for each in data.warnings)
+    drawn = sources.load_dataset(tmp_path, request=Request(split_column="none"))
+    assert {e.name for e in drawn.test} != {e.name for e in data.test}
