@@ -19,7 +19,7 @@ def of(i: int) -> str:
     return NAMES[i % 3]
 
 
-def make(root: pathlib.Path, content, *, where: str = "images/", name: str = "labels.json"):
+def make(root: pathlib.Path, content, *, where: str = "images/", name: str = "all.json"):
     (root / where).mkdir(parents=True, exist_ok=True)
     for file in FILES:
         (root / where / file).touch()
@@ -30,7 +30,8 @@ def make(root: pathlib.Path, content, *, where: str = "images/", name: str = "la
 def told(root, **options) -> dict[str, str]:
     data = sources.load_dataset(root, **options)
     assert data.layout == "coco"
-    every = itertools.chain(*data.splits.values())
+    every = list(itertools.chain(*data.splits.values()))
+    assert len({e.name for e in every}) == len(every)
     return {pathlib.PurePath(e.name).name: data.class_names[e.label] for e in every}
 
 
@@ -152,6 +153,32 @@ def test_forms_of_which_the_beginning_alone_is_looked_at(tmp_path, form, monkeyp
     assert len(told(make(tmp_path, text))) == COUNT
 
 
+def test_images_that_come_after_many_categories(tmp_path, monkeypatch):
+    content = {
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES)],
+        "images": [{"id": i, "file_name": FILES[i]} for i in range(COUNT)],
+        "annotations": [{"image_id": i, "category_id": i % 3} for i in range(COUNT)],
+    }
+    monkeypatch.setattr("clevit_jax.data.layouts.record.json_files._HEAD", 40)
+    assert len(told(make(tmp_path, content))) == COUNT
+
+
+def test_label_studio_serves_files_from_folders(tmp_path):
+    """Of two files of one name, the path tells which."""
+    for folder in ("a", "b"):
+        make(tmp_path, {}, where=f"{folder}/")
+    tasks = [task(i, f"/data/local-files/?d=b/{FILES[i]}") for i in range(COUNT)]
+    data = sources.load_dataset(make(tmp_path, tasks, where="a/"))
+    every = itertools.chain(*data.splits.values())
+    assert {e.name for e in every} == {f"b/{file}" for file in FILES}
+
+
+def test_file_name_goes_before_other_names_of_files(tmp_path):
+    rows = [{"path": f"/home/x/{i}.jpg", "file_name": FILES[i], "label": of(i)}
+            for i in range(COUNT)]  # fmt: skip
+    assert len(told(make(tmp_path, rows))) == COUNT
+
+
 def test_the_splits_of_an_object_with_something_beside(tmp_path):
     rows = [{"file": FILES[i], "label": i % 3} for i in range(COUNT)]
     content = {"classes": list(NAMES), "train_images": rows[:6], "test_images": rows[6:]}
@@ -159,7 +186,7 @@ def test_the_splits_of_an_object_with_something_beside(tmp_path):
     assert (len(data.train), len(data.test), data.class_names) == (6, 3, NAMES)
     content = {"first": rows[:6], "second": rows[6:]}
     assert problem(make(tmp_path, content)) == (
-        f"{tmp_path}/labels.json holds several lists of images ('first', 'second'), and which are "
+        f"{tmp_path}/all.json holds several lists of images ('first', 'second'), and which are "
         "of which split is not told; keep one, or call them train, val and test."
     )
 
@@ -168,7 +195,7 @@ def test_several_labels_of_an_image_are_one_sentence(tmp_path):
     rows = [{"image": FILES[i], "labels": [of(i)]} for i in range(COUNT)]
     rows[4]["labels"] = rows[5]["labels"] = ["rose", "lily"]
     assert problem(make(tmp_path, rows)) == (
-        f"{tmp_path}/labels.json: 2 of its 9 entries have several values of 'labels' (image 4: "
+        f"{tmp_path}/all.json: 2 of its 9 entries have several values of 'labels' (image 4: "
         "'rose', 'lily', image 5: 'rose', 'lily'), and one class is learned for each image here: "
         "write one for each, or remove these."
     )
