@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
     # Columns of a CSV or Parquet table; "" looks for usual names.
     data.file_column = ""  # that names the image
-    data.label_column = ""  # that names the class; of a CSV table, A+B takes two together
+    data.label_column = ""  # that names the class; of a table, A+B takes two together
     data.split_column = ""  # that says train, val or test, or a number of a fold; none is none
     data.header = "auto"  # whether the first line of a table names its columns: true | false | auto
     # Of folders in folders, which are the classes: top | leaf (those that hold the images) | 1, 2,
