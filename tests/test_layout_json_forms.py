@@ -229,6 +229,8 @@ def test_names_that_do_not_fit_the_numbers_are_said(tmp_path):
     "content",
     [
         {"0001": "rose", "0002": "tulip", "0003": "lily"},  # names for numbers
+        {str(i): "flower" for i in range(4)},  # groups of classes, beside images of these numbers
+        {"flower": ["0", "1"], "tree": ["2", "3"]},
         {"model": {"name": "swin", "depth": [2, 2]}, "lr": 0.1},
         {"errors": [{"file": "images/0001.jpg", "reason": "x"}], "warnings": []},
         {"rose": {"id": 3, "color": "red"}, "lily": {"id": 4, "color": "red"}},
@@ -242,6 +244,7 @@ def test_other_json_is_no_list(tmp_path, content):
     for i in range(4):
         (tmp_path / f"train/{i % 2}").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"train/{i % 2}/{i:04}.jpg").touch()
+        (tmp_path / f"train/{i % 2}/{i}.jpg").touch()
     (tmp_path / "about.json").write_text(json.dumps(content))
     assert sources.load_dataset(tmp_path).layout == "folders"
 

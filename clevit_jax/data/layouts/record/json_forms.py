@@ -98,7 +98,12 @@ class Forms(NamedTuple):
             return True
         values = [value for value in content.values() if isinstance(value, str | int)]
         repeats = len(values) == len(content) and 1 < 2 * len(set(values)) <= len(values)
-        return repeats and self.any_called(set(list(content)[:_SOME]))
+        return repeats and self._are_stems(list(content)[:_SOME])
+
+    def _are_stems(self, names: Sequence[str]) -> bool:
+        """Whether names are those of images without their endings; 1, 2, 3 may well be classes."""
+        is_counted = all(name.isdecimal() and name[:-1][:1] != "0" for name in names)
+        return not is_counted and self.any_called(set(names))
 
     def _is_of_classes(self, content: Mapping[str, Any]) -> bool:
         values = list(content.values())
@@ -107,7 +112,7 @@ class Forms(NamedTuple):
         lists = [value[:_SOME] for value in values if value]
         if not lists or not all(isinstance(file, str) for files in lists for file in files):
             return False
-        return all(all(map(is_image, files)) or self.any_called(set(files)) for files in lists)
+        return all(all(map(is_image, files)) or self._are_stems(files) for files in lists)
 
     def _are_objects(self, content: Mapping[str, Any]) -> bool:
         """Whether values are objects with labels, of files that are their keys or inside."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from clevit_jax.data.layouts.columns import missing_column
 from clevit_jax.data.layouts.csv import csv_columns
-from clevit_jax.data.layouts.csv.csv_cells import RowProblems, labels_of, splits_of
+from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.split_columns import fold_of
 from clevit_jax.data.layouts.listing import Notes, Request
@@ -83,10 +83,7 @@ def tell(
     of_labels = problems if one_hot else RowProblems(root, places, below=True)
     labels = labels_of(root, table, columns, splits, one_hot, of_labels, Notes([], []))
     if columns.label.class_name is not None:
-        for line, label in zip(table.lines, labels, strict=True):
-            if label.text and not label.class_name:
-                rule = "{n} rows have no class name"
-                problems.add(line, "the class name is empty.", rule)
+        _note_nameless(labels, problems)
     notes.problems.extend(problems.in_order())
     levels, fold = columns.label.levels, columns.split.fold
     numbers = {text: k for k, text in enumerate(columns.split.folds)}
@@ -107,3 +104,10 @@ def tell(
         "" if fold is None else table.header[fold],
         *(table.header[i] for i in alone),
     )
+
+
+def _note_nameless(labels: Sequence[Label], problems: RowProblems) -> None:
+    """Notes the rows that have a label without the name that goes with it."""
+    for line, label in enumerate(labels):
+        if label.text and not label.class_name:
+            problems.add(line, "the class name is empty.", "{n} rows have no class name")
