@@ -89,7 +89,7 @@ class Forms(NamedTuple):
         name = table.header[columns.file]
         is_called = any(plain(name) in group for group in FILES)
         if labelled or not (is_called or name == self.request.file_column):
-            return columns.labelled or (bool(columns.problems) and is_called)
+            return columns.labelled
         return True
 
     def _is_map(self, content: Mapping[str, Any]) -> bool:
