@@ -22,7 +22,9 @@ def get_config() -> ConfigDict:
     # Columns of a CSV or Parquet table; "" looks for usual names.
     data.file_column = ""  # that names the image
     data.label_column = ""  # that names the class; of a table, A+B takes two together
-    data.split_column = ""  # that says train, val or test, or a number of a fold; none is none
+    # That says train, val or test, or a number of a fold; NAME:0=train,1=test says what its values
+    # mean, and none is no column.
+    data.split_column = ""
     data.header = "auto"  # whether the first line of a table names its columns: true | false | auto
     # Of folders in folders, which are the classes: top | leaf (those that hold the images) | 1, 2,
     # ... from the top | auto (asks where it may be more than one of these).

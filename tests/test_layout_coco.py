@@ -344,7 +344,7 @@ def test_splits_in_one_list(tmp_path, rows):
         ([{"file": "0.jpg", "label": 1}, 3], "1 of its 2 entries are no objects with a file"),
         (
             [{"file": "0.jpg", "label": 1, "split": "x"}],
-            "the column 'split' holds 'x' and not train, val",
+            "the column 'split' holds 'x' in 1 row, and not",
         ),
         ({"0.jpg": 1, "images/0.jpg": 2}, "'images/0.jpg' has label '2' here but label '1' at"),
     ],

@@ -240,6 +240,29 @@ def fuzz(root: pathlib.Path, case: str, count: int, seed: int = 0) -> tuple[int,
     return read, count - read
 
 
+def scan_damaged(root: pathlib.Path, name: str, count: int) -> int:
+    """Loads `root` with `count` damaged versions of a file in it; returns how many were refused."""
+    whole, draw, refused = (root / name).read_bytes(), random.Random(name), 0
+    for _ in range(count):
+        content = damaged(whole, draw)
+        (root / name).write_bytes(content)
+        try:
+            data, found = sources.scan(root)
+        except DataError as error:
+            data, found = None, list(error.problems)
+        for problem in found:
+            assert len(problem.splitlines()) == 1, (content, problem)
+            assert problem.endswith((".", "?")), (content, problem)
+        if data is not None and not found:
+            every = list(itertools.chain(*data.splits.values()))
+            assert all(os.path.isfile(example.data) for example in every), content
+            assert {example.label for example in data.train} == set(range(data.num_classes))
+            assert len(set(data.class_names)) == data.num_classes, content
+        refused += bool(found)
+    (root / name).write_bytes(whole)
+    return refused
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_damaged_files_are_read_or_refused(tmp_path, case):
     read, refused = fuzz(tmp_path, case, EACH)

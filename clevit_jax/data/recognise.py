@@ -18,10 +18,11 @@ from clevit_jax.data.layouts.listing import (
     first_three,
     is_image,
 )
+from clevit_jax.data.layouts.name_files import name_files
 from clevit_jax.data.layouts.record import coco, metadata
 from clevit_jax.data.layouts.seen import archives_in
 from clevit_jax.data.layouts.store import arrow, parquet, tfds_records, webdataset
-from clevit_jax.data.layouts.text import cub, lists, matlab, ufg
+from clevit_jax.data.layouts.text import cub, deepfashion, imagenet, lists, matlab, ufg
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import DataError, said_once
 
@@ -49,6 +50,8 @@ class _Layout(NamedTuple):
 _LAYOUTS = {
     "ufg": _Layout(ufg.LOOKS_FOR, ufg.fits, ufg.read),
     "cub": _Layout(cub.LOOKS_FOR, cub.fits, cub.read),
+    "imagenet": _Layout(imagenet.LOOKS_FOR, imagenet.fits, imagenet.read),
+    "deepfashion": _Layout(deepfashion.LOOKS_FOR, deepfashion.fits, deepfashion.read),
     "lists": _Layout(lists.LOOKS_FOR, lists.fits, lists.read),
     "coco": _Layout(coco.LOOKS_FOR, coco.fits, coco.read),
     "matlab": _Layout(matlab.LOOKS_FOR, matlab.fits, matlab.read),
@@ -158,6 +161,8 @@ def _fitting(root: pathlib.Path, request: Request) -> dict[str, str]:
         wanted = "folders"
     if wanted and (seen := _LAYOUTS[wanted].fits(root, request)) is not None:
         return {wanted: seen}
+    if (seen := imagenet.fits(root, request)) is not None:  # its lists are of no other form
+        return {"imagenet": seen}
     return {
         name: seen
         for name, layout in _LAYOUTS.items()
@@ -271,6 +276,12 @@ def _has_annotations(root: pathlib.Path) -> bool:
     """Whether files beside the folders may say what the images are: then these are not alone."""
     with os.scandir(root) as entries:
         names = [entry.name.lower() for entry in entries if not is_litter(entry.name)]
+    of_classes = {
+        path.name.lower()
+        for path, told in name_files(root, ("",))
+        if told.by_number and not any(map(is_image, told.by_number.values()))
+    }
+    names = [name for name in names if name not in of_classes and not csv_table.is_form(name)]
     return any(name.endswith(_ANNOTATIONS) and not name.startswith(_ABOUT) for name in names)
 
 

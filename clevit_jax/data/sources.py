@@ -12,9 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from clevit_jax.data import splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
-from clevit_jax.data.layouts.class_names import name_numbers, warn_of_folders, warn_of_lists
+from clevit_jax.data.layouts.class_names import (
+    name_numbers,
+    warn_of_folders,
+    warn_of_lists,
+)
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.layouts.store import tfds_records
+from clevit_jax.data.layouts.synsets import name_synsets
 from clevit_jax.data.recognise import recognise
 from clevit_jax.errors import DataError, Repeated, said_once
 from clevit_jax.system import places
@@ -93,9 +98,12 @@ def scan(
     except OSError as error:
         where = error.filename or place
         raise DataError([f"{where} cannot be read: {error.strerror or error}."]) from error
-    place, contents, notes = found.root, found.contents, found.notes
+    named_root, place, contents, notes = place, found.root, found.contents, found.notes
     if not notes.problems:
         names = name_numbers(place, contents.class_names, notes)
+        if place != named_root:
+            names = name_numbers(named_root, names, notes)
+        names = name_synsets(named_root, place, names, notes)
         contents = contents._replace(class_names=names)
         warn_of_lists(place, names, notes)
         if found.layout != "folders":

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.listing import Request
+from clevit_jax.data.layouts.split_codes import NONE, parts_of
 from clevit_jax.data.split_names import split_called
 
 # Names as `plain` writes them; the earlier group is the better fit.
@@ -182,7 +183,10 @@ def choose_columns(
     name = pick(header, CLASS_NAMES, "class name", "", problems)
     if label is None and not request.label_column:
         label = name
-    split = pick(header, (SPLITS,), "split", request.split_column, problems)
+    wanted, _ = parts_of(request.split_column, header)
+    split = None
+    if wanted.strip().lower() != NONE or called(header, (NONE,)):
+        split = pick(header, (SPLITS,), "split", wanted, problems)
     return Columns(file, label, None if name == label else name, split), problems
 
 

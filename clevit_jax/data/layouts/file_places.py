@@ -2,7 +2,8 @@
 
 import pathlib
 import posixpath
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
@@ -19,6 +20,9 @@ class Found(NamedTuple):
 
     files: dict[str, str]
     repair: Repair | None
+
+
+_NO_SPLITS: Mapping[str, str] = types.MappingProxyType({})
 
 
 class FilePlaces:
@@ -46,7 +50,14 @@ class FilePlaces:
         """File -> the split that its folders mean; empty unless all mean one, and several do."""
         return self._files.splits_of(files)
 
-    def find(self, names: Sequence[str], *, beside: str = "", split: str = "") -> Found:
+    def find(
+        self,
+        names: Sequence[str],
+        *,
+        beside: str = "",
+        split: str = "",
+        of_rows: Mapping[str, str] = _NO_SPLITS,
+    ) -> Found:
         """Finds the files that a list names.
 
         They are looked for beside the list, in folders that are called as the split, in the folder
@@ -57,6 +68,7 @@ class FilePlaces:
             names: as the list writes them.
             beside: folder of the list below that of the data set, "" or with a slash at the end.
             split: of the list, "train", "val" or "test", or "" for none.
+            of_rows: name -> split of its row, where the list tells these.
         """
         plain = {name: _plain(name) for name in dict.fromkeys(names)}
         usual = self._usual(beside, split)
@@ -73,7 +85,11 @@ class FilePlaces:
             tries = (at(base + text) for base in (best, *usual))
             if (file := next(filter(None, tries), None)) is not None:
                 files[name] = file
-        wanted = [Wanted(name, split or "train", "") for name in plain if name not in files]
+        wanted = [
+            Wanted(name, of_rows.get(name) or split or "train", "")
+            for name in plain
+            if name not in files
+        ]
         repair = self._files.repair(wanted, set(files.values())) if wanted else None
         return Found(files, repair)
 

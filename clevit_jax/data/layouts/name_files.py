@@ -11,6 +11,7 @@ from typing import Any
 
 from clevit_jax.data.layouts.columns import plain
 from clevit_jax.data.layouts.csv import encoding
+from clevit_jax.data.layouts.listing import is_image
 
 _LARGEST = 1 << 20  # bytes; a file of class names is small
 _MOST = 50  # files of one folder that are looked into
@@ -122,7 +123,7 @@ def _of_table(text: str) -> Names | None:
             continue
         if rows and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
             return _of_rows(rows)
-    return None
+    return _of_lines(text)  # of one column, as names.csv of Stanford Cars from Kaggle
 
 
 def _of_rows(rows: list[list[str]]) -> Names | None:
@@ -132,6 +133,7 @@ def _of_rows(rows: list[list[str]]) -> Names | None:
     numbers = [i for i, cells in enumerate(columns) if cells and all(map(_number, cells))]
     numbers = [i for i in numbers if len(set(columns[i])) == len(columns[i])]
     texts = [i for i, cells in enumerate(columns) if cells and not all(map(_number, cells))]
+    texts = [i for i in texts if not any(map(is_image, columns[i]))]  # a table of images
     if len(numbers) > 1:
         numbers = [i for i in numbers if header[i] in _ID_NAMES]
     if len(texts) > 1:

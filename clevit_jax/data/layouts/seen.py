@@ -3,6 +3,7 @@
 import collections
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 from clevit_jax.data import no_image
@@ -93,6 +94,8 @@ def archives_in(root: pathlib.Path) -> list[str]:
 def _kind(name: str, path: str) -> str | None:
     """The kind of a file that is read in no layout, or None."""
     low = name.lower()
+    if re.fullmatch(r"(.*-idx[13]-ubyte(\.gz)?|data_batch(_[0-9]+)?|test_batch)", low):
+        return "stores"  # of MNIST and of CIFAR
     for kind, endings in (
         ("archives", ARCHIVES),
         ("sheets", _SHEETS),

@@ -4,10 +4,12 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from clevit_jax.data.layouts.columns import as_setting
 from clevit_jax.data.layouts.csv.csv_columns import BITS, CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.split_columns import SplitColumns, split_by_flags
 from clevit_jax.data.layouts.listing import BLANKS, Notes, first_three
+from clevit_jax.data.layouts.split_codes import is_typable
 from clevit_jax.errors import Repeated
 
 # What programs write for a value that is missing.
@@ -87,6 +89,7 @@ def splits_of(
     if columns.word is None and not columns.flags:
         return [split] * len(table.rows)
     told = list[str | None]()
+    mend = _mend(table, columns)
     for line, row in zip(table.lines, table.rows, strict=True):
         if columns.word is not None:
             text = row[columns.word]
@@ -97,10 +100,8 @@ def splits_of(
             own = split_by_flags(columns.flags, row)
             words = "says no split, or two"
         if own is None:
-            problems.add(
-                line, f"the split {text!r} {words}.", f"{{n}} rows have a split that {words}",
-                repr(text),
-            )  # fmt: skip
+            rule = f"{{n}} rows have a split that {words}{mend}"
+            problems.add(line, f"the split {text!r} {words}.", rule, repr(text))
         elif own != split and not alone:
             problems.add(
                 line,
@@ -112,6 +113,18 @@ def splits_of(
             own = None
         told.append(own)
     return told
+
+
+def _mend(table: Table, columns: SplitColumns) -> str:
+    """What to type where values of a column of words mean no split; "" where all do."""
+    at = columns.word
+    if at is None:
+        return ""
+    strange = (text for row in table.rows if (text := row[at].strip()) not in columns.words)
+    first = next(filter(is_typable, strange), "")
+    column = as_setting(table.header[at].strip())
+    setting = f"data.split_column={column}:{first}=test,train=train"
+    return f"; if they mean one, say so, as {setting}" if first else ""
 
 
 def labels_of(

@@ -25,6 +25,8 @@ from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, is_image
 BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _OF_FILES = ("id", "idcode", "name", "key", "file", "image")  # endings of their columns' names
 _WHOLE_BOXES = ("bbox", "boxes")  # names of columns that hold all of a box
+# What Google's AutoML calls images of no split yet, and those of the only one.
+_OF_NO_SPLIT = ("UNASSIGNED", "TRAIN")
 _SAMPLE = 50  # rows that are looked at for names of images
 
 
@@ -52,6 +54,11 @@ class CsvColumns(NamedTuple):
     @property
     def labelled(self) -> bool:
         return bool(self.label.label or self.one_hot)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the user must say which column is the label."""
+        return any("hold the label" in problem for problem in self.problems)
 
 
 def head(
@@ -100,6 +107,8 @@ def choose(
     splits = choose_splits(names, table.rows, request.split_column, taken | _label(names, request),
                            problems, said)  # fmt: skip
     taken |= splits.positions
+    if not table.named:
+        taken |= _of_nothing(table, taken, said)
     wanted = request.label_column
     one_hot = _one_hot(table, taken) if table.rows and table.named and not wanted else []
     if table.named:
@@ -142,11 +151,23 @@ def is_usable(
     problems.extend(f"{path}: {problem}" for problem in columns.problems)
     if columns.file is None and not request.file_column:
         problems.append(f"{path}: {missing_column('file', table.header)}")
-    is_asked = any("hold the label" in problem for problem in columns.problems)
-    if not columns.labelled and not request.label_column and not is_asked:
+    if not columns.labelled and not request.label_column and not columns.is_asked:
         problems.append(f"{path}: {missing_column('label', table.header)}")
     notes.warnings.extend(f"{path}: {sentence}" for sentence in columns.said)
-    return columns.file is not None and columns.labelled
+    return columns.file is not None and columns.labelled and not columns.is_asked
+
+
+def _of_nothing(table: Table, taken: set[int], said: list[str]) -> set[int]:
+    """Positions of columns without names that say nothing: blank, or one word on the split."""
+    values = {i: {row[i].strip().upper() for row in table.rows} for i in range(len(table.header))}
+    only = {i: inside.pop() for i, inside in values.items() if i not in taken and len(inside) == 1}
+    found = {i for i, word in only.items() if word in ("", *_OF_NO_SPLIT)}
+    said += [
+        f"the column {table.header[i]!r} holds {only[i]} alone, which parts nothing."
+        for i in sorted(found)
+        if only[i]
+    ]
+    return found
 
 
 def _label(header: list[str], request: Request) -> set[int]:

@@ -8,8 +8,9 @@ from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of,
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.made_rows import Read, made_rows, named_files
-from clevit_jax.data.layouts.csv.split_columns import NONE, SplitColumns
+from clevit_jax.data.layouts.csv.split_columns import SplitColumns
 from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
+from clevit_jax.data.layouts.split_codes import NONE
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
 
 
@@ -42,6 +43,7 @@ class CsvReader:
         self._alone = alone
         self._by_folder = by_folder and request.split_column.strip().lower() != NONE
         self._files = TableFiles(root, by_number=by_number)
+        self.is_asked = False  # whether the user must say which column is the label
         self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
     def read(self, path: pathlib.Path, split: str) -> Read:
@@ -58,6 +60,7 @@ class CsvReader:
             return Read([])
         whole, uneven = csv_form.whole(path, text, head, self._notes)
         columns = csv_columns.choose(whole, self._request, self._files.any_called)
+        self.is_asked = self.is_asked or columns.is_asked
         if not csv_columns.is_usable(path, whole, columns, self._request, self._notes):
             return Read([])
         problems.extend(uneven)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from clevit_jax.data import no_image
 from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.columns import quoted_names
+from clevit_jax.data.layouts.columns import FILES, LABELS, called, quoted_names
 from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.csv_rows import CsvReader
-from clevit_jax.data.layouts.csv.made_rows import joined, with_folds
+from clevit_jax.data.layouts.csv.made_rows import Read, joined, with_folds
 from clevit_jax.data.layouts.image_names import ImageNames
 from clevit_jax.data.layouts.listing import (
     Contents,
@@ -22,6 +22,7 @@ from clevit_jax.data.layouts.listing import (
     files_ending,
     is_image,
 )
+from clevit_jax.data.layouts.text.list_names import may_list
 from clevit_jax.data.split_names import splits_among
 
 LOOKS_FOR = "train.csv, perhaps with test.csv and val.csv, or one *.csv of files and labels"
@@ -110,7 +111,10 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         by_folder=set(chosen) == {""},
         by_number=not found.files_elsewhere,
     )
-    said = [reader.read(path, split or "train") for split, path in chosen.items()]
+    said = list[Read]()
+    for split, path in chosen.items():
+        if not reader.is_asked:  # one question is enough for all tables
+            said.append(reader.read(path, split or "train"))
     rows, levels = joined(said)
     if not rows and notes.problems:
         return Contents((), {"train": []})
@@ -148,10 +152,24 @@ def _paths(root: pathlib.Path) -> list[pathlib.Path]:
     """The tables in a folder; where it has none, those in its first folder of annotations."""
     if there := table_files(root):
         return [root / name for name in there]
+    if texts := _texts(root):
+        return texts
     for folder in _FOLDERS:
         if (root / folder).is_dir() and (there := table_files(root / folder)):
             return [root / folder / name for name in there]
     return []
+
+
+def _texts(root: pathlib.Path) -> list[pathlib.Path]:
+    """Tables with tabs that are called .txt and begin with names of columns, as Leafsnap's."""
+    found = [root / name for name in files_ending(root, ".txt") if not may_list(name)]
+    return [path for path in found if _is_table(csv_form.peek(path))]
+
+
+def _is_table(text: str) -> bool:
+    header = text.partition("\n")[0].strip("\r").split("\t")
+    is_file = any(called(header, group) for group in FILES)
+    return is_file and bool(called(header, LABELS[0]))
 
 
 def is_form(name: str) -> bool:

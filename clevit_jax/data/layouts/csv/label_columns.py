@@ -75,14 +75,14 @@ def choose_labels(
     if len(sure) == 1:
         return _one(values, sure[0], name, problems)
     if sure:
-        return _of_several(values, sure, name, problems)
+        return _of_several(values, sure, name, problems, said)
     if bits:
         return LabelColumns()
     for group in MAYBE_LABELS:
         maybe = [i for i in values.called(group) if group is MAYBE_LABELS[0] or values.repeats(i)]
         maybe = _without_coarser(values, maybe)
         if len(maybe) > 1:
-            return _of_several(values, maybe, None, problems)
+            return _of_several(values, maybe, None, problems, said)
         if maybe:
             if group is not MAYBE_LABELS[0]:
                 said.append(_say_class(values, maybe[0]))
@@ -139,7 +139,11 @@ def _one(values: Values, label: int, name: int | None, problems: list[str]) -> L
 
 
 def _of_several(
-    values: Values, candidates: list[int], name: int | None, problems: list[str]
+    values: Values,
+    candidates: list[int],
+    name: int | None,
+    problems: list[str],
+    said: list[str],
 ) -> LabelColumns:
     """Of several columns that may be the label: a number and its name, or the user is asked."""
     candidates = _without_other_names(values, candidates)
@@ -156,8 +160,25 @@ def _of_several(
     is_same = values.of(first) and all(values.of(i) == values.of(first) for i in candidates)
     if len(set(names)) == len(names) and is_same:
         return _with_levels(values, (first,), name)
+    alike = len(candidates) > 2 and name is None
+    if alike and all(values.is_same(first, i) for i in candidates) and values.count(first) > 1:
+        return _of_one_meaning(values, candidates, said)
     problems.append(_ask(values, candidates, together=len(candidates) == 2))
     return LabelColumns((first,))
+
+
+def _of_one_meaning(values: Values, candidates: list[int], said: list[str]) -> LabelColumns:
+    """Of several columns that go together one to one: a number, if any, and the first name."""
+    numbers = [i for i in candidates if values.is_number(i)]
+    texts = [i for i in candidates if i not in numbers]
+    label = (numbers or texts)[0]
+    name = texts[0] if numbers and texts else None
+    shown = ", ".join(repr(values.header[i]) for i in candidates)
+    said.append(
+        f"the columns {shown} tell the same classes; they are called by "
+        f"{values.header[label if name is None else name]!r}."
+    )
+    return _with_levels(values, (label,), name)
 
 
 def _of_no_name(values: Values, said: list[str]) -> LabelColumns:

@@ -16,11 +16,10 @@ from clevit_jax.data.layouts.columns import (
     several,
     wanted_column,
 )
-from clevit_jax.data.layouts.csv.values import Values
 from clevit_jax.data.layouts.listing import first_three
+from clevit_jax.data.layouts.split_codes import NONE, codes_among, parts_of, question
 from clevit_jax.data.split_names import splits_among
 
-NONE = "none"  # the setting by which no column tells the split
 _TRUE = frozenset(("1", "1.0", "true", "yes", "y", "t"))
 _FALSE = frozenset(("0", "0.0", "false", "no", "n", "f"))
 _MOST_FOLDS = 100
@@ -70,20 +69,23 @@ def choose_splits(
         problems: gets a sentence where it cannot be told.
         said: gets a sentence on a column that was told by its values.
     """
-    cells = Values(header, rows, taken)
-    values = {i: set(cells.of(i)) for i in range(len(header)) if i not in taken}
+    free = [i for i in range(len(header)) if i not in taken]
+    values = {i: {row[i].strip() for row in rows} for i in free}
     if wanted:
         if wanted.strip().lower() == NONE and not called(header, (NONE,)):
             return SplitColumns()
-        asked = wanted_column(header, wanted, "split", problems)
-        return (
-            _as_asked(cells.header, asked, values, problems) if asked in values else SplitColumns()
-        )
-    words = {i: splits_among(value for value in values[i] if value) for i in values}
+        name, meant = parts_of(wanted, header)
+        asked = wanted_column(header, name, "split", problems)
+        if asked not in values:
+            return SplitColumns()
+        if meant:
+            return _as_said(header, asked, values, meant, problems)
+        return _as_asked(header, rows, asked, values, problems)
+    words = {i: _words(header[i], values[i] - {""}) for i in free}
     fold = next((i for i in called(header, FOLDS) if i in values and _are_folds(values[i])), None)
     numbers = _in_order(values[fold]) if fold is not None else ()
-    word = _word(cells, values, words, problems, said)
-    flags = _flags(cells, values, problems)
+    word = _word(header, rows, values, words, problems, said)
+    flags = _flags(header, rows, values, problems)
     if word is not None:
         return SplitColumns(word, words[word], fold=fold, folds=numbers)
     return SplitColumns(flags=flags, fold=fold, folds=numbers)
@@ -109,15 +111,22 @@ def fold_of(text: str) -> str:
     return text.strip().removesuffix(".0")
 
 
+def _words(name: str, values: set[str]) -> dict[str, str]:
+    """Value -> split, of the values of a column, by words or by codes."""
+    is_sure, is_likely = plain(name) in SPLITS, plain(name) in SPLITS_IF
+    codes = codes_among(values, alone=not is_sure)
+    return splits_among(values) or (codes if is_sure or is_likely or len(values) > 1 else {})
+
+
 def _word(
-    cells: Values,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
     values: dict[int, set[str]],
     words: dict[int, dict[str, str]],
     problems: list[str],
     said: list[str],
 ) -> int | None:
     """The position of a column of words: by its name, else by its values alone."""
-    header = cells.header
     only = {i for i in values if words[i] and len(words[i]) == len(values[i] - {""})}
     known = [i for i in called(header, SPLITS) if i in values and words[i]]
     several_told = {i for i in values if len(set(words[i].values())) > 1}
@@ -129,39 +138,42 @@ def _word(
         if not fitting:
             continue
         first = fitting[0]
-        as_told = [[words[i].get(text) for text in cells.of(i)] for i in fitting]
+        as_told = [[words[i].get(row[i].strip()) for row in rows] for i in fitting]
         if any(each != as_told[0] for each in as_told):
-            problems.append(several([header[i] for i in fitting], "split"))
+            problems.append(several([header[i].strip() for i in fitting], "split"))
         if fitting is telling:
             said.append(
-                f"the split is read from the column {header[first]!r}, whose values are "
+                f"the split is read from the column {header[first].strip()!r}, whose values are "
                 f"{quoted_names(sorted(words[first])[:4])}; data.split_column={NONE} leaves it out."
             )
         return first
     unread = [
         i for i in called(header, SPLITS) if i in values and not words[i] and values[i] - {""}
     ]
-    for i in unread:
-        shown = first_three([repr(value) for value in sorted(values[i])])
-        problems.append(
-            f"the column {header[i]!r} holds {shown} and not train, val or test; write "
-            f"these, or set data.split_column to another column, or to {NONE} to leave it out."
-        )
+    problems += [_question(header, rows, i) for i in unread]
     return None
 
 
-def _flags(cells: Values, values: dict[int, set[str]], problems: list[str]) -> dict[int, str]:
-    header = cells.header
+def _question(header: Sequence[str], rows: Sequence[Sequence[str]], position: int) -> str:
+    name = header[position].strip()
+    return question(name, as_setting(name), [row[position] for row in rows])
+
+
+def _flags(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    values: dict[int, set[str]],
+    problems: list[str],
+) -> dict[int, str]:
     told = {i: flag_of(header[i]) for i in values if _is_yes_or_no(values[i])}
     flags = {i: split for i, split in told.items() if split is not None}
     for i in flags:
-        said = [text.lower() for text in cells.of(i)]
-        yes = sum(text in _TRUE for text in said)
+        yes = sum(row[i].strip().lower() in _TRUE for row in rows)
         is_either = plain(header[i]) in ("isvalid", "valid") and len(flags) == 1
-        if is_either and 2 * yes > len(said):
-            name = header[i]
+        if is_either and 2 * yes > len(rows):
+            name = header[i].strip()
             problems.append(
-                f"the column {name!r} is true in {yes:,} of {len(said):,} rows: set "
+                f"the column {name!r} is true in {yes:,} of {len(rows):,} rows: set "
                 f"data.split_column={as_setting(name)} if these are for validation, or {NONE} if "
                 "it says that a row is sound."
             )
@@ -170,24 +182,50 @@ def _flags(cells: Values, values: dict[int, set[str]], problems: list[str]) -> d
 
 
 def _as_asked(
-    header: Sequence[str], asked: int | None, values: dict[int, set[str]], problems: list[str]
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    asked: int,
+    values: dict[int, set[str]],
+    problems: list[str],
 ) -> SplitColumns:
     """What the column that the user named tells."""
-    assert asked is not None
     inside = values[asked] - {""}
-    words = splits_among(inside)
+    words = splits_among(inside) or codes_among(inside)
     if words:
         return SplitColumns(asked, words)
     if _is_yes_or_no(inside) and (split := flag_of(header[asked])):
         return SplitColumns(flags={asked: split})
     if _are_folds(inside) and plain(header[asked]) not in SPLITS:
         return SplitColumns(fold=asked, folds=_in_order(inside))
+    if plain(header[asked]) in SPLITS:
+        problems.append(_question(header, rows, asked))
+        return SplitColumns()
     shown = first_three([repr(value) for value in sorted(inside)]) or "nothing"
     problems.append(
-        f"data.split_column is {header[asked]!r}, which holds {shown}: neither train, val "
-        "and test, nor yes and no under a name such as is_test, nor numbers of folds."
+        f"data.split_column is {header[asked].strip()!r}, which holds {shown}: neither train, val "
+        "and test, nor yes and no under a name such as is_test, nor numbers of folds; say "
+        "what they mean, as "
+        f"data.split_column={as_setting(header[asked].strip())}:0=train,1=test."
     )
     return SplitColumns()
+
+
+def _as_said(
+    header: Sequence[str],
+    asked: int,
+    values: dict[int, set[str]],
+    meant: Mapping[str, str],
+    problems: list[str],
+) -> SplitColumns:
+    """What the column tells by the meaning that the user gave its values, which must be of all."""
+    name = header[asked].strip()
+    if lacking := sorted(values[asked] - {""} - meant.keys()):
+        problems.append(
+            f"data.split_column does not say what {first_three(list(map(repr, lacking)))} of the "
+            f"column {name!r} means; add {lacking[0]}=train, val or test to it."
+        )
+        return SplitColumns()
+    return SplitColumns(asked, meant)
 
 
 def _is_yes_or_no(values: set[str]) -> bool:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from clevit_jax.data.dataset import Example
+from clevit_jax.data.layouts.folder.folder_splits import holds_image
 from clevit_jax.data.layouts.listing import (
     Contents,
     Notes,
@@ -33,6 +34,7 @@ _PATTERNS = (
 )
 _CAMERAS = {"img", "dsc", "dscn", "dscf", "image", "images", "photo", "pict", "p", "imag", "pic"}
 _LOOKED_AT = 100_000  # files that are enough to suggest a pattern
+_FEW = 20  # folders that are looked into for it
 _SHOWN = 5  # classes that a suggestion names
 
 
@@ -163,7 +165,8 @@ def suggest(root: pathlib.Path) -> str | None:
     Returns:
         What to set, with the number of classes and some of their names; None if nothing is obvious.
     """
-    stems = _loose_stems(root)
+    stems, inside = _loose_stems(root)
+    beside = f"--config.data.root={root / inside} " if inside else ""
     for pattern in _PATTERNS:
         matches = map(re.compile(pattern).search, stems)
         labels = collections.Counter(match[1] for match in matches if match)
@@ -175,14 +178,18 @@ def suggest(root: pathlib.Path) -> str | None:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             return (
                 "The class seems to be in the names of the files: "
-                f"--config.data.label_pattern='{pattern}' finds {len(names)} classes in "
+                f"{beside}--config.data.label_pattern='{pattern}' finds {len(names)} classes in "
                 f"{count} of {len(stems)} images ({shown})."
             )
     return None
 
 
-def _loose_stems(root: pathlib.Path) -> list[str]:
-    """Names without ending of the images in `root`, or in its folders of training images."""
+def _loose_stems(root: pathlib.Path) -> tuple[list[str], str]:
+    """Names without ending of the images in `root`, or in its folders of training images.
+
+    And the folder that they are in, where others hold images that belong to them, as masks.
+    """
+    inside = ""
     here = _images_in(root)
     if not here:
         with os.scandir(root) as entries:
@@ -191,10 +198,14 @@ def _loose_stems(root: pathlib.Path) -> list[str]:
             )
         splits = splits_among(names)
         trained = [name for name, split in splits.items() if split == "train"]
-        if not trained and len(names) == 1:
-            trained = names
+        if not trained:
+            loose = [name for name in names[:_FEW] if _images_in(root / name)]
+            trained = loose if len(loose) == 1 else []
+            others = [name for name in names if name not in trained]
+            if trained and any(holds_image(root / name) for name in others):
+                (inside,) = trained
         here = [stem for name in trained for stem in _images_in(root / name)]
-    return here[:_LOOKED_AT]
+    return here[:_LOOKED_AT], inside
 
 
 def _images_in(folder: pathlib.Path) -> list[str]:

@@ -36,13 +36,14 @@ from clevit_jax.errors import Repeated
 
 _TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".jsonl", ".mat")
 # Endings of what may be images and is not read: a class that has nothing else loses much.
+_LISTS = (".lst", ".txt", ".csv", ".tsv", ".json", ".jsonl")
 _UNREAD = (*OTHER_IMAGE_ENDINGS, ".mp4", ".mov", ".avi", ".mkv", ".webm", ".npy")
 
 
 def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
     """Problems of the folders of splits: two of one split, none with an image, no class in them."""
     for split, paths in parts.splits.items():
-        if len(paths) > 1:
+        if len(paths) > 1 and not are_parts(root, paths):
             shown = " and ".join(f"{path}/" for path in paths)
             notes.problems.append(
                 f"{root}: {shown} are {len(paths)} folders of the {split} split; put their images "
@@ -52,6 +53,7 @@ def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
         f"{root / path} holds no class folder with images; add them, or remove the folder."
         for paths in parts.empty.values()
         for path in paths
+        if not _holds_lists(root / path)
     )
     flat = "train" not in parts.splits and "train" in parts.flat
     if flat and not class_folders(root, parts, most=1):
@@ -62,6 +64,21 @@ def check_splits(root: pathlib.Path, parts: Parts, notes: Notes) -> None:
         )
     if set(parts.splits) == {"train"} and not parts.flat:
         notes.problems.extend(_train_may_be_a_class(root, parts))
+
+
+def are_parts(root: pathlib.Path, paths: Sequence[str]) -> bool:
+    """Whether folders of one split are parts of it, as ImageNet-100's `train.X1`, `train.X2`.
+
+    Their names differ in a number at the end alone, and no class lies in two of them.
+    """
+    stems = {path.rstrip("0123456789") for path in paths}
+    names = [name for path in paths for name in folders_in(root / path)]
+    return len(stems) == 1 and len(set(names)) == len(names)
+
+
+def _holds_lists(folder: pathlib.Path) -> bool:
+    """Whether a folder without images is one of lists, as SageMaker's `train_lst/`."""
+    return any(file.lower().endswith(_LISTS) for file in files_below(str(folder), hidden=False))
 
 
 def _train_may_be_a_class(root: pathlib.Path, parts: Parts) -> Iterator[str]:

@@ -94,7 +94,12 @@ def _trees(root: pathlib.Path, parts: Parts, notes: Notes) -> dict[str, Folder]:
         trees = {"train": whole} if parts.splits else _splits_in_classes(whole, notes)
     for split in SPLIT_WORDS:
         for path in parts.splits.get(split, ()):
-            trees[split] = walk(str(root / path), f"{path}/")
+            part = walk(str(root / path), f"{path}/")
+            if split in trees:  # of numbered parts with different classes, the first names all
+                trees[split].folders |= part.folders
+                trees[split].images += part.images
+            else:
+                trees[split] = part
     if "test" not in trees and "val" in trees:
         trees["test"] = trees.pop("val")
     return trees

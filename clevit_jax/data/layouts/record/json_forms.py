@@ -119,7 +119,9 @@ class Forms(NamedTuple):
         if not all(isinstance(value, dict) for value in content.values()):
             return False
         some = dict(list(content.items())[:_SOME])
-        records = [("", flat(each)) for each in with_keys(some, self.any_called)]
+        records = [
+            ("", flat(each)) for each in with_keys(some, lambda names: self._are_stems([*names]))
+        ]
         table, _ = text_table(records)
         columns = choose_fields(table, self.request, self.any_called)
         return (

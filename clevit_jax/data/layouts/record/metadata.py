@@ -24,7 +24,7 @@ LOOKS_FOR = (
     "split; another table in each split; or *.jsonl of files and labels"
 )
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_JSON_LINES = (".jsonl", ".ndjson")
+_JSON_LINES = (".jsonl", ".ndjson", ".manifest")
 
 
 def fits(root: pathlib.Path, request: Request) -> str | None:

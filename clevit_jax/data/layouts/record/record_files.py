@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from clevit_jax.data.layouts.csv import csv_columns, csv_form
@@ -11,7 +11,7 @@ from clevit_jax.data.layouts.listing import Notes, Request, read_lines
 from clevit_jax.data.layouts.record.record_table import Row, text_table
 from clevit_jax.errors import Repeated, first_line
 
-ENDINGS = (".csv", ".jsonl", ".ndjson", ".parquet")
+ENDINGS = (".csv", ".jsonl", ".ndjson", ".manifest", ".parquet")
 _HEAD = 1 << 16  # bytes, enough for the first records
 _SOME = 50  # records that tell which fields are which
 _NOTHING = Table("", [], True, [], [])
@@ -46,7 +46,7 @@ def head_of(path: pathlib.Path, request: Request, any_called: AnyCalled) -> Tabl
             break
         if not isinstance(record, dict) or len(records) == _SOME:
             break
-        records.append(("", record))
+        records.append(("", known_form(record)))
     return text_table(records)[0]
 
 
@@ -65,6 +65,27 @@ def read_records(
         case ".csv":
             return _csv(path, request, any_called, notes)
     return text_table(list(_json_lines(path, notes)))
+
+
+def known_form(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of Google's Vertex AI or Amazon's Ground Truth with plain fields; others as it is.
+
+    >>> label = {"displayName": "oak"}
+    >>> known_form({"imageGcsUri": "gs://b/a.jpg", "classificationAnnotation": label})
+    {'image': 'gs://b/a.jpg', 'label': 'oak'}
+    """
+    vertex, source = record.get("classificationAnnotation"), record.get("source-ref")
+    if isinstance(vertex, dict) and "imageGcsUri" in record:
+        found = {"image": record["imageGcsUri"], "label": vertex.get("displayName")}
+        told = record.get("dataItemResourceLabels")
+        split = told.get("aiplatform.googleapis.com/ml_use") if isinstance(told, dict) else None
+        return found | ({"split": split} if split is not None else {})
+    if isinstance(source, str):
+        for key in [key for key in record if key.endswith("-metadata")]:
+            about, label = record[key], record.get(key.removesuffix("-metadata"))
+            if isinstance(about, dict) and isinstance(label, int) and "class-name" in about:
+                return {"image": source, "label": label, "class_name": about["class-name"]}
+    return dict(record)
 
 
 def _csv(
@@ -90,7 +111,7 @@ def _json_lines(path: pathlib.Path, notes: Notes) -> Iterator[Row]:
         else:
             why = "it is no JSON object"
         if isinstance(record, dict):
-            yield place, record
+            yield place, known_form(record)
         else:
             rule = f"{path}: {{n}} of its lines are no JSON objects"
             notes.problems.append(Repeated(f"{path}, {place}: {why}.", rule=rule, item=place))

@@ -12,10 +12,10 @@ from clevit_jax.data.layouts.csv.csv_cells import RowProblems, labels_of, splits
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns, is_usable
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.made_rows import Read, made_rows, named_files
-from clevit_jax.data.layouts.csv.split_columns import NONE
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import Notes, Request, first_three, say_own
 from clevit_jax.data.layouts.record.record_table import choose_fields
+from clevit_jax.data.layouts.split_codes import NONE
 from clevit_jax.errors import Repeated
 
 # What to say of a file that is not there, and of many.
@@ -93,7 +93,8 @@ class RecordReader:
         names = named_files(whole, columns.file, labels, problems, notes)
         notes.problems.extend(problems.in_order())
         wanted = [name for name in names if name]
-        files = find_files(wanted, path, records.beside, records.split, self._files, notes)
+        of_rows = {name: split for name, split in zip(names, splits, strict=True) if split}
+        files = find_files(wanted, path, records.beside, records.split, self._files, notes, of_rows)
         found = [files.get(name, "") for name in names]
         return made_rows(whole, columns, splits, labels, found, self._root, problems, notes)
 
@@ -112,6 +113,7 @@ def find_files(
     split: str,
     places: FilePlaces,
     notes: Notes,
+    of_rows: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The files that the list `path` names, by their names; the notes get those not there."""
     if packed := [name for name in names[:100] if len(name) > _LONGEST and _BASE64.match(name)]:
@@ -120,7 +122,7 @@ def find_files(
             "read; write them as files, or in Parquet as bytes (base64.b64decode)."
         )
         return {}
-    files, repair = places.find(names, beside=beside, split=split)
+    files, repair = places.find(names, beside=beside, split=split, of_rows=of_rows or {})
     count = len(set(names)) - len(files)
     if repair is not None and repair.is_taken:
         notes.warnings.append(
@@ -207,6 +209,11 @@ def choose_lists(paths: Mapping[str, str], what: str, notes: Notes) -> dict[str,
     chosen = told or dict.fromkeys(loose, "")
     for split in dict.fromkeys(chosen.values()):
         same = [name for name, own in chosen.items() if own == split]
+        boxes = [name for name in same if re.search(r"bbox|boxes", name.lower())]
+        if boxes and len(same) - len(boxes) == 1:  # of the same images, as iNaturalist's of 2017
+            notes.warnings.append(f"{what}: {quoted_names(boxes)} not read: of boxes, by the name.")
+            chosen = {name: own for name, own in chosen.items() if name not in boxes}
+            continue
         if len(same) > 1:
             which = f"the list of the {split} split" if split else "the list of all images"
             notes.problems.append(

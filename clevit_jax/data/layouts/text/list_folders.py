@@ -82,17 +82,35 @@ def _at_level(
         ):  # SUN397 sorts its classes by their letters
             wanted = "leaf"
         else:
-            notes.problems.append(
-                f"{root}: the lists name files alone, in folders within folders; choose which are "
-                f"the classes: data.class_level=top, {len(top):,} as {min(top)[0]!r}, or "
-                f"data.class_level=leaf, {len(leaf):,} as {'/'.join(min(leaf))!r}."
-            )
+            notes.problems.append(_ask(root, folders, top, leaf))
             return None
     if wanted == "top":
         return [folder[:1] for folder in folders]
     if wanted.isdecimal():
         return [folder[: int(wanted)] for folder in folders]
     return folders
+
+
+def _ask(
+    root: pathlib.Path,
+    folders: Sequence[tuple[str, ...]],
+    top: set[tuple[str, ...]],
+    leaf: set[tuple[str, ...]],
+) -> str:
+    """A question with the number of classes at each level, where levels between differ."""
+    ways = [("top", top)]
+    for depth in range(2, max(map(len, leaf))):
+        level = {folder[:depth] for folder in folders}
+        if len(level) not in (len(ways[-1][1]), len(leaf)):
+            ways.append((str(depth), level))
+    shown = [
+        f"data.class_level={setting}, {len(level):,} as {'/'.join(min(level))!r}"
+        for setting, level in [*ways, ("leaf", leaf)]
+    ]
+    return (
+        f"{root}: the lists name files alone, in folders within folders; choose which are the "
+        f"classes: {', '.join(shown[:-1])}, or {shown[-1]}."
+    )
 
 
 def class_folders(

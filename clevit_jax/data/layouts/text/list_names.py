@@ -29,6 +29,7 @@ _PLACES = frozenset(
         *("split", "splits", "list", "lists", "imageset", "imagesets", "sets", "main", "label"),
         *("labels", "devkit", "data", "dataset", "partition", "partitions", "txt", "info", "file"),
         *("files", "filelist", "filelists", "index", "indices", "traintest", "classification"),
+        "lst",
     ]
 )
 _SPLIT = re.compile(r"tra?in|trn|val|dev|test|tst|eval|hold", re.IGNORECASE)
@@ -183,9 +184,7 @@ def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
             name = entry.name
             if name.startswith("."):
                 continue
-            stem, ending = os.path.splitext(name.lower())
-            is_list = ending in _ENDINGS and (_SPLIT.search(stem) or (ending and stem in _ALL))
-            if is_list and entry.is_file():
+            if may_list(name) and entry.is_file():
                 files.append(folder / name)
             elif depth < _DEEPEST and not is_image(name) and _is_place(name) and entry.is_dir():
                 folders.append(folder / name)
@@ -193,6 +192,12 @@ def _files(folder: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
         yield from files
     for inner in folders:
         yield from _files(inner, depth + 1)
+
+
+def may_list(name: str) -> bool:
+    """Whether a file is called as a list of images is."""
+    stem, ending = os.path.splitext(name.lower())
+    return ending in _ENDINGS and bool(_SPLIT.search(stem) or (ending and stem in _ALL))
 
 
 def _is_place(name: str) -> bool:
