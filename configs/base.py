@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
     # Columns of a CSV or Parquet table; "" looks for usual names.
     data.file_column = ""  # that names the image
-    data.label_column = ""  # that names the class; of a CSV table, A+B takes two together
+    data.label_column = ""  # that names the class; of a table, A+B takes two together
     # That says train, val or test, or a number of a fold; NAME:0=train,1=test says what its values
     # mean, and none is no column.
     data.split_column = ""

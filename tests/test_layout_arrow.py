@@ -140,7 +140,7 @@ def test_a_row_without_an_image_is_named(tmp_path, image):
     ("columns", "options", "said"),
     [
         ({"label": [1, None] * 3}, {}, "row 1: there is no label; add one, or remove the row."),
-        ({"split": ["train", "x"] * 3}, {}, "row 1: the split 'x' is not train, val or test;"),
+        ({"split": ["train", "x"] * 3}, {}, "row 1: the split 'x' is not train, val or test"),
         ({}, {"compression": "zstd"}, "arrow: it is compressed; save it without compression."),
         (
             {"image": pa.array([b""] * 6, pa.binary_view())},

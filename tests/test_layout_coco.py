@@ -342,7 +342,10 @@ def test_splits_in_one_list(tmp_path, rows):
         ([{"file": "0.jpg", "caption": "x"}], "no column is known to hold the label, of 'file',"),
         ([{"file": "0.jpg", "label": ""}, {"file": "0.jpg", "label": 1}], "image 0: the label is"),
         ([{"file": "0.jpg", "label": 1}, 3], "1 of its 2 entries are no objects with a file"),
-        ([{"file": "0.jpg", "label": 1, "split": "x"}], "image 0: the split 'x' is not train, val"),
+        (
+            [{"file": "0.jpg", "label": 1, "split": "x"}],
+            "the column 'split' holds 'x' in 1 row, and not",
+        ),
         ({"0.jpg": 1, "images/0.jpg": 2}, "'images/0.jpg' has label '2' here but label '1' at"),
     ],
 )

@@ -133,7 +133,30 @@ CASES |= {
         },
     ),
 }
-EACH = 210  # 24 cases: 5,040 files
+TASKS = [
+    {
+        "id": key,
+        "data": {"image": f"/data/upload/1/0123456{key}-{name}"},
+        "annotations": [{"result": [{"value": {"choices": [["ash", "oak"][key // 3]]}}]}],
+    }
+    for key, name in enumerate(NAMES)
+]
+WRAPPED = {"classes": ["ash", "oak"], "data": {name: key // 3 for key, name in enumerate(NAMES)}}
+COLUMNS = {"image_names": NAMES, "image_labels": [key // 3 for key in range(len(NAMES))]}
+OBJECTS = {
+    f"x{key}": {"filename": name, "tags": {"genus": "Acer", "species": f"Acer {key // 3}"}}
+    for key, name in enumerate(NAMES)
+}
+CASES |= {
+    f"json {name}": ("coco", "all.json", {"all.json": json.dumps(content, ensure_ascii=False)})
+    for name, content in (
+        ("tasks", TASKS),
+        ("wrapped", WRAPPED),
+        ("columns", COLUMNS),
+        ("objects", OBJECTS),
+    )
+}
+EACH = 180  # 28 cases: 5,040 files
 NUMBERS = [b"", b"0", b"-1", b"+3", b"007", b"1.0", b"1e309", b"9" * 18, b"9" * 19, b"9" * 5000]
 TOKENS = [
     *(b"\0", b"\n", b"\r", b"\r\n", b" ", b"\t", b",", b";", b'"', b'""', b"\\", b"/", b"."),

@@ -169,10 +169,11 @@ WRONG = [
     ({"label": ["a", " "]}, "all.parquet, row 1: there is no label; add one,"),
     ({"label": [[0], [1]]}, "all.parquet: no column is known to hold the label, of 'image'"),
     ({"split": ["train", "none"]}, "all.parquet, row 1: the split 'none' is not train, val or"),
-    ({"split": ["train", None]}, "all.parquet, row 1: the split None is not train, val or"),
+    ({"split": ["train", None]}, "all.parquet, row 1: the split '' is not train, val or"),
     ({"class_name": ["oak", ""]}, "all.parquet, row 1: the class name is empty."),
     ({"class_name": ["oak", "oak"]}, "all.parquet, row 1: the class name 'oak' goes with label"),
-    ({"Label": [0, 1]}, "all.parquet: the columns 'label', 'Label' may all hold the label;"),
+    ({"Label": [1, 0]},
+     "all.parquet: the columns 'label' (2 classes), 'Label' (2 classes) may all hold the label;"),
     ({"image": [png(0)] * 2, "image2": [png(0)] * 2, "img": [png(0)] * 2},
      "all.parquet: each of the columns 'image', 'img' may hold the images; set data.file_column"),
 ]  # fmt: skip
@@ -264,7 +265,7 @@ def test_a_torn_file_is_named(tmp_path, data):
 
 def test_a_footer_with_another_number_of_rows(tmp_path, monkeypatch):
     root = write(tmp_path / "train.parquet", TWO)
-    monkeypatch.setattr(parquet, "_read_columns", lambda *_: [[0], *[[None]] * 5])
+    monkeypatch.setattr(parquet, "_read_columns", lambda _, schema: ([None], [(0,)], schema))
     assert problems(root) == (
         f"{root}/train.parquet is damaged (1 rows instead of 2); copy it again.",
     )
@@ -511,15 +512,21 @@ def test_a_pointer_is_called_one_and_images_as_text_are(tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"sub_label": list("abc")}, "'sub_label' may tell others; data.label_column=sub_label "),
-        ({"fold": [0, 1, 2]}, "the column 'fold' tells folds, which are read of CSV tables alone"),
+        ({"fold": [0, 1, 2]}, "the column 'fold' tells folds, which are not read: there is a test"),
         ({"coarse_label": [0, 0, 1]}, None),
         ({"width": [3, 4, 5]}, None),
     ],
 )
-def test_columns_that_are_not_read_and_may_tell_more(tmp_path, more, said):
+def test_columns_that_are_not_read(tmp_path, more, said):
     columns = {"image": images(0, 1, 2), "label": [0, 0, 1], **more}
     for split in ("train", "test"):
         write(tmp_path / f"{split}.parquet", columns)
-    found = [each for each in load(tmp_path).warnings if "may tell" in each or "tells" in each]
+    found = [each for each in load(tmp_path).warnings if "tells" in each]
     assert [said in each for each in found] == ([True] if said else [])
+
+
+def test_a_finer_column_beside_the_label_is_asked_about(tmp_path):
+    write(tmp_path / "train.parquet", {"image": images(0, 1, 2, 3, 4, 5), "label": [0, 0, 1] * 2,
+                                       "sub_label": list("abc") * 2})  # fmt: skip
+    (found,) = problems(tmp_path)
+    assert "'label' (2 classes), 'sub_label' (3 classes) may all hold the label" in found

@@ -181,7 +181,7 @@ def test_label_columns_that_are_not_there(tmp_path):
         in problems(tmp_path, request=request)[0]
     )
     pack(tmp_path / "a.tar", samples(0, 4, json=lambda i: '{"label": 1}'))
-    assert "there is no field 'kind', only 'label'; set" in problems(tmp_path, request=request)[0]
+    assert "there is no column 'kind', only 'label'; set" in problems(tmp_path, request=request)[0]
 
 
 def test_labels_without_images_and_links_are_said(tmp_path):

@@ -26,7 +26,7 @@ FILES = (
 FILES_IF = ("id", "ids", "uuid", "name", "names", "key", "sample", "sampleid", "guid", "index")
 GENERIC = (
     *("label", "labels", "class", "classes", "classlabel", "category", "categories", "target"),
-    *("targets", "cls", "finelabel", "groundtruth", "gt"),
+    *("targets", "cls", "finelabel", "groundtruth", "gt", "imagelabel", "imagelabels"),
 )
 NUMBERS = (
     *("labelid", "classid", "categoryid", "targetid", "classno", "classnumber", "classidx"),
@@ -45,6 +45,7 @@ MAYBE_LABELS = (
         *("breed", "variety", "disease", "diseasename", "diagnosis", "dx", "plant", "crop"),
         *("whaleid", "animal", "flower", "bird", "fruit", "commonname", "varietyname"),
         *("breedname", "cultivarname", "identity"),
+        *("choice", "choices", "rectanglelabels", "polygonlabels"),  # of Label Studio
     ),
     (
         "id",

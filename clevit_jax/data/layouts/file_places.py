@@ -3,7 +3,7 @@
 import pathlib
 import posixpath
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
@@ -42,9 +42,13 @@ class FilePlaces:
             self._called = {posixpath.basename(file) for file in self.images}
         return posixpath.basename(_plain(name)) in self._called
 
-    def split_of(self, file: str) -> str:
-        """The split that the first folder of a file means among its neighbours, or ""."""
-        return self._splits.get(file.partition("/")[0], "")
+    def any_called(self, names: set[str]) -> bool:
+        """Whether an image has one of some names, with or without its folder and ending."""
+        return self._files.any_called(names)
+
+    def splits_of(self, files: Iterable[str]) -> dict[str, str]:
+        """File -> the split that its folders mean; empty unless all mean one, and several do."""
+        return self._files.splits_of(files)
 
     def find(
         self,

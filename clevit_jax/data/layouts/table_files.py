@@ -13,6 +13,8 @@ from clevit_jax.data.layouts.listing import files_below, find_file, is_image, po
 from clevit_jax.data.split_names import split_called, splits_among
 
 _NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")  # without zeros around it
+_SERVED = "/data/local-files/?d="  # before a path, as Label Studio serves it
+_STAMPED = re.compile(r"[0-9a-f]{8}-(.+)")  # names that Label Studio gives to what is uploaded
 _ALL_BUT = 0.01  # share of the names that a rule need not find
 
 
@@ -179,6 +181,9 @@ class TableFiles:
                 continue
             meant = zip(by_form, _forms(parts[-1]), strict=True)
             same = next((found for known, form in meant if (found := known.get(form))), [])
+            if not same and (stamped := _STAMPED.fullmatch(parts[-1])):
+                meant = zip(by_form, _forms(stamped[1]), strict=True)
+                same = next((found for known, form in meant if (found := known.get(form))), [])
             if not same and (number := _number(parts[-1])):
                 same = numbers.get(number, [])
             own = [
@@ -203,7 +208,7 @@ def any_image_called(files: Iterable[str], names: set[str]) -> bool:
 
 def _parts(name: str) -> list[str]:
     """Folders and name of a path of any system, without a drive, `.` and `..`."""
-    plain = re.sub(r"^[A-Za-z]:", "", name.strip()).replace("\\", "/")
+    plain = re.sub(r"^[A-Za-z]:", "", name.strip()).replace("\\", "/").rpartition(_SERVED)[2]
     return [part for part in plain.split("/") if part not in ("", ".", "..")]
 
 
@@ -256,7 +261,8 @@ def _agree(parts: list[str], file: str) -> int:
 class _Rule(NamedTuple):
     """How a name differs from its file: folders left out, folders added, and another ending.
 
-    `zeros` says that both are one number, as `7`, `7.0` and `0007.jpg` are.
+    `zeros` says that both are one number, as `7`, `7.0` and `0007.jpg` are; `stamp`, that the name
+    begins with letters that the file lacks.
     """
 
     dropped: str
@@ -264,6 +270,7 @@ class _Rule(NamedTuple):
     ending: tuple[str, str] | None
     capitals: bool
     zeros: bool
+    stamp: bool
 
     @property
     def moved(self) -> bool:
@@ -277,6 +284,8 @@ def _rule(name: str, file: str) -> _Rule:
     stems = posixpath.splitext(parts[-1]), posixpath.splitext(others[-1])
     stem = stems[1][0]
     zeros = parts[-1] != stem and _number(parts[-1]) == _number(stem) != ""
+    stamped = _STAMPED.fullmatch(parts[-1])
+    stamp = stamped is not None and stamped[1].casefold() == others[-1].casefold()
     ending = None
     if (
         not zeros
@@ -284,9 +293,9 @@ def _rule(name: str, file: str) -> _Rule:
         and stems[0][0].casefold() == stems[1][0].casefold()
     ):
         ending = (stems[0][1], stems[1][1])
-    capitals = parts[-1 - same :] != others[-1 - same :] and ending is None and not zeros
+    capitals = parts[-1 - same :] != others[-1 - same :] and ending is None and not (zeros or stamp)
     folder = "/".join(part for part in dropped if part != ".")
-    return _Rule(folder, "/".join(others[: -1 - same]), ending, capitals, zeros)
+    return _Rule(folder, "/".join(others[: -1 - same]), ending, capitals, zeros, stamp)
 
 
 def _say(found: dict[Wanted, str], rules: collections.Counter[_Rule]) -> str:
@@ -303,6 +312,8 @@ def _say(found: dict[Wanted, str], rules: collections.Counter[_Rule]) -> str:
         said.append(f"with the ending {endings[0][1]} for {endings[0][0]}")
     if any(rule.capitals for rule in rules):
         said.append("with other capitals")
+    if any(rule.stamp for rule in rules):
+        said.append("without the letters that Label Studio puts before names")
     if any(rule.zeros for rule in rules):
         said.append("by their numbers")
     each, file = next(iter(found.items()))

@@ -34,19 +34,36 @@ class Label(NamedTuple):
 class RowProblems:
     """What is wrong with the rows of a table; it comes out in the order of the lines."""
 
-    def __init__(self, path: pathlib.Path):
-        self._path = path
+    def __init__(self, path: pathlib.Path, places: Sequence[str] = (), *, below: bool = False):
+        """Says what rows are called.
+
+        Args:
+            path: of the table.
+            places: what its lines are called, where they are not the lines of a text.
+            below: whether `path` is a folder, and places begin with the files in it.
+        """
+        self.path = path
+        self._mark = "/" if below else ", "
+        self._places = places
         self._found: list[tuple[int, str]] = []
+
+    def place(self, line: int) -> str:
+        """What a line is called."""
+        return self._places[line] if self._places else f"line {line}"
+
+    def where(self, line: int) -> str:
+        """The file and the line, for a sentence."""
+        return f"{self.path}{self._mark}{self.place(line)}"
 
     def add(self, line: int, problem: str, rule: str, item: str = "") -> None:
         """Notes what is wrong with a row, and what to say where it holds of many."""
-        sentence = f"{self._path}, line {line}: {problem}"
-        about = f"line {line}: {item}" if item else f"line {line}"
-        self._found.append((line, Repeated(sentence, rule=f"{self._path}: {rule}", item=about)))
+        sentence = f"{self.where(line)}: {problem}"
+        about = f"{self.place(line)}: {item}" if item else self.place(line)
+        self._found.append((line, Repeated(sentence, rule=f"{self.path}: {rule}", item=about)))
 
     def say(self, sentence: str) -> None:
         """Notes what is wrong with the table as a whole."""
-        self._found.append((0, f"{self._path}: {sentence}"))
+        self._found.append((0, f"{self.path}: {sentence}"))
 
     def extend(self, found: Iterable[tuple[int, str]]) -> None:
         """Notes sentences, each with its line."""
@@ -198,7 +215,7 @@ def _one_hot(
         line, ones = others[0]
         problems.add(line, f"{ones} of the columns {shown} are 1; one must be.", "")
     elif others:
-        some = first_three([f"line {line}: {ones}" for line, ones in others])
+        some = first_three([f"{problems.place(line)}: {ones}" for line, ones in others])
         problems.say(
             f"{len(others):,} of {len(table.rows):,} rows have more or less than one class, by the "
             f"columns {shown} ({some}); one class is learned for each image here: leave one 1 in "

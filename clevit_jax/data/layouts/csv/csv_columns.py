@@ -1,5 +1,6 @@
 """Which columns of a CSV table are which, told by their names and by what is in them."""
 
+import pathlib
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from clevit_jax.data.layouts.columns import (
     FILES_IF,
     called,
     is_unnamed,
+    missing_column,
     plain,
     several,
     wanted_column,
@@ -18,10 +20,11 @@ from clevit_jax.data.layouts.csv import csv_form
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.label_columns import LabelColumns, choose_labels, choose_unnamed
 from clevit_jax.data.layouts.csv.split_columns import SplitColumns, choose_splits
-from clevit_jax.data.layouts.listing import BLANKS, Request, is_image
+from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, is_image
 
 _BITS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _OF_FILES = ("id", "idcode", "name", "key", "file", "image")  # endings of their columns' names
+_WHOLE_BOXES = ("bbox", "boxes")  # names of columns that hold all of a box
 # What Google's AutoML calls images of no split yet, and those of the only one.
 _OF_NO_SPLIT = ("UNASSIGNED", "TRAIN")
 _SAMPLE = 50  # rows that are looked at for names of images
@@ -52,6 +55,11 @@ class CsvColumns(NamedTuple):
     def labelled(self) -> bool:
         return bool(self.label.label or self.one_hot)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the user must say which column is the label."""
+        return any("hold the label" in problem for problem in self.problems)
+
 
 def head(
     text: str, request: Request, any_called: Callable[[set[str]], bool]
@@ -71,17 +79,28 @@ def head(
     )
 
 
-def choose(table: Table, request: Request, any_called: Callable[[set[str]], bool]) -> CsvColumns:
+def choose(
+    table: Table,
+    request: Request,
+    any_called: Callable[[set[str]], bool],
+    *,
+    files: bool = True,
+) -> CsvColumns:
     """Chooses the columns of a table.
 
     Args:
         table: all of it, or its first rows.
         request: settings that name columns.
         any_called: whether any image of the data set has one of some names, with or without ending.
+        files: whether images are files that a column names; else such a column is told, so that it
+            is no label, and nothing is said of it.
     """
     header = table.header if table.named else [""] * len(table.header)
     problems, said = list[str](), list[str]()
-    file = _file(table, header, request.file_column, any_called, problems, said)
+    if files:
+        file = _file(table, header, request.file_column, any_called, problems, said)
+    else:
+        file = _file(table, header, "", any_called, [], [])
     boxes = called(header, BOXES)
     taken = {i for i in (file, *boxes) if i is not None}
     names = table.header
@@ -111,8 +130,47 @@ def choose(table: Table, request: Request, any_called: Callable[[set[str]], bool
             f"no header: column {file + 1} is the file, column {parts} the label; "
             "data.header=true takes the first line as names.",
         )
+    are_boxes = len(boxes) > 1 or bool(called(header, _WHOLE_BOXES))
     numbers = not table.named and len(header) - len(taken) > 4
-    return CsvColumns(file, label, one_hot, splits, len(boxes) > 1 or numbers, problems, said)
+    return CsvColumns(file, label, one_hot, splits, are_boxes or numbers, problems, said)
+
+
+def is_usable(
+    path: pathlib.Path,
+    table: Table,
+    columns: CsvColumns,
+    request: Request,
+    notes: Notes,
+    *,
+    alone: bool,
+) -> bool:
+    """Whether there are files and labels; says what was told by values, and what is wrong.
+
+    Args:
+        path: of the table, for sentences.
+        table: all of it.
+        columns: of it.
+        request: settings that name columns.
+        notes: get the sentences.
+        alone: whether it is the only table, so that its own columns tell the splits.
+    """
+    problems = notes.problems
+    problems.extend(f"{path}: {problem}" for problem in columns.problems)
+    if alone and columns.split.doubt:
+        problems.append(f"{path}: {columns.split.doubt}")
+    if columns.file is None and not request.file_column:
+        problems.append(f"{path}: {missing_column('file', table.header)}")
+    if not columns.labelled and not request.label_column and not columns.is_asked:
+        names = shares(table, columns)
+        problems.append(
+            f"{path}: the columns {first_three([repr(name) for name in names])} hold shares that "
+            "make 1 in each row, and one class is learned for each image here: write 1 for it and "
+            "0 for the others."
+            if names
+            else f"{path}: {missing_column('label', table.header)}"
+        )
+    notes.warnings.extend(f"{path}: {sentence}" for sentence in columns.said)
+    return columns.file is not None and columns.labelled and not columns.is_asked
 
 
 def _of_nothing(table: Table, taken: set[int], said: list[str]) -> set[int]:

@@ -1,40 +1,17 @@
 """The rows of CSV tables, with the file that each one names."""
 
 import pathlib
-import re
-import types
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.columns import missing_column
 from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.csv_cells import Label, RowProblems, labels_of, splits_of
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
-from clevit_jax.data.layouts.csv.split_columns import SplitColumns, fold_of
-from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three, points_out
+from clevit_jax.data.layouts.csv.made_rows import Read, made_rows, named_files
+from clevit_jax.data.layouts.csv.split_columns import SplitColumns
+from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
 from clevit_jax.data.layouts.split_codes import NONE
 from clevit_jax.data.layouts.table_files import Repair, TableFiles, Wanted
-
-_LITTER = re.compile(r"(^|[\\/])(\.DS_Store|\._[^\\/]*|Thumbs\.db|desktop\.ini)\s*$", re.IGNORECASE)
-_NO_FOLDS: Mapping[str, int] = types.MappingProxyType({})
-
-
-class Read(NamedTuple):
-    """What a table says.
-
-    Attributes:
-        rows: of the images.
-        levels: names of the coarser levels that the rows' groups are of.
-        folds: file -> its fold, from 0; empty where no column tells them.
-        fold_column: name of that column.
-    """
-
-    rows: list[table.TableRow]
-    levels: tuple[str, ...] = ()
-    folds: Mapping[str, int] = _NO_FOLDS
-    fold_column: str = ""
 
 
 class CsvReader:
@@ -88,7 +65,10 @@ class CsvReader:
             return Read([])
         whole, uneven = csv_form.whole(path, text, head, self._notes)
         columns = csv_columns.choose(whole, self._request, self._files.any_called)
-        if not self._is_usable(path, whole, columns):
+        self.is_asked = self.is_asked or columns.is_asked
+        if not csv_columns.is_usable(
+            path, whole, columns, self._request, self._notes, alone=self._alone
+        ):
             return Read([])
         problems.extend(uneven)
         for i in columns.one_hot:
@@ -103,7 +83,7 @@ class CsvReader:
         self._notes.problems.extend(problems.in_order())
         if self._by_folder and columns.split == SplitColumns():
             splits = self._splits_by_folder(path, splits, files)
-        return self._made(path, whole, columns, splits, labels, files)
+        return made_rows(whole, columns, splits, labels, files, self._root, problems, self._notes)
 
     def _splits_by_folder(
         self, path: pathlib.Path, splits: Sequence[str | None], files: Sequence[str]
@@ -118,28 +98,6 @@ class CsvReader:
         )
         return [told.get(file, split) for file, split in zip(files, splits, strict=True)]
 
-    def _is_usable(self, path: pathlib.Path, whole: Table, columns: CsvColumns) -> bool:
-        """Whether there are files and labels; says what was told by values, and what is wrong."""
-        problems = self._notes.problems
-        problems.extend(f"{path}: {problem}" for problem in columns.problems)
-        if self._alone and columns.split.doubt:
-            problems.append(f"{path}: {columns.split.doubt}")
-        if columns.file is None and not self._request.file_column:
-            problems.append(f"{path}: {missing_column('file', whole.header)}")
-        is_asked = any("hold the label" in problem for problem in columns.problems)
-        if not columns.labelled and not self._request.label_column and not is_asked:
-            shares = csv_columns.shares(whole, columns)
-            problems.append(
-                f"{path}: the columns {first_three([repr(name) for name in shares])} hold shares "
-                "that make 1 in each row, and one class is learned for each image here: write 1 "
-                "for it and 0 for the others."
-                if shares
-                else f"{path}: {missing_column('label', whole.header)}"
-            )
-        self._notes.warnings.extend(f"{path}: {sentence}" for sentence in columns.said)
-        self.is_asked = self.is_asked or is_asked
-        return columns.file is not None and columns.labelled and not is_asked
-
     def _places(
         self,
         path: pathlib.Path,
@@ -152,20 +110,11 @@ class CsvReader:
     ) -> list[str]:
         """The file of each row, relative to the root; "" where there is none."""
         assert columns.file is not None
+        names = named_files(whole, columns.file, labels, problems, self._notes)
         files = list[str]()
         missing = dict[int, tuple[Wanted, str]]()  # position -> what is wanted, what is wrong
-        litter = list[str]()
-        for at, row in enumerate(whole.rows):
-            name = row[columns.file]
-            if labels[at].is_left_out:
-                files.append("")
-                continue
-            if not name.strip():
-                problems.add(whole.lines[at], "the file is empty.", "{n} rows have no file")
-                files.append("")
-                continue
-            if _LITTER.search(name):
-                litter.append(name)
+        for at, name in enumerate(names):
+            if not name:
                 files.append("")
                 continue
             own = splits[at] or split
@@ -174,11 +123,6 @@ class CsvReader:
                 missing[at] = (Wanted(name, own, labels[at].text), problem)
                 file = ""
             files.append(file)
-        if litter:
-            self._notes.warnings.append(
-                f"{path}: {len(litter):,} row(s) are of files that a system leaves behind, and are "
-                f"passed over ({first_three([repr(name) for name in litter])})."
-            )
         if missing:
             wanted = list(dict.fromkeys(each for each, _ in missing.values()))
             repair = self._files.repair(wanted, set(files) - {""})
@@ -231,62 +175,3 @@ class CsvReader:
         if "may be any of" in problem:
             return "{n} files are named without their ending, and several have the name"
         return f"{{n}} files are not in {self._root}, or a folder in it such as images/ or train/"
-
-    def _made(
-        self,
-        path: pathlib.Path,
-        whole: Table,
-        columns: CsvColumns,
-        splits: Sequence[str | None],
-        labels: Sequence[Label],
-        files: Sequence[str],
-    ) -> Read:
-        """The rows that have all that is needed."""
-        levels = columns.label.levels
-        groups = list(zip(*([row[i].strip() for row in whole.rows] for i in levels), strict=True))
-        rows, kept = list[table.TableRow](), list[int]()
-        for at, (line, split, label, file) in enumerate(
-            zip(whole.lines, splits, labels, files, strict=True)
-        ):
-            if not label.text or split is None or not file or points_out(file):
-                continue
-            where = f"{path}, line {line}"
-            inside = groups[at] if groups else ()
-            rows.append(
-                table.TableRow(
-                    where, split, label.text, label.class_name, self._root / file, file, inside
-                )
-            )
-            kept.append(at)
-        fold = columns.split.fold
-        numbers = {text: k for k, text in enumerate(columns.split.folds)}
-        folds = dict[str, int]()
-        if fold is not None:
-            folds = {files[at]: numbers[fold_of(whole.rows[at][fold])] for at in kept}
-        if columns.boxes:
-            rows = self._one_each(path, rows)
-        names = tuple(whole.header[i].strip() for i in levels)
-        return Read(rows, names, folds, "" if fold is None else whole.header[fold].strip())
-
-    def _one_each(self, path: pathlib.Path, rows: list[table.TableRow]) -> list[table.TableRow]:
-        """Rows of boxes, without those that say the same of an image as one before."""
-        labels: dict[str, set[str]] = {}
-        for row in rows:
-            labels.setdefault(row.name, set()).add(row.label)
-        mixed = {name: inside for name, inside in labels.items() if len(inside) > 1}
-        if mixed:
-            name, inside = next(iter(mixed.items()))
-            kinds = " and ".join(map(repr, sorted(inside)[:2]))
-            self._notes.problems.append(
-                f"{path}: {len(mixed):,} of {len(labels):,} images have boxes of several classes "
-                f"({name!r}: {kinds}), and one class is learned for each image here: cut the boxes "
-                "out into images of their own, or remove the other rows."
-            )
-            rows = [row for row in rows if row.name not in mixed]
-        once = list({(row.name, row.split, row.label): row for row in reversed(rows)}.values())
-        if len(once) < len(rows):
-            self._notes.warnings.append(
-                f"{path}: its {len(rows):,} rows are boxes in {len(once):,} images; each image "
-                "counts once, whole."
-            )
-        return once[::-1]

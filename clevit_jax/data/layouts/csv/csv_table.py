@@ -3,8 +3,6 @@
 import os
 import pathlib
 import posixpath
-import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from clevit_jax.data import no_image
@@ -15,13 +13,13 @@ from clevit_jax.data.layouts.csv import csv_columns, csv_form
 from clevit_jax.data.layouts.csv.answers import is_form, table_stem
 from clevit_jax.data.layouts.csv.csv_columns import CsvColumns
 from clevit_jax.data.layouts.csv.csv_form import Table
-from clevit_jax.data.layouts.csv.csv_rows import CsvReader, Read
+from clevit_jax.data.layouts.csv.csv_rows import CsvReader
+from clevit_jax.data.layouts.csv.made_rows import Read, joined, with_folds
+from clevit_jax.data.layouts.image_names import ImageNames
 from clevit_jax.data.layouts.listing import (
     Contents,
-    Folds,
     Notes,
     Request,
-    files_below,
     files_ending,
     is_image,
 )
@@ -52,7 +50,7 @@ def fits_alone(root: pathlib.Path, request: Request) -> str | None:
 
     The names of the columns may say nothing, and then their values tell, or `read` says what lacks.
     """
-    images = _Images(root)
+    images = ImageNames(root)
     heads = {
         path: csv_columns.head(csv_form.peek(path), request, images.any_called)
         for path in _paths(root)
@@ -122,46 +120,17 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     for split, path in chosen.items():
         if not reader.is_asked:  # one question is enough for all tables
             said.append(reader.read(path, split or "train"))
-    levels = said[0].levels  # of the training classes, which are those of all tables
-    rows = list[table.TableRow]()
-    for each in said:
-        is_alike = each.levels == levels
-        rows += each.rows if is_alike else [row._replace(groups=()) for row in each.rows]
+    rows, levels = joined(said)
     if not rows and notes.problems:
         return Contents((), {"train": []})
     contents = table.to_contents(rows, str(root), notes, levels=levels)
     warn_of_unlisted(root, reader.images, contents, notes)
-    return contents._replace(folds=_folds(said, contents, notes))
+    return with_folds(contents, said, notes)
 
 
 def table_files(root: pathlib.Path) -> list[str]:
     """Names of the tables in `root`, whatever they hold."""
     return files_ending(root, _ENDINGS)
-
-
-class _Images:
-    """The names of the images below a folder, walked as far as they are asked for."""
-
-    def __init__(self, root: pathlib.Path):
-        files = files_below(str(root), hidden=False)
-        self._rest = (file.rpartition("/")[2] for file in files if is_image(file))
-        self._seen = set[str]()
-
-    def any_called(self, names: set[str]) -> bool:
-        """Whether an image has one of some names, with or without its folder and ending."""
-        wanted = {re.split(r"[\\/]", name)[-1] for name in names} - {""}
-        if not self._seen.isdisjoint(wanted):
-            return True
-        for name in self._rest:
-            forms = {name, posixpath.splitext(name)[0]}
-            self._seen |= forms
-            if not forms.isdisjoint(wanted):
-                return True
-        return False
-
-    def is_any(self) -> bool:
-        """Whether there is an image at all."""
-        return bool(self._seen) or next(self._rest, None) is not None
 
 
 class _Found(NamedTuple):
@@ -213,7 +182,7 @@ def _is_table(text: str) -> bool:
 
 def _tables(root: pathlib.Path, request: Request) -> _Found:
     """Which tables are to be read."""
-    images = _Images(root)
+    images = ImageNames(root)
     heads: dict[pathlib.Path, tuple[Table, CsvColumns]] = {}
     left_out = list[str]()
     for path in _paths(root):
@@ -264,7 +233,7 @@ def _split_column(head: tuple[Table, CsvColumns]) -> str:
     return " and ".join(table.header[i].strip() for i in columns.flags)
 
 
-def _is_of_images(head: tuple[Table, CsvColumns], images: _Images) -> bool:
+def _is_of_images(head: tuple[Table, CsvColumns], images: ImageNames) -> bool:
     """Whether a table has files and labels, and the file of its first row may be an image."""
     rows, columns = head[0].rows, head[1]
     if columns.file is None or not columns.labelled:
@@ -282,7 +251,7 @@ def _tells_splits(head: tuple[Table, CsvColumns]) -> bool:
 
 def split_tables(root: pathlib.Path, request: Request) -> list[str]:
     """The tables in a folder that tell the splits of files, and not their labels."""
-    images = _Images(root)
+    images = ImageNames(root)
     paths = [path for path in _paths(root) if not is_form(path.name)]
     heads = {
         path: csv_columns.head(csv_form.peek(path), request, images.any_called) for path in paths
@@ -308,16 +277,3 @@ def _is_metadata(name: str, head: Table) -> bool:
     """Whether a table is that of a Hugging Face image folder, which `metadata` reads."""
     columns = [column.strip() for column in head.header]
     return name.lower() == "metadata.csv" and any(c.endswith("file_name") for c in columns)
-
-
-def _folds(said: Sequence[Read], contents: Contents, notes: Notes) -> Folds | None:
-    """The folds of the training table, where no split is for testing."""
-    of = {file: fold for each in said for file, fold in each.folds.items()}
-    columns = [each.fold_column for each in said if each.fold_column]
-    if not of or "test" in contents.splits:
-        if columns:
-            notes.warnings.append(
-                f"the column {columns[0]!r} tells folds, which are not read: there is a test split."
-            )
-        return None
-    return Folds(columns[0], of)

@@ -16,14 +16,12 @@ from clevit_jax.data.layouts.columns import (
     OTHER_NAMES,
     RANKS,
     as_setting,
-    called,
-    is_unnamed,
     pick,
     plain,
     wanted_column,
 )
+from clevit_jax.data.layouts.csv.values import Values
 
-_ENOUGH = 2  # rows of a class, on average, in a column that no name tells
 _OF_NUMBERS = ("id", "label", "class", "category", "code")  # endings of their names
 _GROUPING = ("category", "categories", "class", "target")  # which may be coarser than a label
 
@@ -42,42 +40,6 @@ class LabelColumns(NamedTuple):
     class_name: int | None = None
     levels: tuple[int, ...] = ()
     is_sure: bool = True
-
-
-class _Values:
-    """Columns by position, and how they go together."""
-
-    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]], taken: set[int]):
-        self.header = [name.strip() for name in header]
-        self.free = [i for i in range(len(header)) if i not in taken and not is_unnamed(header[i])]
-        self._rows = rows
-        self._columns: dict[int, list[str]] = {}
-
-    def of(self, position: int) -> list[str]:
-        if position not in self._columns:
-            self._columns[position] = [row[position].strip() for row in self._rows]
-        return self._columns[position]
-
-    def called(self, names: Sequence[str]) -> list[int]:
-        return [i for i in called(self.header, names) if i in self.free]
-
-    def count(self, *positions: int) -> int:
-        """Number of distinct values, of several columns together."""
-        return len(set(zip(*(self.of(i) for i in positions), strict=True)))
-
-    def is_coarser(self, coarse: int, fine: int) -> bool:
-        """Whether each value of `fine` goes with one of `coarse`, and not the other way round."""
-        return self.count(coarse) < self.count(fine) == self.count(coarse, fine)
-
-    def is_same(self, one: int, other: int) -> bool:
-        """Whether two columns go together one to one."""
-        return self.count(one) == self.count(other) == self.count(one, other)
-
-    def is_number(self, position: int) -> bool:
-        return all(_is_number(text) for text in set(self.of(position)))
-
-    def repeats(self, position: int) -> bool:
-        return 1 < self.count(position) <= len(self._rows) / _ENOUGH
 
 
 def choose_labels(
@@ -102,7 +64,7 @@ def choose_labels(
         bits: whether all columns are of 0 and 1, so that each may be a class: then only one that
             is surely called as a label is chosen.
     """
-    values = _Values(header, rows, taken)
+    values = Values(header, rows, taken)
     if wanted:
         return _asked(values, wanted, problems)
     ranks = values.called(RANKS)
@@ -135,7 +97,7 @@ def choose_unnamed(values_of: Sequence[Sequence[str]], width: int, taken: set[in
                    wanted: str, problems: list[str]) -> LabelColumns:  # fmt: skip
     """The columns of a table without a header: the only one, or number and name one to one."""
     header = [str(i + 1) for i in range(width)]
-    values = _Values(header, values_of, taken)
+    values = Values(header, values_of, taken)
     if wanted:
         return _asked(values, wanted, problems)
     texts = [i for i in values.free if not values.is_number(i)]
@@ -151,7 +113,7 @@ def choose_unnamed(values_of: Sequence[Sequence[str]], width: int, taken: set[in
     return LabelColumns((values.free[0],))
 
 
-def _asked(values: _Values, wanted: str, problems: list[str]) -> LabelColumns:
+def _asked(values: Values, wanted: str, problems: list[str]) -> LabelColumns:
     """The columns that the user named."""
     if wanted.strip().lower() not in [name.lower() for name in values.header]:
         parts = [part.strip() for part in wanted.split("+")]
@@ -166,7 +128,7 @@ def _asked(values: _Values, wanted: str, problems: list[str]) -> LabelColumns:
     return _with_levels(values, (label,), name)
 
 
-def _one(values: _Values, label: int, name: int | None, problems: list[str]) -> LabelColumns:
+def _one(values: Values, label: int, name: int | None, problems: list[str]) -> LabelColumns:
     """Of one column that is called as a label, and what may lie beside."""
     genera = [i for i in values.called(("genus",)) if i != label]
     if genera and plain(values.header[label]) in KINDS:
@@ -194,7 +156,7 @@ def _one(values: _Values, label: int, name: int | None, problems: list[str]) -> 
 
 
 def _of_several(
-    values: _Values,
+    values: Values,
     candidates: list[int],
     name: int | None,
     problems: list[str],
@@ -222,7 +184,7 @@ def _of_several(
     return LabelColumns((first,))
 
 
-def _of_one_meaning(values: _Values, candidates: list[int], said: list[str]) -> LabelColumns:
+def _of_one_meaning(values: Values, candidates: list[int], said: list[str]) -> LabelColumns:
     """Of several columns that go together one to one: a number, if any, and the first name."""
     numbers = [i for i in candidates if values.is_number(i)]
     texts = [i for i in candidates if i not in numbers]
@@ -236,7 +198,7 @@ def _of_one_meaning(values: _Values, candidates: list[int], said: list[str]) -> 
     return _with_levels(values, (label,), name)
 
 
-def _of_no_name(values: _Values, said: list[str]) -> LabelColumns:
+def _of_no_name(values: Values, said: list[str]) -> LabelColumns:
     """The finest of the coarser classes, else the only column, of what repeats.
 
     Numbers are classes only where they are 0 and 1, or the column is called so (`landmark_id`).
@@ -253,13 +215,13 @@ def _of_no_name(values: _Values, said: list[str]) -> LabelColumns:
     return LabelColumns()
 
 
-def _may_be_class(values: _Values, position: int) -> bool:
+def _may_be_class(values: Values, position: int) -> bool:
     if not values.is_number(position) or plain(values.header[position]).endswith(_OF_NUMBERS):
         return True
     return {text.removesuffix(".0") for text in values.of(position)} == {"0", "1"}
 
 
-def _without_coarser(values: _Values, candidates: list[int]) -> list[int]:
+def _without_coarser(values: Values, candidates: list[int]) -> list[int]:
     """Candidates, without a `category` that is coarser than another of them."""
     return [
         i
@@ -269,7 +231,7 @@ def _without_coarser(values: _Values, candidates: list[int]) -> list[int]:
     ]
 
 
-def _without_other_names(values: _Values, candidates: list[int]) -> list[int]:
+def _without_other_names(values: Values, candidates: list[int]) -> list[int]:
     """Candidates, without scientific names that go one to one with a column called as a label."""
     labels = [i for i in candidates if plain(values.header[i]) in GENERIC]
     return [
@@ -281,7 +243,7 @@ def _without_other_names(values: _Values, candidates: list[int]) -> list[int]:
 
 
 def _with_levels(
-    values: _Values, label: tuple[int, ...], name: int | None, *, is_sure: bool = True
+    values: Values, label: tuple[int, ...], name: int | None, *, is_sure: bool = True
 ) -> LabelColumns:
     """A label, with the columns beside it that are coarser."""
     classes = values.count(*label)
@@ -296,7 +258,7 @@ def _with_levels(
     return LabelColumns(label, name, tuple(levels), is_sure)
 
 
-def _ask(values: _Values, candidates: Sequence[int], *, together: bool = False) -> str:
+def _ask(values: Values, candidates: Sequence[int], *, together: bool = False) -> str:
     """One sentence with the number of classes of each way, and what to type."""
     names = [values.header[i] for i in candidates]
     if len(set(names)) < len(names):
@@ -315,7 +277,7 @@ def _classes(count: int) -> str:
     return "class" if count == 1 else "classes"
 
 
-def _say_class(values: _Values, position: int) -> str:
+def _say_class(values: Values, position: int) -> str:
     count = values.count(position)
     return (
         f"the class is read from the column {values.header[position]!r} ({count:,} "
@@ -325,11 +287,3 @@ def _say_class(values: _Values, position: int) -> str:
 
 def _is_class(name: str) -> bool:
     return plain(name) == "class"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -7,26 +7,28 @@ from typing import Any
 
 from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
+from clevit_jax.data.layouts.columns import quoted_names
+from clevit_jax.data.layouts.csv.made_rows import Read, joined, with_folds
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import (
-    Contents,
-    Notes,
-    Request,
-    first_three,
-    is_image,
-    say_own,
-)
+from clevit_jax.data.layouts.image_names import ImageNames
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three, is_image
 from clevit_jax.data.layouts.record import coco_lists
-from clevit_jax.data.layouts.record.json_files import form_of, json_files, load_json
+from clevit_jax.data.layouts.record.json_files import json_files, lists_images, load_json
+from clevit_jax.data.layouts.record.json_forms import (
+    Forms,
+    class_names,
+    transposed,
+    with_keys,
+)
+from clevit_jax.data.layouts.record.nested import flat, label_like, several
+from clevit_jax.data.layouts.record.record_table import choose_fields, text_of, text_table
 from clevit_jax.data.layouts.record.records import (
+    RecordReader,
     Records,
-    choose_fields,
     choose_lists,
     find_files,
-    plain_fields,
+    open_places,
     split_by_folder,
-    table_rows,
-    text_of,
 )
 from clevit_jax.data.split_names import split_called, splits_among
 
@@ -43,8 +45,9 @@ def fits(root: pathlib.Path, request: Request) -> str | None:
 
 def _lists(root: pathlib.Path, request: Request) -> dict[str, str]:
     """JSON list below `root` -> the split that its folder or name means, or ""."""
+    forms = Forms(request, ImageNames(root).any_called)
     found = {
-        name: split for name, split in json_files(root).items() if form_of(root / name, request)
+        name: split for name, split in json_files(root).items() if lists_images(root / name, forms)
     }
     stems = {name: posixpath.splitext(posixpath.basename(name))[0] for name in found}
     splits = splits_among(stems.values())
@@ -62,10 +65,7 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     the folder or the name of the list, else by a field `split`, else by the folder of the image. A
     list for testing without labels is left out.
     """
-    own = set[str]()
-    places = FilePlaces(root, own)
-    if own:
-        notes.warnings.append(say_own(root, own))
+    places = open_places(root, notes)
     lists = _lists(root, request)
     if not lists:
         notes.problems.append(f"{root} holds no list of images in JSON; looked for {LOOKS_FOR}.")
@@ -78,23 +78,40 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if notes.problems:
         return Contents((), {"train": []})
     reader = _JsonReader(root, request, places, notes)
-    # In the order of the splits, so that training images come first.
-    order = [*SPLIT_WORDS, ""]
-    rows = [
-        row
-        for name in sorted(chosen, key=lambda name: order.index(chosen[name]))
-        for row in reader.rows(name, chosen[name], loaded.pop(name))
-    ]
+    said = [each for name in chosen for each in reader.read(name, chosen[name], loaded.pop(name))]
+    rows, levels = joined(said)
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    rows, levels = coco_lists.with_levels(split_by_folder(rows, places), reader.categories)
+    rows = split_by_folder(rows, places, request, root, notes)
+    if reader.categories:
+        rows, levels = coco_lists.with_levels(rows, reader.categories)
     if unused := coco_lists.unused(rows, reader.categories):
         notes.warnings.append(
             f"{root}: {len(unused)} categories of the lists have no training image, and are no "
             f"classes ({first_three(unused)})."
         )
     ids = bool(reader.categories)
-    return table.to_contents(rows, str(root), notes, levels=levels, ids=ids)
+    rows = _with_names(root, rows, reader.names, notes)
+    contents = table.to_contents(rows, str(root), notes, levels=levels, ids=ids)
+    return with_folds(contents, said, notes)
+
+
+def _with_names(
+    root: pathlib.Path, rows: list[table.TableRow], names: Mapping[str, str], notes: Notes
+) -> list[table.TableRow]:
+    """Rows of numbers with the names of their classes, where the lists have these for all."""
+    labels = {row.label for row in rows}
+    if not names or any(row.class_name for row in rows) or not all(map(str.isdecimal, labels)):
+        return rows
+    shift = 0 if labels <= names.keys() else 1
+    named = {label: names.get(str(int(label) - shift), "") for label in labels}
+    if not all(named.values()):
+        notes.warnings.append(
+            f"{root}: the classes keep their numbers: the list of {len(names)} names beside the "
+            f"images does not name label {next(n for n, name in named.items() if not name)}."
+        )
+        return rows
+    return [row._replace(class_name=named[row.label]) for row in rows]
 
 
 def _objects(content: Sequence[Any]) -> Sequence[Any]:
@@ -115,12 +132,6 @@ def _objects(content: Sequence[Any]) -> Sequence[Any]:
     return [{field: each[i] for field, i in fields.items()} for each in content]
 
 
-def _with_file(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The objects of {file: object}, each with its file."""
-    field = "file_name" if any(map(is_image, content)) else "image_id"
-    return [{field: key} | each for key, each in content.items()]
-
-
 class _JsonReader:
     """Reader of lists, of whatever form."""
 
@@ -129,60 +140,109 @@ class _JsonReader:
         self._request = request
         self._places = places
         self._notes = notes
+        self._records_reader = RecordReader(root, request, places, notes)
+        self._pairs_reader = RecordReader(
+            root, request._replace(file_column="", label_column=""), places, notes
+        )
+        self._forms = Forms(request, places.any_called)
+        self.names: dict[str, str] = {}  # number -> name of the classes, where lists have them
         self.categories: dict[str, Mapping[str, Any]] = {}  # label -> category, of all COCO lists
 
-    def rows(self, name: str, split: str, content: Any) -> list[table.TableRow]:
-        """The rows of a list of which enough is right; the notes get what is wrong."""
+    def read(self, name: str, split: str, content: Any) -> list[Read]:
+        """What a list says, as far as it is right; the notes get what is wrong."""
         path, beside = self._root / name, posixpath.join(posixpath.dirname(name), "")
-        if isinstance(content, dict) and content and all(map(split_called, content)):
-            rows = list[table.TableRow]()
-            for each in SPLIT_WORDS:  # so that training images come first
-                for key in [key for key in content if split_called(key) == each]:
-                    if not content[key] and any(content.values()):  # a split that is not used
-                        continue
-                    rows += self._of_split(path, each, beside, content[key])
-            return rows
-        return self._of_split(path, split, beside, content)
+        if not isinstance(content, dict) or not content or not all(map(split_called, content)):
+            return self._of_split(path, split, beside, content)
+        return self._of_splits(path, beside, content, {key: split_called(key) for key in content})
 
-    def _of_split(
-        self, path: pathlib.Path, split: str, beside: str, content: Any
-    ) -> list[table.TableRow]:
+    def _of_splits(
+        self,
+        path: pathlib.Path,
+        beside: str,
+        content: Mapping[str, Any],
+        splits: Mapping[str, str | None],
+    ) -> list[Read]:
+        said = list[Read]()
+        for each in SPLIT_WORDS:  # so that training images come first
+            for key in [key for key, split in splits.items() if split == each]:
+                if content[key] or not any(content.values()):  # else a split that is not used
+                    said += self._of_split(path, each, beside, content[key])
+        return said
+
+    def _of_split(self, path: pathlib.Path, split: str, beside: str, content: Any) -> list[Read]:
         if isinstance(content, list):
-            return self._records(path, split, beside, _objects(content))
+            return [self._records(path, split, beside, _objects(content))]
         if not isinstance(content, dict):
             self._notes.problems.append(f"{path} holds no list of images.")
             return []
-        if isinstance(content.get("images"), list):
-            images = content["images"]
-            if not content.get("annotations") and self._has_labels(images):
-                return self._records(path, split, beside, images)
-            return self._coco(path, split, beside, content)
-        return self._pairs(path, split, beside, content)
+        match self._forms.of(content):
+            case "coco":
+                return [self._coco(path, split, beside, content)]
+            case "columns":
+                self.names |= class_names(content, "")
+                return [self._records(path, split, beside, transposed(content))]
+            case "wrapped":
+                return self._wrapped(path, split, beside, content)
+        if content and all(isinstance(value, dict) for value in content.values()):
+            objects = with_keys(content, self._places.any_called)
+            return [self._records(path, split, beside, objects)]
+        return [self._pairs(path, split, beside, content)]
 
-    def _has_labels(self, images: Sequence[Any]) -> bool:
-        objects = [image for image in images[:100] if isinstance(image, dict)]
-        return choose_fields(plain_fields(objects), self._request)[0].label is not None
+    def _wrapped(
+        self, path: pathlib.Path, split: str, beside: str, content: Mapping[str, Any]
+    ) -> list[Read]:
+        """A list with something beside, as the names of the classes; or one for each split."""
+        keys = self._forms.inside(content)
+        splits = splits_among(keys)
+        self.names |= class_names(content, keys[0])
+        if len(keys) == 1:
+            return self._of_split(path, split or splits.get(keys[0], ""), beside, content[keys[0]])
+        if len(splits) == len(keys):
+            return self._of_splits(path, beside, content, splits)
+        self._notes.problems.append(
+            f"{path} holds several lists of images ({quoted_names(keys)}), and which are of which "
+            "split is not told; keep one, or call them train, val and test."
+        )
+        return []
 
-    def _records(
-        self, path: pathlib.Path, split: str, beside: str, content: Sequence[Any]
-    ) -> list[table.TableRow]:
-        rows = [(f"image {i}", row) for i, row in enumerate(content) if isinstance(row, dict)]
+    def _has_labels(self, content: Mapping[str, Any]) -> bool:
+        """Whether images have labels themselves, surely or because there is no other list."""
+        images = content["images"][:100]
+        objects = [("", flat(image)) for image in images if isinstance(image, dict)]
+        columns = choose_fields(text_table(objects)[0], self._request, self._places.any_called)
+        is_sure = bool(columns.label.label) and columns.label.is_sure
+        is_bare = "annotations" not in content and "categories" not in content
+        return is_sure or is_bare or ("annotations" not in content and columns.labelled)
+
+    def _records(self, path: pathlib.Path, split: str, beside: str, content: Sequence[Any]) -> Read:
+        rows = [(f"image {i}", flat(row)) for i, row in enumerate(content) if isinstance(row, dict)]
         if len(rows) < len(content):
             self._notes.problems.append(
                 f"{path}: {len(content) - len(rows)} of its {len(content)} entries are no objects "
                 "with a file and a label."
             )
-            return []
-        header = plain_fields([row for _, row in rows])
-        records = Records(path, split, beside, header, rows)
-        return table_rows(records, self._request, self._places, self._root, self._notes)
+            return Read([])
+        table_, places = text_table(rows)
+        columns = choose_fields(table_, self._request, self._places.any_called)
+        labels = [table_.header[i] for i in columns.label.label]
+        labels = labels or list(
+            filter(label_like, dict.fromkeys(k for _, row in rows for k in row))
+        )
+        mixed = {label: many for label in labels if (many := several(rows, label))}
+        for label, many in mixed.items():
+            self._notes.problems.append(
+                f"{path}: {len(many):,} of its {len(rows):,} entries have several values of "
+                f"{label!r} ({first_three(many)}), and one class is learned for each image here: "
+                "write one for each, or remove these."
+            )
+        if mixed:
+            return Read([])
+        return self._records_reader.read(Records(path, split, beside, table_, places))
 
     def _pairs(
         self, path: pathlib.Path, split: str, beside: str, content: Mapping[str, Any]
-    ) -> list[table.TableRow]:
-        """{file: label}, {file: [label]}, {file: {"label": label}}, or {class: [file, ...]}."""
-        if content and all(isinstance(value, dict) for value in content.values()):
-            return self._records(path, split, beside, _with_file(content))
+    ) -> Read:
+        """{file: label}, {file: [label]}, or {class: [file, ...]}."""
         of_files = bool(content) and all(map(is_image, content))
         pairs, strange = list[tuple[str, str]](), list[str]()
         for key, value in content.items():
@@ -204,19 +264,25 @@ class _JsonReader:
                 f"number or one text ({first_three([repr(key) for key in strange])}); one class is "
                 "learned for each image here: write one, or remove these."
             )
-            return []
+            return Read([])
         rows = [(f"image {file!r}", {"file": file, "label": label}) for file, label in pairs]
-        records = Records(path, split, beside, ("file", "label"), rows)
-        request = self._request._replace(file_column="", label_column="")
-        return table_rows(records, request, self._places, self._root, self._notes)
+        return self._pairs_reader.read(Records(path, split, beside, *text_table(rows)))
 
     def _coco(
         self, path: pathlib.Path, split: str, beside: str, content: Mapping[str, Any]
-    ) -> list[table.TableRow]:
-        problems = self._notes.problems
+    ) -> Read:
+        problems, images = self._notes.problems, content.get("images")
+        if not content.get("annotations") and images and self._has_labels(content):
+            said = self._records(path, split, beside, images)
+            self.names |= class_names(content, "images")
+            categories = [c for c in content.get("categories") or () if isinstance(c, dict)]
+            by_id = coco_lists.categories_of(categories)
+            if all(row.label in by_id for row in said.rows):
+                self.categories |= by_id
+            return said
         listed = coco_lists.listed(path, content, self._notes)
         if listed is None:
-            return []
+            return Read([])
         for label, category in listed.categories.items():
             known = self.categories.setdefault(label, category)
             if coco_lists.name_of(known) != coco_lists.name_of(category):
@@ -232,4 +298,4 @@ class _JsonReader:
                 file = files[image.name]
                 where = f"{path}, image {image.id}"
                 rows.append(table.TableRow(where, split, image.label, "", self._root / file, file))
-        return rows
+        return Read(rows)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from clevit_jax.data.layouts import table
 from clevit_jax.data.layouts.listing import Notes, first_three
-from clevit_jax.data.layouts.record.records import text_of
+from clevit_jax.data.layouts.record.record_table import text_of
 
 _NAMES = ("name", "scientificName", "scientific_name", "category_name", "common_name")
+_LABELS = ("category_id", "label_id", "class_id", "label", "category", "class", "species")
 # Ranks above a category, the coarsest first.
 _RANKS = ("supercategory", "kingdom", "phylum", "class", "order", "family", "genus")
 
@@ -65,11 +66,7 @@ def listed(path: pathlib.Path, content: Mapping[str, Any], notes: Notes) -> List
             "file there, or set data.layout=folders if folders are the classes."
         )
         return None
-    categories = {
-        label: each
-        for each in parts["categories"]
-        if (label := _id(each, "id", "category_id", "label_id"))
-    }
+    categories = categories_of(parts["categories"])
     labels = _labels(path, parts["annotations"], notes)
     if categories:
         unknown = sorted(
@@ -81,6 +78,11 @@ def listed(path: pathlib.Path, content: Mapping[str, Any], notes: Notes) -> List
                 f"categories ({first_three(unknown)})."
             )
     return Listed(_images(path, parts["images"], labels, notes), categories)
+
+
+def categories_of(listed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Label -> category, of those that have an id."""
+    return {label: each for each in listed if (label := _id(each, "id", "category_id", "label_id"))}
 
 
 def _id(one: Mapping[str, Any], *keys: str) -> str:
@@ -97,7 +99,7 @@ def _labels(
     labels: dict[str, list[str]] = {}
     nameless = 0
     for one in annotations:
-        image, label = _id(one, "image_id"), _id(one, "category_id", "label_id", "label")
+        image, label = _id(one, "image_id"), _id(one, *_LABELS)
         if not image or not label:
             nameless += 1
         elif label not in labels.setdefault(image, []):

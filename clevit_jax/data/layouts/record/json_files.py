@@ -3,27 +3,14 @@
 import json
 import os
 import pathlib
-import re
 from typing import Any
 
 from clevit_jax.data import no_image
-from clevit_jax.data.layouts.columns import choose_columns
-from clevit_jax.data.layouts.listing import EXTENSIONS, Notes, Request, is_image
-from clevit_jax.data.split_names import split_called, splits_among
+from clevit_jax.data.layouts.listing import Notes
+from clevit_jax.data.layouts.record.json_forms import Forms, begun, may_go_on
+from clevit_jax.data.split_names import splits_among
 
 _HEAD = 1 << 16  # bytes that tell the form of a file
-_IMAGE = r"\.(?:" + "|".join(ending[1:] for ending in EXTENSIONS) + ")"
-_COCO = re.compile(r'"(?:images|annotations|categories)"\s*:\s*\[')
-_LISTED = re.compile(r'"(?:images|annotations)"\s*:\s*\[')
-_MAP = re.compile(rf'\s*\{{\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*:', re.IGNORECASE)
-_OF_CLASSES = re.compile(
-    rf'\s*\{{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*"(?:[^"\\]|\\.)+{_IMAGE}"\s*[,\]]', re.IGNORECASE
-)
-_OF_SPLITS = re.compile(r'\s*\{\s*"([^"\\]+)"\s*:\s*[\[{]')
-_NAMED = re.compile(rf'{_IMAGE}"', re.IGNORECASE)
-_LINES = re.compile(r"\}[ \t]*\r?\n[ \t]*\{")  # an object a line
-_RECORDS = re.compile(r"\s*\[\s*(?=[\[{])")
-_BY_KEY = re.compile(r'\s*\{\s*"[^"\\]+"\s*:\s*(?=\{)')
 _FOLDERS = ("annotations", "annotation", "anno", "meta", "metadata", "labels", "json")
 
 
@@ -54,59 +41,13 @@ def _in(folder: pathlib.Path) -> list[str]:
         )
 
 
-def form_of(path: pathlib.Path, request: Request) -> str:
-    """The form of a file, told from its beginning.
-
-    Returns:
-        "coco", with lists of images and the like; "map", of files to labels; "classes", of classes
-        to files; "splits", each with a list or a map; "records", one for each image; or "" for
-        something else.
-    """
+def lists_images(path: pathlib.Path, forms: Forms) -> bool:
+    """Whether a file lists images, told from its beginning."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
-    text = text.removeprefix("\ufeff")
-    if text.lstrip().startswith("{"):
-        if _COCO.search(text):
-            # Categories alone are the names of classes.
-            return "coco" if len(head) == _HEAD or _LISTED.search(text) else ""
-        if _MAP.match(text):
-            return "map"
-        first = _OF_SPLITS.match(text)
-        if first and split_called(first[1]) and _NAMED.search(text):
-            return "splits"
-        if _OF_CLASSES.match(text):
-            return "classes"
-        if _is_by_image(text, request):
-            return "map"
-        return "records" if _LINES.search(text) and _is_record(f"[{text}", request) else ""
-    return "records" if _is_record(text, request) else ""
-
-
-def _is_record(text: str, request: Request) -> bool:
-    """Whether a list begins with an object that has a file, or with a list that has an image."""
-    if not (match := _RECORDS.match(text)):
-        return False
-    try:
-        first, _ = json.JSONDecoder().raw_decode(text, match.end())
-    except (ValueError, RecursionError):
-        return False
-    if isinstance(first, list):
-        return len(first) > 1 and any(isinstance(part, str) and is_image(part) for part in first)
-    columns, _ = choose_columns([str(name) for name in first], request)
-    return columns.file is not None
-
-
-def _is_by_image(text: str, request: Request) -> bool:
-    """Whether an object begins with the key of an image, as its id, and its label and split."""
-    if not (match := _BY_KEY.match(text)):
-        return False
-    try:
-        first, _ = json.JSONDecoder().raw_decode(text, match.end())
-    except (ValueError, RecursionError):
-        return False
-    columns, _ = choose_columns(["image_id", *map(str, first)], request)
-    return columns.label is not None and columns.split is not None
+    content = begun(text)
+    return bool(forms.of(content)) or (len(head) == _HEAD and may_go_on(content))
 
 
 def load_json(path: pathlib.Path, notes: Notes) -> Any:

@@ -4,26 +4,18 @@ import os
 import pathlib
 import posixpath
 
-from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import (
-    Contents,
-    Notes,
-    Request,
-    first_three,
-    is_image,
-    say_own,
-)
-from clevit_jax.data.layouts.record.record_files import first_record, read_records
+from clevit_jax.data.layouts.csv.made_rows import Read, joined, with_folds
+from clevit_jax.data.layouts.image_names import ImageNames
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three, is_image
+from clevit_jax.data.layouts.record.record_files import AnyCalled, head_of, read_records
+from clevit_jax.data.layouts.record.record_table import choose_fields
 from clevit_jax.data.layouts.record.records import (
+    RecordReader,
     Records,
-    choose_fields,
     choose_lists,
-    one_hot_fields,
+    open_places,
     split_by_folder,
-    table_rows,
-    text_of,
 )
 from clevit_jax.data.split_names import splits_among
 
@@ -37,31 +29,35 @@ _JSON_LINES = (".jsonl", ".ndjson", ".manifest")
 
 def fits(root: pathlib.Path, request: Request) -> str | None:
     """What the layout is recognised by, or None. Only the beginning of each file is read."""
-    return first_three([n for n in _lists(root) if _is_of_images(root / n, request)]) or None
+    any_called = ImageNames(root).any_called
+    return (
+        first_three([n for n in _lists(root) if _is_of_images(root / n, request, any_called)])
+        or None
+    )
 
 
-def _is_of_images(path: pathlib.Path, request: Request) -> bool:
+def _is_of_images(path: pathlib.Path, request: Request, any_called: AnyCalled) -> bool:
     """Whether a list names images, and their labels, or else no folder that might be a class."""
-    record = first_record(path)
-    header = [field for field, value in record.items() if not isinstance(value, list | dict)]
-    columns, _ = choose_fields(header, request)
+    head = head_of(path, request, any_called)
+    columns = choose_fields(head, request, any_called)
     if columns.file is None:
         return False
     is_metadata = path.name.lower() in _METADATA
-    called = header[columns.file]
+    called = head.header[columns.file]
     if is_metadata and not called.endswith("file_name") and called != request.file_column:
         return False
-    name = text_of(record[called])
-    if columns.label is None and not one_hot_fields(header, [record]):
+    name = head.rows[0][columns.file] if head.rows else ""
+    if not columns.labelled:
         return is_metadata and is_image(name) and "/" not in name
     if not name:  # of an empty table there is only the header to see
         return is_metadata
     return is_image(name) or (not is_metadata and not posixpath.splitext(name)[1])
 
 
-def _has_files(path: pathlib.Path) -> bool:
+def _has_files(path: pathlib.Path, request: Request, any_called: AnyCalled) -> bool:
     """Whether a list names files: one for testing may lack labels."""
-    return choose_fields(list(first_record(path)), Request())[0].file is not None
+    head = head_of(path, request, any_called)
+    return choose_fields(head, request, any_called).file is not None
 
 
 def _lists(root: pathlib.Path) -> dict[str, str]:
@@ -113,27 +109,25 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     the list, else a column `split`, else that of the folder of the image. A list for testing
     without labels is left out.
     """
-    own = set[str]()
-    places = FilePlaces(root, own)
-    if own:
-        notes.warnings.append(say_own(root, own))
+    places = open_places(root, notes)
     lists = {
         name: split
         for name, split in _lists(root).items()
-        if _is_of_images(root / name, request) or (split == "test" and _has_files(root / name))
+        if _is_of_images(root / name, request, places.any_called)
+        or (split == "test" and _has_files(root / name, request, places.any_called))
     }
     if not lists:
         notes.problems.append(f"{root} holds no list of images; looked for {LOOKS_FOR}.")
     chosen = choose_lists(lists, str(root), notes)
     if notes.problems:
         return Contents((), {"train": []})
-    order = [*SPLIT_WORDS, ""]
-    rows = list[table.TableRow]()
-    for name in sorted(chosen, key=lambda name: order.index(chosen[name])):
-        header, records = read_records(root / name, notes)
+    reader = RecordReader(root, request, places, notes)
+    said = list[Read]()
+    for name, split in chosen.items():
+        listed = read_records(root / name, request, places.any_called, notes)
         beside = posixpath.join(posixpath.dirname(name), "")
-        listed = Records(root / name, chosen[name], beside, header, records)
-        rows += table_rows(listed, request, places, root, notes)
+        said.append(reader.read(Records(root / name, split, beside, *listed)))
+    rows, levels = joined(said)
     if not rows and notes.problems:
         return Contents((), {"train": []})
     named = {row.name for row in rows}
@@ -142,4 +136,5 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
             f"{root}: {len(unlisted)} images are in no list with labels, and are not read "
             f"({first_three(unlisted)})."
         )
-    return table.to_contents(split_by_folder(rows, places), str(root), notes)
+    rows = split_by_folder(rows, places, request, root, notes)
+    return with_folds(table.to_contents(rows, str(root), notes, levels=levels), said, notes)

@@ -1,105 +1,77 @@
 """Files of records: tables of metadata in CSV or Parquet, and JSON lines."""
 
-import csv
-import io
-import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from clevit_jax.data.layouts.listing import Notes, read_lines, read_text
-from clevit_jax.data.layouts.record.records import plain_fields
+from clevit_jax.data.layouts.csv import csv_columns, csv_form
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.listing import Notes, Request, read_lines
+from clevit_jax.data.layouts.record.record_table import Row, text_table
 from clevit_jax.errors import Repeated, first_line
 
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".manifest", ".parquet")
-_HEAD = 1 << 16  # bytes, enough for a header or the first record
+_HEAD = 1 << 16  # bytes, enough for the first records
+_SOME = 50  # records that tell which fields are which
+_NOTHING = Table("", [], True, [], [])
 
-Row = tuple[str, Mapping[str, Any]]  # its place, for sentences, and its fields
-
-
-def first_record(path: pathlib.Path) -> dict[str, Any]:
-    """The fields of the first record, or those of the header; empty where it is no such file."""
-    ending = path.suffix.lower()
-    if ending == ".parquet":
-        return dict(next((row for _, row in _parquet(path, Notes([], []), rows=1)), {}))
-    with path.open("rb") as file:
-        text = file.read(_HEAD).decode("utf-8-sig", "replace")
-    if ending == ".csv":
-        records = csv.reader(io.StringIO(text, newline=""))
-        try:
-            header = [name.strip() for name in next(records, [])]
-            return dict(itertools.zip_longest(header, next(records, [])[: len(header)]))
-        except csv.Error:
-            return {}
-    line = next(filter(str.strip, text.splitlines()), "")
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return flat(record) if isinstance(record, dict) else {}
+AnyCalled = Callable[[set[str]], bool]
 
 
-def read_records(path: pathlib.Path, notes: Notes) -> tuple[list[str], list[Row]]:
-    """The names of the fields that hold numbers or texts, and all records.
+def head_of(path: pathlib.Path, request: Request, any_called: AnyCalled) -> Table:
+    """The first records, or the header alone; empty where it is no such file.
 
     Args:
         path: a table with one of `ENDINGS`.
+        request: settings that name columns.
+        any_called: whether any image of the data set has one of some names.
+    """
+    match path.suffix.lower():
+        case ".parquet":
+            records = list(_parquet(path, Notes([], []), rows=_SOME))
+            table = text_table(records)[0]
+            if len(records) == 1 and not table.header:  # no row: there is only the header to see
+                return table._replace(header=list(records[0][1]), rows=[], lines=[])
+            return table
+        case ".csv":
+            return csv_columns.head(csv_form.peek(path), request, any_called)[0]
+    with path.open("rb") as file:
+        lines = file.read(_HEAD).decode("utf-8-sig", "replace").splitlines()
+    records = list[Row]()
+    for line in filter(str.strip, lines):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(record, dict) or len(records) == _SOME:
+            break
+        records.append(("", known_form(record)))
+    return text_table(records)[0]
+
+
+def read_records(
+    path: pathlib.Path, request: Request, any_called: AnyCalled, notes: Notes
+) -> tuple[Table, list[str]]:
+    """All records, and the place of each, for sentences.
+
+    Args:
+        path, request, any_called: as for `head_of`.
         notes: gets what is wrong with the file, or with a line of it.
     """
     match path.suffix.lower():
         case ".parquet":
-            rows = list(_parquet(path, notes))
+            return text_table(list(_parquet(path, notes)))
         case ".csv":
-            rows = list(_csv(path, notes))
-            return list(rows[0][1]) if rows else [], rows
-        case _:
-            rows = list(_json_lines(path, notes))
-    return plain_fields([row for _, row in rows]), rows
+            return _csv(path, request, any_called, notes)
+    return text_table(list(_json_lines(path, notes)))
 
 
-def _csv(path: pathlib.Path, notes: Notes) -> Iterator[Row]:
-    text = read_text(path, notes)
-    records = csv.reader(io.StringIO(text or "", newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(records, [])]
-        for fields in records:
-            place = f"line {records.line_num}"
-            if len(fields) == len(header):
-                yield place, dict(zip(header, fields, strict=True))
-            elif fields:
-                notes.problems.append(
-                    _bad_line(
-                        path,
-                        place,
-                        f"{len(fields)} field(s), but the header has {len(header)}; quote fields "
-                        "in which there is a ','",
-                        "have more or fewer fields than the header",
-                    )
-                )
-    except csv.Error as error:
-        notes.problems.append(f"{path}, line {records.line_num}: it is not CSV ({error}).")
-
-
-def _json_lines(path: pathlib.Path, notes: Notes) -> Iterator[Row]:
-    for number, line in read_lines(path, notes):
-        place = f"line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            record, why = None, f"it is not JSON ({first_line(error).removesuffix('.')})"
-        else:
-            why = "it is no JSON object"
-        if isinstance(record, dict):
-            yield place, flat(record)
-        else:
-            notes.problems.append(_bad_line(path, place, why, "are no JSON objects"))
-
-
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def known_form(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of Google's Vertex AI or Amazon's Ground Truth with plain fields; others as it is.
 
-    >>> flat({"imageGcsUri": "gs://b/a.jpg", "classificationAnnotation": {"displayName": "oak"}})
+    >>> label = {"displayName": "oak"}
+    >>> known_form({"imageGcsUri": "gs://b/a.jpg", "classificationAnnotation": label})
     {'image': 'gs://b/a.jpg', 'label': 'oak'}
     """
     vertex, source = record.get("classificationAnnotation"), record.get("source-ref")
@@ -116,10 +88,33 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(record)
 
 
-def _bad_line(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeated:
-    return Repeated(
-        f"{path}, {place}: {what}.", rule=f"{path}: {{n}} of its lines {of_many}", item=place
-    )
+def _csv(
+    path: pathlib.Path, request: Request, any_called: AnyCalled, notes: Notes
+) -> tuple[Table, list[str]]:
+    text = csv_form.text_of(path, notes)
+    if text is None:
+        return _NOTHING, []
+    head, _ = csv_columns.head(text, request, any_called)
+    whole, uneven = csv_form.whole(path, text, head, notes)
+    notes.problems.extend(sentence for _, sentence in uneven)
+    places = [f"line {line}" for line in whole.lines]
+    return whole._replace(lines=list(range(len(places)))), places
+
+
+def _json_lines(path: pathlib.Path, notes: Notes) -> Iterator[Row]:
+    for number, line in read_lines(path, notes):
+        place = f"line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            record, why = None, f"it is not JSON ({first_line(error).removesuffix('.')})"
+        else:
+            why = "it is no JSON object"
+        if isinstance(record, dict):
+            yield place, known_form(record)
+        else:
+            rule = f"{path}: {{n}} of its lines are no JSON objects"
+            notes.problems.append(Repeated(f"{path}, {place}: {why}.", rule=rule, item=place))
 
 
 def _parquet(path: pathlib.Path, notes: Notes, rows: int | None = None) -> Iterator[Row]:
@@ -133,6 +128,7 @@ def _parquet(path: pathlib.Path, notes: Notes, rows: int | None = None) -> Itera
             schema = source.schema_arrow
             plain = [field.name for field in schema if is_plain(field.type)]
             names = [name for name in plain if schema.names.count(name) == 1]
+            read: list[dict[str, Any]]
             if rows is None:
                 read = source.read(columns=names, use_threads=False).to_pylist()
             else:

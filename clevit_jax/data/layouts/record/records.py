@@ -3,22 +3,19 @@
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from clevit_jax.data.dataset import SPLIT_WORDS
 from clevit_jax.data.layouts import table
-from clevit_jax.data.layouts.columns import (
-    OF_CLASSES,
-    Columns,
-    as_setting,
-    choose_columns,
-    missing_column,
-    plain,
-    quoted_names,
-    unread_folds,
-)
+from clevit_jax.data.layouts.columns import quoted_names
+from clevit_jax.data.layouts.csv.csv_cells import RowProblems, labels_of, splits_of
+from clevit_jax.data.layouts.csv.csv_columns import CsvColumns, is_usable
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.csv.made_rows import Read, made_rows, named_files
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import BLANKS, Notes, Request, first_three
-from clevit_jax.data.layouts.split_codes import parts_of, split_meant
+from clevit_jax.data.layouts.listing import Notes, Request, first_three, say_own
+from clevit_jax.data.layouts.record.record_table import choose_fields
+from clevit_jax.data.layouts.split_codes import NONE
 from clevit_jax.errors import Repeated
 
 # What to say of a file that is not there, and of many.
@@ -31,11 +28,8 @@ _SEVERAL = (
     "of {n} of the files that it names there are several of the name, and none lies where it says; "
     "write their folders before the names",
 )
-_BITS = {"0": 0, "1": 1}
-_LARGE = 10**100  # numbers from which on Python may refuse to write all digits
 _LONGEST = 300  # letters of a path
 _BASE64 = re.compile(r"data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk")
-_BOX = "x_?min|x1|bbox|bbox_x|left"  # columns of boxes
 
 
 class Records(NamedTuple):
@@ -45,232 +39,72 @@ class Records(NamedTuple):
         path: the file that has them.
         split: that its name or folder means, or "".
         beside: its folder below that of the data set, "" or with a slash at the end.
-        header: names of the fields that hold numbers or texts.
-        rows: the line or number of each record, for sentences, and its fields.
+        table: the fields that hold numbers or texts, as text; its lines are positions in `places`.
+        places: the line or number of each record, for sentences.
     """
 
     path: pathlib.Path
     split: str
     beside: str
-    header: Sequence[str]
-    rows: Sequence[tuple[str, Mapping[str, Any]]]
+    table: Table
+    places: Sequence[str]
 
 
-def text_of(value: Any) -> str:
-    """A number or a text, as text; "" for null, NaN, and what is neither.
+class RecordReader:
+    """Reader of lists of records, by the rules for the columns of CSV tables."""
 
-    >>> text_of(3.0), text_of(" oak "), text_of(None), text_of([1])
-    ('3', 'oak', '', '')
-    """
-    if type(value) is str and value.isascii():  # most are
-        return value.strip(BLANKS)
-    if type(value) is int and -_LARGE < value < _LARGE:
-        return str(value)
-    if value is None or value != value or isinstance(value, list | dict):
-        return ""
-    if isinstance(value, bool):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int):
-        return hex(value) if abs(value) >= _LARGE else str(value)
-    text = str(value).strip(BLANKS)
-    # JSON may hold halves of characters, which nothing can print.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    def __init__(self, root: pathlib.Path, request: Request, places: FilePlaces, notes: Notes):
+        """Of the data set `root`; the notes get what is wrong, and what is to be said."""
+        self._root = root
+        self._request = request
+        self._files = places
+        self._notes = notes
+        self._one_hot: dict[str, int] = {}  # class -> label, in the order of the first header
 
+    def read(self, records: Records) -> Read:
+        """The rows of a list of which enough is right; the notes get what is wrong.
 
-def plain_fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fields of the first records that hold a number or a text, in their order."""
-    fields: dict[str, bool] = {}
-    for row in rows[:100]:
-        for name, value in row.items():
-            fields[str(name)] = fields.get(str(name), False) or isinstance(value, str | int | float)
-    return [name for name, is_plain in fields.items() if is_plain]
-
-
-def choose_fields(header: Sequence[str], request: Request) -> tuple[Columns, list[str]]:
-    """Which fields are which; `file_name`, as Hugging Face calls it, goes before others."""
-    columns, problems = choose_columns(header, request)
-    if not request.file_column:
-        named = [name for name in header if name == "file_name"]
-        named = named or [name for name in header if name.endswith("_file_name")]
-        if len(named) == 1:
-            columns = columns._replace(file=list(header).index(named[0]))
-            problems = [each for each in problems if " may all hold the file;" not in each]
-    return columns, problems
-
-
-def one_hot_fields(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fields that are a class each, where all but those of file and split are 0 or 1."""
-    columns, _ = choose_columns(header, Request())
-    if columns.label is not None or not rows:
-        return []
-    other = {columns.file, columns.split}
-    rest = [name for i, name in enumerate(header) if i not in other]
-    is_one_hot = len(rest) > 1 and all(
-        text_of(row.get(name)) in _BITS for row in rows for name in rest
-    )
-    return rest if is_one_hot else []
-
-
-def _with_label(records: Records, request: Request, notes: Notes) -> Records:
-    """Records of columns of 0 and 1 with a label instead of these."""
-    rows = [row for _, row in records.rows]
-    fields = [] if request.label_column else one_hot_fields(records.header, rows)
-    if not fields:
-        return records
-    made, wrong = list[tuple[str, Mapping[str, Any]]](), list[str]()
-    for place, row in records.rows:
-        classes = [name for name in fields if _BITS[text_of(row[name])]]
-        if len(classes) == 1:
-            made.append((place, {**row, "label": classes[0]}))
-        else:
-            wrong.append(place)
-    if wrong:
-        notes.problems.append(
-            f"{records.path}: {len(wrong)} of its {len(rows)} images have 1 in no column or in "
-            f"several ({first_three(wrong)}), and an image must be of one class; mend or remove "
-            "these rows."
-        )
-        return records._replace(header=[*records.header, "label"], rows=[])
-    return records._replace(header=[*records.header, "label"], rows=made)
-
-
-def _one_a_file(
-    rows: Sequence[table.TableRow], records: Records, notes: Notes
-) -> list[table.TableRow]:
-    """Of rows that are boxes in images, one for each image; all must be of one class."""
-    if not any(re.fullmatch(_BOX, name.strip().lower()) for name in records.header):
-        return list(rows)
-    first = dict[str, table.TableRow]()
-    mixed = dict[str, None]()
-    for row in rows:
-        if first.setdefault(row.name, row).label != row.label:
-            mixed[row.name] = None
-    if mixed:
-        notes.problems.append(
-            f"{records.path}: {len(mixed)} of its {len(first)} images have boxes of several "
-            f"classes ({first_three(list(mixed))}), so no one class; remove their rows, or cut the "
-            "boxes out as images of their own."
-        )
-    return list(first.values())
-
-
-def table_rows(
-    records: Records, request: Request, places: FilePlaces, root: pathlib.Path, notes: Notes
-) -> list[table.TableRow]:
-    """The rows of a list of which enough is right; the notes get what is wrong.
-
-    A list for testing without any label is left out, with a warning.
-    """
-    path, problems = records.path, notes.problems
-    if not records.rows:
-        problems.append(f"{path} lists no image.")
-        return []
-    records = _with_label(records, request, notes)
-    columns, wrong = choose_fields(records.header, request)
-    problems.extend(f"{path}: {problem}" for problem in wrong)
-    if columns.file is None and not request.file_column:
-        problems.append(f"{path}: {missing_column('file', records.header)}")
-    file, label, class_name, split = (
-        None if place is None else records.header[place] for place in columns
-    )
-    unlabelled = label is None or not any(text_of(row.get(label)) for _, row in records.rows)
-    if unlabelled and records.split == "test" and not request.label_column:
-        notes.warnings.append(
-            f"{path}: no test image has a label; none of the {len(records.rows)} is read."
-        )
-        return []
-    if label is None and not request.label_column:
-        problems.append(f"{path}: {missing_column('label', records.header)}")
-    if file is None or label is None or wrong:
-        return []
-    taken = {file, label, class_name, split}
-    if not request.label_column and (finer := _finer(records, label, taken)):
-        shown = " or ".join(f"data.label_column={as_setting(name)}" for name in (label, *finer))
-        counts = ", ".join(
-            f"{name!r} ({len(_values(records, name)):,} classes)" for name in (label, *finer)
-        )
-        problems.append(f"{path}: the columns {counts} may all hold the label; set {shown}.")
-        return []
-    if split is None and not records.split and request.split_column != "none":
-        notes.warnings.extend(f"{path}: {said}" for said in [unread_folds(records.header)] if said)
-    named = [text_of(row.get(file)) for _, row in records.rows]
-    _, meant = parts_of(request.split_column, records.header)
-    splits = [
-        _split(row, split, meant, records, f"{path}, {place}", problems)
-        for place, row in records.rows
-    ]
-    of_rows = {name: told for name, told in zip(named, splits, strict=True) if told}
-    every = [name for name in named if name]
-    files = find_files(every, path, records.beside, records.split, places, notes, of_rows)
-    rows = list[table.TableRow]()
-    for name, told, (place, row) in zip(named, splits, records.rows, strict=True):
-        where = f"{path}, {place}"
-        text = text_of(row.get(label))
-        if not text:
-            problems.append(_repeated(path, place, "the label is empty", "have no label"))
-        if not name:
-            problems.append(_repeated(path, place, "the file is empty", "name no file"))
-        called = "" if class_name is None else text_of(row.get(class_name))
-        if class_name is not None and text and not called:
-            problems.append(_repeated(path, place, "the class name is empty", "have no class name"))
-        if text and told is not None and name in files:
-            found = files[name]
-            rows.append(table.TableRow(where, told, text, called, root / found, found))
-    return _one_a_file(rows, records, notes)
-
-
-def _values(records: Records, *names: str) -> set[tuple[str, ...]]:
-    """The distinct values of some fields together."""
-    return {tuple(text_of(row.get(name)) for name in names) for _, row in records.rows}
-
-
-def _finer(records: Records, label: str, taken: set[str | None]) -> list[str]:
-    """The fields called as classes of which each value goes with one label, and not otherwise."""
-    classes = len(_values(records, label))
-    found = list[str]()
-    for name in records.header:
-        if name not in taken and plain(name).endswith(OF_CLASSES):
-            count = len(_values(records, name))
-            is_finer = classes < count == len(_values(records, name, label))
-            found += [name] if is_finer and 2 * count <= len(records.rows) else []
-    return found
-
-
-def _repeated(path: pathlib.Path, place: str, what: str, of_many: str) -> Repeated:
-    rule = f"{path}: {{n}} of its images {of_many}"
-    return Repeated(f"{path}, {place}: {what}.", rule=rule, item=place)
-
-
-def _split(
-    row: Mapping[str, Any],
-    split: str | None,
-    meant: Mapping[str, str],
-    records: Records,
-    where: str,
-    problems: list[str],
-) -> str | None:
-    """The split of a row; "" where nothing tells it, None where it is wrong."""
-    if split is None:
-        return records.split
-    text = text_of(row.get(split))
-    told = split_meant(text, meant)
-    if told is None:
-        problems.append(
-            Repeated(
-                f"{where}: the split {text!r} is not train, val or test.",
-                rule=f"{records.path}: {{n}} values of {split!r} are not train, val or test; say "
-                f"which they mean, as data.split_column={as_setting(split)}:0=train,1=test",
-                item=repr(text),
+        Rows of a list that tells no split, by its name or a field, have the split "". A list for
+        testing without any label is left out, with a warning.
+        """
+        path, whole, notes = records.path, records.table, self._notes
+        if not whole.rows:
+            notes.problems.append(f"{path} lists no image.")
+            return Read([])
+        columns = choose_fields(whole, self._request, self._files.any_called)
+        if (
+            records.split == "test"
+            and not self._request.label_column
+            and _is_to_tell(whole, columns)
+        ):
+            notes.warnings.append(
+                f"{path}: no test image has a label; none of the {len(whole.rows)} is read."
             )
-        )
-    elif records.split and told != records.split:
-        problems.append(
-            f"{where}: the split is {text!r} in a list of the {records.split} split; move the row."
-        )
-        return None
-    return told
+            return Read([])
+        alone = not records.split
+        if not is_usable(path, whole, columns, self._request, notes, alone=alone):
+            return Read([])
+        assert columns.file is not None
+        problems = RowProblems(path, records.places)
+        for i in columns.one_hot:
+            self._one_hot.setdefault(whole.header[i].strip(), len(self._one_hot))
+        is_alone = not records.split
+        splits = splits_of(whole, columns.split, records.split, problems, alone=is_alone)
+        labels = labels_of(path, whole, columns, splits, self._one_hot, problems, notes)
+        names = named_files(whole, columns.file, labels, problems, notes)
+        notes.problems.extend(problems.in_order())
+        wanted = [name for name in names if name]
+        of_rows = {name: split for name, split in zip(names, splits, strict=True) if split}
+        files = find_files(wanted, path, records.beside, records.split, self._files, notes, of_rows)
+        found = [files.get(name, "") for name in names]
+        return made_rows(whole, columns, splits, labels, found, self._root, problems, notes)
+
+
+def _is_to_tell(whole: Table, columns: CsvColumns) -> bool:
+    """Whether a list has files and no label at all."""
+    if columns.file is None or columns.one_hot:
+        return False
+    return not any(row[i].strip() for row in whole.rows for i in columns.label.label)
 
 
 def find_files(
@@ -316,18 +150,46 @@ def find_files(
     return files
 
 
-def split_by_folder(rows: Sequence[table.TableRow], places: FilePlaces) -> list[table.TableRow]:
-    """Gives rows of no split that of the folder of their file, where all lie in such folders."""
-    told = {row.name: places.split_of(row.name) for row in rows if not row.split}
-    by_folder = bool(told) and all(told.values()) and "train" in told.values()
-    return [
-        row if row.split else row._replace(split=told[row.name] if by_folder else "train")
-        for row in rows
-    ]
+def split_by_folder(
+    rows: Sequence[table.TableRow],
+    places: FilePlaces,
+    request: Request,
+    where: pathlib.Path,
+    notes: Notes,
+) -> list[table.TableRow]:
+    """Gives rows of no split that of the folders of their files, where these are of several splits.
+
+    Args:
+        rows: of which those with the split "" have none.
+        places: the files of the data set.
+        request: its `split_column` may say that nothing tells the split.
+        where: the data set, for the sentence.
+        notes: get the sentence on what is read so.
+    """
+    loose = dict.fromkeys(row.name for row in rows if not row.split)
+    is_asked = request.split_column.strip().lower() == NONE
+    told = {} if is_asked else places.splits_of(loose)
+    if told:
+        notes.warnings.append(
+            f"{where}: the split of each image is that of its folder, as of "
+            f"{first_three(list(told))}; data.split_column={NONE} has it drawn instead."
+        )
+    return [row if row.split else row._replace(split=told.get(row.name, "train")) for row in rows]
+
+
+def open_places(root: pathlib.Path, notes: Notes) -> FilePlaces:
+    """The files of a data set; it is said where this program's own are among them."""
+    own = set[str]()
+    places = FilePlaces(root, own)
+    if own:
+        notes.warnings.append(say_own(root, own))
+    return places
 
 
 def choose_lists(paths: Mapping[str, str], what: str, notes: Notes) -> dict[str, str]:
     """The lists that are read, and the split of each: "" where one is alone and tells none.
+
+    Lists of training images come first.
 
     Lists that tell no split are left out, with a warning, where others tell one.
 
@@ -359,4 +221,5 @@ def choose_lists(paths: Mapping[str, str], what: str, notes: Notes) -> dict[str,
                 f"{what}: {quoted_names(same)} may each be {which}; keep one there, and move the "
                 "others to another folder."
             )
-    return chosen
+    order = [*SPLIT_WORDS, ""]
+    return dict(sorted(chosen.items(), key=lambda each: order.index(each[1])))

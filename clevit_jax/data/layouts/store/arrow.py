@@ -109,13 +109,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if not notes.problems and (lost := columnar.lost_shards(shard.name for shard in shards)):
         notes.warnings.append(columnar.say_lost(root, lost))
     reader = _ArrowReader(root, request, notes)
-    rows = [row for shard in shards for row in reader.rows(shard)]
-    unsplit = [shard.name for shard in shards if not shard.split]
-    if unsplit and len(unsplit) < len(shards):
-        notes.problems.append(
-            f"{root / unsplit[0]} tells no split, as other files there do; move it elsewhere."
-        )
-    return columnar.to_contents(rows, root, reader.places, reader.level or "", notes)
+    parts = [part for shard in shards for part in reader.parts(shard)]
+    mend = "move it elsewhere"
+    return columnar.read_parts(parts, root, reader.places, request, mend, notes)
 
 
 class _ArrowReader:
@@ -126,39 +122,35 @@ class _ArrowReader:
         self._request = request
         self._notes = notes
         self.places: FilePlaces | None = None  # of files that rows name, where they do
-        self.level: str | None = (
-            None  # name of a coarser level that all files have; "" if some lack
-        )
 
-    def rows(self, shard: _Shard) -> list[columnar.Row]:
-        """The rows of a file of which enough is right; the notes get what is wrong."""
-        path = self._root / shard.name
-        rows = list[columnar.Row]()
-        problems = list[str]()
+    def parts(self, shard: _Shard) -> list[columnar.Part]:
+        """A file with the rows of which enough is right; none, and a problem, if it is damaged."""
+        path, problems = self._root / shard.name, self._notes.problems
+        before = len(problems)
+        part = None
         try:
-            rows = list(self._rows(path, shard, problems))
+            part = self._part(path, shard)
         except _UnusableError as error:
             problems.append(f"{path}: {error}.")
         except Exception as error:  # whatever pyarrow raises on damaged files
             reason = first_line(error).removesuffix(".")
             problems.append(f"{path} is not a whole Arrow file ({reason}); copy it again.")
-        self._notes.problems.extend(problems)
-        if not rows and not problems:
-            self._notes.problems.append(f"{path} lists no image.")
-        if any(row.data is None for row in rows):
+        if part is None or not part.rows:
+            if len(problems) == before:
+                problems.append(f"{path} lists no image.")
+            return []
+        if any(row.data is None for row in part.rows):
             self.places = self.places or FilePlaces(self._root)
             rows = columnar.with_files(
-                rows, path, self._root, shard.split, self.places, self._notes
+                part.rows, path, self._root, shard.split, self.places, self._notes
             )
-        return rows
+            part = part._replace(rows=rows)
+        return [part]
 
-    def _rows(
-        self, path: pathlib.Path, shard: _Shard, problems: list[str]
-    ) -> Iterator[columnar.Row]:
+    def _part(self, path: pathlib.Path, shard: _Shard) -> columnar.Part | None:
         import pyarrow
 
         file = SlicedFile(path, shard.name)
-        number = 0
         # Mapped only while it is opened: later the images are read, so that a file that is cut off
         # meanwhile is an error, and not the end of the process.
         with pyarrow.memory_map(str(path)) as mapped:
@@ -168,27 +160,21 @@ class _ArrowReader:
             schema, wrong = parquet_schema.choose_schema(
                 arrow_schema, self._request, _features(shard.info)
             )
-            problems.extend(f"{path}: {problem}" for problem in wrong)
+            self._notes.problems.extend(f"{path}: {problem}" for problem in wrong)
             if schema is None:
-                return
-            names = arrow_schema.names
-            parquet_schema.say_unread(str(self._root), names, schema, self._request, self._notes)
-            level = (schema.group or "").removesuffix("_label")
-            self.level = level if self.level in (None, level) else ""
+                return None
+            rows = list[columnar.Row]()
             for batch in batches:
                 batch.validate()
-                columns = _columns(batch, schema)
+                if not rows:
+                    schema = _without_prose(batch, schema)
+                paths, cells = _columns(batch, schema)
                 spans = _spans(batch, schema, start, mapped.size())
-                for span, values in zip(spans, zip(*columns, strict=True), strict=True):
-                    where = f"row {number}"
+                for span, named, values in zip(spans, paths, cells, strict=True):
+                    where = f"row {len(rows)}"
                     image = None if span is None else Slice(file, *span, where)
-                    row, wrong = columnar.make_row(
-                        f"{path}, {where}", image, shard.split, schema, columnar.Values(*values)
-                    )
-                    problems.extend(f"{path}, {where}: {problem}" for problem in wrong)
-                    if row is not None:
-                        yield row
-                    number += 1
+                    rows.append(columnar.make_row(f"{path}, {where}", image, schema, named, values))
+            return columnar.Part(path, shard.split, schema, rows)
 
 
 def _features(info: pathlib.Path) -> Any:
@@ -213,26 +199,29 @@ def _batches(mapped: Any) -> tuple[Any, Iterator[Any]]:
     return source.schema, iter(source)
 
 
-def _columns(batch: Any, schema: Schema) -> list[list[Any]]:
-    """Columns of `columnar.Values`, a value per row; no image is read."""
-    nothing = [None] * batch.num_rows
+def _without_prose(batch: Any, schema: Schema) -> Schema:
+    """The columns without those of sentences, as the first rows have them."""
+    plain = list[str]()
+    for name in schema.plain:
+        batch.column(name).validate(full=True)
+        if not parquet_schema.is_prose(name, batch.column(name)):
+            plain.append(name)
+    return schema._replace(plain=tuple(plain))
 
-    def values(name: str | None) -> list[Any]:
-        if name is None:
-            return nothing
-        column = batch.column(name)
-        column.validate(full=True)
-        return list(column.to_pylist())
 
-    paths = nothing
-    if schema.has_path:
-        column = batch.column(schema.image).field("path")
+def _columns(batch: Any, schema: Schema) -> tuple[list[Any], list[tuple[Any, ...]]]:
+    """The path of each row, and its values of the plain columns; no image is read."""
+    paths: list[Any] = [None] * batch.num_rows
+    if schema.has_path or schema.is_file:
+        column = batch.column(schema.image)
+        column = column.field("path") if schema.has_path else column
         column.validate(full=True)
         paths = column.to_pylist()
-    elif schema.is_file:
-        paths = values(schema.image)
-    wanted = (schema.label, schema.class_name, schema.split, schema.name)
-    return [*map(values, wanted), paths, values(schema.group)]
+    columns = list[list[Any]]()
+    for name in schema.plain:
+        batch.column(name).validate(full=True)
+        columns.append(batch.column(name).to_pylist())
+    return paths, list(zip(*columns, strict=True)) if columns else [()] * batch.num_rows
 
 
 def _spans(batch: Any, schema: Schema, start: int, size: int) -> list[tuple[int, int] | None]:

@@ -7,11 +7,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from clevit_jax.data.dataset import StoredImage
 from clevit_jax.data.layouts import table
+from clevit_jax.data.layouts.columns import SPLITS, plain
+from clevit_jax.data.layouts.csv.csv_form import Table
+from clevit_jax.data.layouts.csv.made_rows import Read, with_folds
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import BLANKS, Contents, Notes, first_three
+from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
+from clevit_jax.data.layouts.record.record_table import text_of
 from clevit_jax.data.layouts.record.records import find_files, split_by_folder
-from clevit_jax.data.layouts.split_codes import split_meant
 from clevit_jax.data.layouts.store.parquet_schema import Schema
+from clevit_jax.data.layouts.store.told import Labels, Told, tell
 from clevit_jax.errors import Repeated
 
 _SHARD = re.compile(r"(.*?)(\d{3,})-of-(\d{3,})(?!\d)")
@@ -28,86 +32,141 @@ class PlacedImage(StoredImage, Protocol):
         ...
 
 
-class Values(NamedTuple):
-    """Values of the columns in one row; None for null, or where there is no such column."""
-
-    label: Any
-    class_name: Any
-    split: Any
-    name: Any
-    path: Any
-    group: Any
-
-
 class Row(NamedTuple):
-    """A row as it is written; `label` is "" where it is null or, of integers, -1.
+    """An image with what is told of it.
 
     Attributes:
         where: file and row, for sentences.
+        told: the label and so on; the label is "" where there is none.
         data: the image; None where the row names its file, in `path`.
+        name: of the image, or "".
         path: of the file that the image is, or once was.
-        group: the coarser class, "" where there is no column of these.
+        cells: of the columns that may tell something, as text.
     """
 
     where: str
-    split: str
-    label: str
-    class_name: str
+    told: Told
     data: PlacedImage | pathlib.Path | None
     name: str
     path: str
-    group: str
+    cells: Sequence[str] = ()
+
+
+class Part(NamedTuple):
+    """A file: the split that its name or folder tells, or "", its columns, and its rows."""
+
+    path: pathlib.Path
+    split: str
+    schema: Schema
+    rows: list[Row]
 
 
 def make_row(
-    where: str, data: PlacedImage | None, split: str, schema: Schema, values: Values
-) -> tuple[Row | None, list[str]]:
-    """A row, None if it must be left out, and what is wrong with it.
+    where: str, data: PlacedImage | None, schema: Schema, path: Any, cells: Sequence[Any]
+) -> Row:
+    """A row of a file of which nothing is told yet.
 
     Args:
         where, data: as in `Row`.
-        split: of the file, or "".
         schema: which columns are which.
-        values: of them.
+        path: of the file that the image is, or once was; None for none.
+        cells: values of the columns `schema.plain`.
     """
-    problems = []
-    label, class_name = text_of(values.label), text_of(values.class_name)
-    if schema.class_name is not None and label and not class_name:
-        problems.append("the class name is empty.")
-    if schema.classes and label:
-        if not 0 <= int(label) < len(schema.classes):
-            problems.append(
-                f"the label is {label}, but the file names the classes 0 to "
-                f"{len(schema.classes) - 1}."
-            )
-            return None, problems
-        class_name = class_name or schema.classes[int(label)]
-    own = split
-    if schema.split is not None:
-        told = split_meant(text_of(values.split), schema.splits)
-        if told is None:
-            problems.append(
-                f"the split {values.split!r} is not train, val or test; if it is a code, say which "
-                f"as data.split_column={schema.split}:{values.split}=test."
-            )
-            return None, problems
-        if split and told != split:
-            problems.append(
-                f"the split is {values.split!r} in a file of the {split} split; move the row."
-            )
-            return None, problems
-        own = told
-    name, path, group = text_of(values.name), text_of(values.path), text_of(values.group)
-    if schema.group_classes and group.isdecimal() and int(group) < len(schema.group_classes):
-        group = schema.group_classes[int(group)]
-    return Row(where, own, label, class_name, data, name, path, group), problems
+    texts = [text_of(cell) for cell in cells]
+    name = "" if schema.name is None else texts[schema.plain.index(schema.name)]
+    return Row(where, Told(), data, name, text_of(path), texts)
 
 
-def text_of(value: Any) -> str:
-    """A number or a text, as text; "" for null, NaN, and -1, which is the hub's missing label."""
-    if value is None or value != value or (type(value) is int and value == -1):
-        return ""
-    return str(int(value) if isinstance(value, bool) else value).strip(BLANKS)
+def read_parts(
+    parts: Sequence[Part],
+    root: pathlib.Path,
+    places: FilePlaces | None,
+    request: Request,
+    mend: str,
+    notes: Notes,
+) -> Contents:
+    """Finds out which columns tell what, of all files together, and parts the rows into splits.
+
+    Args:
+        parts: the files of the data set.
+        root: its folder.
+        places: the files there, where rows name files.
+        request: settings that name columns.
+        mend: what to do with a file of no split, where others have one.
+        notes: gets what is wrong.
+    """
+    told_by = {request.split_column} - {""}
+    unsplit = [
+        part
+        for part in parts
+        if not part.split
+        and not any(plain(name) in SPLITS or name in told_by for name in part.schema.plain)
+    ]
+    if unsplit and len(unsplit) < len(parts):
+        notes.problems.append(
+            f"{unsplit[0].path} tells no split, as other files of {root} do; {mend}."
+        )
+        return Contents((), {"train": []})
+    header = list(dict.fromkeys(name for part in parts for name in part.schema.plain))
+    cells, at = list[list[str]](), list[str]()
+    for part in parts:
+        positions = {name: i for i, name in enumerate(part.schema.plain)}
+        order = [positions.get(name) for name in header]
+        lacking = [part.split if plain(name) in SPLITS else "" for name in header]
+        for row in part.rows:
+            cells.append(
+                [no if i is None else row.cells[i] for i, no in zip(order, lacking, strict=True)]
+            )
+            at.append(row.where.removeprefix(f"{root}/"))
+    if not cells and notes.problems:
+        return Contents((), {"train": []})
+    table_ = Table("", header, True, cells, list(range(len(cells))))
+    where = f"{parts[0].path if len(parts) == 1 else root}:"
+    every = list(dict.fromkeys(name for part in parts for name in part.schema.names))
+    labels = tell(table_, root, at, where, every, request, lambda _: False, notes)
+    if labels is None:
+        return Contents((), {"train": []})
+    told = iter(labels.told)
+    rows = [
+        row._replace(told=whole)
+        for part in parts
+        for row in part.rows
+        if (whole := _whole(next(told), row, part, labels, notes)) is not None
+    ]
+    levels = tuple(level.removesuffix("_label") for level in labels.levels)
+    return to_contents(rows, root, places, labels._replace(levels=levels), request, notes)
+
+
+def _whole(told: Told, row: Row, part: Part, labels: Labels, notes: Notes) -> Told | None:
+    """What is told of a row, with the names of its classes and the split of its file."""
+    problems, classes = notes.problems, part.schema.classes.get(labels.label_column, [])
+    label, class_name = "" if told.label == "-1" else told.label, told.class_name
+    if classes and label:
+        number = int(label) if re.fullmatch(r"-?[0-9]{1,18}", label) else -1
+        if not 0 <= number < len(classes):
+            problems.append(
+                f"{row.where}: the label is {label}, but the file names the classes 0 to "
+                f"{len(classes) - 1}."
+            )
+            return None
+        class_name = class_name or classes[number]
+    if part.split and told.split and told.split != part.split:
+        problems.append(
+            f"{row.where}: the split is {told.split!r} in a file of the {part.split} split; move "
+            "the row."
+        )
+        return None
+    groups = list(told.groups)
+    for i, level in enumerate(labels.levels):
+        names = part.schema.classes.get(level, [])
+        if groups[i].isdecimal() and int(groups[i]) < len(names):
+            groups[i] = names[int(groups[i])]
+    return told._replace(
+        label=label,
+        class_name=class_name,
+        split=part.split or told.split,
+        groups=tuple(groups),
+    )
 
 
 def with_files(
@@ -146,7 +205,8 @@ def to_contents(
     rows: Sequence[Row],
     root: pathlib.Path,
     places: FilePlaces | None,
-    level: str,
+    labels: Labels,
+    request: Request,
     notes: Notes,
 ) -> Contents:
     """Numbers the labels of all rows and parts them into splits.
@@ -157,14 +217,19 @@ def to_contents(
         rows: of all files of the data set.
         root: its folder.
         places: the files there, where rows name files: then their folders may tell the split.
-        level: name of the coarser level that the rows' `group` is of, or "".
+        labels: say of which levels and folds the rows are.
+        request: its `split_column` may say that folders do not.
         notes: gets what is wrong.
     """
-    unlabelled = [row for row in rows if not row.label]
-    tested = sum(row.split == "test" for row in rows)
-    if unlabelled and len(unlabelled) == tested and all(row.split == "test" for row in unlabelled):
+    unlabelled = [row for row in rows if not row.told.label]
+    tested = sum(row.told.split == "test" for row in rows)
+    if (
+        unlabelled
+        and len(unlabelled) == tested
+        and all(row.told.split == "test" for row in unlabelled)
+    ):
         notes.warnings.append(f"{root}: no test image has a label; none of the {tested} is read.")
-        rows = [row for row in rows if row.label]
+        rows = [row for row in rows if row.told.label]
     else:
         notes.problems.extend(
             Repeated(
@@ -176,11 +241,17 @@ def to_contents(
         )
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    named = _named(rows, levels=bool(level))
+    named = _named(rows, levels=bool(labels.levels))
+    folds = {
+        each.name: row.told.fold
+        for each, row in zip(named, rows, strict=True)
+        if row.told.fold is not None
+    }
     if places is not None:
-        named = split_by_folder(named, places)
+        named = split_by_folder(named, places, request, root, notes)
     named = [row if row.split else row._replace(split="train") for row in named]
-    return table.to_contents(named, str(root), notes, levels=(level,) if level else ())
+    contents = table.to_contents(named, str(root), notes, levels=labels.levels)
+    return with_folds(contents, [Read(named, labels.levels, folds, labels.fold_column)], notes)
 
 
 def _named(rows: Sequence[Row], *, levels: bool) -> list[table.TableRow]:
@@ -193,10 +264,12 @@ def _named(rows: Sequence[Row], *, levels: bool) -> list[table.TableRow]:
         name = row.name or path
         if not name and isinstance(row.data, PlacedImage):
             name = "/".join(filter(None, (row.data.place, row.path)))
-        groups = (row.group,) if levels else ()
         assert row.data is not None
+        label, class_name, split, groups, _ = row.told
         named.append(
-            table.TableRow(row.where, row.split, row.label, row.class_name, row.data, name, groups)
+            table.TableRow(
+                row.where, split, label, class_name, row.data, name, groups if levels else ()
+            )
         )
     return named
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from clevit_jax.data import no_image
 from clevit_jax.data.layouts.columns import split_of
+from clevit_jax.data.layouts.csv import csv_columns
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import (
     Contents,
@@ -18,12 +19,14 @@ from clevit_jax.data.layouts.listing import (
     is_image,
     say_own,
 )
+from clevit_jax.data.layouts.record.record_table import text_table
 from clevit_jax.data.layouts.store import columnar, parquet_schema
 from clevit_jax.data.layouts.store.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.errors import first_line
 
 LOOKS_FOR = "*.parquet or data/*.parquet with images, or names of files, and labels"
+_SOME = 50  # rows that tell which columns are which
 _LARGE = 256 << 20  # bytes of a row group whose images take long to read in a random order
 
 
@@ -52,10 +55,15 @@ def _column_of_images(source: Any, path: pathlib.Path, request: Request) -> str 
         return None
     try:
         wanted = f"{chosen.image}.path" if chosen.has_path else chosen.image
-        batch = next(source.iter_batches(1, columns=[wanted], use_threads=False))
+        columns = [wanted, *chosen.plain]
+        batch = next(source.iter_batches(_SOME, columns=columns, use_threads=False))
     except Exception:  # whatever pyarrow raises on damaged files, or where there is no row
         return chosen.image
-    value = batch.column(0).to_pylist()[0]
+    records = [("", {name: row[name] for name in chosen.plain}) for row in batch.to_pylist()]
+    told = csv_columns.choose(text_table(records)[0], request, lambda _: False, files=False)
+    if not told.labelled:
+        return None
+    value = batch.column(chosen.image)[0].as_py()
     name = value.get("path") if isinstance(value, dict) else value
     return chosen.image if is_image(str(name)) or "." not in str(name) else None
 
@@ -64,11 +72,11 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     """Reads the files in `root`, in `data` of it, and in folders there that are called as splits.
 
     Images are encoded, in a binary column or in a struct with binary `bytes`, as Hugging Face's
-    hub has them; or a column names their files, in `root`. Labels are a column of integers or
-    texts; their names are a column, or those that the hub keeps in the metadata of the file. Of
-    `fine_label` and `coarse_label` the fine one is the class, and the other a level above. The
-    split is a column, else told by the name of the file (`test-00000-of-00001.parquet`), else by
-    the folders of the files that it names, else train. Test images of which none has a label are
+    hub has them; or a column names their files, in `root`. The other columns of all files together
+    are told by the rules for CSV: labels, names, coarser levels, splits and folds; names of classes
+    may also be in the metadata of the file, where the hub keeps them. The split is a column, else
+    told by the name of the file (`test-00000-of-00001.parquet`), else by the folders of the files
+    that it names, else train. Test images of which none has a label are
     left out. An image's name is that of a column, else the `path` of the struct, else its row.
 
     Opening reads no image, so does not see whether one is there. Nor does it ask for statistics:
@@ -83,14 +91,9 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     reader = _ParquetReader(root, request, notes)
     if lost := columnar.lost_shards(path.relative_to(root).as_posix() for path in files):
         notes.warnings.append(columnar.say_lost(root, lost))
-    rows = [row for path, split in files.items() for row in reader.rows(path, split)]
-    unsplit = [path for path, split in files.items() if not split and path not in reader.split]
-    if unsplit and len(unsplit) < len(files):
-        notes.problems.append(
-            f"{unsplit[0]} tells no split, as other files of {root} do; name it train-*, "
-            "validation-* or test-*, or add a column 'split'."
-        )
-    return columnar.to_contents(rows, root, reader.places, reader.level or "", notes)
+    parts = [part for path, split in files.items() for part in reader.parts(path, split)]
+    mend = "name it train-*, validation-* or test-*, or add a column 'split'"
+    return columnar.read_parts(parts, root, reader.places, request, mend, notes)
 
 
 def _files(root: pathlib.Path, own: set[str] | None = None) -> dict[pathlib.Path, str]:
@@ -160,60 +163,43 @@ class _ParquetReader:
         self._request = request
         self._notes = notes
         self._images = ParquetImages(root)
-        self.split: set[pathlib.Path] = set()  # files with a column of splits
         self.places: FilePlaces | None = None  # of files that rows name, where they do
-        self.level: str | None = (
-            None  # name of a coarser level that all files have; "" if some lack
-        )
 
-    def rows(self, path: pathlib.Path, split: str) -> list[columnar.Row]:
-        """The rows of a file of which enough is right; the notes get what is wrong."""
-        rows = list(self._rows(path, split))
-        if any(row.data is None for row in rows):
-            self.places = self.places or FilePlaces(self._root)
-            return columnar.with_files(rows, path, self._root, split, self.places, self._notes)
-        return rows
-
-    def _rows(self, path: pathlib.Path, split: str) -> Iterator[columnar.Row]:
-        problems = self._notes.problems
+    def parts(self, path: pathlib.Path, split: str) -> list[columnar.Part]:
+        """A file with the rows of which enough is right; none, and a problem, if it is damaged."""
         with _open(path, self._notes) as source:
             if source is None:
-                return
+                return []
             schema, wrong = parquet_schema.choose_schema(source.schema_arrow, self._request)
-            problems.extend(f"{path}: {problem}" for problem in wrong)
+            self._notes.problems.extend(f"{path}: {problem}" for problem in wrong)
             if schema is None:
-                return
-            names = source.schema_arrow.names
-            parquet_schema.say_unread(str(self._root), names, schema, self._request, self._notes)
-            if schema.split is not None:
-                self.split.add(path)
-            level = (schema.group or "").removesuffix("_label")
-            self.level = level if self.level in (None, level) else ""
+                return []
             try:
-                columns = _read_columns(source, schema)
+                paths, cells, schema = _read_columns(source, schema)
                 groups = [source.metadata.row_group(i) for i in range(source.num_row_groups)]
                 sizes = [group.num_rows for group in groups]
-                if sum(sizes) != len(columns[0]):
-                    raise ValueError(f"{len(columns[0])} rows instead of {sum(sizes)}")
+                if sum(sizes) != len(paths):
+                    raise ValueError(f"{len(paths)} rows instead of {sum(sizes)}")
             except Exception as error:  # whatever pyarrow raises on damaged files
-                problems.append(
-                    f"{path} is damaged ({first_line(error).removesuffix('.')}); copy it again."
-                )
-                return
+                reason = first_line(error).removesuffix(".")
+                self._notes.problems.append(f"{path} is damaged ({reason}); copy it again.")
+                return []
             self._warn_of_large(path, max((group.total_byte_size for group in groups), default=0))
-            number = self._images.add(path, schema.image, nested=schema.nested)
-        if not columns[0]:
-            problems.append(f"{path} lists no image.")
+        if not paths:
+            self._notes.problems.append(f"{path} lists no image.")
+            return []
+        number = self._images.add(path, schema.image, nested=schema.nested)
         starts = list(itertools.accumulate([0, *sizes]))
-        places = ((g, i) for g, size in enumerate(sizes) for i in range(size))
-        for (group, i), values in zip(places, zip(*columns, strict=True), strict=True):
+        at = ((g, i) for g, size in enumerate(sizes) for i in range(size))
+        rows = list[columnar.Row]()
+        for (group, i), named, values in zip(at, paths, cells, strict=True):
             image = ParquetImage(self._images, number, group, starts[group], i)
-            where = str(image)
             stored = None if schema.is_file else image
-            row, wrong = columnar.make_row(where, stored, split, schema, columnar.Values(*values))
-            problems.extend(f"{where}: {problem}" for problem in wrong)
-            if row is not None:
-                yield row
+            rows.append(columnar.make_row(str(image), stored, schema, named, values))
+        if any(row.data is None for row in rows):
+            self.places = self.places or FilePlaces(self._root)
+            rows = columnar.with_files(rows, path, self._root, split, self.places, self._notes)
+        return [columnar.Part(path, split, schema, rows)]
 
     def _warn_of_large(self, path: pathlib.Path, largest: int) -> None:
         if largest > _LARGE:
@@ -224,20 +210,20 @@ class _ParquetReader:
             )
 
 
-def _read_columns(source: Any, schema: Schema) -> list[list[Any]]:
-    """Columns of `columnar.Values`, a value per row; no image is read."""
+def _read_columns(source: Any, schema: Schema) -> tuple[list[Any], list[tuple[Any, ...]], Schema]:
+    """The path of each row, its values of the plain columns, and these; no image is read."""
     path = f"{schema.image}.path" if schema.has_path else None
     if schema.is_file and not schema.has_path:
         path = schema.image
-    wanted = [schema.label, schema.class_name, schema.split, schema.name, path, schema.group]
-    names = list(dict.fromkeys(name for name in wanted if name is not None))
-    read = source.read(columns=names, use_threads=False)
-    nothing = [None] * read.num_rows
-    columns = {name: read.column(name).to_pylist() for name in names if name != path}
+    read = source.read(columns=[*schema.plain, *([path] if path else [])], use_threads=False)
+    columns = {name: read.column(name) for name in schema.plain}
+    plain = tuple(n for n in schema.plain if not parquet_schema.is_prose(n, columns[n]))
+    cells = zip(*(columns[name].to_pylist() for name in plain), strict=True)
+    rows = list(cells) if plain else [()] * read.num_rows
+    paths: list[Any] = [None] * read.num_rows
     if path == schema.image:
-        columns[path] = read.column(path).to_pylist()
+        paths = read.column(path).to_pylist()
     elif path:
         chunks = read.column(schema.image).chunks
-        paths = [chunk.field("path").to_pylist() for chunk in chunks]
-        columns[path] = list(itertools.chain.from_iterable(paths))
-    return [nothing if name is None else columns[name] for name in wanted]
+        paths = [each for chunk in chunks for each in chunk.field("path").to_pylist()]
+    return paths, rows, schema._replace(plain=plain)

@@ -2,24 +2,14 @@
 
 import collections
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts.columns import (
-    COARSER,
-    FOLDS,
-    OF_CLASSES,
-    as_setting,
-    called,
-    choose_columns,
-    missing_column,
-    plain,
-    quoted_names,
-    unread_folds,
-)
-from clevit_jax.data.layouts.listing import Notes, Request
-from clevit_jax.data.layouts.split_codes import parts_of
+from clevit_jax.data.layouts.columns import choose_columns, is_known, quoted_names
+from clevit_jax.data.layouts.listing import Request
 
+_SOME = 1000  # rows that tell whether a column holds sentences
+_PROSE = 100  # bytes of a value, on average, from which on they are sentences
 _FEATURES = {"name", "split", "label", "features", "logits"}  # of `analysis.feature_file`
 
 
@@ -31,25 +21,20 @@ class Schema(NamedTuple):
         nested: whether it is a struct, in whose field `bytes` they are.
         has_path: whether the struct has a field `path`, too.
         is_file: whether it holds no images, but names files: itself, or the field `path`.
-        label, class_name, split, name: other columns, or None; `name` is that of the images.
-        group: column of coarser classes, or None.
-        classes, group_classes: names of the classes by label, where the metadata of the file has
-            them, and those of the coarser classes.
-        splits: value of the column `split` -> split, of those that a setting tells.
+        name: column of the names of the images, or None.
+        plain: the columns of numbers and texts, which may tell something of the images.
+        names: of all columns.
+        classes: column -> names of the classes by label, where the metadata of the file has them.
     """
 
     image: str
     nested: bool
     has_path: bool
     is_file: bool
-    label: str
-    class_name: str | None
-    split: str | None
     name: str | None
-    group: str | None
-    classes: list[str]
-    group_classes: list[str]
-    splits: Mapping[str, str]
+    plain: tuple[str, ...]
+    names: tuple[str, ...]
+    classes: Mapping[str, list[str]]
 
 
 def _is_binary(kind: Any) -> bool:
@@ -81,6 +66,21 @@ def _is_text(kind: Any) -> bool:
     from pyarrow import types
 
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def is_prose(name: str, column: Any) -> bool:
+    """Whether a column of no known name holds sentences, which are no classes and take memory.
+
+    Args:
+        name: of the column.
+        column: its values, or the first of them, of pyarrow.
+    """
+    from pyarrow import compute
+
+    if is_known(name) or not _is_text(column.type) or not len(column):
+        return False
+    mean = compute.mean(compute.binary_length(column[:_SOME])).as_py()
+    return mean is not None and mean > _PROSE
 
 
 def _is_path(kind: Any) -> bool:
@@ -133,8 +133,7 @@ def choose_schema(
 
     Args:
         schema: that of pyarrow.
-        request: its `file_column` is that of the images, and its `label_column` that of the labels,
-            where given.
+        request: its `file_column` is that of the images, where given.
         features: of Hugging Face, as JSON; None takes those of the schema's metadata.
 
     Returns:
@@ -142,68 +141,26 @@ def choose_schema(
     """
     image, problems = _choose_image(schema, request)
     header = [field.name if is_plain(field.type) else "" for field in schema]
-    columns, wrong = choose_columns(header, request, files=False)
-    problems += wrong
-    label = None if columns.label is None else header[columns.label]
-    group = None
-    if label is None and not request.label_column and "fine_label" in header:
-        label = "fine_label"
-    if label == "fine_label" and "coarse_label" in header:
-        group = "coarse_label"
-    if label is None and not request.label_column:
-        problems.append(missing_column("label", schema.names))
+    columns, _ = choose_columns(header, request, files=False)
     again = [name for name, count in collections.Counter(schema.names).items() if count > 1]
     problems += [f"the column {name!r} is there more than once; rename one." for name in again]
-    if image is None or label is None or problems:
+    if image is None or problems:
         return None, problems
     kind = schema.field(image).type
     is_nested = not _is_binary(kind) and not _is_text(kind)
     name = None if columns.file is None else header[columns.file]
     classes = _hub_classes(schema, features)
+    plain = tuple(column for column in header if column and column != image)
     return Schema(
         image=image,
         nested=is_nested,
         has_path=is_nested and any(f.name == "path" and is_plain(f.type) for f in kind),
         is_file=not _is_binary(kind) and not _is_nested(kind),
-        label=label,
-        class_name=None if columns.class_name is None else header[columns.class_name],
-        split=None if columns.split is None else header[columns.split],
         name=None if name == image else name,
-        group=group,
-        classes=classes(label),
-        group_classes=classes(group) if group is not None else [],
-        splits=parts_of(request.split_column, header)[1],
+        plain=plain,
+        names=tuple(schema.names),
+        classes={column: names for column in plain if (names := classes(column))},
     ), []
-
-
-def say_unread(
-    where: str, names: Sequence[str], schema: Schema, request: Request, notes: Notes
-) -> None:
-    """Warnings, each once, on columns that are not read and may tell other classes, or folds.
-
-    Args:
-        where: what sentences call the data set.
-        names: of all columns.
-        schema: those that are read.
-        request: settings that name columns; what they name is not asked about.
-        notes: gets the warnings.
-    """
-    read = {schema.image, schema.label, schema.class_name, schema.split, schema.name, schema.group}
-    said = list[str]()
-    others = [
-        name
-        for name in names
-        if name not in read and plain(name).endswith(OF_CLASSES) and plain(name) not in COARSER
-    ]
-    if others and not request.label_column:
-        shown = " or ".join(f"data.label_column={as_setting(name)}" for name in others[:3])
-        said.append(
-            f"{where}: the class is read from the column {schema.label!r}, and "
-            f"{quoted_names(others)} may tell others; {shown} takes another."
-        )
-    if called(names, FOLDS) and schema.split is None and request.split_column != "none":
-        said.append(f"{where}: {unread_folds(names)}")
-    notes.warnings.extend(each for each in said if each not in notes.warnings)
 
 
 def _choose_image(schema: Any, request: Request) -> tuple[str | None, list[str]]:

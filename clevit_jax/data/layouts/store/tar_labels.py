@@ -4,19 +4,23 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from clevit_jax.data.layouts.columns import missing_column, quoted_names
+from clevit_jax.data.layouts.columns import quoted_names
+from clevit_jax.data.layouts.csv import csv_columns
+from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.listing import Notes, Request, first_three, is_image
-from clevit_jax.data.layouts.record.records import choose_fields, plain_fields, text_of
+from clevit_jax.data.layouts.record.record_table import plain_fields, text_of
 from clevit_jax.data.layouts.store.slices import SlicedFile
 from clevit_jax.data.layouts.store.tar_index import Member
+from clevit_jax.data.layouts.store.told import Labels, Told, tell
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import Repeated
 
 _SURE = ("cls", "class", "label", "target", "cls.txt", "label.txt", "class.txt")
 _JSON, _TEXT = ("json",), ("txt", "text")
+_SOME = 100  # members that tell which fields there are
 _LONGEST = 1 << 20  # bytes of a member with a label
 
 
@@ -44,134 +48,133 @@ def label_kind(ending: str) -> str:
     return ""
 
 
-class TarLabels:
-    """The labels of a data set in tars."""
+def labels_beside(
+    root: pathlib.Path, samples: Sequence[Sample], request: Request, notes: Notes
+) -> Labels | None:
+    """Finds out where the labels are; None, and perhaps a problem, where there are none.
 
-    def __init__(self, ending: str, field: str = "", name_field: str = ""):
-        """Says where the labels are.
-
-        Args:
-            ending: of the members that have them.
-            field: of the JSON in these, or "" where the member is the label itself.
-            name_field: of the JSON with the name that goes with the label, or "".
-        """
-        self._ending = ending
-        self._field = field
-        self._name_field = name_field
-
-    @classmethod
-    def chosen(
-        cls, root: pathlib.Path, samples: Sequence[Sample], request: Request, notes: Notes
-    ) -> Self | None:
-        """Finds out where the labels are; None, and perhaps a problem, where there are none.
-
-        Args:
-            root: the data set, for sentences.
-            samples: of all tars.
-            request: its `label_column` is an ending of members or a field of JSON, where given.
-            notes: gets a problem where it cannot be told.
-        """
-        every = dict.fromkeys(ending for sample in samples for ending in sample.parts)
-        images = {ending for ending in every if is_image(f".{ending}")}
-        # A licence or a list of classes beside the images is no label.
-        endings = dict.fromkeys(
-            ending
-            for sample in samples
-            if not images.isdisjoint(sample.parts)
-            for ending in sample.parts
-        )
-        there = {kind: [e for e in endings if label_kind(e) == kind]
-                 for kind in ("label", "json", "text")}  # fmt: skip
-        wanted = request.label_column
-        if wanted.lower() in endings and label_kind(wanted.lower()) not in ("", "json"):
-            return cls(wanted.lower())
-        if len(there["label"]) > 1 and not wanted:
-            notes.problems.append(
-                f"{root}: the members with the endings {quoted_names(there['label'])} may all hold "
-                "the label; set data.label_column to one of them."
-            )
-            return None
-        if there["label"] and not wanted:
-            return cls(there["label"][0])
-        if there["json"]:
-            found = cls._in_json(samples, request)
-            if found is not None:
-                return found
-            if not there["text"] or wanted:
-                fields = plain_fields(_first_objects(samples))
-                problem = missing_column("label", fields)
-                if wanted:
-                    problem = f"there is no field {wanted!r}, only {quoted_names(fields)}"
-                    problem += "; set data.label_column to one of them."
-                notes.problems.append(f"{root}: in the members *.json {problem}")
-                return None
-        if there["text"] and not wanted:
-            return cls._in_text(root, samples, there["text"][0], notes)
-        if wanted:
-            notes.problems.append(
-                f"{root}: data.label_column = {wanted!r} is no ending of members with labels; "
-                f"those are {quoted_names(e for e in endings if label_kind(e))}."
-            )
-        return None
-
-    @classmethod
-    def _in_json(cls, samples: Sequence[Sample], request: Request) -> Self | None:
-        objects = _first_objects(samples)
-        header = plain_fields(objects)
-        columns, wrong = choose_fields(header, request)
-        if columns.label is None or any("may all hold the label" in each for each in wrong):
-            return None
-        name = "" if columns.class_name is None else header[columns.class_name]
-        return cls("json", header[columns.label], name)
-
-    @classmethod
-    def _in_text(
-        cls, root: pathlib.Path, samples: Sequence[Sample], ending: str, notes: Notes
-    ) -> Self | None:
-        """Texts are labels where few are different; else they are sentences on each image."""
-        labels = cls(ending)
-        silent = Notes([], [])
-        texts = [text for text, _ in labels.of_each(samples, silent) if text]
-        if len(set(texts)) * 2 <= len(texts):
-            return labels
+    Args:
+        root: the data set, for sentences.
+        samples: of all tars.
+        request: its `label_column` is an ending of members or a field of JSON, where given.
+        notes: gets a problem where it cannot be told, and what is wrong with members.
+    """
+    every = dict.fromkeys(ending for sample in samples for ending in sample.parts)
+    images = {ending for ending in every if is_image(f".{ending}")}
+    # A licence or a list of classes beside the images is no label.
+    endings = dict.fromkeys(
+        ending
+        for sample in samples
+        if not images.isdisjoint(sample.parts)
+        for ending in sample.parts
+    )
+    there = {kind: [e for e in endings if label_kind(e) == kind]
+             for kind in ("label", "json", "text")}  # fmt: skip
+    wanted = request.label_column
+    if wanted.lower() in endings and label_kind(wanted.lower()) not in ("", "json"):
+        return _as_texts(samples, wanted.lower(), notes)
+    if len(there["label"]) > 1 and not wanted:
         notes.problems.append(
-            f"{root}: the {len(texts)} members *.{ending} hold {len(set(texts))} different texts, "
-            "so these seem to describe the images, and there is no other label; set "
-            f"data.label_column={ending} if they are the classes."
+            f"{root}: the members with the endings {quoted_names(there['label'])} may all hold "
+            "the label; set data.label_column to one of them."
         )
         return None
+    if there["label"] and not wanted:
+        return _as_texts(samples, there["label"][0], notes)
+    if there["json"] and (wanted or not there["text"] or _is_told_in_json(samples, request)):
+        return _in_json(root, samples, request, notes)
+    if there["text"] and not wanted:
+        return _in_text(root, samples, there["text"][0], notes)
+    if wanted:
+        notes.problems.append(
+            f"{root}: data.label_column = {wanted!r} is no ending of members with labels; "
+            f"those are {quoted_names(e for e in endings if label_kind(e))}."
+        )
+    return None
 
-    def of_each(self, samples: Iterable[Sample], notes: Notes) -> Iterator[tuple[str, str]]:
-        """The label of each sample and the name that goes with it, "" for none."""
-        for file, inside in itertools.groupby(samples, key=lambda sample: sample.file):
-            with file.path.open("rb", buffering=0) as tar:
-                for sample in inside:
-                    yield self._of(tar.fileno(), sample, notes)
 
-    def _of(self, tar: int, sample: Sample, notes: Notes) -> tuple[str, str]:
-        if self._ending not in sample.parts:
-            return "", ""
-        text = _read(tar, sample, self._ending, notes)
-        if not self._field or text is None:
-            return (text or "").strip(), ""
-        content = _object(text)
+def _as_texts(samples: Sequence[Sample], ending: str, notes: Notes) -> Labels:
+    """Labels that are all that some members hold."""
+    texts = _texts(samples, ending, notes)
+    return Labels([Told((text or "").strip()) for _, text in texts])
+
+
+def _in_text(
+    root: pathlib.Path, samples: Sequence[Sample], ending: str, notes: Notes
+) -> Labels | None:
+    """Texts are labels where few are different; else they are sentences on each image."""
+    labels = _as_texts(samples, ending, notes)
+    texts = [told.label for told in labels.told if told.label]
+    if len(set(texts)) * 2 <= len(texts):
+        return labels
+    notes.problems.append(
+        f"{root}: the {len(texts)} members *.{ending} hold {len(set(texts))} different texts, "
+        "so these seem to describe the images, and there is no other label; set "
+        f"data.label_column={ending} if they are the classes."
+    )
+    return None
+
+
+def _is_told_in_json(samples: Sequence[Sample], request: Request) -> bool:
+    """Whether the first members *.json have a field of labels, which then goes before texts."""
+    table, _ = _json_table(samples[:_SOME], Notes([], []))
+    return csv_columns.choose(table, request, _among(samples), files=False).labelled
+
+
+def _in_json(
+    root: pathlib.Path, samples: Sequence[Sample], request: Request, notes: Notes
+) -> Labels | None:
+    """Labels in fields of JSON, which are told as the columns of a table are."""
+    table, of = _json_table(samples, notes)
+    places = [f"{each.file.name}/{each.parts['json'].name}" for each in of]
+    inside = f"{root}: in the members *.json"
+    labels = tell(table, root, places, inside, table.header, request, _among(samples), notes)
+    if labels is None:
+        return None
+    each = zip(of, labels.told, strict=True)
+    told = {(sample.file, sample.key): about for sample, about in each}
+    nothing = Told(groups=("",) * len(labels.levels))
+    return labels._replace(
+        told=[told.get((sample.file, sample.key), nothing) for sample in samples]
+    )
+
+
+def _among(samples: Sequence[Sample]) -> Callable[[set[str]], bool]:
+    """Whether an image of the samples has one of some names, with or without its ending."""
+    called = set[str]()
+    for sample in samples:
+        for ending in sample.parts:
+            if is_image(f".{ending}"):
+                base = sample.key.rpartition("/")[2]
+                called |= {base, f"{base}.{ending}"}
+    return lambda names: not called.isdisjoint(names)
+
+
+def _json_table(samples: Sequence[Sample], notes: Notes) -> tuple[Table, list[Sample]]:
+    """The members *.json as rows of text, of the fields that the first have; and whose they are."""
+    texts = _texts([sample for sample in samples if "json" in sample.parts], "json", notes)
+    objects = ((sample, _object(text)) for sample, text in texts if text is not None)
+    first = list(itertools.islice(objects, _SOME))
+    header = plain_fields([content for _, content in first if content is not None])
+    rows, of = list[list[str]](), list[Sample]()
+    for sample, content in itertools.chain(first, objects):
         if content is None:
-            _note(sample, self._ending, "is no JSON object", "are no JSON objects", notes)
-            return "", ""
-        label = text_of(content.get(self._field))
-        return label, text_of(content.get(self._name_field)) if self._name_field else ""
+            _note(sample, "json", "is no JSON object", "are no JSON objects", notes)
+            continue
+        rows.append([text_of(content.get(name)) for name in header])
+        of.append(sample)
+    return Table("", header, True, rows, list(range(len(rows)))), of
 
 
-def _first_objects(samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
-    """What the first members *.json hold."""
-    objects = list[Mapping[str, Any]]()
-    for sample in samples[:100]:
-        if "json" in sample.parts:
-            with sample.file.path.open("rb", buffering=0) as tar:
-                text = _read(tar.fileno(), sample, "json", Notes([], []))
-            content = _object(text or "")
-            objects += [] if content is None else [content]
-    return objects
+def _texts(
+    samples: Iterable[Sample], ending: str, notes: Notes
+) -> Iterator[tuple[Sample, str | None]]:
+    """The text of a member of each sample; None where there is none, or it is no text."""
+    for file, inside in itertools.groupby(samples, key=lambda sample: sample.file):
+        with file.path.open("rb", buffering=0) as tar:
+            for sample in inside:
+                is_there = ending in sample.parts
+                yield sample, _read(tar.fileno(), sample, ending, notes) if is_there else None
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -17,7 +17,13 @@ from clevit_jax.data.layouts.listing import (
 from clevit_jax.data.layouts.store import columnar
 from clevit_jax.data.layouts.store.slices import Slice, SlicedFile
 from clevit_jax.data.layouts.store.tar_index import TarError, members
-from clevit_jax.data.layouts.store.tar_labels import Sample, TarLabels, label_kind, labels_by_folder
+from clevit_jax.data.layouts.store.tar_labels import (
+    Sample,
+    label_kind,
+    labels_beside,
+    labels_by_folder,
+)
+from clevit_jax.data.layouts.store.told import Labels, Told
 from clevit_jax.data.split_names import splits_among
 from clevit_jax.errors import Repeated
 
@@ -112,14 +118,14 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
         if not notes.problems:
             notes.problems.append(f"{root}: the tars hold no image.")
         return Contents((), {"train": []})
-    labels = TarLabels.chosen(root, samples, request, notes)
+    labels = labels_beside(root, samples, request, notes)
     if labels is None and not notes.problems:
         rows = list(_rows_by_folder(root, samples, notes))
-    elif labels is None:
+        return columnar.to_contents(rows, root, None, Labels([]), request, notes)
+    if labels is None:
         return Contents((), {"train": []})
-    else:
-        rows = list(_rows(root, samples, labels, request, notes))
-    return columnar.to_contents(rows, root, None, "", notes)
+    rows = list(_rows(root, samples, labels, request, notes))
+    return columnar.to_contents(rows, root, None, labels, request, notes)
 
 
 def _samples(file: SlicedFile, split: str, notes: Notes) -> Iterator[Sample]:
@@ -158,19 +164,20 @@ def _samples(file: SlicedFile, split: str, notes: Notes) -> Iterator[Sample]:
 def _rows(
     root: pathlib.Path,
     samples: Sequence[Sample],
-    labels: TarLabels,
+    labels: Labels,
     request: Request,
     notes: Notes,
 ) -> Iterator[columnar.Row]:
     """The images, with labels from members beside them."""
     lost = list[str]()
     several: dict[str, str] = {}
-    for sample, told in zip(samples, labels.of_each(samples, notes), strict=True):
+    for sample, told in zip(samples, labels.told, strict=True):
         images = [ending for ending in sample.parts if is_image(f".{ending}")]
         if len(images) > 1 and request.file_column.lower() in images:
             images = [request.file_column.lower()]
         if len(images) == 1:
-            yield _row(sample, images[0], *told)
+            _check_split(sample, told.split, "its JSON is", "the JSON of {n} images is", notes)
+            yield _row(sample, images[0], told)
         elif images:
             several.setdefault(" and ".join(sorted(images)), sample.key)
         else:
@@ -200,23 +207,28 @@ def _rows_by_folder(
         notes.problems.append(f"{root}: {problem}")
         return
     for (sample, ending), (split, label) in zip(images, told, strict=True):
-        if split and sample.split and split != sample.split:
-            notes.problems.append(
-                Repeated(
-                    f"{sample.file.path}: the folder of {sample.key!r} is that of the {split} "
-                    f"split, but the tar is of the {sample.split} split.",
-                    rule=f"{sample.file.path}: {{n}} of its images lie in a folder of another "
-                    "split than that of the tar",
-                    item=repr(sample.key),
-                )
+        of_many = "the folders of {n} images are"
+        _check_split(sample, split, f"the folder of {sample.key!r} is", of_many, notes)
+        yield _row(sample, ending, Told(label, split=split))
+
+
+def _check_split(sample: Sample, split: str, what: str, of_many: str, notes: Notes) -> None:
+    """Notes it where a sample is of another split than its tar."""
+    if split and sample.split and split != sample.split:
+        notes.problems.append(
+            Repeated(
+                f"{sample.file.path}, {sample.key}: {what} of the {split} split, but the tar is of "
+                f"the {sample.split} split.",
+                rule=f"{sample.file.path}: {of_many} of another split than the tar",
+                item=repr(sample.key),
             )
-        row = _row(sample, ending, label, "")
-        yield row._replace(split=sample.split or split)
+        )
 
 
-def _row(sample: Sample, ending: str, label: str, class_name: str) -> columnar.Row:
+def _row(sample: Sample, ending: str, told: Told) -> columnar.Row:
     member = sample.parts[ending]
     image = Slice(sample.file, member.start, member.size, member.name)
     where = f"{sample.file.path}, {member.name}"
     name = f"{sample.file.name}/{member.name}"
-    return columnar.Row(where, sample.split, label, class_name, image, name, "", "")
+    told = told._replace(split=sample.split or told.split)
+    return columnar.Row(where, told, image, name, "")
