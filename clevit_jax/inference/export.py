@@ -104,13 +104,19 @@ def export_stablehlo(
 @contextlib.contextmanager
 def _without_places() -> Iterator[None]:
     """What is lowered meanwhile names no source file, so that one model gives the same bytes."""
-    name = "jax_hlo_source_file_canonicalization_regex"
-    before = jax.config.values[name]
-    jax.config.update(name, ".*")
+    # Of full tracebacks JAX remembers the files of former lowerings, so they must be off, too.
+    ours = {
+        "jax_hlo_source_file_canonicalization_regex": ".*",
+        "jax_include_full_tracebacks_in_locations": False,
+    }
+    before = {name: jax.config.values[name] for name in ours}
     try:
+        for name, value in ours.items():
+            jax.config.update(name, value)
         yield
     finally:
-        jax.config.update(name, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def export_onnx(
