@@ -19,8 +19,10 @@ from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.quoting import first_of, printable, quoted
-from clevit_jax.weights import dialects, files, wrapping
+from clevit_jax.weights import dialects, wrapping
+from clevit_jax.weights.folders import MERGE_FIRST
 from clevit_jax.weights.infer import infer_architecture
+from clevit_jax.weights.shards import read_weight_files
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
@@ -40,6 +42,7 @@ class LoadReport:
         mapped: entries of the head taken from other classes by a class map.
         reinitialised: parameters that are initialised anew.
         ignored: kind -> names in the file that hold no parameter of the network.
+        passed_over: other files of the folder that would have been read before, and why not.
     """
 
     matched: tuple[str, ...] = ()
@@ -48,6 +51,7 @@ class LoadReport:
     mapped: tuple[str, ...] = ()
     reinitialised: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         ignored = [
@@ -63,6 +67,7 @@ class LoadReport:
             *([("mapped", _listed(self.mapped))] if self.mapped else []),
             ("re-initialised", _listed(self.reinitialised)),
             ("ignored", ", ".join(ignored) or "0"),
+            *([("passed over", ", ".join(self.passed_over))] if self.passed_over else []),
         ]
         return "\n".join(f"  {name:<15} {text}" for name, text in rows)
 
@@ -136,7 +141,8 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
     """Reads the weight file of another library: recognises container, dialect and architecture.
 
     Args:
-        path: a `.pth` or `.safetensors` file; its content decides, not its name.
+        path: a `.pth` or `.safetensors` file; its content decides, not its name. Or the index of
+            shards, whose name ends with `.index.json`.
 
     Returns:
         The weights; where the file has no head at all, a head of one class at zero, and where a
@@ -147,9 +153,10 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
             wrong shape; all of them are listed, under the names that the file uses.
     """
     path = pathlib.Path(path)
-    file = files.read_weight_file(path)
+    file = read_weight_files(path)
     try:
         _refuse_ours(file.tensors)
+        _refuse_adapter(file.tensors)
         dialect = dialects.recognise(file.tensors, file.wrapper)
         official, buffers = dialects.to_official_names(file.tensors, dialect)
         shapes = {name: value.shape for name, value in official.items()}
@@ -183,6 +190,14 @@ def _refuse_ours(names: Collection[str]) -> None:
         raise WeightsError(
             "These are the tensors of a converted checkpoint, whose model.json is not beside them; "
             "bring that file, too, and name the folder of both."
+        )
+
+
+def _refuse_adapter(names: Collection[str]) -> None:
+    if found := [name for name in names if re.search(r"\.lora_(A|B|embedding_A)\b", name)]:
+        raise WeightsError(
+            f"It holds an adapter (LoRA; {len(found)} tensors such as {quoted(found[:1])}), which "
+            f"changes a network: {MERGE_FIRST}."
         )
 
 

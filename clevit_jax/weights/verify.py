@@ -17,8 +17,9 @@ from flax import nnx
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
-from clevit_jax.weights import dialects, files
+from clevit_jax.weights import dialects
 from clevit_jax.weights.convert import Weights, to_official
+from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.torch_models import TorchSwin, build, import_error
 
 TOLERANCE = 1e-4  # of the largest absolute value
@@ -142,7 +143,7 @@ def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarra
     changed = weights.report.mapped or weights.report.resized or weights.report.reinitialised
     if changed or weights.dialect not in _READS or not source.is_file():
         return None
-    return files.read_weight_file(source).tensors
+    return read_weight_files(source).tensors
 
 
 def _read_by_its_library(
