@@ -340,8 +340,8 @@ def test_verify(convert, nano, monkeypatch):
     assert "Verified with" in out
     read = clevit_jax.convert.read_weights
 
-    def wrong(path):
-        found = read(path)
+    def wrong(path, **which):
+        found = read(path, **which)
         params = jax.tree.map(np.copy, found.params)
         params["layers"][1]["blocks"][1]["mlp"]["fc1"]["bias"] += 1
         return dataclasses.replace(found, params=params)

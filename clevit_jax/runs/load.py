@@ -23,11 +23,14 @@ from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
 from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_in
+from clevit_jax.weights.variants import Channels
 
 Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its step
 
 
-def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
+def read_weights(
+    path: str | pathlib.Path, *, checkpoint: Which = "last", channels: Channels | None = None
+) -> Weights:
     """Reads the weights of a Swin, whichever way they are kept.
 
     Args:
@@ -37,12 +40,19 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
             `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too.
         checkpoint: of a run: its newest, the one with the best top-1, or the one of a step. A run
             that keeps an average gives the average, which is what its evaluations score.
+        channels: of another library's file whose patch embedding has other than three channels of
+            input, how to bring it to three: "sum", "repeat" or "first".
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
     path, named = split_checkpoint(path)
     checkpoint = checkpoint if named is None else named
+    ours = holds_run(path) or is_converted(path) or is_converted(path.parent)
+    if channels is not None and ours:
+        raise WeightsError(
+            f"{path} has three channels of input already; drop the choice of channels ({channels})."
+        )
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
@@ -58,7 +68,7 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
         return read_converted(path)
     if not path.is_dir():
         check_holds_weights(path)
-        return read_torch_weights(path)
+        return read_torch_weights(path, channels=channels)
     inside, passed_over = weights_in(path)
     if inside is None:
         raise WeightsError(
@@ -66,7 +76,7 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
             f"checkpoint ({FACTS}), and holds no {' or '.join(HUB_FILES)}; name the "
             "file of weights."
         )
-    weights = read_torch_weights(inside)
+    weights = read_torch_weights(inside, channels=channels)
     report = dataclasses.replace(weights.report, passed_over=passed_over)
     return dataclasses.replace(weights, report=report)
 

@@ -140,8 +140,9 @@ def _build_by_table(
 
 def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarray] | None:
     """The tensors of another library's file, under its names; None where there is none."""
-    changed = weights.report.mapped or weights.report.resized or weights.report.reinitialised
-    if changed or weights.dialect not in _READS or not source.is_file():
+    report = weights.report
+    changed = (report.mapped, report.resized, report.adapted, report.filled, report.reinitialised)
+    if any(changed) or weights.dialect not in _READS or not source.is_file():
         return None
     return read_weight_files(source).tensors
 
