@@ -334,6 +334,14 @@ def test_safetensors_need_no_torch(nano, tmp_path, convert):
     assert done.stderr.count("\n") == 1
 
 
+def test_channels_are_for_other_libraries(convert, run):
+    code, out, error = convert(run, "--channels", "sum")
+    assert (code, out) == (2, "")
+    assert "--channels is for files of other libraries" in error
+    with pytest.raises(clevit_jax.ClevitError, match="drop the choice of channels .sum"):
+        clevit_jax.read_weights(run, channels="sum")
+
+
 def test_verify(convert, nano, monkeypatch):
     code, out, _ = convert(nano, "--verify")
     assert code == 0

@@ -26,6 +26,7 @@ from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_i
 from clevit_jax.weights.variants import Channels
 
 Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its step
+_THREE = "has three channels of input already; drop the choice of channels"
 
 
 def read_weights(
@@ -48,11 +49,8 @@ def read_weights(
     """
     path, named = split_checkpoint(path)
     checkpoint = checkpoint if named is None else named
-    ours = holds_run(path) or is_converted(path) or is_converted(path.parent)
-    if channels is not None and ours:
-        raise WeightsError(
-            f"{path} has three channels of input already; drop the choice of channels ({channels})."
-        )
+    if channels is not None and holds_run(path):
+        raise WeightsError(f"{path} {_THREE} ({channels}).")
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
@@ -64,6 +62,8 @@ def read_weights(
         )
     if path.name == TENSORS and is_converted(path.parent):
         path = path.parent
+    if channels is not None and is_converted(path):
+        raise WeightsError(f"{path} {_THREE} ({channels}).")
     if is_converted(path):
         return read_converted(path)
     if not path.is_dir():

@@ -19,8 +19,7 @@ from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.quoting import first_of, printable, quoted
-from clevit_jax.weights import dialects, variants, wrapping
-from clevit_jax.weights.folders import MERGE_FIRST
+from clevit_jax.weights import dialects, folders, variants, wrapping
 from clevit_jax.weights.infer import infer_architecture
 from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.variants import Channels
@@ -165,7 +164,7 @@ def read_torch_weights(path: str | pathlib.Path, *, channels: Channels | None = 
     file = read_weight_files(path)
     try:
         _refuse_ours(file.tensors)
-        _refuse_adapter(file.tensors)
+        folders.refuse_adapter(file.tensors)
         dialect = dialects.recognise(file.tensors, file.wrapper)
         official, buffers = dialects.to_official_names(file.tensors, dialect)
         variants.refuse_others(official)
@@ -204,14 +203,6 @@ def _refuse_ours(names: Collection[str]) -> None:
         raise WeightsError(
             "These are the tensors of a converted checkpoint, whose model.json is not beside them; "
             "bring that file, too, and name the folder of both."
-        )
-
-
-def _refuse_adapter(names: Collection[str]) -> None:
-    if found := [name for name in names if re.search(r"\.lora_(A|B|embedding_A)\b", name)]:
-        raise WeightsError(
-            f"It holds an adapter (LoRA; {len(found)} tensors such as {quoted(found[:1])}), which "
-            f"changes a network: {MERGE_FIRST}."
         )
 
 

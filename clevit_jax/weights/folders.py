@@ -1,6 +1,8 @@
-"""Folders of weights, as the Hugging Face hub and transformers' Trainer leave them."""
+"""Folders of weights, as the Hugging Face hub, transformers' Trainer and peft leave them."""
 
 import pathlib
+import re
+from collections.abc import Iterable
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import quoted
@@ -9,7 +11,7 @@ from clevit_jax.weights.shards import INDEX
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 HUB_FILES = tuple(name for whole in _WHOLE for name in (whole, whole + INDEX))
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-MERGE_FIRST = (
+_MERGE_FIRST = (
     "merge it into its network first, by peft's model.merge_and_unload(), and save that by "
     "save_pretrained(FOLDER)"
 )
@@ -47,7 +49,7 @@ def weights_in(folder: pathlib.Path) -> tuple[pathlib.Path | None, tuple[str, ..
     if any((folder / name).is_file() for name in _ADAPTER):
         raise WeightsError(
             f"{folder} holds an adapter of peft (LoRA), which changes a network that is not in it: "
-            f"{MERGE_FIRST}."
+            f"{_MERGE_FIRST}."
         )
     shards = sorted(
         path.name
@@ -76,4 +78,13 @@ def check_holds_weights(path: pathlib.Path) -> None:
         raise WeightsError(
             f"{path} is what transformers' Trainer keeps beside the weights, and holds none: name "
             f"the folder, or {_WHOLE[0]} in it."
+        )
+
+
+def refuse_adapter(names: Iterable[str]) -> None:
+    """Raises WeightsError where tensors have the names of an adapter, in a file of any kind."""
+    if found := [name for name in names if re.search(r"\.lora_(A|B|embedding_A)\b", name)]:
+        raise WeightsError(
+            f"It holds an adapter (LoRA; {len(found)} tensors such as {quoted(found[:1])}), which "
+            f"changes a network: {_MERGE_FIRST}."
         )
