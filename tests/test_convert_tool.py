@@ -338,7 +338,7 @@ def test_channels_are_for_other_libraries(convert, run):
     code, out, error = convert(run, "--channels", "sum")
     assert (code, out) == (2, "")
     assert "--channels is for files of other libraries" in error
-    with pytest.raises(clevit_jax.ClevitError, match="drop the choice of channels .sum"):
+    with pytest.raises(clevit_jax.ClevitError, match=r"drop the choice of channels .sum"):
         clevit_jax.read_weights(run, channels="sum")
 
 
