@@ -28,6 +28,7 @@ from clevit_jax.weights import export, verify
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.converted import check_converted_target, write_converted
 from clevit_jax.weights.fit import fit_weights, read_class_map
+from clevit_jax.weights.variants import CHANNELS, Channels
 
 
 def convert_weights(
@@ -38,6 +39,7 @@ def convert_weights(
     class_map: str | pathlib.Path | None = None,
     checkpoint: Which | None = None,
     ema: bool = False,
+    channels: Channels | None = None,
     overwrite: bool = False,
 ) -> Weights:
     """Converts weights, as the command does.
@@ -49,6 +51,8 @@ def convert_weights(
         class_map: file whose line i, from 0, is the source's class for class i.
         checkpoint: of a run, "last" (if None), "best" or a step.
         ema: of a run, takes its average of parameters.
+        channels: of a file whose patch embedding has other than three channels of input, how it is
+            brought to three: "sum", "repeat" or "first"; see docs/weights.md.
         overwrite: whether to replace the target.
 
     Returns:
@@ -64,6 +68,7 @@ def convert_weights(
         class_map=None if class_map is None else place(class_map, "class_map"),
         checkpoint=checkpoint,
         ema=ema,
+        channels=channels,
         overwrite=overwrite,
     )
     _check_options(options)
@@ -130,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of a run (default: last)",
     )
     parser.add_argument("--ema", action="store_true", help="of a run: its average of parameters")
+    parser.add_argument(
+        "--channels",
+        choices=CHANNELS,
+        help="of a network with other than three channels of input: how to bring it to three",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
     parser.add_argument(
         "--verify",
@@ -166,6 +176,10 @@ def _check_options(options: argparse.Namespace) -> None:
         raise WeightsError(
             f"--ema and --checkpoint are for a run, and {options.source} is not a run; drop them."
         )
+    if is_run and options.channels:
+        raise WeightsError(
+            f"--channels is for files of other libraries, and {options.source} is a run; drop it."
+        )
     if not options.target and (options.to or options.overwrite):
         raise WeightsError(
             "--to and --overwrite need a target to write to; name one after the source."
@@ -195,7 +209,7 @@ def _read_source(options: argparse.Namespace) -> Weights:
         which: Which = "last" if options.checkpoint is None else options.checkpoint
         weights = read_run(options.source, checkpoint=which, average=options.ema)
     else:
-        weights = read_weights(options.source)
+        weights = read_weights(options.source, channels=options.channels)
     if not options.class_map:
         return weights
     class_map = read_class_map(options.class_map)

@@ -19,6 +19,7 @@ import signal
 import sys
 import zipfile
 
+import foreign_objects
 import numpy as np
 import safetensors.numpy
 import torch
@@ -140,8 +141,11 @@ def mutants(seed, count):
         "args": argparse.Namespace(a=1),
         "best": np.float64(1),
         "e": {"s"},
+        "foreign": foreign_objects.made(),
+        "plain": foreign_objects.PLAIN,
     }
-    files = [saved(content), saved(content["model"]), saved(content, old=True)]
+    with foreign_objects.importable():
+        files = [saved(content), saved(content["model"]), saved(content, old=True)]
     arrays = {
         name: np.ones(shape, "f4") for name, shape in {"a": (2, 3), "b": (4,), "c": ()}.items()
     }

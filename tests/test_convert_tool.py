@@ -334,14 +334,22 @@ def test_safetensors_need_no_torch(nano, tmp_path, convert):
     assert done.stderr.count("\n") == 1
 
 
+def test_channels_are_for_other_libraries(convert, run):
+    code, out, error = convert(run, "--channels", "sum")
+    assert (code, out) == (2, "")
+    assert "--channels is for files of other libraries" in error
+    with pytest.raises(clevit_jax.ClevitError, match=r"drop the choice of channels .sum"):
+        clevit_jax.read_weights(run, channels="sum")
+
+
 def test_verify(convert, nano, monkeypatch):
     code, out, _ = convert(nano, "--verify")
     assert code == 0
     assert "Verified with" in out
     read = clevit_jax.convert.read_weights
 
-    def wrong(path):
-        found = read(path)
+    def wrong(path, **which):
+        found = read(path, **which)
         params = jax.tree.map(np.copy, found.params)
         params["layers"][1]["blocks"][1]["mlp"]["fc1"]["bias"] += 1
         return dataclasses.replace(found, params=params)

@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import fractions
 import functools
 import hashlib
 import io
@@ -27,7 +26,7 @@ from mutated_weights import rezip, safetensors_file, saved, some_tensors
 
 import clevit_jax
 from clevit_jax.errors import WeightsError
-from clevit_jax.weights import pickle_survey
+from clevit_jax.weights import pickle_survey, stand_ins
 from clevit_jax.weights.files import read_weight_file, sha256, write_pth, write_safetensors
 
 DTYPES = ["f8", "f4", "f2", "bfloat16", "i8", "i4", "i2", "i1", "u1", "?"]
@@ -259,13 +258,13 @@ def test_whole_modules_and_other_callables_are_named(refused):
 
 def test_what_this_torch_does_not_allow_is_named(refused, monkeypatch):
     """Where our list is longer than that of torch: neither read nor called damage."""
-    monkeypatch.setattr(pickle_survey, "_KNOWN", pickle_survey._KNOWN | {"fractions.Fraction"})
-    sentence = refused(saved({"model": {"w": torch.ones(1)}, "x": fractions.Fraction}))
-    assert sentence.startswith("asks for 'fractions.Fraction', which could run code")
+    monkeypatch.setattr(pickle_survey, "_KNOWN", pickle_survey._KNOWN | {"functools.partial"})
+    sentence = refused(saved({"model": {"w": torch.ones(1)}, "x": functools.partial}))
+    assert sentence.startswith("asks for 'functools.partial', which could run code")
 
 
 def test_stand_ins_hold_nothing():
-    inert = pickle_survey.Inert({"a": 1}, 2)
+    inert = stand_ins.Inert({"a": 1}, 2)
     inert.__setstate__({"a": 1})
     with pytest.raises(AttributeError):
         inert.a  # noqa: B018
@@ -309,9 +308,7 @@ def test_a_small_file_cannot_fill_the_memory_or_the_day(refused):
         (shape, b"K\x00J\xff\xff\xff\xff\x85", "damaged"),
     ]:
         assert word in refused(_with_pickle(pickled.replace(old, new)))
-    assert "builtins.bytearray" in refused(
-        _with_pickle(b"\x80\2cbuiltins\nbytearray\n" + huge + b"\x85R.")
-    )
+    assert "damaged" in refused(_with_pickle(b"\x80\2cbuiltins\nbytearray\n" + huge + b"\x85R."))
     assert "torch.Tensor" in refused(_with_pickle(b"\x80\2ctorch\nTensor\n" + huge + b"\x85R."))
     key = b")" + b"q\0h\0\x86" * 99  # its hash takes 2**99 steps
     assert "whose keys" in refused(_with_pickle(b"\x80\2}" + key + b"K\1s."))

@@ -1,5 +1,6 @@
 """Reading a trained Swin: from a run, a converted checkpoint or another library's file."""
 
+import dataclasses
 import pathlib
 from typing import Any, Literal
 
@@ -21,26 +22,35 @@ from clevit_jax.system.files import read_json_object
 from clevit_jax.system.places import place
 from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
+from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_in
+from clevit_jax.weights.variants import Channels
 
 Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its step
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_THREE = "has three channels of input already; drop the choice of channels"
 
 
-def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
+def read_weights(
+    path: str | pathlib.Path, *, checkpoint: Which = "last", channels: Channels | None = None
+) -> Weights:
     """Reads the weights of a Swin, whichever way they are kept.
 
     Args:
         path: workdir of a run, folder of a converted checkpoint, or a `.pth` or `.safetensors`
-            file in any of `dialects.DIALECTS`, or a folder with one as the Hugging Face hub has it.
+            file in any of `dialects.DIALECTS`, or a folder with one, whole or in shards, as the
+            Hugging Face hub has it, or the index of these shards.
             `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too.
         checkpoint: of a run: its newest, the one with the best top-1, or the one of a step. A run
             that keeps an average gives the average, which is what its evaluations score.
+        channels: of another library's file whose patch embedding has other than three channels of
+            input, how to bring it to three: "sum", "repeat" or "first".
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
     path, named = split_checkpoint(path)
     checkpoint = checkpoint if named is None else named
+    if channels is not None and holds_run(path):
+        raise WeightsError(f"{path} {_THREE} ({channels}).")
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
@@ -52,18 +62,23 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
         )
     if path.name == TENSORS and is_converted(path.parent):
         path = path.parent
+    if channels is not None and is_converted(path):
+        raise WeightsError(f"{path} {_THREE} ({channels}).")
     if is_converted(path):
         return read_converted(path)
-    if path.is_dir():
-        inside = [path / name for name in HUB_FILES if (path / name).is_file()]
-        if not inside:
-            raise WeightsError(
-                f"{path} is neither a run (config.json and checkpoints/) nor a converted "
-                f"checkpoint ({FACTS}), and holds no {' or '.join(HUB_FILES)}; name the "
-                "file of weights."
-            )
-        path = inside[0]
-    return read_torch_weights(path)
+    if not path.is_dir():
+        check_holds_weights(path)
+        return read_torch_weights(path, channels=channels)
+    inside, passed_over = weights_in(path)
+    if inside is None:
+        raise WeightsError(
+            f"{path} is neither a run (config.json and checkpoints/) nor a converted "
+            f"checkpoint ({FACTS}), and holds no {' or '.join(HUB_FILES)}; name the "
+            "file of weights."
+        )
+    weights = read_torch_weights(inside, channels=channels)
+    report = dataclasses.replace(weights.report, passed_over=passed_over)
+    return dataclasses.replace(weights, report=report)
 
 
 def read_which(text: str) -> Which:

@@ -19,8 +19,10 @@ from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.quoting import first_of, printable, quoted
-from clevit_jax.weights import dialects, files, wrapping
+from clevit_jax.weights import dialects, folders, variants, wrapping
 from clevit_jax.weights.infer import infer_architecture
+from clevit_jax.weights.shards import read_weight_files
+from clevit_jax.weights.variants import Channels
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
@@ -38,16 +40,22 @@ class LoadReport:
         transposed: those of them whose axes were transposed.
         resized: bias tables brought to another window, `name: window 7 -> 12`.
         mapped: entries of the head taken from other classes by a class map.
+        adapted: the patch embedding brought to three channels, `name: 1 -> 3 channels (sum)`.
+        filled: biases of query, key and value that the network does not have, and that are 0.
         reinitialised: parameters that are initialised anew.
         ignored: kind -> names in the file that hold no parameter of the network.
+        passed_over: other files of the folder that would have been read before, and why not.
     """
 
     matched: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
     mapped: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
     reinitialised: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         ignored = [
@@ -61,8 +69,11 @@ class LoadReport:
             ("transposed", f"{len(self.transposed)} of them"),
             ("resized", _listed(self.resized)),
             *([("mapped", _listed(self.mapped))] if self.mapped else []),
+            *([("adapted", ", ".join(self.adapted))] if self.adapted else []),
+            *([("filled", f"{len(self.filled)} attn.qkv.bias with 0")] if self.filled else []),
             ("re-initialised", _listed(self.reinitialised)),
             ("ignored", ", ".join(ignored) or "0"),
+            *([("passed over", ", ".join(self.passed_over))] if self.passed_over else []),
         ]
         return "\n".join(f"  {name:<15} {text}" for name, text in rows)
 
@@ -132,11 +143,14 @@ def _to_official(value: np.ndarray, name: str) -> np.ndarray:
     return value
 
 
-def read_torch_weights(path: str | pathlib.Path) -> Weights:
+def read_torch_weights(path: str | pathlib.Path, *, channels: Channels | None = None) -> Weights:
     """Reads the weight file of another library: recognises container, dialect and architecture.
 
     Args:
-        path: a `.pth` or `.safetensors` file; its content decides, not its name.
+        path: a `.pth` or `.safetensors` file; its content decides, not its name. Or the index of
+            shards, whose name ends with `.index.json`.
+        channels: how a patch embedding of other than three input channels is brought to three; see
+            `variants.to_three_channels`.
 
     Returns:
         The weights; where the file has no head at all, a head of one class at zero, and where a
@@ -147,11 +161,15 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
             wrong shape; all of them are listed, under the names that the file uses.
     """
     path = pathlib.Path(path)
-    file = files.read_weight_file(path)
+    file = read_weight_files(path)
     try:
         _refuse_ours(file.tensors)
+        folders.refuse_adapter(file.tensors)
         dialect = dialects.recognise(file.tensors, file.wrapper)
         official, buffers = dialects.to_official_names(file.tensors, dialect)
+        variants.refuse_others(official)
+        adapted = variants.to_three_channels(official, channels)
+        filled = variants.fill_qkv_bias(official)
         shapes = {name: value.shape for name, value in official.items()}
         model = infer_architecture(shapes | dialects.mask_shapes(file.tensors))
         detector = dialect == "openmmlab" or wrapping.EARLIER_NORM in buffers
@@ -162,7 +180,7 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
     ignored = {kind: tuple(names) for kind, names in buffers.items() if names}
     if file.other_entries:
         ignored[OTHER_ENTRIES] = file.other_entries
-    names = tuple(name for name in named_leaves(params) if name not in anew)
+    names = tuple(name for name in named_leaves(params) if name not in anew + filled)
     return Weights(
         model,
         params,
@@ -172,6 +190,8 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
         report=LoadReport(
             matched=names,
             transposed=tuple(name for name in names if name.endswith(".kernel")),
+            adapted=adapted,
+            filled=filled,
             reinitialised=anew,
             ignored=ignored,
         ),

@@ -25,7 +25,7 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing
 from clevit_jax.system.quoting import printable, quoted
-from clevit_jax.weights import pickle_survey, torch_pickle
+from clevit_jax.weights import pickle_survey, stand_ins, torch_pickle
 from clevit_jax.weights.looks import looks_like
 from clevit_jax.weights.pickle_survey import BF16, damaged
 
@@ -85,12 +85,12 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= max(size, _HEADER_BYTES):
             return WeightFile(_read_safetensors(path, file), "", (), digest)
         if head.startswith(b"PK\x03\x04"):
-            torch_pickle.survey_zip(file, size)
+            kinds = torch_pickle.survey_zip(file, size)
         elif head.startswith(_LEGACY):
-            torch_pickle.survey_legacy(file, size)
+            kinds = torch_pickle.survey_legacy(file, size)
         else:
             raise WeightsError(looks_like(file, head))
-        return WeightFile(*_state_dict(torch_pickle.load_surveyed(file)), digest)
+        return WeightFile(*_state_dict(torch_pickle.load_surveyed(file, kinds)), digest)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -270,7 +270,7 @@ def _refuse_arrays(top: Mapping[Any, Any]) -> None:
     """Raises WeightsError where arrays stand in the place of tensors, alone or in one entry."""
     for held in (top, *(value for value in top.values() if isinstance(value, dict))):
         values = list(type(held).values(held))
-        if len(values) > 1 and all(isinstance(value, pickle_survey.Inert) for value in values):
+        if len(values) > 1 and all(isinstance(value, stand_ins.Inert) for value in values):
             raise WeightsError(
                 f"holds arrays of NumPy, or other objects, for tensors ({quoted(held, 3)}): save "
                 "them by safetensors.numpy.save_file(arrays, 'weights.safetensors')"

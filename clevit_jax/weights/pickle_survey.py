@@ -18,6 +18,7 @@ import numpy as np
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import quoted
+from clevit_jax.weights.stand_ins import FOREIGN, GETATTR, HISTORY, Kind, python_3_name
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TORCH_DTYPES = {
@@ -30,24 +31,11 @@ TORCH_DTYPES = {
 } | {"BFloat16": BF16}
 
 
-# What the pickle of a checkpoint may name. The config node of yacs is a dict; torch fills only
-# true dicts, so an OrderedDict stands in for it. All other foreign names become `Inert`.
+# What the pickle of a checkpoint may name: these, and what has a stand-in.
 _STORAGES = {f"torch.{name}Storage": dtype for name, dtype in TORCH_DTYPES.items()}
-CONFIG_NODE = "yacs.config.CfgNode"
-_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_PATHLIB = ("pathlib", "pathlib._local")
-_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
-# That buffer keeps methods of its own by name. Nothing else may be asked for an attribute, and this
-# is never the true getattr: `Inert` stands in for it, too.
-GETATTR = frozenset(["builtins.getattr", "__builtin__.getattr"])
-FOREIGN = frozenset(
-    ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", _HISTORY]
-    + [f"{module}.{name}" for module in _MULTIARRAY for name in ("scalar", "_reconstruct")]
-    + [f"{module}.{name}" for module in _PATHLIB for name in ("PosixPath", "WindowsPath")]
-)
 _KNOWN = frozenset(
-    [*_STORAGES, *FOREIGN, CONFIG_NODE, "collections.OrderedDict", "collections.Counter"]
-    + ["builtins.set", "__builtin__.set", "_codecs.encode", "torch.device", "torch.Size"]
+    [*_STORAGES, *FOREIGN, "collections.OrderedDict", "collections.Counter", "_codecs.encode"]
+    + ["builtins.set", "builtins.bytearray", "builtins.complex", "torch.device", "torch.Size"]
     + ["torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"]
     + [f"torch.{dtype}" for dtype in ("float32", "float16", "bfloat16", "float64", "int64")]
 )
@@ -58,18 +46,6 @@ _SPECIAL_TENSORS = re.compile(
 MAX_PICKLE = 64 << 20
 _PICKLE_OPCODES = 1_000_000  # a Swin-L with its optimizer needs a tenth
 _TENSORS_PER_FILE = 4  # tied weights may add up to more bytes than the file has, but not many times
-
-
-class Inert:
-    """Stand-in for a foreign object: swallows arguments and state, and holds nothing."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_: Any) -> "Inert":
-        return object.__new__(cls)
-
-    def __setstate__(self, _: Any) -> None:
-        pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +63,13 @@ class _Storage:
     count: int
 
 
+class _Foreign:
+    """An object of a foreign name, and how many entries it was given."""
+
+    def __init__(self, of: str) -> None:
+        self.of, self.entries = of, 0
+
+
 class _Checked:
     """A tensor that lies within its storage, or another harmless value of no interest."""
 
@@ -102,15 +85,15 @@ def _globals(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) 
     """All that a pickle of any protocol imports, as `module.name`."""
     # By hand: torch's own list (see `torch_pickle.load_surveyed`) is of zips of protocol 2 only,
     # counts no steps, and leaves out what torch allows but a checkpoint does not need, such as
-    # `bytearray`.
+    # `torch.Tensor`.
     names: set[str] = set()
     pushed: list[Any] = []
     memo: dict[Any, Any] = {}
     for opcode, arg, _ in opcodes:
         if opcode.name in ("GLOBAL", "INST"):
-            names.add(arg.replace(" ", "."))
+            names.add(python_3_name(arg.replace(" ", ".")))
         elif opcode.name == "STACK_GLOBAL":
-            names.add(".".join(str(text) for text in pushed[-2:]))
+            names.add(python_3_name(".".join(str(text) for text in pushed[-2:])))
         if opcode.name == "MEMOIZE" or "PUT" in opcode.name:
             memo[len(memo) if arg is None else arg] = pushed[-1] if pushed else None
         else:
@@ -121,7 +104,7 @@ def _globals(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) 
 def _unknown(opcodes: Iterable[tuple[pickletools.OpcodeInfo, Any, int | None]]) -> set[str]:
     """What a pickle imports that a checkpoint does not need."""
     names = _globals(opcodes)
-    return names - _KNOWN - (GETATTR if _HISTORY in names else frozenset())
+    return names - _KNOWN - ({GETATTR} if HISTORY in names else set())
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
@@ -160,6 +143,13 @@ def unsafe_names(names: Collection[str]) -> str:
     return f"asks for {listed}, which could run code when it is read: {mend}"
 
 
+def _two_ways(name: str) -> str:
+    return (
+        f"holds objects of {quoted([name])} that are not only a dict or a list, which is not read: "
+        "save model.state_dict() alone"
+    )
+
+
 class PickleSurvey:
     """Follows the opcodes of a pickle, builds no objects, and refuses what is not a checkpoint.
 
@@ -172,6 +162,8 @@ class PickleSurvey:
         self.storages: dict[str, _Storage] = {}
         self._size, self._records = size, records
         self._tensor_bytes = self._handed = 0
+        self._uses: dict[str, set[str]] = {}  # foreign name -> what it is filled and built as
+        self._states: set[tuple[str, str]] = set()  # foreign names whose state is a foreign object
 
     def run(self, stream: IO[bytes]) -> Any:
         """What the pickle holds, with marks in the place of tensors and foreign objects."""
@@ -192,7 +184,7 @@ class PickleSurvey:
                 case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
                     stack.append({"T": tuple, "L": list, "D": dict}[opcode.name[6]]())
                 case "GLOBAL":
-                    stack.append(_Global(arg.replace(" ", ".")))
+                    stack.append(_Global(python_3_name(arg.replace(" ", "."))))
                 case "BINPUT" | "LONG_BINPUT":
                     memo[arg] = stack[-1]
                 case "BINGET" | "LONG_BINGET":
@@ -220,10 +212,7 @@ class PickleSurvey:
                     stack[-1] = self._call(stack[-1].name, args, opcode.name == "NEWOBJ")
                 case "BUILD":
                     state = stack.pop()
-                    if type(stack[-1]) is collections.OrderedDict and isinstance(state, dict):
-                        self._hand(state)
-                    elif type(stack[-1]) is not Inert:
-                        raise TypeError
+                    self._build(stack[-1], state)
                 case "BINPERSID":
                     stack[-1] = self._storage(*stack[-1])
                 case "STOP":
@@ -236,7 +225,12 @@ class PickleSurvey:
         raise EOFError
 
     def _extend(self, target: Any, items: list[Any], pairs: bool) -> None:
-        if not pairs and type(target) is list:
+        if type(target) is _Foreign:
+            if pairs:
+                _check_keys(items[::2])
+            self._uses.setdefault(target.of, set()).add("dict" if pairs else "list")
+            target.entries += len(items)
+        elif not pairs and type(target) is list:
             target.extend(items)
         elif pairs and type(target) in (dict, collections.OrderedDict):
             _check_keys(items[::2])
@@ -244,37 +238,71 @@ class PickleSurvey:
         else:
             raise TypeError
 
+    def _build(self, target: Any, state: Any) -> None:
+        self._hand(state)
+        if type(target) is _Foreign:
+            if type(state) is _Foreign:
+                self._states.add((target.of, state.of))
+            use = "state" if isinstance(state, dict | _Foreign) else "odd state"
+            self._uses.setdefault(target.of, set()).add(use)
+        elif type(target) is not collections.OrderedDict or not isinstance(state, dict):
+            raise TypeError
+
+    def kinds(self) -> dict[str, Kind]:
+        """What each foreign name must be, after `run`: a dict, a list, or an object.
+
+        Raises:
+            WeightsError: a name is used as more than one of these, which torch does not read.
+        """
+        kinds: dict[str, Kind] = {}
+        for name, uses in self._uses.items():
+            kinds[name] = "dict" if "dict" in uses else "list" if "list" in uses else "object"
+            # torch gives a dict no state but a dict, and a list none at all.
+            never = {"dict": {"list", "odd state"}, "list": {"state", "odd state"}, "object": set()}
+            if uses & never[kinds[name]]:
+                raise WeightsError(_two_ways(name))
+        for name, state in self._states:
+            if kinds[name] == "dict" != kinds.get(state, "object"):
+                raise WeightsError(_two_ways(name))
+        return kinds
+
     def _call(self, name: str, args: tuple[Any, ...], new: bool) -> Any:
         if type(args) is not tuple:
             raise TypeError
         self._hand(args, *args)
         if name in FOREIGN:
-            return Inert()
-        if name in GETATTR:
-            if new or len(args) != 2 or args[0] != _Global(_HISTORY) or type(args[1]) is not str:
+            return _Foreign(name)
+        if name == GETATTR:
+            if new or len(args) != 2 or args[0] != _Global(HISTORY) or type(args[1]) is not str:
                 raise WeightsError(unsafe_names([name]))
-            return Inert()
+            return _Foreign(name)
         match name, args:
-            case (("collections.OrderedDict" | "yacs.config.CfgNode"), ()):
+            case "collections.OrderedDict", ():
                 return collections.OrderedDict()
             case "torch._utils._rebuild_tensor_v2", _ if not new:
                 return self._tensor(*args)
             case "torch._utils._rebuild_parameter", (_Checked(), bool(), collections.OrderedDict()):
                 return _Checked()
-            case (("builtins.set" | "__builtin__.set"), (list(values),)):
+            case "builtins.set", (list(values),):
                 _check_keys(values)
+                return _Checked()
+            case "builtins.bytearray", () | (bytes(),) | (str(), "latin-1") if not new:
+                return _Checked()
+            case "builtins.complex", (float(), float()) if not new:
                 return _Checked()
             case "collections.Counter", (dict(),):
                 return _Checked()
-            case "_codecs.encode", (str(), "latin1"):
-                return b""
+            case "_codecs.encode", (str(text), "latin1"):
+                return text.encode("latin1")
             case (("torch.device" | "torch.Size"), (str() | tuple(), *_)):
                 return _Checked()
         raise TypeError
 
     def _hand(self, *values: Any) -> None:
         """Counts what calls get: the same long value, given again and again, would take hours."""
-        self._handed += sum(len(v) for v in values if isinstance(v, str | tuple | list | dict))
+        sized = str | bytes | tuple | list | dict
+        self._handed += sum(len(v) for v in values if isinstance(v, sized))
+        self._handed += sum(v.entries for v in values if type(v) is _Foreign)
         if self._handed > MAX_PICKLE:
             raise WeightsError("holds a pickle that repeats itself without end")
 

@@ -4,32 +4,28 @@
 foreign objects that training scripts leave beside the weights.
 """
 
-import collections
+import contextlib
 import io
 import struct
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import quoted
-from clevit_jax.weights.pickle_survey import (
-    CONFIG_NODE,
-    FOREIGN,
-    GETATTR,
-    MAX_PICKLE,
-    Inert,
-    PickleSurvey,
-    damaged,
-    unsafe_names,
-)
+from clevit_jax.weights.pickle_survey import MAX_PICKLE, PickleSurvey, damaged, unsafe_names
+from clevit_jax.weights.stand_ins import Kind, stand_ins
 
 
-def survey_zip(file: io.BufferedReader, size: int) -> None:
+def survey_zip(file: io.BufferedReader, size: int) -> dict[str, Kind]:
     """Raises WeightsError unless a zip is harmless and whole, as torch.save writes it since 1.6.
 
     Args:
         file: opened for reading.
         size: of the file, bytes.
+
+    Returns:
+        What each foreign name in it is used as, for `load_surveyed`.
     """
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -60,7 +56,9 @@ def survey_zip(file: io.BufferedReader, size: int) -> None:
                 damaged(f"the checksum of {quoted([wrong])}")
                 + ", or save it anew with torch.serialization.set_crc32_options(True)"
             )
-        PickleSurvey(size, records).run(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        survey = PickleSurvey(size, records)
+        survey.run(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        return survey.kinds()
 
 
 def _ends_plainly(file: io.BufferedReader, size: int) -> bool:
@@ -75,10 +73,11 @@ def _ends_plainly(file: io.BufferedReader, size: int) -> bool:
     return begin + length == size - 22
 
 
-def survey_legacy(file: io.BufferedReader, size: int) -> None:
+def survey_legacy(file: io.BufferedReader, size: int) -> dict[str, Kind]:
     """Raises WeightsError unless a file of torch.save before 1.6 is harmless and whole.
 
-    Five pickles (magic number, version, system, content, keys), then the storages.
+    Five pickles (magic number, version, system, content, keys), then the storages. Returns as
+    `survey_zip`.
     """
     stream = io.BytesIO(file.read(MAX_PICKLE))
     survey = PickleSurvey(size, None)
@@ -88,21 +87,32 @@ def survey_legacy(file: io.BufferedReader, size: int) -> None:
     storages = survey.storages.values()
     if stream.tell() + sum(8 + s.count * s.dtype.itemsize for s in storages) > size:
         raise WeightsError(damaged("its storages are longer than the file"))
+    return survey.kinds()
 
 
-def load_surveyed(file: io.BufferedReader) -> Any:
-    """The content of a surveyed file as torch reads it, with inert objects for foreign ones."""
+def load_surveyed(file: io.BufferedReader, kinds: dict[str, Kind]) -> Any:
+    """The content of a surveyed file as torch reads it, with stand-ins for foreign objects."""
     torch = import_torch()
-    stand_ins: list[Any] = [(Inert, name) for name in sorted(FOREIGN | GETATTR)]
-    stand_ins.append((collections.OrderedDict, CONFIG_NODE))
     file.seek(0)
-    with torch.serialization.safe_globals(stand_ins):
+    with _only_these_globals(torch.serialization, stand_ins(kinds)):
         if file.peek(2)[:2] == b"PK":  # a zip; of the older format torch has no list
             # Some torch may allow less than `_KNOWN`: that is not damage, as its error would say.
             if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(file):
                 raise WeightsError(unsafe_names(unsafe))
             file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+
+
+@contextlib.contextmanager
+def _only_these_globals(serialization: Any, allowed: list[Any]) -> Iterator[None]:
+    """Lets torch read the names that are allowed; not what else the process has allowed it."""
+    before = serialization.get_safe_globals()
+    serialization.clear_safe_globals()
+    try:
+        with serialization.safe_globals(allowed):
+            yield
+    finally:
+        serialization.add_safe_globals(before)
 
 
 def import_torch() -> Any:

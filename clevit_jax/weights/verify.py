@@ -17,8 +17,9 @@ from flax import nnx
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
-from clevit_jax.weights import dialects, files
+from clevit_jax.weights import dialects
 from clevit_jax.weights.convert import Weights, to_official
+from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.torch_models import TorchSwin, build, import_error
 
 TOLERANCE = 1e-4  # of the largest absolute value
@@ -139,10 +140,11 @@ def _build_by_table(
 
 def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarray] | None:
     """The tensors of another library's file, under its names; None where there is none."""
-    changed = weights.report.mapped or weights.report.resized or weights.report.reinitialised
-    if changed or weights.dialect not in _READS or not source.is_file():
+    report = weights.report
+    changed = (report.mapped, report.resized, report.adapted, report.filled, report.reinitialised)
+    if any(changed) or weights.dialect not in _READS or not source.is_file():
         return None
-    return files.read_weight_file(source).tensors
+    return read_weight_files(source).tensors
 
 
 def _read_by_its_library(
