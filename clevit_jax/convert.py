@@ -38,6 +38,8 @@ def convert_weights(
     class_map: str | pathlib.Path | None = None,
     checkpoint: Which | None = None,
     ema: bool = False,
+    entry: str | None = None,
+    prefix: str | None = None,
     overwrite: bool = False,
 ) -> Weights:
     """Converts weights, as the command does.
@@ -49,6 +51,8 @@ def convert_weights(
         class_map: file whose line i, from 0, is the source's class for class i.
         checkpoint: of a run, "last" (if None), "best" or a step.
         ema: of a run, takes its average of parameters.
+        entry: of a `.pth` with several state dicts, the name of one; see `runs.load.read_weights`.
+        prefix: of a file with several networks, what stands before the names of one.
         overwrite: whether to replace the target.
 
     Returns:
@@ -64,6 +68,8 @@ def convert_weights(
         class_map=None if class_map is None else place(class_map, "class_map"),
         checkpoint=checkpoint,
         ema=ema,
+        entry=entry,
+        prefix=prefix,
         overwrite=overwrite,
     )
     _check_options(options)
@@ -130,6 +136,16 @@ def _parser() -> argparse.ArgumentParser:
         help="of a run (default: last)",
     )
     parser.add_argument("--ema", action="store_true", help="of a run: its average of parameters")
+    parser.add_argument(
+        "--entry",
+        metavar="NAME",
+        help="of a .pth that holds several state dicts: which, as state_dict_ema",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="of a file that holds several networks: how the names of one begin, as backbone.",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
     parser.add_argument(
         "--verify",
@@ -162,6 +178,11 @@ def _which(text: str) -> Which:
 def _check_options(options: argparse.Namespace) -> None:
     """Raises WeightsError on options that do nothing here, and on a target that is there."""
     is_run = holds_run(options.source)
+    if is_run and (options.entry, options.prefix) != (None, None):
+        raise WeightsError(
+            f"--entry and --prefix are for a file of another library, and {options.source} is a "
+            "run; drop them."
+        )
     if not is_run and (options.ema or options.checkpoint is not None):
         raise WeightsError(
             f"--ema and --checkpoint are for a run, and {options.source} is not a run; drop them."
@@ -195,7 +216,7 @@ def _read_source(options: argparse.Namespace) -> Weights:
         which: Which = "last" if options.checkpoint is None else options.checkpoint
         weights = read_run(options.source, checkpoint=which, average=options.ema)
     else:
-        weights = read_weights(options.source)
+        weights = read_weights(options.source, entry=options.entry, prefix=options.prefix)
     if not options.class_map:
         return weights
     class_map = read_class_map(options.class_map)

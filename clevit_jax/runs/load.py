@@ -26,7 +26,13 @@ Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its st
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Weights:
+def read_weights(
+    path: str | pathlib.Path,
+    *,
+    checkpoint: Which = "last",
+    entry: str | None = None,
+    prefix: str | None = None,
+) -> Weights:
     """Reads the weights of a Swin, whichever way they are kept.
 
     Args:
@@ -35,12 +41,21 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
             `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too.
         checkpoint: of a run: its newest, the one with the best top-1, or the one of a step. A run
             that keeps an average gives the average, which is what its evaluations score.
+        entry: of a `.pth` of another library that holds several state dicts, the name of one, as
+            `state_dict_ema`; with dots for one in another, as `checkpoint.state_dict`.
+        prefix: of a file of another library that holds several networks, what stands before the
+            names of one, as `backbone.`; "" where nothing does.
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
     path, named = split_checkpoint(path)
     checkpoint = checkpoint if named is None else named
+    if (entry, prefix) != (None, None) and (holds_run(path) or is_converted(path)):
+        raise WeightsError(
+            f"--entry and --prefix are for a file of another library, and {path} is none; drop "
+            "them."
+        )
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
@@ -63,7 +78,7 @@ def read_weights(path: str | pathlib.Path, *, checkpoint: Which = "last") -> Wei
                 "file of weights."
             )
         path = inside[0]
-    return read_torch_weights(path)
+    return read_torch_weights(path, entry=entry, prefix=prefix)
 
 
 def read_which(text: str) -> Which:

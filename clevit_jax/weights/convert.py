@@ -40,6 +40,7 @@ class LoadReport:
         mapped: entries of the head taken from other classes by a class map.
         reinitialised: parameters that are initialised anew.
         ignored: kind -> names in the file that hold no parameter of the network.
+        head: what was made of a head that is no plain linear layer; "" of one that is.
     """
 
     matched: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class LoadReport:
     mapped: tuple[str, ...] = ()
     reinitialised: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    head: str = ""
 
     def __str__(self) -> str:
         ignored = [
@@ -63,6 +65,7 @@ class LoadReport:
             *([("mapped", _listed(self.mapped))] if self.mapped else []),
             ("re-initialised", _listed(self.reinitialised)),
             ("ignored", ", ".join(ignored) or "0"),
+            *([("head", self.head)] if self.head else []),
         ]
         return "\n".join(f"  {name:<15} {text}" for name, text in rows)
 
@@ -88,6 +91,7 @@ class Weights:
         report: what became of the entries of the file.
         bits: of the 16-bit images that it was trained on, if it was told; see `decode.Decoding`.
         truncated: whether it was trained on images that lack their last bytes, too.
+        entry, prefix: those that were asked for, of a file that holds several networks.
     """
 
     model: SwinConfig
@@ -100,6 +104,8 @@ class Weights:
     report: LoadReport = LoadReport()
     bits: int = 0
     truncated: bool = False
+    entry: str | None = None
+    prefix: str | None = None
 
     def __str__(self) -> str:
         return f"{printable(self.source)} ({self.dialect}): {self.model.describe()}\n{self.report}"
@@ -132,28 +138,33 @@ def _to_official(value: np.ndarray, name: str) -> np.ndarray:
     return value
 
 
-def read_torch_weights(path: str | pathlib.Path) -> Weights:
+def read_torch_weights(
+    path: str | pathlib.Path, *, entry: str | None = None, prefix: str | None = None
+) -> Weights:
     """Reads the weight file of another library: recognises container, dialect and architecture.
 
     Args:
         path: a `.pth` or `.safetensors` file; its content decides, not its name.
+        entry: of a `.pth`, that holds the state dict; see `entries.choose`.
+        prefix: before the names of the network; see `wrapping.unwrap`.
 
     Returns:
-        The weights; where the file has no head at all, a head of one class at zero, and where a
-        detector has no norm after the last stage, one that scales by 1.
+        The weights; where the file has no head at all, a head of one class at zero, where its head
+        has no bias, one of zeros, and where a detector has no norm after the last stage, one that
+        scales by 1.
 
     Raises:
-        WeightsError: it cannot be read, is not a Swin, or an entry is missing, left over or of a
-            wrong shape; all of them are listed, under the names that the file uses.
+        WeightsError: it cannot be read, is not a Swin or several, or an entry is missing, left over
+            or of a wrong shape; all of them are listed, under the names that the file uses.
     """
     path = pathlib.Path(path)
-    file = files.read_weight_file(path)
+    file = files.read_weight_file(path, entry)
     try:
         _refuse_ours(file.tensors)
-        dialect = dialects.recognise(file.tensors, file.wrapper)
-        official, buffers = dialects.to_official_names(file.tensors, dialect)
+        dialect = dialects.recognise(file.tensors, file.wrapper, prefix)
+        official, buffers = dialects.to_official_names(file.tensors, dialect, prefix)
         shapes = {name: value.shape for name, value in official.items()}
-        model = infer_architecture(shapes | dialects.mask_shapes(file.tensors))
+        model = infer_architecture(shapes | dialects.mask_shapes(file.tensors, prefix))
         detector = dialect == "openmmlab" or wrapping.EARLIER_NORM in buffers
         anew = _fill_in(official, model.channels(-1), detector=detector)
         params = from_official(official, abstract_swin(model)[1], dialect=dialect)
@@ -174,7 +185,10 @@ def read_torch_weights(path: str | pathlib.Path) -> Weights:
             transposed=tuple(name for name in names if name.endswith(".kernel")),
             reinitialised=anew,
             ignored=ignored,
+            head=dialects.said_of_head(file.tensors, prefix),
         ),
+        entry=entry,
+        prefix=prefix,
     )
 
 
@@ -187,13 +201,16 @@ def _refuse_ours(names: Collection[str]) -> None:
 
 
 def _fill_in(official: dict[str, np.ndarray], channels: int, *, detector: bool) -> tuple[str, ...]:
-    """Adds the head that a backbone lacks, and the norm that a detector's may lack; our names."""
+    """Adds the head that a backbone lacks, or its bias, and a detector's norm; our names."""
     anew: list[str] = []
     headless = not official.keys() & _HEAD.keys()
     if headless:
         official["head.weight"] = np.zeros((1, channels), np.float32)
         official["head.bias"] = np.zeros(1, np.float32)
         anew += _HEAD.values()
+    elif "head.bias" not in official and official["head.weight"].ndim == 2:
+        official["head.bias"] = np.zeros(len(official["head.weight"]), np.float32)
+        anew.append("head.bias")
     if headless and detector and not official.keys() & _NORM.keys():
         official["norm.weight"] = np.ones(channels, np.float32)
         official["norm.bias"] = np.zeros(channels, np.float32)

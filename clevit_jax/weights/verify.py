@@ -142,7 +142,7 @@ def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarra
     changed = weights.report.mapped or weights.report.resized or weights.report.reinitialised
     if changed or weights.dialect not in _READS or not source.is_file():
         return None
-    return files.read_weight_file(source).tensors
+    return files.read_weight_file(source, weights.entry).tensors
 
 
 def _read_by_its_library(
@@ -165,7 +165,7 @@ def _by_our_table(
     official = (
         to_official(weights.params)
         if tensors is None
-        else dialects.to_official_names(tensors, weights.dialect)[0]
+        else dialects.to_official_names(tensors, weights.dialect, weights.prefix)[0]
     )
     names = "names by our own table"
     if tensors is not None:
