@@ -282,7 +282,7 @@ def test_a_folder_for_transformers_may_have_a_dot_in_its_name(convert, nano, tmp
     assert "neither a run" in error
 
 
-def test_a_backbone_alone_gets_a_head_at_zero(convert, nano, tmp_path):
+def test_a_backbone_alone_is_headless(convert, nano, tmp_path):
     assert convert(nano, tmp_path / "whole.safetensors", "--to", "timm")[0] == 0
     tensors = safetensors.numpy.load_file(tmp_path / "whole.safetensors")
     del tensors["head.fc.weight"]

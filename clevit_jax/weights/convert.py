@@ -23,6 +23,7 @@ from clevit_jax.weights import dialects, files, wrapping
 from clevit_jax.weights.infer import infer_architecture
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
+HEAD = ("head.bias", "head.kernel")  # our names
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
 OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
 _KINDS = 20  # modules beside the network that a report names
@@ -92,6 +93,8 @@ class Weights:
         bits: of the 16-bit images that it was trained on, if it was told; see `decode.Decoding`.
         truncated: whether it was trained on images that lack their last bytes, too.
         entry, prefix: those that were asked for, of a file that holds several networks.
+        headless: whether they are a network without a head, which has features and no answers;
+            `params` has a head of one class at zero then, for the shape alone.
     """
 
     model: SwinConfig
@@ -106,9 +109,13 @@ class Weights:
     truncated: bool = False
     entry: str | None = None
     prefix: str | None = None
+    headless: bool = False
 
     def __str__(self) -> str:
-        return f"{printable(self.source)} ({self.dialect}): {self.model.describe()}\n{self.report}"
+        network = self.model.describe()
+        if self.headless:
+            network = f"{network.rpartition(', ')[0]}, no head"
+        return f"{printable(self.source)} ({self.dialect}): {network}\n{self.report}"
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:
@@ -149,7 +156,7 @@ def read_torch_weights(
         prefix: before the names of the network; see `wrapping.unwrap`.
 
     Returns:
-        The weights; where the file has no head at all, a head of one class at zero, where its head
+        The weights; headless where the file has no head that is one linear layer; where its head
         has no bias, one of zeros, and where a detector has no norm after the last stage, one that
         scales by 1.
 
@@ -189,6 +196,7 @@ def read_torch_weights(
         ),
         entry=entry,
         prefix=prefix,
+        headless="head.kernel" in anew,
     )
 
 
@@ -287,10 +295,17 @@ def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
         dialect: one of `dialects.DIALECTS`.
 
     Returns:
-        name -> float32 array (an index is int64) in the dialect's names and order of axes.
+        name -> float32 array (an index is int64) in the dialect's names and order of axes. Of
+        headless weights without a head; "huggingface" with the names of the bare SwinModel then.
     """
-    tables = _buffers(weights.model, dialects.stored_buffers(dialect))
-    return dialects.from_official_names(to_official(weights.params) | tables, dialect)
+    tensors = to_official(weights.params) | _buffers(
+        weights.model, dialects.stored_buffers(dialect)
+    )
+    if not weights.headless:
+        return dialects.from_official_names(tensors, dialect)
+    body = {name: tensor for name, tensor in tensors.items() if name not in _HEAD}
+    named = dialects.from_official_names(body, dialect)
+    return {name.removeprefix("swin."): tensor for name, tensor in named.items()}
 
 
 _MASK_BYTES = 4 << 30  # those of a Swin-L with window 12 at 1536 pixels take 0.15 GiB
