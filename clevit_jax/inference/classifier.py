@@ -22,7 +22,7 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.inference import cam, explanation, images_in, prediction
 from clevit_jax.inference.class_names import find_class
 from clevit_jax.inference.explanation import Explanation
-from clevit_jax.inference.forward import make_forward, make_layer_forward
+from clevit_jax.inference.forward import make_forward, make_layer_forward, padded
 from clevit_jax.inference.images_in import ImageLike
 from clevit_jax.inference.prediction import Grouping, Prediction
 from clevit_jax.model.config import DTYPES, SwinConfig
@@ -290,8 +290,7 @@ class Classifier:
             A function that waits, and returns logits float32 [B, K], of a headless network [B, 0],
             and features float32 [B, C].
         """
-        padded = self._padded(pixels, size)
-        outputs = self._outputs(self._params, self._put(padded))
+        outputs = self._outputs(self._params, self._put(self._padded(pixels, size)))
 
         def wait() -> tuple[np.ndarray, np.ndarray]:
             logits, features = jax.device_get(outputs)
@@ -342,15 +341,7 @@ class Classifier:
         return jax.device_put(rows, sharding.batch_sharding(self._mesh))
 
     def _padded(self, rows: np.ndarray, size: int = 0) -> np.ndarray:
-        devices = self._mesh.size
-        if size < len(rows):
-            size = devices
-            while size < len(rows):
-                size *= 2
-        size = -(-size // devices) * devices
-        return np.concatenate(
-            [rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))]
-        )
+        return padded(rows, size, devices=self._mesh.size)
 
     def _chunks(self, images: ImageLike | Iterable[ImageLike]) -> Iterator[np.ndarray]:
         """The pixels of one image or several, in parts of at most `BATCH_SIZE` images."""
