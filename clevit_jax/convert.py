@@ -40,6 +40,8 @@ def convert_weights(
     checkpoint: Which | None = None,
     ema: bool = False,
     channels: Channels | None = None,
+    entry: str | None = None,
+    prefix: str | None = None,
     overwrite: bool = False,
 ) -> Weights:
     """Converts weights, as the command does.
@@ -53,6 +55,8 @@ def convert_weights(
         ema: of a run, takes its average of parameters.
         channels: of a file whose patch embedding has other than three channels of input, how it is
             brought to three: "sum", "repeat" or "first"; see docs/weights.md.
+        entry: of a `.pth` with several state dicts, the name of one; see `runs.load.read_weights`.
+        prefix: of a file with several networks, what stands before the names of one.
         overwrite: whether to replace the target.
 
     Returns:
@@ -69,6 +73,8 @@ def convert_weights(
         checkpoint=checkpoint,
         ema=ema,
         channels=channels,
+        entry=entry,
+        prefix=prefix,
         overwrite=overwrite,
     )
     _check_options(options)
@@ -140,6 +146,16 @@ def _parser() -> argparse.ArgumentParser:
         choices=CHANNELS,
         help="of a network with other than three channels of input: how to bring it to three",
     )
+    parser.add_argument(
+        "--entry",
+        metavar="NAME",
+        help="of a .pth that holds several state dicts: which, as state_dict_ema",
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="of a file that holds several networks: how the names of one begin, as backbone.",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
     parser.add_argument(
         "--verify",
@@ -172,6 +188,11 @@ def _which(text: str) -> Which:
 def _check_options(options: argparse.Namespace) -> None:
     """Raises WeightsError on options that do nothing here, and on a target that is there."""
     is_run = holds_run(options.source)
+    if is_run and (options.entry, options.prefix) != (None, None):
+        raise WeightsError(
+            f"--entry and --prefix are for a file of another library, and {options.source} is a "
+            "run; drop them."
+        )
     if not is_run and (options.ema or options.checkpoint is not None):
         raise WeightsError(
             f"--ema and --checkpoint are for a run, and {options.source} is not a run; drop them."
@@ -209,7 +230,12 @@ def _read_source(options: argparse.Namespace) -> Weights:
         which: Which = "last" if options.checkpoint is None else options.checkpoint
         weights = read_run(options.source, checkpoint=which, average=options.ema)
     else:
-        weights = read_weights(options.source, channels=options.channels)
+        weights = read_weights(
+            options.source,
+            entry=options.entry,
+            prefix=options.prefix,
+            channels=options.channels,
+        )
     if not options.class_map:
         return weights
     class_map = read_class_map(options.class_map)

@@ -282,7 +282,7 @@ def test_a_folder_for_transformers_may_have_a_dot_in_its_name(convert, nano, tmp
     assert "neither a run" in error
 
 
-def test_a_backbone_alone_gets_a_head_at_zero(convert, nano, tmp_path):
+def test_a_backbone_alone_is_headless(convert, nano, tmp_path):
     assert convert(nano, tmp_path / "whole.safetensors", "--to", "timm")[0] == 0
     tensors = safetensors.numpy.load_file(tmp_path / "whole.safetensors")
     del tensors["head.fc.weight"]
@@ -358,6 +358,33 @@ def test_verify(convert, nano, monkeypatch):
     code, out, _ = convert(nano, "--verify")
     assert code == 1
     assert "DIFFERENT" in out
+
+
+def test_which_of_several_networks(convert, run, nano, tmp_path):
+    state = torch.load(nano, weights_only=True)["model"]
+    twice = {name: 2 * x if x.is_floating_point() else x for name, x in state.items()}
+    both = {f"{p}.{n}": x for p, held in (("a", state), ("b", twice)) for n, x in held.items()}
+    path = tmp_path / "both.pth"
+    torch.save({"mine": state, "yours": both}, path)
+    code, _, error = convert(path, tmp_path / "x")
+    assert code == 2
+    assert "names in 'yours'. Say --entry mine or --entry yours when you convert it" in error
+    code, _, error = convert(path, tmp_path / "x", "--entry", "yours")
+    assert code == 2
+    assert "Say --prefix a. or --prefix b. when you convert it." in error
+    weights = clevit_jax.convert_weights(path, tmp_path / "x", entry="yours", prefix="b")
+    np.testing.assert_array_equal(weights.params["norm"]["scale"], twice["norm.weight"])
+    code, out, _ = convert(path, "--entry", "yours", "--prefix", "b.", "--verify")
+    assert code == 0
+    assert "Verified with" in out
+    for source in (run, tmp_path / "x"):
+        code, _, error = convert(source, "--prefix", "a.")
+        assert code == 2
+        assert "--entry and --prefix are for a file of another library" in error
+    assert convert(nano, tmp_path / "n.safetensors", "--to", "timm")[0] == 0
+    code, _, error = convert(tmp_path / "n.safetensors", "--entry", "model")
+    assert code == 2
+    assert "drop --entry model" in error
 
 
 def test_the_tensors_of_a_converted_checkpoint_by_themselves(convert, nano, tmp_path):

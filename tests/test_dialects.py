@@ -256,13 +256,35 @@ def tiny(file):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "module.net."],
-)
+    ["module.", "_orig_mod.module.", "model.", "module.net.", "base_model.", "model.vit.", "0.",
+     "student._fsdp_wrapped_module.swin.", "transformer.encoder."],
+)  # fmt: skip
 def test_what_an_outer_module_puts_before_all_names_is_taken_off(prefix):
     wrapped = {prefix + name: value for name, value in tiny("timm").items()}
     assert dialects.recognise(wrapped) == "timm"
     official, _ = dialects.to_official_names(wrapped | {prefix + "extra": np.zeros(1)}, "timm")
     assert shapes_of(official) == wanted("tiny_window7_224") | {prefix + "extra": (1,)}
+
+
+@pytest.mark.parametrize("file", TABLES)
+def test_what_wrappers_put_between_words_is_taken_off(file):
+    word = {"huggingface": "layers.1.", "torchvision": "features.3."}.get(file[:11], "s.1.")
+    wrapped = {
+        n.replace(word, f"{word}_checkpoint_wrapped_module."): x for n, x in tiny(file).items()
+    }
+    assert wrapped.keys() != tiny(file).keys()
+    dialect = dialects.recognise(wrapped, TABLES[file][1])
+    assert dialect == TABLES[file][0]
+    assert shapes_of(dialects.to_official_names(wrapped, dialect)[0]) == wanted("tiny_window7_224")
+
+
+@pytest.mark.parametrize(("file", "dialect"), [("timm", "timm"), ("timm06", "timm<0.9")])
+@pytest.mark.parametrize("head", ["head", "head.fc", "head.1", "head.fc.1"])
+def test_timm_is_told_by_where_it_merges_whatever_the_head(file, dialect, head):
+    given = {n: x for n, x in tiny(file).items() if not n.startswith("head.")}
+    given |= zeros({f"{head}.weight": (1000, 768), f"{head}.bias": (1000,)})
+    assert dialects.recognise(given) == dialect
+    assert shapes_of(dialects.to_official_names(given, dialect)[0]) == wanted("tiny_window7_224")
 
 
 def test_wrapping_of_some_names_is_their_own():
@@ -299,7 +321,8 @@ def test_timm_without_a_head_is_told_by_where_it_merges(file, dialect):
         (["conv1.weight", "layer1.0.conv1.weight", "fc.bias"], "'conv1.weight', 'fc.bias', 'lay"),
         (["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight"], "blocks.0.attn"),
         (["features.0.0.weight", "features.1.0.block.0.weight"], "features.0.0.weight"),
-        (["trunk.layers.0.blocks.0.attn.qkv.weight", "neck.x"], "'neck.x', 'trunk.layers.0"),
+        (["trunk.layers.0.blocks.0.attn.logit_scale", "trunk.layers.0.blocks.0.attn.qkv.weight"],
+         "a Swin V2"),
         (["backbone.stages.0.blocks.0.attn.w_msa.qkv.bias",
           "backbone.stages.0.blocks.0.attn.w_msa.logit_scale", "head.fc.bias"], "a Swin V2"),
         ([], "no tensor at all"),

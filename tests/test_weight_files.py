@@ -199,6 +199,11 @@ def test_the_plain_state_dict_is_taken_where_several_are_there(tmp_path):
         ({"model": "swin", "state_dict": one}, "state_dict", ("model",)),
         (one, "", ()),
         ({"model_ema": one, "epoch": 3}, "model_ema", ("epoch",)),  # for want of another
+        ({"net": one, "acc": 90.0}, "net", ("acc",)),
+        ({"params_ema": two, "params": one}, "params", ("params_ema",)),
+        ({"module": one, "optimizer": {"state": two}}, "module", ("optimizer",)),
+        ({"checkpoint": {"state_dict": one, "epoch": 1}}, "checkpoint.state_dict", ()),
+        ({"mine": one, "optim": {"momenta": two}, "n": torch.tensor(3)}, "mine", ("optim", "n")),
     ]:
         (tmp_path / "a.pth").write_bytes(saved(content))
         found = read_weight_file(tmp_path / "a.pth")
@@ -206,9 +211,37 @@ def test_the_plain_state_dict_is_taken_where_several_are_there(tmp_path):
         assert found.tensors["w"].tolist() == [0]
 
 
+def test_which_of_several_dicts_is_meant_is_asked(tmp_path, refused):
+    content = {
+        "generator": {"w": torch.zeros(1), "v": torch.zeros(1)},
+        "best": {"swin": {"w": torch.ones(1)}},
+        "discriminator": {"w": torch.ones(1)},
+    }
+    asked = refused(saved(content))
+    assert (
+        "2 names in 'generator' and 1 names in 'discriminator' and 1 names in 'best.swin'" in asked
+    )
+    assert "--entry generator or --entry discriminator or --entry best.swin" in asked
+    path = tmp_path / "a.pth"
+    path.write_bytes(saved(content))
+    assert read_weight_file(path, "best.swin").tensors["w"].tolist() == [1]
+    assert read_weight_file(path, "generator").other_entries == ("best", "discriminator")
+    with pytest.raises(
+        WeightsError, match="no tensors in an entry 'best': tensors are in --entry g"
+    ):
+        read_weight_file(path, "best")
+
+
+def test_a_dict_that_holds_itself_has_an_end(tmp_path):
+    content = {"epoch": 1, "inner": {"w": {"deep": torch.ones(1)}}}
+    content["inner"]["again"] = content
+    (tmp_path / "a.pth").write_bytes(saved(content))
+    assert read_weight_file(tmp_path / "a.pth").wrapper == "inner.w"
+
+
 def test_no_state_dict_is_told_with_what_is_there(refused):
     weights = {"w": torch.zeros(1)}
-    assert "entries are 'generator', 3" in refused(saved({"generator": weights, 3: 1}))
+    assert "entries are 'optimizer', 3" in refused(saved({"optimizer": weights, 3: 1}))
     assert "it is a list" in refused(saved([torch.zeros(1)]))
     assert "it is a Tensor" in refused(saved(torch.zeros(1)))
     assert "entries are 'model'" in refused(saved({"model": {}}))

@@ -1,4 +1,4 @@
-"""Files of self-supervised methods: which trunk is read, and what is named beside it."""
+"""Files of trainers and methods: which network is read, which head, and what is named beside."""
 
 import numpy as np
 import pytest
@@ -21,9 +21,9 @@ def official(golden):
 def read(tmp_path):
     """A state dict, or what holds one -> the weights that are read from its `.pth`."""
 
-    def read(content):
+    def read(content, **which):
         torch.save(content, tmp_path / "file.pth")
-        return read_torch_weights(tmp_path / "file.pth")
+        return read_torch_weights(tmp_path / "file.pth", **which)
 
     return read
 
@@ -99,10 +99,90 @@ def test_encoder_among_what_trained_it(kind, official, read):
 
 
 def test_two_trunks_are_not_guessed(official, read):
-    with pytest.raises(WeightsError, match=r"64 names under 'backbone\.' and 64 names under 'enc"):
-        read(put("encoder.", official) | put("backbone.", official))
-    with pytest.raises(WeightsError, match=r"left over 'encoder\.layers\.0"):
-        read(official | put("encoder.", official))
+    both = put("encoder.", official) | put("model.net.", {n: 2 * x for n, x in official.items()})
+    asked = (
+        r"64 names under 'encoder\.' and 64 names under 'model\.net\.'\. Say --prefix encoder\. or"
+    )
+    with pytest.raises(WeightsError, match=asked):
+        read(both)
+    for prefix, factor in (("encoder.", 1), ("encoder", 1), ("model.net.", 2), ("model", 2)):
+        weights = read(both, prefix=prefix)
+        left = {1: "of 'model'", 2: "of 'encoder'"}[factor]
+        assert {kind: len(n) for kind, n in weights.report.ignored.items()} == {left: 64}
+        np.testing.assert_array_equal(
+            to_dialect(weights, "timm")["norm.bias"], factor * official["norm.bias"]
+        )
+    with pytest.raises(WeightsError, match=r"no Swin under 'x\.' alone; there is 64 names under"):
+        read(both, prefix="x")
+
+
+def test_a_trunk_without_a_prefix_beside_another_is_asked_for(official, read):
+    both = official | put("encoder.", {n: 2 * x for n, x in official.items()})
+    with pytest.raises(WeightsError, match=r"64 names without a prefix and .* Say --prefix '' or"):
+        read(both)
+    bias = to_dialect(read(both, prefix=""), "timm")["norm.bias"]
+    np.testing.assert_array_equal(bias, official["norm.bias"])
+
+
+def test_blocks_without_a_first_layer_are_no_rival(official, read):
+    """Of a decoder made of Swin blocks."""
+    blocks = {n: x for n, x in official.items() if n.startswith("layers.0.blocks.")}
+    weights = read(put("net.encoder.", official) | put("net.decoder.", blocks))
+    assert {k: len(n) for k, n in weights.report.ignored.items()} == {"of 'decoder'": len(blocks)}
+
+
+def test_what_training_leaves_beside_is_named(official, read):
+    counter = {"n_averaged": torch.tensor(5), "criterion.weight": ONE}
+    for state in (put("module.", official), official):
+        found = read(counter | state).report.ignored
+        assert found == {
+            "of 'n_averaged'": ("n_averaged",),
+            "of 'criterion'": ("criterion.weight",),
+        }
+
+
+def test_what_may_change_the_features_is_left_over(official, read):
+    with pytest.raises(WeightsError, match=r"absolute positions .*'absolute_pos_embed'"):
+        read(official | {"absolute_pos_embed": ONE})
+
+
+CHANNELS = 16
+WEIGHT, BIAS = torch.ones(3, CHANNELS), torch.ones(3)
+MLP = {"head.0.weight": torch.ones(7, CHANNELS), "head.0.bias": torch.ones(7)}
+NONE = "warning: none, but beside the network lies"
+HEADS = {
+    "Linear after Dropout": (
+        {"head.1.weight": WEIGHT, "head.1.bias": BIAS}, 3, "the one linear layer of 'head.1'"
+    ),
+    "without a bias": ({"head.weight": WEIGHT}, 3, "without a bias, which is set to zero"),
+    "MLP": (
+        MLP | {"head.2.weight": torch.ones(3, 7)}, 0,
+        "warning: none is read, for 'head.0.weight', 'head.0.bias', 'head.2.weight' are not one",
+    ),
+    "of two levels": ({"head_genus.weight": WEIGHT}, 0, f"{NONE} 'head_genus'"),
+    "margin loss": ({"arc.weight": WEIGHT}, 0, f"{NONE} 'arc'"),
+    "both": (
+        {"head.weight": WEIGHT, "head.bias": BIAS, "arc.weight": ONE}, 3,
+        "warning: beside it lies 'arc', which is not read",
+    ),
+    "none": ({}, 0, "none; training begins with a new one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads(kind, official, read):
+    head, classes, said = HEADS[kind]
+    for state in (official | head, put("backbone.", official) | head):
+        weights = read(state)
+        assert weights.report.head.startswith(said)
+        assert said in str(weights)
+        given = weights.params["head"]
+        if classes:
+            np.testing.assert_array_equal(given["kernel"], np.ones((CHANNELS, classes)))
+            np.testing.assert_array_equal(given["bias"], 0 if kind == "without a bias" else 1)
+        else:
+            assert not given["kernel"].any()
+            assert weights.report.reinitialised == ("head.bias", "head.kernel")
 
 
 def test_masks_of_a_wrapped_model_tell_its_image_size(official, read):

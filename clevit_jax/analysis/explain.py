@@ -59,6 +59,7 @@ def explain(
         ConfigError: there is no image, or no such class or map, or the folder cannot be made.
     """
     classifier = trained.classifier
+    classifier.check_head()
     try:
         labels = [classifier.class_number(class_) for class_ in classes]
         if name != AUTO:

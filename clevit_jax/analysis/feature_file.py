@@ -33,7 +33,7 @@ class Features:
         splits: "train", "val", "test" or "", for each image.
         labels: int32 [N], -1 where the label is not known.
         features: float32 [N, C].
-        logits: float32 [N, K].
+        logits: float32 [N, K]; [N, 0] of a headless network.
         class_names: names of the labels.
         source: where the model comes from; see `Classifier.source`.
         fingerprint: hash of the model; see `Classifier.fingerprint`.
@@ -110,8 +110,11 @@ def _write_parquet(path: pathlib.Path, features: Features) -> None:
         for name in _ROWS
     }
     for name in ("features", "logits"):
-        flat = pa.array(arrays[name].ravel())
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, arrays[name].shape[1])
+        flat, width = pa.array(arrays[name].ravel()), arrays[name].shape[1]
+        if width:
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, width)
+        else:  # logits of a headless network; Parquet has no lists of 0 fixed
+            columns[name] = pa.array([[]] * len(arrays[name]), pa.list_(pa.float32()))
     class_names = json.dumps(arrays["class_names"].tolist())
     metadata = {"class_names": class_names, **{name: str(arrays[name]) for name in _TEXTS[1:]}}
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)

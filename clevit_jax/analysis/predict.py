@@ -70,7 +70,9 @@ def predict(
 
     Raises:
         ConfigError: there is no image, or the table cannot be written; nothing is written then.
+        WeightsError: the model has no head.
     """
+    trained.classifier.check_head()
     check_output_path(output, prediction_table.ENDINGS)
     if output.exists() and not resume:
         raise ConfigError(

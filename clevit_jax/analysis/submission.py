@@ -49,6 +49,7 @@ def write_submission(
         ConfigError: an id has no image, the form has a class that the model lacks, or can be read
             in several ways; nothing is written then.
     """
+    trained.classifier.check_head()
     check_output_path(output, tuple(dict.fromkeys((".csv", form_path.suffix.lower()))))
     if output.exists():
         raise ConfigError(f"--output {output} exists already; name another.")

@@ -18,10 +18,11 @@ from clevit_jax.data import decode
 from clevit_jax.data.dataset import Level, StoredImage
 from clevit_jax.data.decode import PLAIN, Decoding
 from clevit_jax.distributed import sharding
+from clevit_jax.errors import WeightsError
 from clevit_jax.inference import cam, explanation, images_in, prediction
 from clevit_jax.inference.class_names import find_class
 from clevit_jax.inference.explanation import Explanation
-from clevit_jax.inference.forward import make_forward, make_layer_forward
+from clevit_jax.inference.forward import make_forward, make_layer_forward, padded
 from clevit_jax.inference.images_in import ImageLike
 from clevit_jax.inference.prediction import Grouping, Prediction
 from clevit_jax.model.config import DTYPES, SwinConfig
@@ -40,12 +41,15 @@ class Classifier:
 
     Attributes:
         model: the architecture; `model.image_size` is the side of the images it takes.
-        class_names: names of the columns of the logits; their numbers where no names are known.
+        class_names: names of the columns of the logits; their numbers where no names are known;
+            () of a headless network, which has features alone.
+        class_count: columns of the logits.
         source: the file or the run that the parameters come from, as messages call it.
         resize: pixels that the shorter side of an image is resized to before the centre crop.
         map_name: the map that `explain` draws by default; see `inference.cam`.
         levels: coarser levels of the classes, the coarsest first; () where none are known.
         decoding: how images are decoded where their files do not tell; of a run, as in training.
+        headless: whether the network has no head, so that it gives `features` and no answers.
     """
 
     def __init__(
@@ -59,9 +63,11 @@ class Classifier:
         map_name: str | None = None,
         levels: Sequence[Level] = (),
         decoding: Decoding = PLAIN,
+        headless: bool = False,
     ) -> None:
-        self.model, self.source = model, source
-        self.class_names = tuple(class_names) or tuple(map(str, range(model.num_classes)))
+        self.model, self.source, self.headless = model, source, headless
+        self.class_count = 0 if headless else model.num_classes
+        self.class_names = tuple(class_names) or tuple(map(str, range(self.class_count)))
         self.resize = resize or max(model.image_size, round(model.image_size / CROP_FRACTION))
         self.map_name = map_name or cam.default_map(model)
         self.levels = tuple(levels)
@@ -91,7 +97,9 @@ class Classifier:
 
         Raises:
             ValueError: images of another shape or dtype.
+            WeightsError: the network has no head; so do `predict`, `explain` and what they call.
         """
+        self.check_head()
         size = self.model.image_size
         images = images if isinstance(images, jax.Array) else np.asarray(images)
         shape_fits = images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
@@ -102,6 +110,15 @@ class Classifier:
                 "another size, clevit_jax.load(..., image_size=S)."
             )
         return self._apply(self._params, jnp.asarray(images))
+
+    def check_head(self) -> None:
+        """Raises WeightsError unless the network has a head, by which it tells classes apart."""
+        if self.headless:
+            raise WeightsError(
+                f"{self.source} has no head, so it tells no classes apart: train from it "
+                "(--config.model.pretrained=FILE), or take its features (.features, --mode "
+                "features)."
+            )
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, flip: bool = False
@@ -130,6 +147,7 @@ class Classifier:
             ValueError: pixels of another shape or dtype, no image, or `top` below 1.
             TypeError: something that is no image.
         """
+        self.check_head()
         if top < 1:
             raise ValueError(f"top is {top}; it must be at least 1.")
         probabilities = [self.probabilities(part, flip=flip) for part in self._chunks(images)]
@@ -137,6 +155,7 @@ class Classifier:
 
     def rank(self, probabilities: np.ndarray, top: int) -> Prediction:
         """The prediction by probabilities of all classes, [K], with the `top` best of them."""
+        self.check_head()
         return prediction.rank(probabilities, self.class_names, top, self._groupings)
 
     def features(
@@ -198,6 +217,7 @@ class Classifier:
             ValueError: pixels of another shape or dtype, several images, or there is no such class
                 or map.
         """
+        self.check_head()
         pixels = np.stack(list(images_in.each(image, self.pixels)))
         if len(pixels) != 1:
             raise ValueError(f"explain takes one image, not {len(pixels)}; call it for each.")
@@ -230,6 +250,7 @@ class Classifier:
         Raises:
             ValueError: there is no such class, or several of this name.
         """
+        self.check_head()
         if isinstance(class_, str):
             return find_class(class_, self.class_names, self.source)
         if not 0 <= class_ < len(self.class_names):
@@ -266,11 +287,16 @@ class Classifier:
                 that few sizes are compiled.
 
         Returns:
-            A function that waits, and returns logits float32 [B, K] and features float32 [B, C].
+            A function that waits, and returns logits float32 [B, K], of a headless network [B, 0],
+            and features float32 [B, C].
         """
-        padded = self._padded(pixels, size)
-        outputs = self._outputs(self._params, self._put(padded))
-        return lambda: tuple(rows[: len(pixels)] for rows in jax.device_get(outputs))
+        outputs = self._outputs(self._params, self._put(self._padded(pixels, size)))
+
+        def wait() -> tuple[np.ndarray, np.ndarray]:
+            logits, features = jax.device_get(outputs)
+            return logits[: len(pixels), : self.class_count], features[: len(pixels)]
+
+        return wait
 
     def probabilities(self, pixels: np.ndarray, *, flip: bool = False) -> np.ndarray:
         """Probabilities of all classes.
@@ -282,6 +308,7 @@ class Classifier:
         Returns:
             float64 [B, K].
         """
+        self.check_head()
         probabilities = prediction.softmax(self.dispatch(pixels)()[0])
         if not flip:
             return probabilities
@@ -314,15 +341,7 @@ class Classifier:
         return jax.device_put(rows, sharding.batch_sharding(self._mesh))
 
     def _padded(self, rows: np.ndarray, size: int = 0) -> np.ndarray:
-        devices = self._mesh.size
-        if size < len(rows):
-            size = devices
-            while size < len(rows):
-                size *= 2
-        size = -(-size // devices) * devices
-        return np.concatenate(
-            [rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))]
-        )
+        return padded(rows, size, devices=self._mesh.size)
 
     def _chunks(self, images: ImageLike | Iterable[ImageLike]) -> Iterator[np.ndarray]:
         """The pixels of one image or several, in parts of at most `BATCH_SIZE` images."""
@@ -392,4 +411,5 @@ def load(
         map_name=chosen_map(path),
         levels=[Level(name, groups) for name, groups in weights.levels],
         decoding=Decoding(truncated=weights.truncated, bits=weights.bits),
+        headless=weights.headless,
     )

@@ -75,7 +75,9 @@ def write_checked(
 
     Raises:
         ConfigError: a file exists already or cannot be written, or it gives other logits.
+        WeightsError: the model has no head.
     """
+    model.check_head()
     path = place(path)
     check_export_target(path, overwrite=overwrite)
     try:

@@ -1,6 +1,6 @@
 """Forward passes from uint8 pixels to logits and features, or to the tokens of one layer.
 
-The normalisation is inside.
+The normalisation is inside. Batches are padded to few sizes, for each is compiled.
 """
 
 import difflib
@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from clevit_jax.errors import ConfigError
@@ -62,3 +63,19 @@ def make_layer_forward(model: SwinConfig, layer: str) -> Callable[[Any, jax.Arra
         return tapped[layer].astype(jnp.float32)
 
     return forward
+
+
+def padded(rows: np.ndarray, size: int = 0, *, devices: int) -> np.ndarray:
+    """Rows with zeros after them, so that few sizes are compiled and the devices share them.
+
+    Args:
+        rows: [B, ...].
+        size: wanted number of rows; if below B, a power of two times `devices`.
+        devices: the result has a multiple of these.
+    """
+    if size < len(rows):
+        size = devices
+        while size < len(rows):
+            size *= 2
+    size = -(-size // devices) * devices
+    return np.concatenate([rows, np.zeros_like(rows, shape=(size - len(rows), *rows.shape[1:]))])

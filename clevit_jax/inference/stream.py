@@ -164,7 +164,7 @@ def collect_outputs(
         progress: called after each image.
     """
     kept, errors = list[Example](), list[str]()
-    logits = np.zeros((len(examples), classifier.model.num_classes), np.float32)
+    logits = np.zeros((len(examples), classifier.class_count), np.float32)
     features = np.zeros((len(examples), classifier.model.channels(-1)), np.float32)
 
     def read(example: Example) -> np.ndarray:

@@ -30,7 +30,12 @@ _THREE = "has three channels of input already; drop the choice of channels"
 
 
 def read_weights(
-    path: str | pathlib.Path, *, checkpoint: Which = "last", channels: Channels | None = None
+    path: str | pathlib.Path,
+    *,
+    checkpoint: Which = "last",
+    entry: str | None = None,
+    prefix: str | None = None,
+    channels: Channels | None = None,
 ) -> Weights:
     """Reads the weights of a Swin, whichever way they are kept.
 
@@ -43,6 +48,10 @@ def read_weights(
             that keeps an average gives the average, which is what its evaluations score.
         channels: of another library's file whose patch embedding has other than three channels of
             input, how to bring it to three: "sum", "repeat" or "first".
+        entry: of a `.pth` of another library that holds several state dicts, the name of one, as
+            `state_dict_ema`; with dots for one in another, as `checkpoint.state_dict`.
+        prefix: of a file of another library that holds several networks, what stands before the
+            names of one, as `backbone.`; "" where nothing does.
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
@@ -51,6 +60,11 @@ def read_weights(
     checkpoint = checkpoint if named is None else named
     if channels is not None and holds_run(path):
         raise WeightsError(f"{path} {_THREE} ({channels}).")
+    if (entry, prefix) != (None, None) and (holds_run(path) or is_converted(path)):
+        raise WeightsError(
+            f"--entry and --prefix are for a file of another library, and {path} is none; drop "
+            "them."
+        )
     if holds_run(path):
         average = load_config(path).optim.ema > 0
         return read_run(path, checkpoint=checkpoint, average=average)
@@ -68,7 +82,7 @@ def read_weights(
         return read_converted(path)
     if not path.is_dir():
         check_holds_weights(path)
-        return read_torch_weights(path, channels=channels)
+        return read_torch_weights(path, entry=entry, prefix=prefix, channels=channels)
     inside, passed_over = weights_in(path)
     if inside is None:
         raise WeightsError(
@@ -76,7 +90,7 @@ def read_weights(
             f"checkpoint ({FACTS}), and holds no {' or '.join(HUB_FILES)}; name the "
             "file of weights."
         )
-    weights = read_torch_weights(inside, channels=channels)
+    weights = read_torch_weights(inside, entry=entry, prefix=prefix, channels=channels)
     report = dataclasses.replace(weights.report, passed_over=passed_over)
     return dataclasses.replace(weights, report=report)
 

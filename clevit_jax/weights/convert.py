@@ -25,6 +25,7 @@ from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.variants import Channels
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
+HEAD = ("head.bias", "head.kernel")  # our names
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
 OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
 _KINDS = 20  # modules beside the network that a report names
@@ -45,6 +46,7 @@ class LoadReport:
         reinitialised: parameters that are initialised anew.
         ignored: kind -> names in the file that hold no parameter of the network.
         passed_over: other files of the folder that would have been read before, and why not.
+        head: what was made of a head that is no plain linear layer; "" of one that is.
     """
 
     matched: tuple[str, ...] = ()
@@ -56,6 +58,7 @@ class LoadReport:
     reinitialised: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
+    head: str = ""
 
     def __str__(self) -> str:
         ignored = [
@@ -74,6 +77,7 @@ class LoadReport:
             ("re-initialised", _listed(self.reinitialised)),
             ("ignored", ", ".join(ignored) or "0"),
             *([("passed over", ", ".join(self.passed_over))] if self.passed_over else []),
+            *([("head", self.head)] if self.head else []),
         ]
         return "\n".join(f"  {name:<15} {text}" for name, text in rows)
 
@@ -99,6 +103,9 @@ class Weights:
         report: what became of the entries of the file.
         bits: of the 16-bit images that it was trained on, if it was told; see `decode.Decoding`.
         truncated: whether it was trained on images that lack their last bytes, too.
+        entry, prefix: those that were asked for, of a file that holds several networks.
+        headless: whether they are a network without a head, which has features and no answers;
+            `params` has a head of one class at zero then, for the shape alone.
     """
 
     model: SwinConfig
@@ -111,9 +118,15 @@ class Weights:
     report: LoadReport = LoadReport()
     bits: int = 0
     truncated: bool = False
+    entry: str | None = None
+    prefix: str | None = None
+    headless: bool = False
 
     def __str__(self) -> str:
-        return f"{printable(self.source)} ({self.dialect}): {self.model.describe()}\n{self.report}"
+        network = self.model.describe()
+        if self.headless:
+            network = f"{network.rpartition(', ')[0]}, no head"
+        return f"{printable(self.source)} ({self.dialect}): {network}\n{self.report}"
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:
@@ -143,35 +156,44 @@ def _to_official(value: np.ndarray, name: str) -> np.ndarray:
     return value
 
 
-def read_torch_weights(path: str | pathlib.Path, *, channels: Channels | None = None) -> Weights:
+def read_torch_weights(
+    path: str | pathlib.Path,
+    *,
+    entry: str | None = None,
+    prefix: str | None = None,
+    channels: Channels | None = None,
+) -> Weights:
     """Reads the weight file of another library: recognises container, dialect and architecture.
 
     Args:
         path: a `.pth` or `.safetensors` file; its content decides, not its name. Or the index of
             shards, whose name ends with `.index.json`.
+        entry: of a `.pth`, that holds the state dict; see `entries.choose`.
+        prefix: before the names of the network; see `wrapping.unwrap`.
         channels: how a patch embedding of other than three input channels is brought to three; see
             `variants.to_three_channels`.
 
     Returns:
-        The weights; where the file has no head at all, a head of one class at zero, and where a
-        detector has no norm after the last stage, one that scales by 1.
+        The weights; headless where the file has no head that is one linear layer; where its head
+        has no bias, one of zeros, and where a detector has no norm after the last stage, one that
+        scales by 1.
 
     Raises:
-        WeightsError: it cannot be read, is not a Swin, or an entry is missing, left over or of a
-            wrong shape; all of them are listed, under the names that the file uses.
+        WeightsError: it cannot be read, is not a Swin or several, or an entry is missing, left over
+            or of a wrong shape; all of them are listed, under the names that the file uses.
     """
     path = pathlib.Path(path)
-    file = read_weight_files(path)
+    file = read_weight_files(path, entry)
     try:
         _refuse_ours(file.tensors)
         folders.refuse_adapter(file.tensors)
-        dialect = dialects.recognise(file.tensors, file.wrapper)
-        official, buffers = dialects.to_official_names(file.tensors, dialect)
+        dialect = dialects.recognise(file.tensors, file.wrapper, prefix)
+        official, buffers = dialects.to_official_names(file.tensors, dialect, prefix)
         variants.refuse_others(official)
         adapted = variants.to_three_channels(official, channels)
         filled = variants.fill_qkv_bias(official)
         shapes = {name: value.shape for name, value in official.items()}
-        model = infer_architecture(shapes | dialects.mask_shapes(file.tensors))
+        model = infer_architecture(shapes | dialects.mask_shapes(file.tensors, prefix))
         detector = dialect == "openmmlab" or wrapping.EARLIER_NORM in buffers
         anew = _fill_in(official, model.channels(-1), detector=detector)
         params = from_official(official, abstract_swin(model)[1], dialect=dialect)
@@ -194,7 +216,11 @@ def read_torch_weights(path: str | pathlib.Path, *, channels: Channels | None = 
             filled=filled,
             reinitialised=anew,
             ignored=ignored,
+            head=dialects.said_of_head(file.tensors, prefix),
         ),
+        entry=entry,
+        prefix=prefix,
+        headless="head.kernel" in anew,
     )
 
 
@@ -207,13 +233,16 @@ def _refuse_ours(names: Collection[str]) -> None:
 
 
 def _fill_in(official: dict[str, np.ndarray], channels: int, *, detector: bool) -> tuple[str, ...]:
-    """Adds the head that a backbone lacks, and the norm that a detector's may lack; our names."""
+    """Adds the head that a backbone lacks, or its bias, and a detector's norm; our names."""
     anew: list[str] = []
     headless = not official.keys() & _HEAD.keys()
     if headless:
         official["head.weight"] = np.zeros((1, channels), np.float32)
         official["head.bias"] = np.zeros(1, np.float32)
         anew += _HEAD.values()
+    elif "head.bias" not in official and official["head.weight"].ndim == 2:
+        official["head.bias"] = np.zeros(len(official["head.weight"]), np.float32)
+        anew.append("head.bias")
     if headless and detector and not official.keys() & _NORM.keys():
         official["norm.weight"] = np.ones(channels, np.float32)
         official["norm.bias"] = np.zeros(channels, np.float32)
@@ -290,10 +319,17 @@ def to_dialect(weights: Weights, dialect: str) -> dict[str, np.ndarray]:
         dialect: one of `dialects.DIALECTS`.
 
     Returns:
-        name -> float32 array (an index is int64) in the dialect's names and order of axes.
+        name -> float32 array (an index is int64) in the dialect's names and order of axes. Of
+        headless weights without a head; "huggingface" with the names of the bare SwinModel then.
     """
-    tables = _buffers(weights.model, dialects.stored_buffers(dialect))
-    return dialects.from_official_names(to_official(weights.params) | tables, dialect)
+    tensors = to_official(weights.params) | _buffers(
+        weights.model, dialects.stored_buffers(dialect)
+    )
+    if not weights.headless:
+        return dialects.from_official_names(tensors, dialect)
+    body = {name: tensor for name, tensor in tensors.items() if name not in _HEAD}
+    named = dialects.from_official_names(body, dialect)
+    return {name.removeprefix("swin."): tensor for name, tensor in named.items()}
 
 
 _MASK_BYTES = 4 << 30  # those of a Swin-L with window 12 at 1536 pixels take 0.15 GiB

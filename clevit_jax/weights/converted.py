@@ -1,6 +1,7 @@
 """Converted checkpoints: a folder of `model.safetensors`, with our names, and `model.json`."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -18,7 +19,8 @@ from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import sync
 from clevit_jax.weights import files
-from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, parameter_name
+from clevit_jax.weights.convert import HEAD, LoadReport, Weights, named_leaves, parameter_name
+from clevit_jax.weights.heads import NEW_HEAD
 
 TENSORS, FACTS = "model.safetensors", "model.json"
 FORMAT = "clevit_jax weights 1"
@@ -38,12 +40,17 @@ def write_converted(
         WeightsError: the folder is there, or cannot be written.
     """
     with replacing_folder(pathlib.Path(folder), overwrite=overwrite, holds=(TENSORS, FACTS)) as new:
-        tensors = {name: np.asarray(leaf) for name, leaf in named_leaves(weights.params).items()}
+        tensors = {
+            name: np.asarray(leaf)
+            for name, leaf in named_leaves(weights.params).items()
+            if not (weights.headless and name in HEAD)
+        }
         files.write_safetensors(new / TENSORS, tensors, {"format": FORMAT})
         facts = {
             "format": FORMAT,
             "architecture": weights.model.to_json(),
-            "class_count": weights.model.num_classes,
+            "class_count": 0 if weights.headless else weights.model.num_classes,
+            "headless": weights.headless,
             "class_names": weights.class_names,
             "levels": dict(weights.levels),
             "dialect": weights.dialect,
@@ -148,13 +155,28 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
         raise WeightsError(f"{folder / FACTS} is damaged: {error}") from error
     # A network of more blocks than the file has tensors is not even built.
     wanted = abstract_swin(model)[1] if sum(model.depths) <= len(file.tensors) else {}
-    shapes = {name: leaf.shape for name, leaf in named_leaves(wanted).items()}
+    headless = facts.get("headless", False)  # which older ones do not say
+    shapes = {
+        name: leaf.shape
+        for name, leaf in named_leaves(wanted).items()
+        if not (headless and name in HEAD)
+    }
     if {name: value.shape for name, value in file.tensors.items()} != shapes or not shapes:
         raise WeightsError(
             f"{folder / TENSORS} holds another network than {FACTS} says; "
             "convert the original once more."
         )
-    params = jax.tree.map_with_path(lambda path, _: file.tensors[parameter_name(path)], wanted)
+    params = jax.tree.map_with_path(
+        lambda path, leaf: (
+            file.tensors[parameter_name(path)]
+            if parameter_name(path) in shapes
+            else np.zeros(leaf.shape, np.float32)
+        ),
+        wanted,
+    )
+    report = LoadReport(matched=tuple(shapes))
+    if headless:
+        report = dataclasses.replace(report, reinitialised=HEAD, head=f"none; {NEW_HEAD}")
     return Weights(
         model,
         params,
@@ -163,7 +185,8 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
         facts["source_sha256"],
         class_names=tuple(facts["class_names"]),
         levels=tuple((name, tuple(groups)) for name, groups in facts.get("levels", {}).items()),
-        report=LoadReport(matched=tuple(shapes)),
+        report=report,
+        headless=headless,
         **facts.get("decoding", {}),  # older ones have none
     )
 
@@ -186,6 +209,8 @@ def _read_facts(path: pathlib.Path) -> dict[str, Any]:
         or not all(isinstance(name, str) for name in names)
         or not _are_levels(facts.get("levels", {}), len(names))
         or "architecture" not in facts
+        or not isinstance(facts.get("headless", False), bool)
+        or (facts.get("headless") and names)
         or not _is_decoding(facts.get("decoding", {}))
     ):
         raise WeightsError(

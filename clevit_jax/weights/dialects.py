@@ -15,7 +15,7 @@ import numpy as np
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import first_of, quoted
-from clevit_jax.weights import openmmlab, wrapping
+from clevit_jax.weights import heads, openmmlab, wrapping
 from clevit_jax.weights.dialect_tables import DIALECTS, HUGGINGFACE_5, TABLES
 
 # Recomputed, never loaded; under these names in every dialect.
@@ -110,25 +110,30 @@ def _is_attention(name: str, family: str) -> bool:
     return ".attn." in (_respell(name, _spellings(family)) or "")
 
 
-def unwrap(names: Iterable[str]) -> wrapping.Unwrapped:
+def _meaning(name: str) -> str:
+    """The official name of what a bare name means in any dialect; "" if it is none."""
+    spelled = (_respell(name, _spellings(family)) for family in _FAMILIES)
+    return next((official for official in spelled if official), "")
+
+
+def unwrap(names: Iterable[str], prefix: str | None = None) -> wrapping.Unwrapped:
     """The names of the Swin in a file, and what lies beside it; see `wrapping.unwrap`."""
-    return wrapping.unwrap(
-        names, lambda name: any(_is_attention(name, family) for family in _FAMILIES)
-    )
+    return wrapping.unwrap(names, _meaning, prefix)
 
 
-def recognise(names: Iterable[str], wrapper: str = "") -> str:
+def recognise(names: Iterable[str], wrapper: str = "", prefix: str | None = None) -> str:
     """The dialect of a file: one of `DIALECTS`.
 
     Args:
         names: of the file's tensors.
+        prefix: of the network that is wanted; see `wrapping.unwrap`.
         wrapper: the key that held them in the file, "" if none. Microsoft's files and those of
             the official CLE-ViT have `model`; timm before 0.9 has the same names.
 
     Raises:
         WeightsError: if they are not a Swin of a known dialect; says what the file holds.
     """
-    bare = set(unwrap(names).bare.values())
+    bare = set(unwrap(names, prefix).bare.values())
     for what, pattern in _RELATIVES.items():
         signs = sorted(name for name in bare if pattern.search(name))
         if signs:
@@ -148,9 +153,9 @@ def recognise(names: Iterable[str], wrapper: str = "") -> str:
     if dialect != "microsoft":
         return dialect
     merging = {int(match[1]) for match in map(_MERGING.match, bare) if match}
-    headless = not any(name.startswith("head.") for name in bare)
-    if any(name.startswith("head.fc.") for name in bare) or (
-        headless and merging and 0 not in merging
+    # Not by the head, which people replace; without any merging there is nothing else.
+    if (merging and 0 not in merging) or (
+        not merging and any(name.startswith("head.fc.") for name in bare)
     ):
         return "timm"
     return "microsoft" if wrapper in _MICROSOFTS_WRAPPERS else "timm<0.9"
@@ -168,13 +173,14 @@ def ignored_kind(name: str) -> str | None:
 
 
 def to_official_names(
-    tensors: Mapping[str, np.ndarray], dialect: str
+    tensors: Mapping[str, np.ndarray], dialect: str, prefix: str | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Gives the tensors of a file their official names.
 
     Args:
         tensors: name in the file -> array; what holds the network is taken off (`unwrap`).
         dialect: as `recognise` says.
+        prefix: of the network that is wanted; see `wrapping.unwrap`.
 
     Returns:
         Official name -> array in the official layout (query, key and value joined, in this order,
@@ -189,12 +195,17 @@ def to_official_names(
     table = _spellings(dialect)
     given: dict[str, list[str]] = {}  # official name -> names in the file
     left: dict[str, np.ndarray] = {}
-    unwrapped = unwrap(tensors)
+    unwrapped = unwrap(tensors, prefix)
+    head = _head_of(unwrapped, tensors)
     ignored: dict[str, list[str]] = {}
+    for name in head.others:
+        ignored.setdefault("of 'head'", []).append(name)
     foreign = []
     for name, bare in unwrapped.bare.items():
         kind = ignored_kind(bare)
-        official = _respell(bare, table)
+        official = f"head.{head.names[name]}" if name in head.names else _respell(bare, table)
+        if name in head.others:
+            continue
         if kind is not None:
             ignored.setdefault(kind, []).append(name)
         elif official is not None:
@@ -253,9 +264,21 @@ def _join_attention(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return joined
 
 
-def mask_shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+def _head_of(unwrapped: wrapping.Unwrapped, tensors: Mapping[str, np.ndarray]) -> heads.Head:
+    ranks = {name: np.ndim(tensors[name]) for name in unwrapped.bare}
+    return heads.find_head(unwrapped.bare, ranks, unwrapped.beside)
+
+
+def said_of_head(tensors: Mapping[str, np.ndarray], prefix: str | None = None) -> str:
+    """What a load report says of the head of a file; "" of a plain one."""
+    return _head_of(unwrap(tensors, prefix), tensors).said
+
+
+def mask_shapes(
+    tensors: Mapping[str, np.ndarray], prefix: str | None = None
+) -> dict[str, tuple[int, ...]]:
     """Name inside the network -> shape of the attention masks in a file; they tell its size."""
-    bare = unwrap(tensors).bare.items()
+    bare = unwrap(tensors, prefix).bare.items()
     masks = [(name, inner) for name, inner in bare if ignored_kind(inner) == "attention mask"]
     return {inner: tensors[name].shape for name, inner in masks}
 

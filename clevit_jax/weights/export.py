@@ -41,7 +41,8 @@ def write_torch_weights(
     Args:
         weights: what to write.
         target: a `.safetensors` file, or a `.pth` file, for which torch is needed. For
-            "huggingface" also a folder, for `SwinForImageClassification.from_pretrained`.
+            "huggingface" also a folder, for `SwinForImageClassification.from_pretrained`, or
+            of headless weights for `SwinModel.from_pretrained`.
         dialect: one of `WRITTEN_DIALECTS`; "microsoft" is wrapped in `model` in a `.pth`, and
             holds the masks for the image size of `weights`; "openmmlab" in `state_dict`.
         overwrite: replaces what is there.
@@ -70,16 +71,25 @@ def write_torch_weights(
     else:
         with replacing_folder(target, overwrite=overwrite, holds=HUGGING_FACE_FILES) as folder:
             files.write_safetensors(folder / HUGGING_FACE_FILES[0], tensors, {"format": "pt"})
-            config = hugging_face_config(model, weights.class_names)
+            config = hugging_face_config(model, weights.class_names, headless=weights.headless)
             text = json.dumps(config, indent=2) + "\n"
             (folder / HUGGING_FACE_FILES[1]).write_text(text, encoding="utf-8")
 
 
-def hugging_face_config(model: SwinConfig, class_names: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The `config.json` of transformers' `SwinForImageClassification` for an architecture."""
+def hugging_face_config(
+    model: SwinConfig, class_names: tuple[str, ...] = (), *, headless: bool = False
+) -> dict[str, Any]:
+    """The `config.json` of transformers' `SwinForImageClassification` for an architecture.
+
+    Of a headless one that of `SwinModel`, without classes.
+    """
     names = class_names or tuple(f"LABEL_{index}" for index in range(model.num_classes))
+    classes = {
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
     return {
-        "architectures": ["SwinForImageClassification"],
+        "architectures": ["SwinModel" if headless else "SwinForImageClassification"],
         "model_type": "swin",
         "image_size": model.image_size,
         "patch_size": PATCH,
@@ -93,6 +103,5 @@ def hugging_face_config(model: SwinConfig, class_names: tuple[str, ...] = ()) ->
         "hidden_act": "gelu",
         "layer_norm_eps": LAYER_NORM_EPSILON,
         "use_absolute_embeddings": False,
-        "id2label": {str(index): name for index, name in enumerate(names)},
-        "label2id": {name: index for index, name in enumerate(names)},
+        **({} if headless else classes),
     }

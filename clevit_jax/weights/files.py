@@ -25,17 +25,10 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing
 from clevit_jax.system.quoting import printable, quoted
-from clevit_jax.weights import pickle_survey, stand_ins, torch_pickle
+from clevit_jax.weights import entries, pickle_survey, stand_ins, torch_pickle
 from clevit_jax.weights.looks import looks_like
 from clevit_jax.weights.pickle_survey import BF16, damaged
 
-# Entries that hold the state dict: Microsoft and CLE-ViT; timm, Lightning and OpenMMLab; plain
-# torch scripts; DINO and EsViT, whose authors evaluate the teacher; last, for files that have
-# nothing else, the averages of timm and others.
-WRAPPERS = (
-    *("model", "state_dict", "model_state_dict", "teacher", "student"),
-    *("state_dict_ema", "model_ema"),
-)
 _SAFETENSORS_DTYPES = {
     code: np.dtype(name)
     for code, name in zip(
@@ -66,11 +59,11 @@ class WeightFile:
     sha256: str
 
 
-def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
+def read_weight_file(path: str | os.PathLike[str], entry: str | None = None) -> WeightFile:
     """Reads a `.pth` (zip or older) or `.safetensors`, whatever its suffix, and runs no code.
 
-    The state dict of a `.pth` is its entry `model` or another of `WRAPPERS`, the first of them
-    that holds tensors, or else the file itself.
+    The state dict of a `.pth` is its `entry`, or the one that `entries.choose` finds, or else the
+    file itself.
 
     Raises:
         WeightsError: where the file is not there, something else, damaged, would run code, or has
@@ -83,6 +76,10 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
         head = file.read(4096)
         file.seek(0)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= max(size, _HEADER_BYTES):
+            if entry is not None:
+                raise WeightsError(
+                    f"has no entries, for it is a .safetensors: drop --entry {entry}"
+                )
             return WeightFile(_read_safetensors(path, file), "", (), digest)
         if head.startswith(b"PK\x03\x04"):
             kinds = torch_pickle.survey_zip(file, size)
@@ -90,7 +87,8 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
             kinds = torch_pickle.survey_legacy(file, size)
         else:
             raise WeightsError(looks_like(file, head))
-        return WeightFile(*_state_dict(torch_pickle.load_surveyed(file, kinds)), digest)
+        content = torch_pickle.load_surveyed(file, kinds)
+        return WeightFile(*_state_dict(content, entry), digest)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -234,26 +232,31 @@ def _check_entries(file: io.BufferedReader) -> None:
             raise WeightsError(damaged(f"{quoted([name])} has more than dtype, shape and place"))
 
 
-def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
+def _state_dict(
+    content: Any, entry: str | None
+) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
     """Tensors, wrapper and other entries of what torch has read."""
     torch = torch_pickle.import_torch()
 
-    def entries(value: Any) -> dict[Any, Any]:
+    def items(value: Any) -> dict[Any, Any]:
         # By the type's own method: a file may give an OrderedDict attributes of any name.
         return dict(type(value).items(value)) if isinstance(value, dict) else {}
 
-    def has_tensors(value: Any) -> bool:
-        return any(isinstance(item, torch.Tensor) for item in entries(value).values())
+    def is_tensor(value: Any) -> bool:
+        return isinstance(value, torch.Tensor)
 
-    top = entries(content)
-    wrapper = next((name for name in WRAPPERS if has_tensors(top.get(name))), "")
-    if not wrapper and not has_tensors(content):
+    state = top = items(content)
+    path = entries.choose(content, items, is_tensor, entry)
+    for name in path:
+        state = items(state[name])
+    if not any(map(is_tensor, state.values())):
         _refuse_arrays(top)
         what = f"its entries are {quoted(top)}" if top else f"it is a {type(content).__name__}"
-        wanted = ", ".join(WRAPPERS)
-        raise WeightsError(f"holds no state dict of tensors, alone or in one of {wanted}: {what}")
-    state = entries(top[wrapper]) if wrapper else top
-    strange = [n for n, v in state.items() if type(n) is not str or not isinstance(v, torch.Tensor)]
+        wanted = ", ".join(entries.WRAPPERS)
+        raise WeightsError(
+            f"holds no state dict of tensors, alone or in an entry such as {wanted}: {what}"
+        )
+    strange = [n for n, v in state.items() if type(n) is not str or not is_tensor(v)]
     if strange:
         raise WeightsError(f"holds in its state dict what is not a tensor: {quoted(strange)}")
 
@@ -262,8 +265,8 @@ def _state_dict(content: Any) -> tuple[dict[str, np.ndarray], str, tuple[str, ..
             return tensor.detach().view(torch.int16).numpy().view(BF16)
         return tensor.detach().numpy()
 
-    others = tuple(str(name) for name in top if name != wrapper) if wrapper else ()
-    return {name: array(tensor) for name, tensor in state.items()}, wrapper, others
+    others = tuple(str(name) for name in top if name != path[0]) if path else ()
+    return {name: array(tensor) for name, tensor in state.items()}, ".".join(path), others
 
 
 def _refuse_arrays(top: Mapping[Any, Any]) -> None:

@@ -52,8 +52,14 @@ def fit_weights(
             f"{weights.source} holds a {weights.model.describe()}, and the config asks for a "
             f"{model.describe()}; set {_flags(weights.model)}."
         )
+    if class_map is not None and weights.headless:
+        raise WeightsError(
+            f"{weights.source} has no head, so a class map has nothing to take from it; leave the "
+            "map out, and a new head is trained."
+        )
     if class_map is not None:
         _check_map(class_map, weights.model.num_classes, model.num_classes)
+    anew_head = new_head or weights.headless
     resized, mapped, anew = list[str](), list[str](), list[str]()
 
     def fitted(path: jax.tree_util.KeyPath, given: np.ndarray, wanted: Any) -> np.ndarray:
@@ -65,7 +71,7 @@ def fit_weights(
         elif name.startswith("head.") and class_map is not None:
             given = np.ascontiguousarray(given[..., class_map])
             mapped.append(f"{name}: {weights.model.num_classes} -> {model.num_classes} classes")
-        elif name.startswith("head.") and (new_head or given.shape != wanted.shape):
+        elif name.startswith("head.") and (anew_head or given.shape != wanted.shape):
             given = np.zeros(wanted.shape, np.float32)
             anew.append(name)
         return given

@@ -24,11 +24,12 @@ _INDEX_BYTES = 16 << 20  # a Swin's has 30 thousand
 _SHARD = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.\w+)")
 
 
-def read_weight_files(path: str | os.PathLike[str]) -> WeightFile:
+def read_weight_files(path: str | os.PathLike[str], entry: str | None = None) -> WeightFile:
     """Reads a file of weights, or all shards of an index.
 
     Args:
         path: as `read_weight_file` takes it, or an index whose name ends with `.index.json`.
+        entry: as `read_weight_file` takes it; each shard has it.
 
     Returns:
         The tensors. The sha256 of shards is that of what `sha256sum` prints for them, in the
@@ -40,7 +41,7 @@ def read_weight_files(path: str | os.PathLike[str]) -> WeightFile:
     """
     path = pathlib.Path(path)
     if path.name.endswith(INDEX):
-        return _read_shards(path)
+        return _read_shards(path, entry)
     match = _SHARD.fullmatch(path.name)
     if match and int(match[2]) > 1:
         index = path.with_name(f"{match[1]}{match[3]}{INDEX}")
@@ -48,10 +49,10 @@ def read_weight_files(path: str | os.PathLike[str]) -> WeightFile:
             f"{printable(os.fspath(path))} is one of {int(match[2])} shards, which are read "
             f"together: name the folder of them and of {quoted([index.name])}."
         )
-    return read_weight_file(path)
+    return read_weight_file(path, entry)
 
 
-def _read_shards(index: pathlib.Path) -> WeightFile:
+def _read_shards(index: pathlib.Path, entry: str | None) -> WeightFile:
     places = _places(index)
     shards = sorted(set(places.values()))
     if missing := [name for name in shards if not (index.parent / name).is_file()]:
@@ -63,7 +64,7 @@ def _read_shards(index: pathlib.Path) -> WeightFile:
     others: list[str] = []
     problems: list[tuple[str, set[str], set[str]]] = []
     for shard in shards:
-        file = read_weight_file(index.parent / shard)
+        file = read_weight_file(index.parent / shard, entry)
         wanted = {name for name, place in places.items() if place == shard}
         if wanted != set(file.tensors):
             problems.append((shard, wanted - set(file.tensors), set(file.tensors) - wanted))

@@ -102,6 +102,7 @@ def verify(weights: Weights, source: str | os.PathLike[str], *, seed: int = 0) -
     differences = {
         what: (float(np.abs(a - b).max()), float(np.abs(b).max()))
         for what, a, b in zip(("logits", "features"), ours, wanted, strict=True)
+        if what == "features" or not weights.headless
     }
     return Verification(library, names, size, differences)
 
@@ -144,7 +145,7 @@ def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarra
     changed = (report.mapped, report.resized, report.adapted, report.filled, report.reinitialised)
     if any(changed) or weights.dialect not in _READS or not source.is_file():
         return None
-    return read_weight_files(source).tensors
+    return read_weight_files(source, weights.entry).tensors
 
 
 def _read_by_its_library(
@@ -167,7 +168,7 @@ def _by_our_table(
     official = (
         to_official(weights.params)
         if tensors is None
-        else dialects.to_official_names(tensors, weights.dialect)[0]
+        else dialects.to_official_names(tensors, weights.dialect, weights.prefix)[0]
     )
     names = "names by our own table"
     if tensors is not None:

@@ -108,6 +108,7 @@ def collect_content(trained: TrainedModel) -> Content:
 def _check_classes(trained: TrainedModel, dataset: Dataset) -> None:
     """Raises ConfigError if the columns of the logits are not the classes of the data."""
     classifier = trained.classifier
+    classifier.check_head()
     has_names = classifier.class_names != tuple(map(str, range(classifier.model.num_classes)))
     if classifier.model.num_classes != dataset.num_classes or (
         has_names and classifier.class_names != dataset.class_names
