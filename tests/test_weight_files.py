@@ -217,6 +217,9 @@ def test_which_of_several_dicts_is_meant_is_asked(tmp_path, refused):
         "best": {"swin": {"w": torch.ones(1)}},
         "discriminator": {"w": torch.ones(1)},
     }
+    for name in ("generator", "discriminator"):  # of two depths
+        two = {"best": content["best"], name: content[name]}
+        assert f"--entry {name} or --entry best.swin" in refused(saved(two))
     asked = refused(saved(content))
     assert (
         "2 names in 'generator' and 1 names in 'discriminator' and 1 names in 'best.swin'" in asked
@@ -230,6 +233,13 @@ def test_which_of_several_dicts_is_meant_is_asked(tmp_path, refused):
         WeightsError, match="no tensors in an entry 'best': tensors are in --entry g"
     ):
         read_weight_file(path, "best")
+
+
+def test_one_dict_under_two_names_is_one(tmp_path):
+    weights = {"w": torch.ones(1)}
+    (tmp_path / "a.pth").write_bytes(saved({"mine": weights, "again": weights}))
+    found = read_weight_file(tmp_path / "a.pth")
+    assert (found.wrapper, found.other_entries) == ("mine", ("again",))
 
 
 def test_a_dict_that_holds_itself_has_an_end(tmp_path):

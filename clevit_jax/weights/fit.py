@@ -59,7 +59,6 @@ def fit_weights(
         )
     if class_map is not None:
         _check_map(class_map, weights.model.num_classes, model.num_classes)
-    anew_head = new_head or weights.headless
     resized, mapped, anew = list[str](), list[str](), list[str]()
 
     def fitted(path: jax.tree_util.KeyPath, given: np.ndarray, wanted: Any) -> np.ndarray:
@@ -71,7 +70,7 @@ def fit_weights(
         elif name.startswith("head.") and class_map is not None:
             given = np.ascontiguousarray(given[..., class_map])
             mapped.append(f"{name}: {weights.model.num_classes} -> {model.num_classes} classes")
-        elif name.startswith("head.") and (anew_head or given.shape != wanted.shape):
+        elif name.startswith("head.") and (new_head or given.shape != wanted.shape):
             given = np.zeros(wanted.shape, np.float32)
             anew.append(name)
         return given
