@@ -157,7 +157,7 @@ HEADS = {
     "without a bias": ({"head.weight": WEIGHT}, 3, "without a bias, which is set to zero"),
     "MLP": (
         MLP | {"head.2.weight": torch.ones(3, 7)}, 0,
-        "warning: none is read, for 'head.0.weight', 'head.0.bias', 'head.2.weight' are not one",
+        "warning: none is read, for only one linear layer would be, not 'head.0.weight'",
     ),
     "of two levels": ({"head_genus.weight": WEIGHT}, 0, f"{NONE} 'head_genus'"),
     "margin loss": ({"arc.weight": WEIGHT}, 0, f"{NONE} 'arc'"),

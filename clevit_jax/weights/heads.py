@@ -58,7 +58,7 @@ def find_head(
         return Head({}, [], "")
     if len(layers) > 1 or None in layers or (numbered and not matrices):
         names = quoted(group, _LISTED)
-        said = f"warning: none is read, for {names} are not one linear layer; {NEW_HEAD}"
+        said = f"warning: none is read, for only one linear layer would be, not {names}; {NEW_HEAD}"
         return Head({}, group, said)
     leaves = {name: match["leaf"] for name, match in parsed.items() if match}
     notes = []

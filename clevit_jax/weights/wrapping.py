@@ -7,7 +7,7 @@ names are told from theirs; what its names mean is for `dialects`, what a head i
 import dataclasses
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import first_of, printable, quoted
@@ -16,7 +16,7 @@ from clevit_jax.system.quoting import first_of, printable, quoted
 _TRANSPARENT = frozenset(
     ("module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module")
 )
-# The first word of an attention's name in any dialect, and how many words one may have.
+# The first word of an attention's name in any dialect, and how many words are looked at.
 _STARTS = frozenset(("layers", "features", "stages", "encoder", "swin"))
 _WORDS = 24
 # Parts of a training that lie beside the layers of a network, and leave its features as they are.
@@ -72,9 +72,7 @@ def unwrap(
     bare: dict[str, str] = {}
     beside: dict[str, list[str]] = {}
     for name in names:
-        if name.startswith(trunk) and not any(
-            name.startswith(other) for other in held if len(other) > len(trunk)
-        ):
+        if not held or _owner(name, held) == trunk:
             inner = _plain(name.removeprefix(trunk).split("."))
         elif above is not None and name.startswith(f"{above}head."):
             inner = _plain(name.removeprefix(above).split("."))
@@ -95,10 +93,17 @@ def _plain(words: list[str]) -> str:
 def _before(name: str, meaning: Callable[[str], str]) -> str | None:
     """What stands before the name of an attention; None where it is none."""
     words = name.split(".")
-    for start in range(max(0, len(words) - _WORDS), len(words)):
+    for start in range(min(_WORDS, len(words))):
         if words[start] in _STARTS and ".attn." in meaning(_plain(words[start:])):
             return "".join(f"{word}." for word in words[:start])
     return None
+
+
+def _owner(name: str, held: Mapping[str, int]) -> str | None:
+    """The longest prefix of a network that a name has; None if it has none."""
+    words = name.split(".")[:_WORDS]
+    before = ("".join(f"{word}." for word in words[:end]) for end in range(len(words) - 1, -1, -1))
+    return next((prefix for prefix in before if prefix in held), None)
 
 
 def _networks(names: list[str], meaning: Callable[[str], str]) -> dict[str, int]:
@@ -109,9 +114,8 @@ def _networks(names: list[str], meaning: Callable[[str], str]) -> dict[str, int]
     holding = [before for name in names if (before := _before(name, meaning)) is not None]
     held, whole = dict.fromkeys(sorted(holding), 0), set[str]()
     for name in names if held else ():
-        under = [prefix for prefix in held if name.startswith(prefix)]
-        if under:
-            prefix = max(under, key=len)
+        prefix = _owner(name, held)
+        if prefix is not None:
             held[prefix] += 1
             inner = _plain(name.removeprefix(prefix).split("."))
             if meaning(inner).startswith("patch_embed.proj."):
