@@ -8,8 +8,9 @@ import torch
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
-from clevit_jax.weights.convert import LoadReport, Weights, named_leaves
+from clevit_jax.weights.convert import Weights, named_leaves
 from clevit_jax.weights.fit import fit_weights, read_class_map, resize_bias_table
+from clevit_jax.weights.load_report import LoadReport
 
 MODEL = SwinConfig(
     image_size=32, num_classes=6, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window=4

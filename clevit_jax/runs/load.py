@@ -20,9 +20,10 @@ from clevit_jax.runs.workdir import (
 )
 from clevit_jax.system.files import read_json_object
 from clevit_jax.system.places import place
-from clevit_jax.weights.convert import LoadReport, Weights, named_leaves, read_torch_weights
+from clevit_jax.weights.convert import Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
 from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_in
+from clevit_jax.weights.load_report import LoadReport
 from clevit_jax.weights.variants import Channels
 
 Which = Literal["last", "best"] | int  # a checkpoint of a run; an int is its step

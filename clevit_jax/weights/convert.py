@@ -21,70 +21,14 @@ from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.quoting import first_of, printable, quoted
 from clevit_jax.weights import dialects, folders, variants, wrapping
 from clevit_jax.weights.infer import infer_architecture
+from clevit_jax.weights.load_report import OTHER_ENTRIES, LoadReport
 from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.variants import Channels
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
 HEAD = ("head.bias", "head.kernel")  # our names
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
-OTHER_ENTRIES = "beside the model:"  # a kind of ignored entry
-_KINDS = 20  # modules beside the network that a report names
 _LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadReport:
-    """Load report: what became of every entry of a weight file.
-
-    Attributes:
-        matched: our names of the parameters that the file gave.
-        transposed: those of them whose axes were transposed.
-        resized: bias tables brought to another window, `name: window 7 -> 12`.
-        mapped: entries of the head taken from other classes by a class map.
-        adapted: the patch embedding brought to three channels, `name: 1 -> 3 channels (sum)`.
-        filled: biases of query, key and value that the network does not have, and that are 0.
-        reinitialised: parameters that are initialised anew.
-        ignored: kind -> names in the file that hold no parameter of the network.
-        passed_over: other files of the folder that would have been read before, and why not.
-        head: what was made of a head that is no plain linear layer; "" of one that is.
-    """
-
-    matched: tuple[str, ...] = ()
-    transposed: tuple[str, ...] = ()
-    resized: tuple[str, ...] = ()
-    mapped: tuple[str, ...] = ()
-    adapted: tuple[str, ...] = ()
-    filled: tuple[str, ...] = ()
-    reinitialised: tuple[str, ...] = ()
-    ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    passed_over: tuple[str, ...] = ()
-    head: str = ""
-
-    def __str__(self) -> str:
-        ignored = [
-            f"{len(names)} {kind}" for kind, names in self.ignored.items() if kind != OTHER_ENTRIES
-        ]
-        ignored = first_of(ignored, _KINDS)
-        if OTHER_ENTRIES in self.ignored:
-            ignored.append(f"{OTHER_ENTRIES} {quoted(self.ignored[OTHER_ENTRIES])}")
-        rows = [
-            ("matched", f"{len(self.matched)} parameters"),
-            ("transposed", f"{len(self.transposed)} of them"),
-            ("resized", _listed(self.resized)),
-            *([("mapped", _listed(self.mapped))] if self.mapped else []),
-            *([("adapted", ", ".join(self.adapted))] if self.adapted else []),
-            *([("filled", f"{len(self.filled)} attn.qkv.bias with 0")] if self.filled else []),
-            ("re-initialised", _listed(self.reinitialised)),
-            ("ignored", ", ".join(ignored) or "0"),
-            *([("passed over", ", ".join(self.passed_over))] if self.passed_over else []),
-            *([("head", self.head)] if self.head else []),
-        ]
-        return "\n".join(f"  {name:<15} {text}" for name, text in rows)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)}: {first}" if names else "0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +59,7 @@ class Weights:
     source_sha256: str = ""
     class_names: tuple[str, ...] = ()
     levels: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    report: LoadReport = LoadReport()
+    report: LoadReport = dataclasses.field(default_factory=LoadReport)
     bits: int = 0
     truncated: bool = False
     entry: str | None = None

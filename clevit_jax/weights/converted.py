@@ -19,8 +19,9 @@ from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import sync
 from clevit_jax.weights import files
-from clevit_jax.weights.convert import HEAD, LoadReport, Weights, named_leaves, parameter_name
+from clevit_jax.weights.convert import HEAD, Weights, named_leaves, parameter_name
 from clevit_jax.weights.heads import NEW_HEAD
+from clevit_jax.weights.load_report import LoadReport
 
 TENSORS, FACTS = "model.safetensors", "model.json"
 FORMAT = "clevit_jax weights 1"

@@ -14,8 +14,9 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.places import place
-from clevit_jax.weights.convert import LoadReport, Weights, parameter_name
+from clevit_jax.weights.convert import Weights, parameter_name
 from clevit_jax.weights.infer import window_of
+from clevit_jax.weights.load_report import LoadReport
 
 _TABLE = "relative_position_bias_table"
 

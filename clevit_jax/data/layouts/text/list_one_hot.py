@@ -2,7 +2,7 @@
 
 import pathlib
 
-from clevit_jax.data.layouts.columns import is_label_or_file
+from clevit_jax.data.layouts.columns import as_setting, is_label_or_file
 from clevit_jax.data.layouts.listing import Notes, first_three
 from clevit_jax.data.layouts.text.list_lines import whole
 from clevit_jax.data.layouts.text.list_rows import Family
@@ -47,6 +47,6 @@ def in_one_column(root: pathlib.Path, family: Family, notes: Notes) -> Family | 
         f"{count:,} classes, and {len(other):,} of {len(family.rows):,} images "
         f"({other[0].file!r}) are of none or of several; one class is learned for each image "
         "here: take these images out of the lists, or set data.label_column="
-        f"{family.columns[0].removeprefix('column ')} to learn yes and no of one."
+        f"{as_setting(family.columns[0].removeprefix('column '))} to learn yes and no of one."
     )
     return None
