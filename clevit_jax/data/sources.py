@@ -125,8 +125,8 @@ def scan(
         parts, split, how = _test_on_fold(place, parts, contents, split, notes)
     how += _cut_missing_splits(place, parts, contents.class_names, split, notes)
     numbered = {
-        name: tuple(example._replace(id=i) for i, example in enumerate(examples))
-        for name, examples in parts.items()
+        split: tuple(Example(data, label, i, name) for i, (data, label, _, name) in enumerate(part))
+        for split, part in parts.items()
     }
     dataset = Dataset(
         layout=found.layout,

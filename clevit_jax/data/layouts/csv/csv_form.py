@@ -38,7 +38,7 @@ class Table(NamedTuple):
     delimiter: str
     header: list[str]
     named: bool
-    rows: list[list[str]]
+    rows: Sequence[Sequence[str]]
     lines: list[int]
 
 

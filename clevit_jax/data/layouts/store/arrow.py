@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,10 +170,12 @@ class _ArrowReader:
                     schema = _without_prose(batch, schema)
                 paths, cells = _columns(batch, schema)
                 spans = _spans(batch, schema, start, mapped.size())
-                for span, named, values in zip(spans, paths, cells, strict=True):
-                    where = f"row {len(rows)}"
-                    image = None if span is None else Slice(file, *span, where)
-                    rows.append(columnar.make_row(f"{path}, {where}", image, schema, named, values))
+                places = [f"row {at}" for at in range(len(rows), len(rows) + len(spans))]
+                images = (
+                    (f"{path}, {where}", None if span is None else Slice(file, *span, where))
+                    for span, where in zip(spans, places, strict=True)
+                )
+                rows += columnar.make_rows(images, schema, paths, cells)
             return columnar.Part(path, shard.split, schema, rows)
 
 
@@ -209,19 +211,19 @@ def _without_prose(batch: Any, schema: Schema) -> Schema:
     return schema._replace(plain=tuple(plain))
 
 
-def _columns(batch: Any, schema: Schema) -> tuple[list[Any], list[tuple[Any, ...]]]:
-    """The path of each row, and its values of the plain columns; no image is read."""
-    paths: list[Any] = [None] * batch.num_rows
+def _columns(batch: Any, schema: Schema) -> tuple[list[str], Sequence[Sequence[str]]]:
+    """The path of each row, and its cells of the plain columns; no image is read."""
+    paths = [""] * batch.num_rows
     if schema.has_path or schema.is_file:
         column = batch.column(schema.image)
         column = column.field("path") if schema.has_path else column
         column.validate(full=True)
-        paths = column.to_pylist()
-    columns = list[list[Any]]()
+        paths = columnar.texts_of(column)
+    columns = list[list[str]]()
     for name in schema.plain:
         batch.column(name).validate(full=True)
-        columns.append(batch.column(name).to_pylist())
-    return paths, list(zip(*columns, strict=True)) if columns else [()] * batch.num_rows
+        columns.append(columnar.texts_of(batch.column(name)))
+    return paths, columnar.cells_of(columns, batch.num_rows)
 
 
 def _spans(batch: Any, schema: Schema, start: int, size: int) -> list[tuple[int, int] | None]:

@@ -33,11 +33,10 @@ class PlacedImage(StoredImage, Protocol):
 
 
 class Row(NamedTuple):
-    """An image with what is told of it.
+    """An image of a file, before its columns are known.
 
     Attributes:
         where: file and row, for sentences.
-        told: the label and so on; the label is "" where there is none.
         data: the image; None where the row names its file, in `path`.
         name: of the image, or "".
         path: of the file that the image is, or once was.
@@ -45,7 +44,6 @@ class Row(NamedTuple):
     """
 
     where: str
-    told: Told
     data: PlacedImage | pathlib.Path | None
     name: str
     path: str
@@ -61,20 +59,40 @@ class Part(NamedTuple):
     rows: list[Row]
 
 
-def make_row(
-    where: str, data: PlacedImage | None, schema: Schema, path: Any, cells: Sequence[Any]
-) -> Row:
-    """A row of a file of which nothing is told yet.
+def make_rows(
+    images: Iterable[tuple[str, PlacedImage | None]],
+    schema: Schema,
+    paths: Sequence[str],
+    cells: Sequence[Sequence[str]],
+) -> list[Row]:
+    """The rows of a file.
 
     Args:
-        where, data: as in `Row`.
+        images: file and row of each, for sentences, and the image that it holds.
         schema: which columns are which.
-        path: of the file that the image is, or once was; None for none.
-        cells: values of the columns `schema.plain`.
+        paths: of the files that the images are, or once were; "" for none.
+        cells: values of the columns `schema.plain`, as text.
     """
-    texts = [text_of(cell) for cell in cells]
-    name = "" if schema.name is None else texts[schema.plain.index(schema.name)]
-    return Row(where, Told(), data, name, text_of(path), texts)
+    rows = zip(images, paths, cells, strict=True)
+    if schema.name is None:
+        return [Row(where, data, "", path, each) for (where, data), path, each in rows]
+    at = schema.plain.index(schema.name)
+    return [Row(where, data, each[at], path, each) for (where, data), path, each in rows]
+
+
+def texts_of(column: Any) -> list[str]:
+    """The values of a column of pyarrow, as text; "" for none."""
+    values = column.to_pylist()
+    try:
+        known = {value: text_of(value) for value in set(values)}
+    except TypeError:  # lists and dicts, which are no text
+        return [text_of(value) for value in values]
+    return [known[value] for value in values]
+
+
+def cells_of(columns: Sequence[list[str]], rows: int) -> Sequence[Sequence[str]]:
+    """The cells of each row of some columns, which may be none."""
+    return list(zip(*columns, strict=True)) if columns else [()] * rows
 
 
 def read_parts(
@@ -108,33 +126,51 @@ def read_parts(
         )
         return Contents((), {"train": []})
     header = list(dict.fromkeys(name for part in parts for name in part.schema.plain))
-    cells, at = list[list[str]](), list[str]()
-    for part in parts:
-        positions = {name: i for i, name in enumerate(part.schema.plain)}
-        order = [positions.get(name) for name in header]
-        lacking = [part.split if plain(name) in SPLITS else "" for name in header]
-        for row in part.rows:
-            cells.append(
-                [no if i is None else row.cells[i] for i, no in zip(order, lacking, strict=True)]
-            )
-            at.append(row.where.removeprefix(f"{root}/"))
+    cells = [row for part in parts for row in _in_order(part, header)]
+    at = _Places(root, [row for part in parts for row in part.rows])
     if not cells and notes.problems:
         return Contents((), {"train": []})
     table_ = Table("", header, True, cells, list(range(len(cells))))
     where = f"{parts[0].path if len(parts) == 1 else root}:"
     every = list(dict.fromkeys(name for part in parts for name in part.schema.names))
-    labels = tell(table_, root, at, where, every, request, lambda _: False, notes)
+    given = [part.split for part in parts for _ in part.rows]
+    labels = tell(table_, root, at, where, every, request, lambda _: False, notes, given)
     if labels is None:
         return Contents((), {"train": []})
     told = iter(labels.told)
     rows = [
-        row._replace(told=whole)
+        (row, whole)
         for part in parts
         for row in part.rows
         if (whole := _whole(next(told), row, part, labels, notes)) is not None
     ]
     levels = tuple(level.removesuffix("_label") for level in labels.levels)
     return to_contents(rows, root, places, labels._replace(levels=levels), request, notes)
+
+
+class _Places(Sequence[str]):
+    """File and row of each of some rows, below the root; made when one is asked for."""
+
+    def __init__(self, root: pathlib.Path, rows: Sequence[Row]):
+        self._root = f"{root}/"
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._rows[at].where.removeprefix(self._root)
+
+
+def _in_order(part: Part, header: Sequence[str]) -> Iterable[Sequence[str]]:
+    """The cells of a file's rows under the columns of all files."""
+    if list(part.schema.plain) == header:
+        return (row.cells for row in part.rows)
+    positions = {name: i for i, name in enumerate(part.schema.plain)}
+    order = [positions.get(name) for name in header]
+    lacking = [part.split if plain(name) in SPLITS else "" for name in header]
+    both = list(zip(order, lacking, strict=True))
+    return ([no if i is None else row.cells[i] for i, no in both] for row in part.rows)
 
 
 def _whole(told: Told, row: Row, part: Part, labels: Labels, notes: Notes) -> Told | None:
@@ -156,17 +192,16 @@ def _whole(told: Told, row: Row, part: Part, labels: Labels, notes: Notes) -> To
             "the row."
         )
         return None
-    groups = list(told.groups)
-    for i, level in enumerate(labels.levels):
-        names = part.schema.classes.get(level, [])
-        if groups[i].isdecimal() and int(groups[i]) < len(names):
-            groups[i] = names[int(groups[i])]
-    return told._replace(
-        label=label,
-        class_name=class_name,
-        split=part.split or told.split,
-        groups=tuple(groups),
-    )
+    groups = told.groups
+    if labels.levels and part.schema.classes:
+        named = [part.schema.classes.get(level, []) for level in labels.levels]
+        groups = tuple(
+            names[int(group)] if group.isdecimal() and int(group) < len(names) else group
+            for group, names in zip(told.groups, named, strict=True)
+        )
+    if label == told.label and class_name == told.class_name and groups is told.groups:
+        return told
+    return Told(label, class_name, told.split, groups, told.fold)
 
 
 def with_files(
@@ -202,7 +237,7 @@ def with_files(
 
 
 def to_contents(
-    rows: Sequence[Row],
+    rows: Sequence[tuple[Row, Told]],
     root: pathlib.Path,
     places: FilePlaces | None,
     labels: Labels,
@@ -214,22 +249,23 @@ def to_contents(
     Test images of which none has a label are left out.
 
     Args:
-        rows: of all files of the data set.
+        rows: of all files of the data set, with what is told of them; the label is "" where there
+            is none.
         root: its folder.
         places: the files there, where rows name files: then their folders may tell the split.
         labels: say of which levels and folds the rows are.
         request: its `split_column` may say that folders do not.
         notes: gets what is wrong.
     """
-    unlabelled = [row for row in rows if not row.told.label]
-    tested = sum(row.told.split == "test" for row in rows)
+    unlabelled = [(row, told) for row, told in rows if not told.label]
+    tested = sum(told.split == "test" for _, told in rows)
     if (
         unlabelled
         and len(unlabelled) == tested
-        and all(row.told.split == "test" for row in unlabelled)
+        and all(told.split == "test" for _, told in unlabelled)
     ):
         notes.warnings.append(f"{root}: no test image has a label; none of the {tested} is read.")
-        rows = [row for row in rows if row.told.label]
+        rows = [(row, told) for row, told in rows if told.label]
     else:
         notes.problems.extend(
             Repeated(
@@ -237,38 +273,49 @@ def to_contents(
                 rule=f"{root}: {{n}} rows have no label; add one to each, or remove these rows",
                 item=row.where.rpartition(", ")[2],
             )
-            for row in unlabelled
+            for row, _ in unlabelled
         )
     if not rows and notes.problems:
         return Contents((), {"train": []})
-    named = _named(rows, levels=bool(labels.levels))
+    otherwise = "train" if places is None else ""  # folders may tell it
+    named = _named(rows, otherwise, levels=bool(labels.levels))
     folds = {
-        each.name: row.told.fold
-        for each, row in zip(named, rows, strict=True)
-        if row.told.fold is not None
+        each.name: told.fold
+        for each, (_, told) in zip(named, rows, strict=True)
+        if told.fold is not None
     }
     if places is not None:
         named = split_by_folder(named, places, request, root, notes)
-    named = [row if row.split else row._replace(split="train") for row in named]
     contents = table.to_contents(named, str(root), notes, levels=labels.levels)
     return with_folds(contents, [Read(named, labels.levels, folds, labels.fold_column)], notes)
 
 
-def _named(rows: Sequence[Row], *, levels: bool) -> list[table.TableRow]:
-    """Gives each image a name. Paths often lack the folders, and tell images apart no more."""
-    paths = [row.path for row in rows if row.path]
+def _named(
+    rows: Sequence[tuple[Row, Told]], otherwise: str, *, levels: bool
+) -> list[table.TableRow]:
+    """Gives each image a name, and a split where none is told.
+
+    Paths often lack the folders, and tell images apart no more.
+    """
+    paths = [row.path for row, _ in rows if row.path]
     distinct = len(set(paths)) == len(paths)
     named = []
-    for row in rows:
+    for row, told in rows:
         path = row.path if distinct else ""
         name = row.name or path
         if not name and isinstance(row.data, PlacedImage):
             name = "/".join(filter(None, (row.data.place, row.path)))
         assert row.data is not None
-        label, class_name, split, groups, _ = row.told
+        label, class_name, split, groups, _ = told
         named.append(
             table.TableRow(
-                row.where, split, label, class_name, row.data, name, groups if levels else ()
+                row.where,
+                split or otherwise,
+                label,
+                class_name,
+                row.data,
+                name,
+                groups if levels else (),
             )
         )
     return named

@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clevit_jax.data import no_image
@@ -190,12 +190,13 @@ class _ParquetReader:
             return []
         number = self._images.add(path, schema.image, nested=schema.nested)
         starts = list(itertools.accumulate([0, *sizes]))
-        at = ((g, i) for g, size in enumerate(sizes) for i in range(size))
-        rows = list[columnar.Row]()
-        for (group, i), named, values in zip(at, paths, cells, strict=True):
-            image = ParquetImage(self._images, number, group, starts[group], i)
-            stored = None if schema.is_file else image
-            rows.append(columnar.make_row(str(image), stored, schema, named, values))
+        images = [
+            ParquetImage(self._images, number, group, starts[group], i)
+            for group, size in enumerate(sizes)
+            for i in range(size)
+        ]
+        stored = ((str(image), None if schema.is_file else image) for image in images)
+        rows = columnar.make_rows(stored, schema, paths, cells)
         if any(row.data is None for row in rows):
             self.places = self.places or FilePlaces(self._root)
             rows = columnar.with_files(rows, path, self._root, split, self.places, self._notes)
@@ -210,20 +211,19 @@ class _ParquetReader:
             )
 
 
-def _read_columns(source: Any, schema: Schema) -> tuple[list[Any], list[tuple[Any, ...]], Schema]:
-    """The path of each row, its values of the plain columns, and these; no image is read."""
+def _read_columns(source: Any, schema: Schema) -> tuple[list[str], Sequence[Sequence[str]], Schema]:
+    """The path of each row, its cells of the plain columns, and these; no image is read."""
     path = f"{schema.image}.path" if schema.has_path else None
     if schema.is_file and not schema.has_path:
         path = schema.image
     read = source.read(columns=[*schema.plain, *([path] if path else [])], use_threads=False)
     columns = {name: read.column(name) for name in schema.plain}
     plain = tuple(n for n in schema.plain if not parquet_schema.is_prose(n, columns[n]))
-    cells = zip(*(columns[name].to_pylist() for name in plain), strict=True)
-    rows = list(cells) if plain else [()] * read.num_rows
-    paths: list[Any] = [None] * read.num_rows
+    cells = columnar.cells_of([columnar.texts_of(columns[name]) for name in plain], read.num_rows)
+    paths = [""] * read.num_rows
     if path == schema.image:
-        paths = read.column(path).to_pylist()
+        paths = columnar.texts_of(read.column(path))
     elif path:
         chunks = read.column(schema.image).chunks
-        paths = [each for chunk in chunks for each in chunk.field("path").to_pylist()]
-    return paths, rows, schema._replace(plain=plain)
+        paths = [each for chunk in chunks for each in columnar.texts_of(chunk.field("path"))]
+    return paths, cells, schema._replace(plain=plain)

@@ -1,5 +1,6 @@
 """What fields beside images tell of them, by the rules for the columns of CSV tables."""
 
+import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -55,6 +56,7 @@ def tell(
     request: Request,
     any_called: Callable[[set[str]], bool],
     notes: Notes,
+    given: Sequence[str] | None = None,
 ) -> Labels | None:
     """Finds out which fields tell what, and reads them; None, and a problem, where no label is.
 
@@ -69,6 +71,7 @@ def tell(
         request: its `label_column` and `split_column` go first, where given.
         any_called: whether an image has one of some names, so that such a column is no label.
         notes: get what is wrong, and what is told by values alone.
+        given: splits of the images, "" for none, where no field tells one.
     """
     columns = csv_columns.choose(table, request, any_called, files=False)
     notes.problems.extend(f"{where} {problem}" for problem in columns.problems)
@@ -87,15 +90,18 @@ def tell(
     notes.problems.extend(problems.in_order())
     levels, fold = columns.label.levels, columns.split.fold
     numbers = {text: k for k, text in enumerate(columns.split.folds)}
+    groups = [tuple(row[i] for i in levels) for row in table.rows] if levels else None
+    folds = None if fold is None else [numbers.get(fold_of(row[fold])) for row in table.rows]
     told = [
-        Told(
-            label.text,
-            label.class_name,
-            split or "",
-            tuple(row[i] for i in levels),
-            None if fold is None else numbers.get(fold_of(row[fold])),
+        Told(text, class_name, split or other, group, number)
+        for (text, class_name, _), split, other, group, number in zip(
+            labels,
+            splits,
+            itertools.repeat("") if given is None else given,
+            itertools.repeat(()) if groups is None else groups,
+            itertools.repeat(None) if folds is None else folds,
+            strict=False,
         )
-        for label, split, row in zip(labels, splits, table.rows, strict=True)
     ]
     alone = columns.label.label if len(columns.label.label) == 1 else ()
     return Labels(

@@ -167,7 +167,7 @@ def _rows(
     labels: Labels,
     request: Request,
     notes: Notes,
-) -> Iterator[columnar.Row]:
+) -> Iterator[tuple[columnar.Row, Told]]:
     """The images, with labels from members beside them."""
     lost = list[str]()
     several: dict[str, str] = {}
@@ -196,7 +196,7 @@ def _rows(
 
 def _rows_by_folder(
     root: pathlib.Path, samples: Sequence[Sample], notes: Notes
-) -> Iterator[columnar.Row]:
+) -> Iterator[tuple[columnar.Row, Told]]:
     """The images, with the folder that each is in as its class."""
     images = [
         (sample, ending) for sample in samples for ending in sample.parts if is_image(f".{ending}")
@@ -225,10 +225,10 @@ def _check_split(sample: Sample, split: str, what: str, of_many: str, notes: Not
         )
 
 
-def _row(sample: Sample, ending: str, told: Told) -> columnar.Row:
+def _row(sample: Sample, ending: str, told: Told) -> tuple[columnar.Row, Told]:
     member = sample.parts[ending]
     image = Slice(sample.file, member.start, member.size, member.name)
     where = f"{sample.file.path}, {member.name}"
     name = f"{sample.file.name}/{member.name}"
     told = told._replace(split=sample.split or told.split)
-    return columnar.Row(where, told, image, name, "")
+    return columnar.Row(where, image, name, ""), told
