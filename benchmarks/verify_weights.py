@@ -4,9 +4,11 @@
 
 Each installed library (timm, transformers, torchvision, mmpretrain) builds its own Swin, every
 parameter is moved away from its initial value, its state dict is saved, and
-`convert_torch_weights.py --verify` reads it. No network is needed.
+`convert_torch_weights.py --verify` reads it. No network is needed. A torchvision that is built for
+CUDA does beside a CPU torch, for timm and transformers import it, too.
 """
 
+import contextlib
 import importlib
 import pathlib
 import subprocess
@@ -17,7 +19,24 @@ from typing import Any
 
 import torch
 
-TOOL = pathlib.Path(__file__).parents[1] / "tools" / "convert_torch_weights.py"
+from benchmarks.official_loader import import_torchvision
+
+ROOT = pathlib.Path(__file__).parents[1]
+TOOL = ROOT / "tools" / "convert_torch_weights.py"
+# The tool as a user runs it, but where torchvision can be imported.
+RUN_TOOL = """
+import runpy, sys
+from benchmarks.verify_weights import prepare_torchvision
+prepare_torchvision()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def prepare_torchvision() -> None:
+    """Imports torchvision, if it is there, as it can be imported beside this torch."""
+    with contextlib.suppress(SystemExit):
+        import_torchvision()
 
 
 def _timm(name: str, classes: int) -> Any:
@@ -45,11 +64,13 @@ FILES: dict[str, Callable[[], Any]] = {
     "timm, Swin-B window 12, 1000 classes": lambda: _timm("swin_base_patch4_window12_384", 1000),
     "transformers, Swin-B window 7, 21841 classes": lambda: _transformers(21841),
     "torchvision, swin_t": lambda: importlib.import_module("torchvision").models.swin_t(),
+    "torchvision, swin_b": lambda: importlib.import_module("torchvision").models.swin_b(),
     "mmpretrain, Swin-B window 7, 1000 classes": lambda: _mmpretrain(1000),
 }
 
 
 def main() -> None:
+    prepare_torchvision()
     with tempfile.TemporaryDirectory() as folder:
         for what, make in FILES.items():
             try:
@@ -64,9 +85,8 @@ def main() -> None:
             path = pathlib.Path(folder) / "file.pth"
             torch.save(module.state_dict(), path)
             del module
-            done = subprocess.run(
-                [sys.executable, TOOL, path, "--verify"], capture_output=True, text=True
-            )
+            command = [sys.executable, "-c", RUN_TOOL, str(TOOL), str(path), "--verify"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             print(f"{what}: {(done.stdout + done.stderr).strip().splitlines()[-1]}", flush=True)
 
 
