@@ -123,6 +123,9 @@ GROUPS = {
              ("export",)),
         Flag("dtype", "enum", "float32", "float32|bfloat16", "Of activations.", ("export",),
              {"enum_values": ["float32", "bfloat16"]}),
+        Flag("opset", "integer", None, "N",
+             "Of an .onnx: the version of its operators, 18 or newer; if not given, 21.",
+             ("export",)),
     ),
     "Memory and speed": (
         Flag("topology", "string", "local", "KIND:SHAPE",

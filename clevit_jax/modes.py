@@ -167,6 +167,7 @@ def _analyse(
             checkpoint=checkpoint,
             image_size=values.image_size,
             dtype=values.dtype,
+            opset=values.opset,
             overwrite=values.overwrite,
         )
     from clevit_jax.analysis.trained_model import open_trained_model

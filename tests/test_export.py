@@ -142,6 +142,47 @@ def test_onnx_gives_the_same(wanted, onnx):
         assert_same(outs, wanted[count], 1e-4)
 
 
+# The formats that ONNX's table of versions has for these opsets; the default's is the newest here.
+@pytest.mark.parametrize(("opset", "form"), [(18, 8), (20, 9), (23, 10)])
+def test_onnx_of_another_opset_gives_the_same(opset, form, run, tmp_path, capsys):
+    pytest.importorskip("jax2onnx", reason="the extra onnx is not installed")
+    import onnx
+    import onnxruntime
+
+    export.export_workdir(run, tmp_path / "model.onnx", checkpoint="best", opset=opset)
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert [(each.domain, each.version) for each in proto.opset_import] == [("", opset)]
+    assert proto.ir_version == form
+    onnx.checker.check_model(proto, full_check=True)
+    assert json.loads((tmp_path / "model.onnx.json").read_text())["opset"] == opset
+    logits, _ = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).run(
+        None, {"images": images_of(2, 16)}
+    )
+    wanted = Classifier(*_weights(run))(normalised(images_of(2, 16)))[0]
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+
+
+def test_opsets_that_cannot_be_are_refused_in_one_sentence(model, run, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"^--opset is for an \.onnx; .*model\.stablehlo"):
+        export.export_workdir(run, tmp_path / "model.stablehlo", opset=18)
+    pytest.importorskip("jax2onnx", reason="the extra onnx is not installed")
+    import onnx
+    import onnxruntime
+
+    newest = onnx.defs.onnx_opset_version()
+    for opset in (-1, 0, 17, newest + 1):
+        with pytest.raises(ConfigError, match=f"^--opset is {opset}; .* 18, .* to {newest}, "):
+            export.export_workdir(run, tmp_path / "model.onnx", opset=opset)
+
+    def refuse(*_, **__):
+        raise RuntimeError("ONNX Runtime only guarantees support\nup to opset 22")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(ConfigError, match=r"not open it; opset 23 may .* support up to opset 22"):
+        export.export_onnx(model, tmp_path / "model.onnx", opset=23)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx"])
 def test_the_json_says_what_the_file_is(kind, request):
     path = request.getfixturevalue(kind)

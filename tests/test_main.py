@@ -127,6 +127,10 @@ MISTAKES = {
                  ["run does not exist"]),
     "nothing to export": (["--workdir=data", "--mode=export", "--output=o.onnx"],
                           ["data is neither a run", "nor a converted checkpoint"]),
+    "opset of what has none": (
+        ["--workdir=run", "--mode=export", "--output=o.stablehlo", "--opset=18"],
+        ["--opset is for an .onnx; --output is 'o.stablehlo'"],
+    ),
     "batch sizes": ([*OK, "--mode=throughput", "--batch_sizes=1,x"], ["--batch_sizes is 1,x"]),
     "other test-time views": (["--workdir=run", "--mode=predict", "--tta=crop"], ["none|flip"]),
     "no seeds": ([*OK, "--mode=seeds", "--seeds=0"], ["--seeds=0", "positive"]),

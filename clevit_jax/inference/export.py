@@ -6,7 +6,7 @@ Both hold the parameters and the normalisation, and take any number of uint8 ima
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.export
@@ -28,7 +28,8 @@ from clevit_jax.system.places import place
 from clevit_jax.weights.export import PROGRAM_SUFFIXES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-OPSET = 21  # version of ONNX's operators; a Swin needs 20 at least (Gelu as one operator)
+OPSET = 21  # version of ONNX's operators, if none is asked for
+OLDEST_OPSET = 18  # since then the axes of sums (ReduceSumSquare) are an input, as they are written
 ENDINGS = {suffix: suffix[1:] for suffix in PROGRAM_SUFFIXES}
 _SNIPPETS = {
     "stablehlo": """\
@@ -123,6 +124,7 @@ def export_onnx(
     model: Classifier,
     path: str | pathlib.Path,
     *,
+    opset: int = OPSET,
     overwrite: bool = False,
 ) -> Exported:
     """Writes a Swin as ONNX, whole or not at all.
@@ -134,14 +136,18 @@ def export_onnx(
     Args:
         model: what `clevit_jax.load` returns, in float32.
         path: the file; a JSON that describes it is written beside it, see `facts_path`.
+        opset: the version of ONNX's operators, from `OLDEST_OPSET` to the newest that the
+            installed onnx knows; what reads the file must know it. The version of the format (IR)
+            is no newer than the opset wants.
         overwrite: whether existing files are replaced.
 
     Returns:
         What was written.
 
     Raises:
-        ConfigError: see `export_stablehlo`; or the classifier is in bfloat16, or jax2onnx or
-            onnxruntime is not installed.
+        ConfigError: see `export_stablehlo`; or the classifier is in bfloat16, jax2onnx or
+            onnxruntime is not installed, the opset is out of range, or the installed onnxruntime
+            does not read it.
     """
     if model.model.dtype != jnp.float32:
         raise ConfigError(
@@ -151,31 +157,32 @@ def export_onnx(
     try:
         with quiet():
             import jax2onnx
+            import onnx
             import onnxruntime
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is not installed, which ONNX needs; install it: "
             "pip install -e '.[onnx]' -c constraints.txt."
         ) from error
-    forward, size = make_forward(model.model), model.model.image_size
+    _check_opset(opset, onnx.defs.onnx_opset_version())
 
     def write(file: pathlib.Path) -> None:
-        images = jax.ShapeDtypeStruct(("b", size, size, 3), jnp.uint8)
-        # The converter's own arithmetic mixes dtypes and ranks, which JAX's strict modes forbid.
-        lenient = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
-        with quiet(), lenient[0], lenient[1]:
-            proto = jax2onnx.to_onnx(
-                lambda images: forward(model.params, images),
-                [images],
-                model_name="clevit_jax",
-                opset=OPSET,
-                input_names=["images"],
-                output_names=["logits", "features"],
-            )
+        with quiet():
+            proto = _to_onnx(jax2onnx.to_onnx, model, opset)
+        # An onnxruntime that knows an older opset alone refuses the format of newer ones.
+        needed = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+        proto.ir_version = min(proto.ir_version, needed)
         file.write_bytes(proto.SerializeToString())
 
     def open_exported(file: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no class in common
+            raise ConfigError(
+                f"{path} is not written, since onnxruntime {onnxruntime.__version__}, which checks "
+                f"it, does not open it; opset {opset} may be too new for it, then give --opset "
+                f"{OPSET}. It says: {' '.join(str(error).split())[:300]}"
+            ) from error
         return lambda images: session.run(["logits"], {"images": images})[0]
 
     return write_checked(
@@ -187,8 +194,33 @@ def export_onnx(
         checker="onnxruntime",
         overwrite=overwrite,
         packages=("jax", "jax2onnx", "onnx", "onnxruntime"),
-        more={"opset": OPSET},
+        more={"opset": opset},
     )
+
+
+def _to_onnx(convert: Callable[..., Any], model: Classifier, opset: int) -> Any:
+    """The model as jax2onnx's `convert` makes it, a ModelProto."""
+    forward, size = make_forward(model.model), model.model.image_size
+    images = jax.ShapeDtypeStruct(("b", size, size, 3), jnp.uint8)
+    # The converter's own arithmetic mixes dtypes and ranks, which JAX's strict modes forbid.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return convert(
+            lambda images: forward(model.params, images),
+            [images],
+            model_name="clevit_jax",
+            opset=opset,
+            input_names=["images"],
+            output_names=["logits", "features"],
+        )
+
+
+def _check_opset(opset: int, newest: int) -> None:
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ConfigError(
+            f"--opset is {opset}; it must be from {OLDEST_OPSET}, since when ONNX has the sums of "
+            f"squares that a Swin is written with, to {newest}, the newest that the installed onnx "
+            f"knows; {OPSET} is the usual one."
+        )
 
 
 def export_workdir(
@@ -198,6 +230,7 @@ def export_workdir(
     checkpoint: Literal["last", "best"] | int = "last",
     image_size: int | None = None,
     dtype: str = "float32",
+    opset: int | None = None,
     overwrite: bool = False,
 ) -> int:
     """The mode `export`: exports a trained model, and prints how to run the file.
@@ -206,6 +239,7 @@ def export_workdir(
         path: a workdir, a converted checkpoint or a weight file, see `clevit_jax.load`.
         output: the file; its ending, `.stablehlo` or `.onnx`, decides the format.
         checkpoint, image_size, dtype: see `clevit_jax.load`.
+        opset: see `export_onnx`; for an `.onnx` alone.
         overwrite: whether existing files are replaced.
 
     Returns:
@@ -218,6 +252,8 @@ def export_workdir(
     kind = ENDINGS.get(output.suffix.lower())
     if kind is None:
         raise ConfigError(f"--output is {str(output)!r}; it must end in {' or '.join(ENDINGS)}.")
+    if kind == "stablehlo" and opset is not None:
+        raise ConfigError(f"--opset is for an .onnx; --output is {str(output)!r}, which has none.")
     check_export_target(output, overwrite=overwrite)
     try:
         model = load(path, checkpoint=checkpoint, image_size=image_size, dtype=dtype)
@@ -225,8 +261,11 @@ def export_workdir(
         raise
     except ValueError as error:  # WeightsError, and settings that do not fit
         raise ConfigError(str(error)) from error
-    export = export_stablehlo if kind == "stablehlo" else export_onnx
-    exported = export(model, output, overwrite=overwrite)
+    if kind == "stablehlo":
+        exported = export_stablehlo(model, output, overwrite=overwrite)
+    else:
+        asked = OPSET if opset is None else opset
+        exported = export_onnx(model, output, opset=asked, overwrite=overwrite)
     size, dtype_name = model.model.image_size, jnp.dtype(model.model.dtype).name
     counts = " and ".join(map(str, CHECKED_BATCH_SIZES))
     print(
