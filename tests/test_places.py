@@ -83,6 +83,18 @@ def test_what_cannot_be_resolved_is_named(home, typed, names):
         ("gs://bucket/run", "paths are of this machine; mount it or copy it"),
         ("s3://bucket/$SET", "paths are of this machine; mount it or copy it"),
         ("https://x.org/a.zip", "nothing is downloaded; fetch it and name the file or folder"),
+        (
+            "https://x.org/a b.zip?v=1",
+            "file or folder: curl -L -o 'a b.zip' 'https://x.org/a b.zip?v=1'.",
+        ),
+        ("https://huggingface.co/a/b", "of the Hugging Face hub; write hf://a/b."),
+        ("https://hf.co/datasets/a/b/tree/main/", "write hf://datasets/a/b."),
+        (
+            "https://huggingface.co/a/b/resolve/v1/x/y.pth?download=true",
+            "write hf://a/b@v1/x/y.pth.",
+        ),
+        ("https://huggingface.co/a/b/blob/main/y.pth", "write hf://a/b/y.pth."),
+        ("hf://a/b", "and here the path of a file or a folder is meant."),
         ("file:///data/my%20photos", "write the path: /data/my photos."),
     ],
 )
@@ -95,6 +107,10 @@ def test_an_address_is_no_path(home, typed, said):
     (home / typed).mkdir(parents=True)
     assert expand(typed) == typed
     assert place("C://x/y") == pathlib.Path("C:/x/y")
+
+
+def test_a_name_on_the_hub_stays_as_it_is_where_it_is_taken():
+    assert expand("hf://datasets/a/b@$X", "data.root", hub=True) == "hf://datasets/a/b@$X"
 
 
 def test_what_is_there_goes_first(home):

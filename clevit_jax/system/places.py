@@ -6,11 +6,17 @@ Every flag, setting and argument that is a path goes through `place`, and throug
 import os
 import pathlib
 import re
+import shlex
 import urllib.parse
 
 from clevit_jax.errors import ConfigError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+# The page of a repository, or of a file in it.
+_ON_HUB = re.compile(
+    r"https?://(?:huggingface\.co|hf\.co)/(datasets/)?([^/?#]+/[^/?#]+)"
+    r"(?:/(?:resolve|blob|tree|raw)/([^/?#]+)(/[^?#]+)?)?/?(?:[?#].*)?$"
+)
 _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -19,7 +25,7 @@ def place(path: str | os.PathLike[str], what: str = "The path") -> pathlib.Path:
     return pathlib.Path(expand(os.fspath(path), what))
 
 
-def expand(text: str, what: str = "The path") -> str:
+def expand(text: str, what: str = "The path", *, hub: bool = False) -> str:
     """A path or a pattern with `~`, `~user`, `$NAME` and `${NAME}` resolved.
 
     A shell does this only where the path begins a word, so not in `--workdir=~/run` or
@@ -30,12 +36,16 @@ def expand(text: str, what: str = "The path") -> str:
     Args:
         text: the path; "" stays as it is.
         what: what messages call it: `--workdir`, `data.root`.
+        hub: whether a name on the hub, `hf://OWNER/REPO`, is taken there, too; it stays as it is,
+            and `system.hub` fetches it.
 
     Raises:
         ConfigError: a variable is not set, or there is no such user; or it is an address, as
             `gs://bucket/run`, of which the system would make folders called so.
     """
     if (address := _ADDRESS.match(text)) and not _exists(text):
+        if hub and address[1].lower() == "hf":
+            return text
         raise ConfigError(f"{what} is {text}, {_not_here(address[1].lower(), text)}.")
     if "$" not in text and not text.startswith("~"):
         return text
@@ -49,8 +59,22 @@ def _not_here(scheme: str, text: str) -> str:
         return (
             f"an address; write the path: {urllib.parse.unquote(urllib.parse.urlparse(text).path)}"
         )
+    if scheme == "hf":
+        return (
+            "an address, a name on the Hugging Face hub; --config.model.pretrained, "
+            "--config.data.root and the converter take it, and here the path of a file or a folder "
+            "is meant"
+        )
+    if on_hub := _ON_HUB.match(text):
+        kind, repo, revision, file = on_hub.groups()
+        at = f"@{revision}" if revision and revision != "main" else ""
+        return f"an address of the Hugging Face hub; write hf://{kind or ''}{repo}{at}{file or ''}"
     if scheme in ("http", "https", "ftp"):
-        return "an address, and nothing is downloaded; fetch it and name the file or folder"
+        name = shlex.quote(urllib.parse.urlparse(text).path.rpartition("/")[2] or "FILE")
+        return (
+            "an address, and nothing is downloaded; fetch it and name the file or folder: "
+            f"curl -L -o {name} {shlex.quote(text)}"
+        )
     return "an address, and paths are of this machine; mount it or copy it, and name the folder"
 
 
