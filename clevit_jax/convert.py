@@ -24,7 +24,7 @@ from clevit_jax.runs.workdir import load_config
 from clevit_jax.system import faults, output
 from clevit_jax.system.logging import quiet_command
 from clevit_jax.system.places import place
-from clevit_jax.weights import export, verify
+from clevit_jax.weights import export, from_hub, verify
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.converted import check_converted_target, write_converted
 from clevit_jax.weights.fit import fit_weights, read_class_map
@@ -47,7 +47,7 @@ def convert_weights(
     """Converts weights, as the command does.
 
     Args:
-        source: file of weights, converted checkpoint, or workdir of a run.
+        source: file of weights, converted checkpoint, workdir of a run, or a name on the hub.
         target: folder of the converted checkpoint, or with `to` a file.
         to: library to write for: "microsoft", "timm" or "huggingface"; None for this one.
         class_map: file whose line i, from 0, is the source's class for class i.
@@ -66,7 +66,7 @@ def convert_weights(
         ClevitError: one sentence that names the file and the mend.
     """
     options = argparse.Namespace(
-        source=place(source, "source"),
+        source=_source(source),
         target=place(target, "target"),
         to=to,
         class_map=None if class_map is None else place(class_map, "class_map"),
@@ -92,11 +92,11 @@ def main(argv: list[str] | None = None) -> int:
         _resolve_places(options)
         _check_options(options)
         weights = _read_source(options)
-        if holds_run(options.source) and not options.ema and load_config(options.source).optim.ema:
+        if _is_run(options.source) and not options.ema and load_config(options.source).optim.ema:
             print("The run keeps an average, which its scores are of; to take that, add --ema.")
         print(weights, flush=True)
         if options.verify:
-            verification = verify.verify(weights, options.source)
+            verification = verify.verify(weights, _path(options.source))
             print(verification, flush=True)
             if not verification.ok:
                 return 1
@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     # The spellings that the other command knows.
     parser.add_argument("--helpshort", "--helpfull", action="help", help=argparse.SUPPRESS)
-    parser.add_argument("source", type=pathlib.Path, help="file, converted checkpoint or run")
+    parser.add_argument(
+        "source", help="file, converted checkpoint, run, or a name on the hub: hf://OWNER/REPO"
+    )
     parser.add_argument(
         "target",
         type=pathlib.Path,
@@ -169,13 +171,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _resolve_places(options: argparse.Namespace) -> None:
+    options.source = _source(options.source)
     for name, what in (
-        ("source", "The source"),
         ("target", "The target"),
         ("class_map", "--class-map"),
     ):
         if getattr(options, name):
             setattr(options, name, place(getattr(options, name), what))
+
+
+def _source(source: str | pathlib.Path) -> pathlib.Path | str:
+    """The path of a source, or its name on the hub, which is fetched when all else is right."""
+    if from_hub.named(source):
+        return str(source)
+    return place(source, "The source")
 
 
 def _which(text: str) -> Which:
@@ -185,9 +194,17 @@ def _which(text: str) -> Which:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _is_run(source: pathlib.Path | str) -> bool:
+    return isinstance(source, pathlib.Path) and holds_run(source)
+
+
+def _path(source: pathlib.Path | str) -> pathlib.Path:
+    return source if isinstance(source, pathlib.Path) else from_hub.fetch(source).path
+
+
 def _check_options(options: argparse.Namespace) -> None:
     """Raises WeightsError on options that do nothing here, and on a target that is there."""
-    is_run = holds_run(options.source)
+    is_run = _is_run(options.source)
     if is_run and (options.entry, options.prefix) != (None, None):
         raise WeightsError(
             f"--entry and --prefix are for a file of another library, and {options.source} is a "
@@ -205,7 +222,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise WeightsError(
             "--to and --overwrite need a target to write to; name one after the source."
         )
-    if options.target and options.target.resolve() == options.source.resolve():
+    if options.target and options.target.resolve() == pathlib.Path(options.source).resolve():
         raise WeightsError(f"{options.target} is the source itself; name another target.")
     if options.target and options.target.suffix.lower() in export.PROGRAM_SUFFIXES:
         raise WeightsError(
@@ -226,7 +243,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _read_source(options: argparse.Namespace) -> Weights:
     """The weights of the source, with the classes of the map where one is given."""
-    if holds_run(options.source):
+    if _is_run(options.source):
         which: Which = "last" if options.checkpoint is None else options.checkpoint
         weights = read_run(options.source, checkpoint=which, average=options.ema)
     else:

@@ -9,7 +9,9 @@ from clevit_jax import recipes
 from clevit_jax.config.ranges import check_types
 from clevit_jax.errors import ConfigError
 from clevit_jax.recipes import flatten
+from clevit_jax.system.hub import is_name
 from clevit_jax.system.places import expand
+from clevit_jax.weights import from_hub
 
 # Settings that say where and how to compute, and do not change what is computed.
 NOT_COMPARED = (
@@ -178,4 +180,7 @@ def with_places_in_full(config: ConfigDict) -> ConfigDict:
 
 
 def _in_full(name: str, path: str) -> str:
-    return os.path.abspath(expand(path, name))
+    if name == "model.pretrained" and (weights := from_hub.named(path)):
+        return str(weights)
+    full = expand(path, name, hub=name == "data.root")
+    return full if is_name(full) else os.path.abspath(full)

@@ -106,7 +106,7 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
         step=step,
         plan=plan,
         mesh=(config.mesh.data, config.mesh.fsdp),
-        pretrained=expand(config.model.pretrained, "model.pretrained"),
+        pretrained=expand(config.model.pretrained, "model.pretrained", hub=True),
         class_map=expand(config.model.class_map, "model.class_map"),
         eval_every_epochs=config.eval.every_epochs,
         patience=config.eval.patience,
@@ -183,7 +183,7 @@ def _config_errors() -> Iterator[None]:
 def _data_config(config: ConfigDict) -> DataConfig:
     data = config.data
     return DataConfig(
-        root=expand(data.root, "data.root"),
+        root=expand(data.root, "data.root", hub=True),
         layout=data.layout,
         request=Request(
             num_classes=config.model.num_classes or None,

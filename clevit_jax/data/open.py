@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from clevit_jax.data.tally import Tally
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, DataError
 from clevit_jax.system import memory
+from clevit_jax.system.places import place
 
 CACHE_SHARE = 0.5  # of the free memory, for decoded images; the rest is for training itself
 
@@ -74,7 +74,7 @@ def scan_data(config: DataConfig) -> tuple[Dataset, list[str]]:
     if config.leaves.get("classes"):
         try:
             if processes.index() == 0:
-                procedural_leaves.write_dataset(pathlib.Path(config.root), **config.leaves)
+                procedural_leaves.write_dataset(place(config.root, "data.root"), **config.leaves)
         except (OSError, ValueError) as error:
             raise ConfigError(str(error)) from error
         processes.barrier("leaves")

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from clevit_jax.data import splits
+from clevit_jax.data import from_hub, splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts.class_names import (
     name_numbers,
@@ -90,7 +90,14 @@ def scan(
     Returns:
         The data set, as far as the problems allow, and the problems.
     """
-    place = tfds_records.data_dir(root) if request.tfds else places.place(root, "data.root")
+    told = ""
+    if request.tfds:
+        place = tfds_records.data_dir(root)
+    elif name := from_hub.named(os.fspath(root)):
+        fetched = from_hub.fetch(name)
+        place, told = fetched.path, f"{fetched}, "
+    else:
+        place = places.place(root, "data.root")
     try:
         _check_folder(place, named)
         with _no_garbage_collection():
@@ -130,7 +137,7 @@ def scan(
     }
     dataset = Dataset(
         layout=found.layout,
-        recognised_by="; ".join([found.seen, *how]),
+        recognised_by="; ".join([told + found.seen, *how]),
         class_names=contents.class_names,
         train=numbered["train"],
         test=numbered["test"],

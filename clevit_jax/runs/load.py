@@ -20,6 +20,7 @@ from clevit_jax.runs.workdir import (
 )
 from clevit_jax.system.files import read_json_object
 from clevit_jax.system.places import place
+from clevit_jax.weights import from_hub
 from clevit_jax.weights.convert import Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
 from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_in
@@ -44,7 +45,8 @@ def read_weights(
         path: workdir of a run, folder of a converted checkpoint, or a `.pth` or `.safetensors`
             file in any of `dialects.DIALECTS`, or a folder with one, whole or in shards, as the
             Hugging Face hub has it, or the index of these shards.
-            `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too.
+            `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too. A name on the hub, as
+            `weights.from_hub.named` knows it, is fetched once.
         checkpoint: of a run: its newest, the one with the best top-1, or the one of a step. A run
             that keeps an average gives the average, which is what its evaluations score.
         channels: of another library's file whose patch embedding has other than three channels of
@@ -57,6 +59,12 @@ def read_weights(
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
+    if from_hub.named(path):
+        if checkpoint != "last":
+            raise WeightsError(f"{path} is not a run, so it has no checkpoints to choose from.")
+        fetched = from_hub.fetch(path)
+        weights = read_weights(fetched.path, entry=entry, prefix=prefix, channels=channels)
+        return dataclasses.replace(weights, source=str(fetched))
     path, named = split_checkpoint(path)
     checkpoint = checkpoint if named is None else named
     if channels is not None and holds_run(path):
@@ -121,9 +129,13 @@ def check_step(checkpoints: Checkpoints, step: int) -> None:
 def split_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, Which | None]:
     """`RUN@best` -> RUN and "best", `RUN@120` -> RUN and 120; a path that is there has no such end.
 
+    Nor has a name on the hub, which is no path of a run.
+
     Returns:
         The path, and the checkpoint that it names, None where it names none.
     """
+    if from_hub.named(path):
+        return pathlib.Path(path), None
     whole = place(path)
     name, at, end = str(whole).rpartition("@")
     known = end in ("last", "best") or (end.isdecimal() and end.isascii())

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs.load import holds_run, split_checkpoint
 from clevit_jax.runs.workdir import CONFIG_FILE, has_checkpoints, load_config
+from clevit_jax.weights import from_hub
 
 
 def begin_from(config: ConfigDict, origin: str, workdir: pathlib.Path) -> ConfigDict:
@@ -18,20 +19,21 @@ def begin_from(config: ConfigDict, origin: str, workdir: pathlib.Path) -> Config
 
     Args:
         config: of the new run.
-        origin: a run, also as `RUN@best` or `RUN@120`, or other weights.
+        origin: a run, also as `RUN@best` or `RUN@120`, or other weights, also by a name on the hub.
         workdir: of the new run.
 
     Raises:
         ConfigError: there is no such path, or the workdir holds a run that began elsewhere.
     """
     path, which = split_checkpoint(origin)
-    path = path.resolve()
+    name = from_hub.named(origin)
+    path = path if name else path.resolve()
     of_run = f"{path}@{'last' if which is None else which}"
     pretrained = _begun_from(workdir)
     if pretrained is None:
         check_origin(origin)
-        pretrained = of_run if holds_run(path) else str(path)
-    elif pretrained not in (of_run, *([str(path)] if which is None else [])):
+        pretrained = of_run if holds_run(path) else str(name or path)
+    elif pretrained not in (of_run, *([str(name or path)] if which is None else [])):
         raise ConfigError(
             f"--from {origin}: {workdir} holds a run already, which began from "
             f"{pretrained or 'random parameters'}; name a new --workdir, or leave --from out to go "
@@ -55,7 +57,7 @@ def _begun_from(workdir: pathlib.Path) -> str | None:
 def check_origin(origin: str) -> None:
     """Raises ConfigError unless there is such a path, and it is a run where a step is named."""
     path, which = split_checkpoint(origin)
-    if not path.exists():
+    if not path.exists() and not from_hub.named(origin):
         raise ConfigError(
             f"--from {origin}: there is no {path}; name the workdir of a run, RUN@best or RUN@STEP "
             "for one of its checkpoints, or a file of weights."

@@ -1,0 +1,424 @@
+"""Weights and images by their names on the hub, against a server on loopback."""
+
+import dataclasses
+import errno
+import importlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import types
+
+import hub_server
+import huggingface_hub
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.numpy import load_file, save
+
+import clevit_jax
+from clevit_jax import convert
+from clevit_jax.config.compare import with_places_in_full
+from clevit_jax.data import sources
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs import origin
+from clevit_jax.runs.beside_images import check_beside_images
+from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.setup import prepare_run, read_pretrained
+from clevit_jax.system import hub
+from clevit_jax.weights import from_hub
+from clevit_jax.weights.convert import Weights
+from clevit_jax.weights.converted import write_converted
+from clevit_jax.weights.load_report import LoadReport
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+TIMM = (GOLDEN / "dialect_timm.safetensors").read_bytes()
+CONFIG = (json.dumps({"architecture": "swin"})).encode()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A hub at which the library looks, with a cache of its own; nothing else can be asked."""
+    monkeypatch.chdir(tmp_path)
+    with hub_server.serving() as server:
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": server.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_STORED_TOKENS_PATH": str(tmp_path / "tokens"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        huggingface_hub.close_session()
+        hub.fetch.cache_clear()
+        yield server
+        huggingface_hub.close_session()
+        hub.fetch.cache_clear()
+
+
+def _add(server, repo="timm/swin_nano", kind="models", **options):
+    files = options.pop("files", {"README.md": b"-", "model.safetensors": TIMM})
+    server.repos[f"{kind}/{repo}"] = made = hub_server.Repo(files, **options)
+    return made
+
+
+def _parquet(classes=("ash", "oak"), count=6):
+    images, labels = [], []
+    for number in range(count):
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(stream, "PNG")
+        images.append({"bytes": stream.getvalue(), "path": f"{number}.png"})
+        labels.append(classes[number % len(classes)])
+    table = io.BytesIO()
+    pq.write_table(pa.table({"image": images, "label": labels}), table)
+    return table.getvalue()
+
+
+def _refused(text, *parts, read=read_weights):
+    with pytest.raises(ConfigError) as error:
+        read(text)
+    for part in parts:
+        assert part in str(error.value), error.value
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kind", "repo", "revision", "path"),
+    [
+        ("hf://a/b", "model", "a/b", "", ""),
+        ("hf://models/a/b", "model", "a/b", "", ""),
+        ("hf://a/b@v1.0", "model", "a/b", "v1.0", ""),
+        ("hf://a/b@v1/x/y.pth", "model", "a/b", "v1", "x/y.pth"),
+        ("HF://datasets/a/b.c-d_e", "dataset", "a/b.c-d_e", "", ""),
+        ("hf://datasets/a/b@refs/convert/parquet", "dataset", "a/b", "refs/convert/parquet", ""),
+        ("hf://datasets/a/b@refs%2Fpr%2F3/x/", "dataset", "a/b", "refs/pr/3", "x"),
+    ],
+)
+def test_parts_of_a_name(typed, kind, repo, revision, path):
+    assert hub.parse(typed, "x") == hub.Name(kind, repo, revision, path)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["hf://", "hf://a", "hf://datasets/a", "hf://a/b@", "hf://../b", "hf://a/b/../c", "hf://a b/c"],
+)
+def test_no_name(typed):
+    with pytest.raises(ConfigError, match="names nothing on the hub; write hf://OWNER/REPO"):
+        hub.parse(typed, "data.root")
+
+
+def test_what_is_a_name_of_weights(tmp_path, monkeypatch):
+    """What is there goes first, and a path that is wrong stays a wrong path."""
+    monkeypatch.chdir(tmp_path)
+    for typed, meant in {
+        "timm/swin_x.ms_in22k": "hf://timm/swin_x.ms_in22k",
+        "microsoft/swin-base@abc": "hf://microsoft/swin-base@abc",
+        "swin_base_patch4_window7_224_22k.pth": "hf://timm/swin_base_patch4_window7_224.ms_in22k",
+    }.items():
+        assert str(from_hub.named(typed)) == meant
+        assert from_hub.named(pathlib.Path(typed)) == from_hub.named(typed)
+    for typed in (
+        "runs/mine", "mine", "timm", "timm/", "timm/a/b", "timm/x.pth", "./timm/x", "", "a/b",
+        "weights/swin_base_patch4_window7_224_22k.pth", "runs/mine@best", "mine.pth",
+    ):  # fmt: skip
+        assert from_hub.named(typed) is None, typed
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm/swin_x.ms_in22k").touch()
+    (tmp_path / "swin_base_patch4_window7_224_22k.pth").touch()
+    assert from_hub.named("timm/swin_x.ms_in22k") is None
+    assert from_hub.named("timm/swin_x.ms_in22k@best") is None
+    assert from_hub.named("swin_base_patch4_window7_224_22k.pth") is None
+    with pytest.raises(clevit_jax.ClevitError) as error:
+        read_weights("runs/mine")
+    assert "hub" not in str(error.value)
+
+
+def test_weights_are_fetched_once(server, capsys):
+    repo = _add(server, files={"README.md": b"-", "model.safetensors": TIMM, "config.json": CONFIG,
+                               "pytorch_model.bin": b"x", "flax_model.msgpack": b"x"})  # fmt: skip
+    weights = read_weights("timm/swin_nano")
+    reference = load_file(GOLDEN / "dialect_timm.safetensors")
+    kernel = weights.params["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, reference["head.fc.weight"].T)
+    assert weights.source == f"hf://timm/swin_nano@{repo.commit}"
+    assert sorted(server.fetched()) == ["config.json", "model.safetensors"]
+    size = (len(TIMM) + len(CONFIG)) / 1e6
+    said = capsys.readouterr().out
+    assert said == (
+        f"Fetching hf://timm/swin_nano@{repo.commit}: 2 files, {size:,.1f} MB to download; "
+        "licence: mit.\n"
+    )
+    asked = len(server.asked)
+    assert read_weights("hf://timm/swin_nano").source == weights.source
+    assert len(server.asked) == asked  # one command reads one commit
+    hub.fetch.cache_clear()
+    read_weights("hf://timm/swin_nano")
+    assert len(server.fetched()) == 2
+    assert "2 files, in the cache already; licence: mit." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["offline", "away", "ill"])
+def test_without_the_hub_the_cache_is_taken(server, monkeypatch, capsys, how):
+    _add(server)
+    read_weights("hf://timm/swin_nano")
+    hub.fetch.cache_clear()
+    capsys.readouterr()
+    if how == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        huggingface_hub.close_session()
+        reason = "since HF_HUB_OFFLINE is set."
+    elif how == "away":
+        server.shutdown()
+        server.server_close()
+        huggingface_hub.close_session()
+        reason = f"since {server.address} cannot be reached ("
+    else:
+        server.status = 503
+        reason = f"since {server.address} answers with error 503"
+    assert read_weights("hf://timm/swin_nano").source.startswith("hf://timm/swin_nano@c0ffee")
+    assert reason in capsys.readouterr().out
+    said = _refused("hf://timm/swin_other", reason[:-2], "has no whole copy.")
+    assert "hf download timm/swin_other model.safetensors config.json --local-dir FOLDER" in said
+    assert "name it: --config.model.pretrained=FOLDER." in said
+
+
+def test_a_part_in_the_cache_is_no_copy(server, monkeypatch):
+    """Neither of weights nor of images: a set that lacks a file would be another set."""
+    _add(server, kind="datasets", repo="a/leaves",
+         files={"a-0.parquet": _parquet(), "a-1.parquet": _parquet()})  # fmt: skip
+    sources.load_dataset("hf://datasets/a/leaves")
+    snapshot = next((pathlib.Path(constants.HF_HUB_CACHE)).glob("datasets--*/snapshots/*"))
+    (snapshot / "a-1.parquet").unlink()
+    hub.fetch.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()
+    said = _refused("hf://datasets/a/leaves", "has no whole copy.", read=sources.load_dataset)
+    assert "hf download a/leaves --repo-type dataset --local-dir FOLDER" in said
+    assert said.endswith("name it: --config.data.root=FOLDER.")
+
+
+def test_refusals_of_the_hub(server, tmp_path):
+    _add(server, repo="a/gated", gated=True)
+    said = _refused("hf://a/gated", f"let in: ask at {server.address}/a/gated, and log in (hf auth")
+    assert "--config.model.pretrained=FOLDER" in said
+    _refused("hf://a/none", "hf://a/none: the hub has no such repository", "hf auth login")
+    _refused("timm/none", "hf://timm/none: the hub has no such repository")
+    _add(server)
+    _refused("hf://timm/swin_nano@v7", "no such revision", "--revision v7")
+    _refused("hf://timm/swin_nano/x.pth", "no such file; it holds 'README.md', 'model.safetensors'")
+
+
+def test_a_token_that_is_none(server, monkeypatch):
+    _add(server)
+    monkeypatch.setenv("HF_TOKEN", "bad")
+    _refused("hf://timm/swin_nano", "the hub refuses the token that you have (401): log in")
+
+
+def test_a_token_opens_a_gated_repository(server, monkeypatch):
+    _add(server, repo="a/gated", gated=True, licence=None)
+    monkeypatch.setenv("HF_TOKEN", "good")
+    assert read_weights("hf://a/gated").dialect == "timm"
+
+
+def test_a_download_that_is_cut_off(server, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's trials
+    repo = _add(server, cut=1000)
+    _refused("hf://timm/swin_nano", "was cut off while it was fetched", "start again")
+    assert not list(pathlib.Path(constants.HF_HUB_CACHE).rglob("model.safetensors"))
+    repo.cut = None
+    assert read_weights("hf://timm/swin_nano").dialect == "timm"
+
+
+def test_a_full_disk(server, monkeypatch):
+    _add(server)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=0))
+    _refused("hf://timm/swin_nano", "has 0.0 MB left: free some space", "export HF_HOME=DIR")
+    assert server.fetched() == []
+
+
+def test_a_disk_that_fills_up(server, monkeypatch):
+    _add(server)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    _refused("hf://timm/swin_nano", "does not fit", "No space left on device", "HF_HOME=DIR")
+
+
+def test_without_the_library(server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    _refused("hf://timm/swin_nano", "is not installed: pip install 'clevit_jax[hub]'.")
+
+
+def test_which_file_of_a_repository(server, capsys):
+    """By the order of a folder; another by its name; one alone; of several the user says which."""
+    _add(server, repo="a/two", files={"x.safetensors": TIMM, "sub/y.safetensors": TIMM})
+    _refused("hf://a/two", "holds 2 files of weights ('sub/y.safetensors', 'x.safetensors')",
+             "name one, as hf://a/two/x.safetensors")  # fmt: skip
+    assert read_weights("hf://a/two/sub/y.safetensors").source.endswith("123/sub/y.safetensors")
+    _add(server, repo="a/one", files={"best.safetensors": TIMM, "x.txt": b"-"})
+    assert read_weights("hf://a/one").dialect == "timm"
+    assert "the one file of weights is best.safetensors" in capsys.readouterr().out
+    _add(server, repo="a/none", files={"x.txt": b"-", ".gitattributes": b"-"})
+    _refused("hf://a/none", "holds no weights; it holds 'x.txt'.")
+
+
+def test_shards_come_with_their_index(server):
+    tensors = load_file(GOLDEN / "dialect_timm.safetensors")
+    names = sorted(tensors)
+    parts = {"1": names[::2], "2": names[1::2]}
+    shard = "model-0000{}-of-00002.safetensors".format
+    weight_map = {name: shard(k) for k, part in parts.items() for name in part}
+    files = {shard(k): save({n: tensors[n] for n in part}) for k, part in parts.items()}
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
+    files |= {"model.fp16-00001-of-00001.safetensors": b"-", "pytorch_model.bin": b"-"}
+    _add(server, files=files)
+    whole = load_file(GOLDEN / "dialect_timm.safetensors")["head.fc.bias"]
+    np.testing.assert_array_equal(read_weights("hf://timm/swin_nano").params["head"]["bias"], whole)
+    assert sorted(server.fetched()) == [shard(1), shard(2), "model.safetensors.index.json"]
+
+
+def test_an_official_file_by_its_name(server, capsys):
+    _add(server, repo="timm/swin_tiny_patch4_window7_224.ms_in1k")
+    assert read_weights("swin_tiny_patch4_window7_224.pth").dialect == "timm"
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "swin_tiny_patch4_window7_224.pth is not here; "
+        "hf://timm/swin_tiny_patch4_window7_224.ms_in1k holds the same weights, and is taken.\n"
+    )
+
+
+def test_the_converter(server, capsys, tmp_path):
+    """Wrong options are refused before anything is fetched."""
+    _add(server)
+    assert convert.main(["hf://timm/swin_nano", "--overwrite"]) == 2
+    assert convert.main(["hf://timm/swin_nano", "out", "--ema"]) == 2
+    assert server.asked == []
+    assert convert.main(["hf://timm/swin_nano", "out"]) == 0
+    capsys.readouterr()
+    facts = json.loads((tmp_path / "out/model.json").read_text())
+    assert any("hf://timm/swin_nano@c0ffee" in str(value) for value in facts.values())
+    clevit_jax.convert_weights("timm/swin_nano", "again")
+    assert clevit_jax.load("timm/swin_nano").source.startswith("hf://timm/swin_nano@c0ffee")
+
+
+def test_a_converted_checkpoint_on_the_hub(server, tmp_path):
+    clevit_jax.convert_weights(GOLDEN / "dialect_timm.safetensors", "ours")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
+    _add(server, repo="a/ours", files=files)
+    assert read_weights("hf://a/ours").dialect == "timm"
+
+
+def test_settings_that_name_the_hub(server, tmp_path):
+    """A config says what was meant, from whatever folder it is read."""
+    config = tiny.small()
+    config.data.root, config.model.pretrained = "hf://datasets/a/leaves", "timm/swin_nano"
+    full = with_places_in_full(config)
+    assert full.data.root == "hf://datasets/a/leaves"
+    assert full.model.pretrained == "hf://timm/swin_nano"
+    begun = origin.begin_from(tiny.small(), "timm/swin_nano@abc", tmp_path / "run")
+    assert begun.model.pretrained == "hf://timm/swin_nano@abc"
+    assert server.asked == []
+
+
+def test_images_in_parquet(server, capsys):
+    files = {"README.md": b"-", "data/train-00000-of-00001.parquet": _parquet(),
+             "data/test-00000-of-00001.parquet": _parquet(count=4), "raw/a.png": b"x"}  # fmt: skip
+    repo = _add(server, kind="datasets", repo="a/leaves", files=files, licence="cc-by-4.0")
+    dataset = sources.load_dataset("hf://datasets/a/leaves")
+    assert dataset.class_names == ("ash", "oak")
+    assert [len(examples) for examples in dataset.splits.values()] == [6, 4]
+    assert dataset.recognised_by.startswith(f"hf://datasets/a/leaves@{repo.commit}, ")
+    assert sorted(server.fetched()) == sorted(files)[1:3]
+    assert "2 files" in (said := capsys.readouterr().out)
+    assert "licence: cc-by-4.0" in said
+
+
+def test_images_in_folders(server):
+    names = [f"{s}/{c}/{k}.png" for s in ("train", "test") for c in ("ash", "oak") for k in "12"]
+    files = {f"set/{name}": name.encode() for name in names}  # no image is opened
+    _add(server, kind="datasets", repo="a/two", files=files | {"other/x.png": b"-"})
+    dataset = sources.load_dataset("hf://datasets/a/two/set")
+    assert dataset.layout == "folders"
+    assert sorted(e.name for e in dataset.train) == [n for n in sorted(names) if "train" in n]
+    assert sorted(server.fetched()) == sorted(f"set/{name}" for name in names)
+
+
+def test_the_record_of_a_run(server, tmp_path):
+    """Repository and commit, of images and weights."""
+    repo = _add(server, kind="datasets", repo="a/leaves",
+                files={"train.parquet": _parquet(), "test.parquet": _parquet()})  # fmt: skip
+    config = tiny.small()
+    config.data.root = "hf://datasets/a/leaves"
+    run = prepare_run(config, tmp_path / "run")
+    params = jax.device_get(run.steps.initial_state(None).params)
+    ours = Weights(
+        dataclasses.replace(run.steps.model, drop_path=0.0), params, "clevit_jax", "x",
+        class_names=run.dataset.class_names, report=LoadReport(),
+    )  # fmt: skip
+    write_converted(ours, tmp_path / "ours")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
+    weights = _add(server, repo="a/ours", files=files, commit="beef" * 10)
+    config.model.pretrained = "hf://a/ours@main"
+    run = prepare_run(config, tmp_path / "run")
+    check_beside_images(run)
+    start = read_pretrained(run)
+    assert start.facts["source"] == f"hf://a/ours@{weights.commit}"
+    assert start.facts["path"] == "hf://a/ours@main"
+    assert run.dataset.recognised_by.startswith(f"hf://datasets/a/leaves@{repo.commit}, ")
+    jax.tree.map(np.testing.assert_array_equal, start.params, params)
+
+
+def test_images_that_are_packed_or_are_none(server):
+    _add(server, kind="datasets", repo="a/zip", files={"x.zip": b"-", "x.py": b"-"})
+    _refused("hf://datasets/a/zip", "but 'x.py', 'x.zip'",
+             "--config.data.root=hf://datasets/a/zip@refs/convert/parquet",
+             read=sources.load_dataset)  # fmt: skip
+    assert server.fetched() == []
+    _refused("hf://a/zip", "names weights; images are hf://datasets/a/zip.",
+             read=sources.load_dataset)  # fmt: skip
+    _refused("hf://datasets/a/zip", "is a data set, and weights are wanted")
+    _refused("hf://datasets/a/zip/x", "no such folder", read=sources.load_dataset)
+
+
+def test_the_command_under_the_variables_of_the_library(server, tmp_path):
+    """HF_ENDPOINT and HF_HOME, as a user sets them; the library is not imported before."""
+    _add(server)
+    code = (
+        "import sys, clevit_jax, clevit_jax.convert, clevit_jax.train\n"
+        "assert 'huggingface_hub' not in sys.modules\n"
+        "sys.exit(clevit_jax.convert.main(['timm/swin_nano', 'converted']))"
+    )
+    variables = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home")}
+    path = str(pathlib.Path(clevit_jax.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **variables, "PYTHONPATH": path, "HF_HUB_DISABLE_XET": "1"},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"Fetching hf://timm/swin_nano@{'c0ffee' * 6}0123: model.safet")
+    assert (tmp_path / "converted/model.json").is_file()
+    assert list((tmp_path / "home/hub").glob("models--timm--swin_nano/snapshots/*/*.safetensors"))
+
+
+def test_one_room_imports_the_library():
+    root = pathlib.Path(clevit_jax.__file__).parent
+    users = [p.stem for p in root.rglob("*.py") if "import huggingface_hub" in p.read_text()]
+    assert users == ["hub"]
+    assert importlib.import_module("clevit_jax.system.hub_errors")
