@@ -22,6 +22,7 @@ class Repo:
         licence: of its card.
         gated: whether files are for those who were let in.
         cut: bytes of a file that are sent before the connection ends; None for all.
+        elsewhere: whether files are handed on to another address, as those of git-lfs are.
         commit: forty hexadecimal digits.
     """
 
@@ -29,6 +30,7 @@ class Repo:
     licence: str | None = "mit"
     gated: bool = False
     cut: int | None = None
+    elsewhere: bool = False
     commit: str = "c0ffee" * 6 + "0123"
 
 
@@ -41,6 +43,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos: dict[str, Repo] = {}
         self.asked: list[tuple[str, str]] = []
+        self.elsewhere: dict[str, bytes] = {}
         self.status = 0  # answers everything with this number, if it is set
 
     @property
@@ -91,6 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._send(401, b"{}", invalid, body=body)
         if self.server.status:
             return self._send(self.server.status, b"", body=body)
+        if path.startswith("/elsewhere/"):
+            return self._send(200, self.server.elsewhere[path], body=body)
         if path.startswith("/api/"):
             kind, owner, repo, *rest = path.removeprefix("/api/").split("/")
         else:
@@ -119,6 +124,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         data = repo.files[name]
         etag = hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.commit}
+        if repo.elsewhere:
+            other = self.server.address.replace("127.0.0.1", "localhost")  # another host
+            headers |= {"Location": f"{other}/elsewhere/{etag}?signed=1", "ETag": '"the redirect"'}
+            headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(data))}
+            self.server.elsewhere[f"/elsewhere/{etag}"] = data
+            return self._send(302, b"", headers, body=body)
         return self._send(200, data, headers, body=body, cut=repo.cut)
 
     def _refuse(self, number, code, *, body):

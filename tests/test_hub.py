@@ -26,8 +26,10 @@ from safetensors.numpy import load_file, save
 
 import clevit_jax
 from clevit_jax import convert
+from clevit_jax.config import resolve_data
 from clevit_jax.config.compare import with_places_in_full
 from clevit_jax.data import sources
+from clevit_jax.data.open import open_data
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import origin
 from clevit_jax.runs.beside_images import check_beside_images
@@ -140,6 +142,8 @@ def test_what_is_a_name_of_weights(tmp_path, monkeypatch):
     (tmp_path / "swin_base_patch4_window7_224_22k.pth").touch()
     assert from_hub.named("timm/swin_x.ms_in22k") is None
     assert from_hub.named("timm/swin_x.ms_in22k@best") is None
+    (tmp_path / "timm/swin_y@1").touch()
+    assert from_hub.named("timm/swin_y@1") is None
     assert from_hub.named("swin_base_patch4_window7_224_22k.pth") is None
     with pytest.raises(clevit_jax.ClevitError) as error:
         read_weights("runs/mine")
@@ -227,10 +231,45 @@ def test_a_token_that_is_none(server, monkeypatch):
     _refused("hf://timm/swin_nano", "the hub refuses the token that you have (401): log in")
 
 
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [
+        (None, "not stated, so ask its owner."),
+        (["mit", "cc0-1.0"], "mit, cc0-1.0."),
+        ("x\x1b", "x\\x1b."),
+    ],
+)
+def test_what_a_card_says(server, capsys, licence, said):
+    _add(server, licence=licence)
+    read_weights("hf://timm/swin_nano")
+    assert capsys.readouterr().out.endswith(f"licence: {said}\n")
+
+
+def test_a_branch_that_moves_while_it_is_fetched(server, monkeypatch):
+    """Its files might be of two commits."""
+    repo = _add(server)
+    fetch = huggingface_hub.snapshot_download
+
+    def later(*args, **options):
+        repo.commit = "beef" * 10
+        return fetch(*args, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", later)
+    _refused("hf://timm/swin_nano", "was changed while it was fetched", f"@{'beef' * 10}.")
+
+
 def test_a_token_opens_a_gated_repository(server, monkeypatch):
-    _add(server, repo="a/gated", gated=True, licence=None)
+    _add(server, repo="a/gated", gated=True)
     monkeypatch.setenv("HF_TOKEN", "good")
     assert read_weights("hf://a/gated").dialect == "timm"
+
+
+def test_files_that_lie_elsewhere(server):
+    """The hub hands large files on to another host."""
+    _add(server, elsewhere=True)
+    assert read_weights("hf://timm/swin_nano").dialect == "timm"
+    assert len(list(pathlib.Path(constants.HF_HUB_CACHE).rglob("blobs/*"))) == 1
+    assert [path for verb, path in server.asked if verb == "GET"][-1].startswith("/elsewhere/")
 
 
 def test_a_download_that_is_cut_off(server, monkeypatch):
@@ -316,6 +355,19 @@ def test_the_converter(server, capsys, tmp_path):
     assert clevit_jax.load("timm/swin_nano").source.startswith("hf://timm/swin_nano@c0ffee")
 
 
+def test_verifying_looks_at_what_was_fetched(server, monkeypatch):
+    _add(server)
+    seen = []
+
+    def look(weights, path):
+        seen.append((path / "model.safetensors").read_bytes())
+        return types.SimpleNamespace(ok=True)
+
+    monkeypatch.setattr(convert.verify, "verify", look)
+    assert convert.main(["timm/swin_nano", "--verify"]) == 0
+    assert seen == [TIMM]
+
+
 def test_a_converted_checkpoint_on_the_hub(server, tmp_path):
     clevit_jax.convert_weights(GOLDEN / "dialect_timm.safetensors", "ours")
     files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
@@ -358,6 +410,14 @@ def test_images_in_folders(server):
     assert sorted(server.fetched()) == sorted(f"set/{name}" for name in names)
 
 
+def test_no_leaves_are_written_to_the_hub(server, tmp_path):
+    config = tiny.small()
+    config.data.root, config.data.leaves.classes = "hf://datasets/a/leaves", 2
+    with pytest.raises(ConfigError, match="here the path of a file or a folder is meant"):
+        open_data(resolve_data(config))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_record_of_a_run(server, tmp_path):
     """Repository and commit, of images and weights."""
     repo = _add(server, kind="datasets", repo="a/leaves",
@@ -375,6 +435,7 @@ def test_the_record_of_a_run(server, tmp_path):
     weights = _add(server, repo="a/ours", files=files, commit="beef" * 10)
     config.model.pretrained = "hf://a/ours@main"
     run = prepare_run(config, tmp_path / "run")
+    run.workdir.mkdir()
     check_beside_images(run)
     start = read_pretrained(run)
     assert start.facts["source"] == f"hf://a/ours@{weights.commit}"
