@@ -6,8 +6,8 @@
 In a clone it is `python tools/convert_torch_weights.py`, anywhere `python -m clevit_jax.convert`.
 
 Reads a `.pth` or `.safetensors` file of Microsoft's code (official CLE-ViT), timm, Hugging Face or
-torchvision, a converted checkpoint, or the workdir of a run; recognises library, container and
-architecture. docs/weights.md says more.
+torchvision, a converted checkpoint, the workdir of a run, or a name on the Hugging Face hub
+(`hf://OWNER/REPO`); recognises library, container and architecture. docs/weights.md says more.
 """
 
 import argparse

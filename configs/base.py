@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.image_size = 448  # pixels per side that the network sees (code: 448)
 
     config.data = data = ConfigDict()
-    data.root = ""  # folder of the images
+    data.root = ""  # folder of the images, or hf://datasets/OWNER/REPO
     data.layout = "auto"  # auto, or the name of one; see docs/data.md
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
     # Columns of a CSV or Parquet table; "" looks for usual names.
@@ -62,7 +62,8 @@ def get_config() -> ConfigDict:
     model.num_heads = ()  # heads per stage; () is the variant's
     model.window = 7  # tokens per side of a window (code: 7)
     model.num_classes = 0  # 0 is as many as the data has
-    # Where to start: a converted checkpoint, a .pth or .safetensors file, or a run; "" is random.
+    # Where to start: a converted checkpoint, a .pth or .safetensors file, a run, or a name on the
+    # hub, as timm/swin_base_patch4_window7_224.ms_in22k; "" is random.
     model.pretrained = ""
     # Text file: on line i, from 0, which class of model.pretrained class i is (e.g. 22k to 1k).
     model.class_map = ""

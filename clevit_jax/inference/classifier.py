@@ -373,7 +373,7 @@ def load(
 
     Args:
         path: a workdir, also as `RUN@best` or `RUN@120`, a converted checkpoint, or a `.pth` or
-            `.safetensors` file; see `runs.load.read_weights`.
+            `.safetensors` file, or a name on the hub; see `runs.load.read_weights`.
         checkpoint: which checkpoint of a workdir: "last", "best" (of its scores, on validation
             images where there are some), or a step.
         image_size: pixels per side; by default that of the run, or of the file. Another size needs
