@@ -9,8 +9,18 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import pathlib
 import threading
 import urllib.parse
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from clevit_jax.errors import ConfigError
+from clevit_jax.system import hub
+
+TIMM = (pathlib.Path(__file__).parent / "golden" / "dialect_timm.safetensors").read_bytes()
 
 
 @dataclasses.dataclass
@@ -50,6 +60,12 @@ class Server(http.server.ThreadingHTTPServer):
     def address(self):
         return f"http://127.0.0.1:{self.server_port}"
 
+    def add(self, repo="timm/swin_nano", files=None, *, kind="models", **options):
+        """A repository; of weights where no files are given."""
+        files = files or {"README.md": b"-", "model.safetensors": TIMM}
+        self.repos[f"{kind}/{repo}"] = made = Repo(files, **options)
+        return made
+
     def fetched(self):
         """The files that were sent."""
         return [
@@ -71,6 +87,43 @@ def serving():
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+@contextlib.contextmanager
+def for_the_library(folder, monkeypatch):
+    """A server at which the library looks, with a cache below a folder, in which the test works."""
+    monkeypatch.chdir(folder)
+    with serving() as server:
+        for name, value in {
+            "ENDPOINT": server.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.address
+            + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(folder / "cache"),
+            "HF_TOKEN_PATH": str(folder / "token"),
+            "HF_STORED_TOKENS_PATH": str(folder / "tokens"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        _begin_anew()
+        yield server
+        _begin_anew()
+
+
+def _begin_anew():
+    huggingface_hub.close_session()
+    hub.fetch.cache_clear()
+
+
+def refused(read, name, *parts):
+    """The sentence with which a name is refused; asserts that it has these parts."""
+    with pytest.raises(ConfigError) as error:
+        read(name)
+    for part in parts:
+        assert part in str(error.value), error.value
+    return str(error.value)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -1,9 +1,8 @@
 """Weights and images by their names on the hub, against a server on loopback."""
 
-import dataclasses
 import errno
+import functools
 import importlib
-import io
 import json
 import os
 import pathlib
@@ -14,87 +13,30 @@ import types
 
 import hub_server
 import huggingface_hub
-import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import tiny
+from hub_server import TIMM, refused
 from huggingface_hub import constants
-from PIL import Image
 from safetensors.numpy import load_file, save
 
 import clevit_jax
 from clevit_jax import convert
-from clevit_jax.config import resolve_data
-from clevit_jax.config.compare import with_places_in_full
-from clevit_jax.data import sources
-from clevit_jax.data.open import open_data
 from clevit_jax.errors import ConfigError
-from clevit_jax.runs import origin
-from clevit_jax.runs.beside_images import check_beside_images
 from clevit_jax.runs.load import read_weights
-from clevit_jax.runs.setup import prepare_run, read_pretrained
 from clevit_jax.system import hub
 from clevit_jax.weights import from_hub
-from clevit_jax.weights.convert import Weights
-from clevit_jax.weights.converted import write_converted
-from clevit_jax.weights.load_report import LoadReport
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-TIMM = (GOLDEN / "dialect_timm.safetensors").read_bytes()
-CONFIG = (json.dumps({"architecture": "swin"})).encode()
+CONFIG = json.dumps({"architecture": "swin"}).encode()
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A hub at which the library looks, with a cache of its own; nothing else can be asked."""
-    monkeypatch.chdir(tmp_path)
-    with hub_server.serving() as server:
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {
-            "ENDPOINT": server.address,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_STORED_TOKENS_PATH": str(tmp_path / "tokens"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        huggingface_hub.close_session()
-        hub.fetch.cache_clear()
+    with hub_server.for_the_library(tmp_path, monkeypatch) as server:
         yield server
-        huggingface_hub.close_session()
-        hub.fetch.cache_clear()
 
 
-def _add(server, repo="timm/swin_nano", kind="models", **options):
-    files = options.pop("files", {"README.md": b"-", "model.safetensors": TIMM})
-    server.repos[f"{kind}/{repo}"] = made = hub_server.Repo(files, **options)
-    return made
-
-
-def _parquet(classes=("ash", "oak"), count=6):
-    images, labels = [], []
-    for number in range(count):
-        stream = io.BytesIO()
-        Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(stream, "PNG")
-        images.append({"bytes": stream.getvalue(), "path": f"{number}.png"})
-        labels.append(classes[number % len(classes)])
-    table = io.BytesIO()
-    pq.write_table(pa.table({"image": images, "label": labels}), table)
-    return table.getvalue()
-
-
-def _refused(text, *parts, read=read_weights):
-    with pytest.raises(ConfigError) as error:
-        read(text)
-    for part in parts:
-        assert part in str(error.value), error.value
-    return str(error.value)
+_refused = functools.partial(refused, read_weights)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +93,7 @@ def test_what_is_a_name_of_weights(tmp_path, monkeypatch):
 
 
 def test_weights_are_fetched_once(server, capsys):
-    repo = _add(server, files={"README.md": b"-", "model.safetensors": TIMM, "config.json": CONFIG,
+    repo = server.add(files={"README.md": b"-", "model.safetensors": TIMM, "config.json": CONFIG,
                                "pytorch_model.bin": b"x", "flax_model.msgpack": b"x"})  # fmt: skip
     weights = read_weights("timm/swin_nano")
     reference = load_file(GOLDEN / "dialect_timm.safetensors")
@@ -176,7 +118,7 @@ def test_weights_are_fetched_once(server, capsys):
 
 @pytest.mark.parametrize("how", ["offline", "away", "ill"])
 def test_without_the_hub_the_cache_is_taken(server, monkeypatch, capsys, how):
-    _add(server)
+    server.add()
     read_weights("hf://timm/swin_nano")
     hub.fetch.cache_clear()
     capsys.readouterr()
@@ -199,36 +141,33 @@ def test_without_the_hub_the_cache_is_taken(server, monkeypatch, capsys, how):
     assert "name it: --config.model.pretrained=FOLDER." in said
 
 
-def test_a_part_in_the_cache_is_no_copy(server, monkeypatch):
-    """Neither of weights nor of images: a set that lacks a file would be another set."""
-    _add(server, kind="datasets", repo="a/leaves",
-         files={"a-0.parquet": _parquet(), "a-1.parquet": _parquet()})  # fmt: skip
-    sources.load_dataset("hf://datasets/a/leaves")
-    snapshot = next((pathlib.Path(constants.HF_HUB_CACHE)).glob("datasets--*/snapshots/*"))
-    (snapshot / "a-1.parquet").unlink()
-    hub.fetch.cache_clear()
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    huggingface_hub.close_session()
-    said = _refused("hf://datasets/a/leaves", "has no whole copy.", read=sources.load_dataset)
-    assert "hf download a/leaves --repo-type dataset --local-dir FOLDER" in said
-    assert said.endswith("name it: --config.data.root=FOLDER.")
-
-
 def test_refusals_of_the_hub(server, tmp_path):
-    _add(server, repo="a/gated", gated=True)
-    said = _refused("hf://a/gated", f"let in: ask at {server.address}/a/gated, and log in (hf auth")
+    server.add("a/gated", gated=True)
+    said = refused(
+        read_weights,
+        "hf://a/gated",
+        f"let in: ask at {server.address}/a/gated, and log in (hf auth",
+    )
     assert "--config.model.pretrained=FOLDER" in said
-    _refused("hf://a/none", "hf://a/none: the hub has no such repository", "hf auth login")
+    refused(
+        read_weights, "hf://a/none", "hf://a/none: the hub has no such repository", "hf auth login"
+    )
     _refused("timm/none", "hf://timm/none: the hub has no such repository")
-    _add(server)
+    server.add()
     _refused("hf://timm/swin_nano@v7", "no such revision", "--revision v7")
-    _refused("hf://timm/swin_nano/x.pth", "no such file; it holds 'README.md', 'model.safetensors'")
+    refused(
+        read_weights,
+        "hf://timm/swin_nano/x.pth",
+        "no such file; it holds 'README.md', 'model.safetensors'",
+    )
 
 
 def test_a_token_that_is_none(server, monkeypatch):
-    _add(server)
+    server.add()
     monkeypatch.setenv("HF_TOKEN", "bad")
-    _refused("hf://timm/swin_nano", "the hub refuses the token that you have (401): log in")
+    refused(
+        read_weights, "hf://timm/swin_nano", "the hub refuses the token that you have (401): log in"
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,14 +179,14 @@ def test_a_token_that_is_none(server, monkeypatch):
     ],
 )
 def test_what_a_card_says(server, capsys, licence, said):
-    _add(server, licence=licence)
+    server.add(licence=licence)
     read_weights("hf://timm/swin_nano")
     assert capsys.readouterr().out.endswith(f"licence: {said}\n")
 
 
 def test_a_branch_that_moves_while_it_is_fetched(server, monkeypatch):
     """Its files might be of two commits."""
-    repo = _add(server)
+    repo = server.add()
     fetch = huggingface_hub.snapshot_download
 
     def later(*args, **options):
@@ -255,18 +194,20 @@ def test_a_branch_that_moves_while_it_is_fetched(server, monkeypatch):
         return fetch(*args, **options)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", later)
-    _refused("hf://timm/swin_nano", "was changed while it was fetched", f"@{'beef' * 10}.")
+    refused(
+        read_weights, "hf://timm/swin_nano", "was changed while it was fetched", f"@{'beef' * 10}."
+    )
 
 
 def test_a_token_opens_a_gated_repository(server, monkeypatch):
-    _add(server, repo="a/gated", gated=True)
+    server.add("a/gated", gated=True)
     monkeypatch.setenv("HF_TOKEN", "good")
     assert read_weights("hf://a/gated").dialect == "timm"
 
 
 def test_files_that_lie_elsewhere(server):
     """The hub hands large files on to another host."""
-    _add(server, elsewhere=True)
+    server.add(elsewhere=True)
     assert read_weights("hf://timm/swin_nano").dialect == "timm"
     assert len(list(pathlib.Path(constants.HF_HUB_CACHE).rglob("blobs/*"))) == 1
     assert [path for verb, path in server.asked if verb == "GET"][-1].startswith("/elsewhere/")
@@ -274,7 +215,7 @@ def test_files_that_lie_elsewhere(server):
 
 def test_a_download_that_is_cut_off(server, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's trials
-    repo = _add(server, cut=1000)
+    repo = server.add(cut=1000)
     _refused("hf://timm/swin_nano", "was cut off while it was fetched", "start again")
     assert not list(pathlib.Path(constants.HF_HUB_CACHE).rglob("model.safetensors"))
     repo.cut = None
@@ -282,20 +223,31 @@ def test_a_download_that_is_cut_off(server, monkeypatch):
 
 
 def test_a_full_disk(server, monkeypatch):
-    _add(server)
+    server.add()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=0))
-    _refused("hf://timm/swin_nano", "has 0.0 MB left: free some space", "export HF_HOME=DIR")
+    refused(
+        read_weights,
+        "hf://timm/swin_nano",
+        "has 0.0 MB left: free some space",
+        "export HF_HOME=DIR",
+    )
     assert server.fetched() == []
 
 
 def test_a_disk_that_fills_up(server, monkeypatch):
-    _add(server)
+    server.add()
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
-    _refused("hf://timm/swin_nano", "does not fit", "No space left on device", "HF_HOME=DIR")
+    refused(
+        read_weights,
+        "hf://timm/swin_nano",
+        "does not fit",
+        "No space left on device",
+        "HF_HOME=DIR",
+    )
 
 
 def test_without_the_library(server, monkeypatch):
@@ -305,14 +257,14 @@ def test_without_the_library(server, monkeypatch):
 
 def test_which_file_of_a_repository(server, capsys):
     """By the order of a folder; another by its name; one alone; of several the user says which."""
-    _add(server, repo="a/two", files={"x.safetensors": TIMM, "sub/y.safetensors": TIMM})
+    server.add("a/two", files={"x.safetensors": TIMM, "sub/y.safetensors": TIMM})
     _refused("hf://a/two", "holds 2 files of weights ('sub/y.safetensors', 'x.safetensors')",
              "name one, as hf://a/two/x.safetensors")  # fmt: skip
     assert read_weights("hf://a/two/sub/y.safetensors").source.endswith("123/sub/y.safetensors")
-    _add(server, repo="a/one", files={"best.safetensors": TIMM, "x.txt": b"-"})
+    server.add("a/one", files={"best.safetensors": TIMM, "x.txt": b"-"})
     assert read_weights("hf://a/one").dialect == "timm"
     assert "the one file of weights is best.safetensors" in capsys.readouterr().out
-    _add(server, repo="a/none", files={"x.txt": b"-", ".gitattributes": b"-"})
+    server.add("a/none", files={"x.txt": b"-", ".gitattributes": b"-"})
     _refused("hf://a/none", "holds no weights; it holds 'x.txt'.")
 
 
@@ -325,14 +277,14 @@ def test_shards_come_with_their_index(server):
     files = {shard(k): save({n: tensors[n] for n in part}) for k, part in parts.items()}
     files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     files |= {"model.fp16-00001-of-00001.safetensors": b"-", "pytorch_model.bin": b"-"}
-    _add(server, files=files)
+    server.add(files=files)
     whole = load_file(GOLDEN / "dialect_timm.safetensors")["head.fc.bias"]
     np.testing.assert_array_equal(read_weights("hf://timm/swin_nano").params["head"]["bias"], whole)
     assert sorted(server.fetched()) == [shard(1), shard(2), "model.safetensors.index.json"]
 
 
 def test_an_official_file_by_its_name(server, capsys):
-    _add(server, repo="timm/swin_tiny_patch4_window7_224.ms_in1k")
+    server.add("timm/swin_tiny_patch4_window7_224.ms_in1k")
     assert read_weights("swin_tiny_patch4_window7_224.pth").dialect == "timm"
     said = capsys.readouterr().out
     assert said.startswith(
@@ -343,7 +295,7 @@ def test_an_official_file_by_its_name(server, capsys):
 
 def test_the_converter(server, capsys, tmp_path):
     """Wrong options are refused before anything is fetched."""
-    _add(server)
+    server.add()
     assert convert.main(["hf://timm/swin_nano", "--overwrite"]) == 2
     assert convert.main(["hf://timm/swin_nano", "out", "--ema"]) == 2
     assert server.asked == []
@@ -356,7 +308,7 @@ def test_the_converter(server, capsys, tmp_path):
 
 
 def test_verifying_looks_at_what_was_fetched(server, monkeypatch):
-    _add(server)
+    server.add()
     seen = []
 
     def look(weights, path):
@@ -371,94 +323,13 @@ def test_verifying_looks_at_what_was_fetched(server, monkeypatch):
 def test_a_converted_checkpoint_on_the_hub(server, tmp_path):
     clevit_jax.convert_weights(GOLDEN / "dialect_timm.safetensors", "ours")
     files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
-    _add(server, repo="a/ours", files=files)
+    server.add("a/ours", files=files)
     assert read_weights("hf://a/ours").dialect == "timm"
-
-
-def test_settings_that_name_the_hub(server, tmp_path):
-    """A config says what was meant, from whatever folder it is read."""
-    config = tiny.small()
-    config.data.root, config.model.pretrained = "hf://datasets/a/leaves", "timm/swin_nano"
-    full = with_places_in_full(config)
-    assert full.data.root == "hf://datasets/a/leaves"
-    assert full.model.pretrained == "hf://timm/swin_nano"
-    begun = origin.begin_from(tiny.small(), "timm/swin_nano@abc", tmp_path / "run")
-    assert begun.model.pretrained == "hf://timm/swin_nano@abc"
-    assert server.asked == []
-
-
-def test_images_in_parquet(server, capsys):
-    files = {"README.md": b"-", "data/train-00000-of-00001.parquet": _parquet(),
-             "data/test-00000-of-00001.parquet": _parquet(count=4), "raw/a.png": b"x"}  # fmt: skip
-    repo = _add(server, kind="datasets", repo="a/leaves", files=files, licence="cc-by-4.0")
-    dataset = sources.load_dataset("hf://datasets/a/leaves")
-    assert dataset.class_names == ("ash", "oak")
-    assert [len(examples) for examples in dataset.splits.values()] == [6, 4]
-    assert dataset.recognised_by.startswith(f"hf://datasets/a/leaves@{repo.commit}, ")
-    assert sorted(server.fetched()) == sorted(files)[1:3]
-    assert "2 files" in (said := capsys.readouterr().out)
-    assert "licence: cc-by-4.0" in said
-
-
-def test_images_in_folders(server):
-    names = [f"{s}/{c}/{k}.png" for s in ("train", "test") for c in ("ash", "oak") for k in "12"]
-    files = {f"set/{name}": name.encode() for name in names}  # no image is opened
-    _add(server, kind="datasets", repo="a/two", files=files | {"other/x.png": b"-"})
-    dataset = sources.load_dataset("hf://datasets/a/two/set")
-    assert dataset.layout == "folders"
-    assert sorted(e.name for e in dataset.train) == [n for n in sorted(names) if "train" in n]
-    assert sorted(server.fetched()) == sorted(f"set/{name}" for name in names)
-
-
-def test_no_leaves_are_written_to_the_hub(server, tmp_path):
-    config = tiny.small()
-    config.data.root, config.data.leaves.classes = "hf://datasets/a/leaves", 2
-    with pytest.raises(ConfigError, match="here the path of a file or a folder is meant"):
-        open_data(resolve_data(config))
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_record_of_a_run(server, tmp_path):
-    """Repository and commit, of images and weights."""
-    repo = _add(server, kind="datasets", repo="a/leaves",
-                files={"train.parquet": _parquet(), "test.parquet": _parquet()})  # fmt: skip
-    config = tiny.small()
-    config.data.root = "hf://datasets/a/leaves"
-    run = prepare_run(config, tmp_path / "run")
-    params = jax.device_get(run.steps.initial_state(None).params)
-    ours = Weights(
-        dataclasses.replace(run.steps.model, drop_path=0.0), params, "clevit_jax", "x",
-        class_names=run.dataset.class_names, report=LoadReport(),
-    )  # fmt: skip
-    write_converted(ours, tmp_path / "ours")
-    files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
-    weights = _add(server, repo="a/ours", files=files, commit="beef" * 10)
-    config.model.pretrained = "hf://a/ours@main"
-    run = prepare_run(config, tmp_path / "run")
-    run.workdir.mkdir()
-    check_beside_images(run)
-    start = read_pretrained(run)
-    assert start.facts["source"] == f"hf://a/ours@{weights.commit}"
-    assert start.facts["path"] == "hf://a/ours@main"
-    assert run.dataset.recognised_by.startswith(f"hf://datasets/a/leaves@{repo.commit}, ")
-    jax.tree.map(np.testing.assert_array_equal, start.params, params)
-
-
-def test_images_that_are_packed_or_are_none(server):
-    _add(server, kind="datasets", repo="a/zip", files={"x.zip": b"-", "x.py": b"-"})
-    _refused("hf://datasets/a/zip", "but 'x.py', 'x.zip'",
-             "--config.data.root=hf://datasets/a/zip@refs/convert/parquet",
-             read=sources.load_dataset)  # fmt: skip
-    assert server.fetched() == []
-    _refused("hf://a/zip", "names weights; images are hf://datasets/a/zip.",
-             read=sources.load_dataset)  # fmt: skip
-    _refused("hf://datasets/a/zip", "is a data set, and weights are wanted")
-    _refused("hf://datasets/a/zip/x", "no such folder", read=sources.load_dataset)
 
 
 def test_the_command_under_the_variables_of_the_library(server, tmp_path):
     """HF_ENDPOINT and HF_HOME, as a user sets them; the library is not imported before."""
-    _add(server)
+    server.add()
     code = (
         "import sys, clevit_jax, clevit_jax.convert, clevit_jax.train\n"
         "assert 'huggingface_hub' not in sys.modules\n"

@@ -82,7 +82,7 @@ def test_what_cannot_be_resolved_is_named(home, typed, names):
     [
         ("gs://bucket/run", "paths are of this machine; mount it or copy it"),
         ("s3://bucket/$SET", "paths are of this machine; mount it or copy it"),
-        ("https://x.org/a.zip", "nothing is downloaded; fetch it and name the file or folder"),
+        ("https://x.org/a.zip", "the file or folder: curl -L -o a.zip 'https://x.org/a.zip'."),
         (
             "https://x.org/a b.zip?v=1",
             "file or folder: curl -L -o 'a b.zip' 'https://x.org/a b.zip?v=1'.",

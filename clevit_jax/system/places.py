@@ -73,9 +73,15 @@ def _not_here(scheme: str, text: str) -> str:
         name = shlex.quote(urllib.parse.urlparse(text).path.rpartition("/")[2] or "FILE")
         return (
             "an address, and nothing is downloaded; fetch it and name the file or folder: "
-            f"curl -L -o {name} {shlex.quote(text)}"
+            f"curl -L -o {name} {_quoted(text)}"
         )
     return "an address, and paths are of this machine; mount it or copy it, and name the folder"
+
+
+def _quoted(address: str) -> str:
+    """For a shell; in quotes in any case, since a full stop follows."""
+    quoted = shlex.quote(address)
+    return quoted if quoted != address else f"'{address}'"
 
 
 def _there(text: str) -> str:

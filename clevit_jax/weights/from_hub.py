@@ -54,7 +54,7 @@ def named(path: str | os.PathLike[str]) -> hub.Name | None:
     """
     text = os.fspath(path)
     if hub.is_name(text):
-        name = hub.parse(text, "The weights")
+        name = hub.parse(text, "The name of the weights")
         if name.kind == "dataset":
             raise ConfigError(
                 f"{text} is a data set, and weights are wanted; --config.data.root={text} takes "
