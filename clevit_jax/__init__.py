@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from clevit_jax.convert import convert_weights
     from clevit_jax.errors import ClevitError
     from clevit_jax.evaluate import evaluate
-    from clevit_jax.inference.classifier import Classifier, load
+    from clevit_jax.inference.classifier import Classifier
     from clevit_jax.inference.explanation import Explanation
     from clevit_jax.inference.prediction import Prediction
     from clevit_jax.model.config import SwinConfig
@@ -75,7 +75,7 @@ _HOMES = {
     "evaluate": "evaluate",
     "train": "train",
     "Classifier": "inference.classifier",
-    "load": "inference.classifier",
+    "load": "inference.load",
     "Explanation": "inference.explanation",
     "Prediction": "inference.prediction",
     "SwinConfig": "model.config",

@@ -11,6 +11,7 @@ from clevit_jax.data import procedural_leaves, sources
 from clevit_jax.inference import cam, explanation
 from clevit_jax.inference.classifier import Classifier
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.weights import verify
 from clevit_jax.weights.convert import Weights
 
@@ -174,7 +175,7 @@ def demo(golden, tmp_path_factory):
         folder, classes=10, train_per_class=20, test_per_class=20, size=128, seed=0, difficulty=0.5
     )
     model = clevit_jax.load(golden / "demo_leaves.safetensors", image_size=64)
-    model.resize = 72
+    model.preprocessing = Preprocessing(72)
     test = sources.load_dataset(folder).test
     order = np.random.RandomState(0).permutation(len(test))
     seen = np.stack([model.pixels(test[i].data) for i in order])

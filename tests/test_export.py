@@ -293,7 +293,7 @@ def test_another_image_size_scales_the_resizing(run, tmp_path, capsys):
 
 def test_classes_without_names_have_numbers(run, tmp_path, capsys):
     folder, output = tmp_path / "converted", tmp_path / "model.stablehlo"
-    nameless = dataclasses.replace(read_weights(run), class_names=())
+    nameless = dataclasses.replace(read_weights(run), class_names=(), preprocessing=None)
     write_converted(nameless, folder)
     export.export_workdir(folder, output)
     facts = json.loads(exported.facts_path(output).read_text())

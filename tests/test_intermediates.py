@@ -16,6 +16,7 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.forward import make_layer_forward
 from clevit_jax.kernels.config import KernelConfig
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights import verify
 from clevit_jax.weights.convert import Weights
@@ -191,14 +192,14 @@ def test_a_tap_takes_the_plain_path():
 def test_features_of_a_layer(params, pixels, theirs, images, monkeypatch):
     """From pixels, also of more images than fit one batch; and as float32 whatever it is inside."""
     monkeypatch.setattr(classifier, "BATCH_SIZE", 2)
-    model = Classifier(MODEL, params, (), "made", resize=112)
+    model = Classifier(MODEL, params, (), "made", preprocessing=Preprocessing(112))
     _, expected = by_hooks(theirs, images)
     for layer in ("layers.1.blocks.1.norm1", "patch_embed"):
         got = model.features([pixels[0], pixels[1], pixels[0]], layer=layer)
         assert got.shape == (3, *model.layers[layer])
         close(got, expected[layer][[0, 1, 0]])
     narrow = dataclasses.replace(MODEL, dtype=jnp.bfloat16)
-    run = make_layer_forward(narrow, "layers.0.blocks.0")
+    run = make_layer_forward(narrow, Preprocessing.usual(narrow.image_size), "layers.0.blocks.0")
     assert jax.eval_shape(run, params, jnp.asarray(pixels)).dtype == jnp.float32
 
 

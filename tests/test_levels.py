@@ -26,6 +26,7 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.exported import export_facts
 from clevit_jax.inference.prediction import Group, Grouping, Prediction, rank
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.workdir import load_config
@@ -84,7 +85,14 @@ MODEL = SwinConfig(image_size=16, num_classes=5, embed_dim=8, depths=(1,), num_h
 
 @pytest.fixture(scope="module")
 def classifier(random_params):
-    return Classifier(MODEL, random_params(MODEL), CLASSES, "made", resize=16, levels=(KIND, ODD))
+    return Classifier(
+        MODEL,
+        random_params(MODEL),
+        CLASSES,
+        "made",
+        preprocessing=Preprocessing(16),
+        levels=(KIND, ODD),
+    )
 
 
 @pytest.fixture
@@ -118,7 +126,7 @@ def test_a_classifier_gives_the_groups(classifier, pictures):
 def test_the_table_has_two_columns_a_level(classifier, pictures, tmp_path, capsys, ending):
     """After those of the classes; a name that is taken is told apart, a formula is none."""
     model = Classifier(
-        MODEL, classifier.params, CLASSES, "made", resize=16,
+        MODEL, classifier.params, CLASSES, "made", preprocessing=Preprocessing(16),
         levels=(KIND, ODD, Level("class_1", KIND.groups), Level("error", ODD.groups)),
     )  # fmt: skip
     trained = TrainedModel(pathlib.Path("made"), model, None, False)
@@ -151,7 +159,7 @@ def test_the_table_has_two_columns_a_level(classifier, pictures, tmp_path, capsy
             assert row[name] == guard + group
             assert float(row[f"{name}_probability"]) == pytest.approx(share, abs=2e-6)
     older = tmp_path / f"older{ending}"
-    plain = Classifier(MODEL, classifier.params, CLASSES, "made", resize=16)
+    plain = Classifier(MODEL, classifier.params, CLASSES, "made", preprocessing=Preprocessing(16))
     predict(dataclasses.replace(trained, classifier=plain), str(pictures), older, top=2)
     with pytest.raises(ConfigError, match="not a table of --mode predict with these columns"):
         predict(trained, str(pictures), older, top=2, resume=True)

@@ -13,7 +13,8 @@ from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.open import open_data
 from clevit_jax.data.skipped import without_bad
 from clevit_jax.errors import ConfigError, DataError
-from clevit_jax.inference.classifier import Classifier, load
+from clevit_jax.inference.classifier import Classifier
+from clevit_jax.inference.load import load
 from clevit_jax.runs.load import Which, holds_run
 from clevit_jax.runs.skipped import of_run
 from clevit_jax.runs.workdir import check_workdir, load_config
@@ -93,7 +94,8 @@ def open_trained_model(
     Args:
         path: workdir of a run, converted checkpoint or weight file.
         config: for a run, its own config, in which the settings of `data` may name other images;
-            for anything else, the image size, the dtype and the data set.
+            for anything else, the image size, the dtype and the data set; how images are resized
+            only where the model does not say.
         checkpoint: which checkpoint of a run, "last" or "best".
 
     Raises:
@@ -113,8 +115,11 @@ def open_trained_model(
     )
     if config is not None:
         decoding = resolve_decoding(config)
+        if classifier.assumed:
+            classifier.preprocessing = dataclasses.replace(
+                classifier.preprocessing, resize=config.eval.resize
+            )
         if not is_run:
-            classifier.resize = config.eval.resize
             bits = decoding.bits or classifier.decoding.bits
             decoding = dataclasses.replace(decoding, bits=bits)
         classifier.decoding = decoding

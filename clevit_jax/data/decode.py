@@ -14,6 +14,7 @@ from clevit_jax.data.dataset import StoredImage
 from clevit_jax.data.formats import MissingPackageError, NotAnImageError
 from clevit_jax.data.tally import Tally
 from clevit_jax.errors import CutShortError, DecodeError, Repeated
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.system.faults import mend, os_reason
 
 
@@ -311,17 +312,19 @@ def decode_eval(
         ValueError: `crop` exceeds `resize`.
     """
     image = read_rgb(data, name, decoding, tally)
-    return centre_crop(image, _place(data, name), resize=resize, crop=crop)
+    return centre_crop(image, _place(data, name), Preprocessing(resize), crop=crop)
 
 
-def centre_crop(image: Image.Image, place: str, *, resize: int, crop: int) -> np.ndarray:
-    """The resized and cropped pixels of `decode_eval`, of an image that is decoded already.
+def centre_crop(
+    image: Image.Image, place: str, preprocessing: Preprocessing, *, crop: int
+) -> np.ndarray:
+    """The pixels that a model takes, of an image that is decoded already.
 
     Args:
         image: of mode RGB.
         place: what errors call it.
-        resize: as `decode_eval`.
-        crop: as `decode_eval`.
+        preprocessing: how it is resized, and where the crop begins.
+        crop: pixels per side of the crop.
 
     Returns:
         uint8 [crop, crop, 3], read-only.
@@ -330,14 +333,17 @@ def centre_crop(image: Image.Image, place: str, *, resize: int, crop: int) -> np
         DecodeError: it is too narrow.
         ValueError: `crop` exceeds `resize`.
     """
+    resize = preprocessing.resize
     if crop > resize:
         raise ValueError(f"crop = {crop} must not exceed resize = {resize}.")
-    short, long = sorted(image.size)
+    short, long = (1, 1) if preprocessing.squash else sorted(image.size)
     scaled = int(resize * long / short)
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and resize * scaled > 2 * limit:
         raise DecodeError(f"{place} is too narrow to be resized: {image.width} x {image.height}.")
     width, height = (resize, scaled) if image.width <= image.height else (scaled, resize)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (round((side - crop) / 2.0) for side in (width, height))
+    filtered = Image.Resampling[preprocessing.interpolation.upper()]
+    image = image.resize((width, height), filtered)
+    corner = round if preprocessing.corner == "even" else int
+    left, top = (corner((side - crop) / 2.0) for side in (width, height))
     return np.asarray(image.crop((left, top, left + crop, top + crop)))

@@ -1,12 +1,11 @@
 """`Classifier`, a trained Swin for use: images in; predictions, features and maps out."""
 
-import dataclasses
 import functools
 import hashlib
 import itertools
-import pathlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +21,15 @@ from clevit_jax.errors import WeightsError
 from clevit_jax.inference import cam, explanation, images_in, prediction
 from clevit_jax.inference.class_names import find_class
 from clevit_jax.inference.explanation import Explanation
-from clevit_jax.inference.forward import make_forward, make_layer_forward, padded
+from clevit_jax.inference.forward import make_forward, make_layer_forward, normalizer, padded
 from clevit_jax.inference.images_in import ImageLike
 from clevit_jax.inference.prediction import Grouping, Prediction
-from clevit_jax.model.config import DTYPES, SwinConfig
+from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
-from clevit_jax.views.transforms import normalize_images
 from clevit_jax.weights.convert import named_leaves
-from clevit_jax.weights.fit import fit_weights
 
 BATCH_SIZE = 32  # longer lists of images are computed in parts of this size
-# Side of the centre crop, as a fraction of the resized shorter side. Official code: 448 of 512.
-CROP_FRACTION = 0.875
 
 
 class Classifier:
@@ -45,7 +41,8 @@ class Classifier:
             () of a headless network, which has features alone.
         class_count: columns of the logits.
         source: the file or the run that the parameters come from, as messages call it.
-        resize: pixels that the shorter side of an image is resized to before the centre crop.
+        preprocessing: how an image is resized, cropped and normalised.
+        assumed: whether nobody said that, so that it is `Preprocessing.usual`.
         map_name: the map that `explain` draws by default; see `inference.cam`.
         levels: coarser levels of the classes, the coarsest first; () where none are known.
         decoding: how images are decoded where their files do not tell; of a run, as in training.
@@ -59,7 +56,7 @@ class Classifier:
         class_names: Sequence[str],
         source: str,
         *,
-        resize: int | None = None,
+        preprocessing: Preprocessing | None = None,
         map_name: str | None = None,
         levels: Sequence[Level] = (),
         decoding: Decoding = PLAIN,
@@ -68,7 +65,8 @@ class Classifier:
         self.model, self.source, self.headless = model, source, headless
         self.class_count = 0 if headless else model.num_classes
         self.class_names = tuple(class_names) or tuple(map(str, range(self.class_count)))
-        self.resize = resize or max(model.image_size, round(model.image_size / CROP_FRACTION))
+        self.assumed = preprocessing is None
+        self.preprocessing = preprocessing or Preprocessing.usual(model.image_size)
         self.map_name = map_name or cam.default_map(model)
         self.levels = tuple(levels)
         self._groupings = tuple(map(Grouping, self.levels))
@@ -78,19 +76,22 @@ class Classifier:
         graphdef = abstract_swin(model)[0]
         self._apply = jax.jit(lambda params, images: nnx.merge(graphdef, params)(images))
         rows = sharding.batch_sharding(self._mesh)
-        self._outputs = jax.jit(make_forward(model), out_shardings=rows)
+        self._outputs = jax.jit(make_forward(model, self.preprocessing), out_shardings=rows)
         # One jitted function per set of maps, and per layer, that is asked for.
         self._maps = functools.lru_cache(maxsize=8)(self._make_maps)
         self._layer_outputs = functools.lru_cache(maxsize=8)(
-            lambda layer: jax.jit(make_layer_forward(model, layer), out_shardings=rows)
+            lambda layer: jax.jit(
+                make_layer_forward(model, self.preprocessing, layer), out_shardings=rows
+            )
         )
 
     def __call__(self, images: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
         """Logits and features of normalised images; compiled once per batch size.
 
         Args:
-            images: float32 [B, S, S, 3], S = `model.image_size`: RGB in [0, 1], minus the ImageNet
-                mean (0.485, 0.456, 0.406), divided by its deviation (0.229, 0.224, 0.225).
+            images: float32 [B, S, S, 3], S = `model.image_size`: RGB in [0, 1], minus the mean
+                of `preprocessing`, divided by its deviation; those of most models are ImageNet's,
+                (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
 
         Returns:
             logits float32 [B, K] and features float32 [B, C], the mean over the last tokens.
@@ -235,10 +236,13 @@ class Classifier:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of what decides the features: parameters, sizes, dtype, bits."""
+        """Hexadecimal SHA-256 of what decides the features: parameters, pixels, dtype, bits."""
         dtype = jnp.dtype(self.model.dtype).name
         bits = f" {self.decoding.bits} bits" if self.decoding.bits else ""
-        digest = hashlib.sha256(f"{self.model.image_size} {self.resize} {dtype}{bits}".encode())
+        given = self.preprocessing
+        digest = hashlib.sha256(f"{self.model.image_size} {given.resize} {dtype}{bits}".encode())
+        if given != Preprocessing(given.resize):  # of others, older fingerprints stay as they are
+            digest.update(json.dumps(given.to_json()).encode())
         for name, leaf in named_leaves(jax.device_get(self._params)).items():
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -274,7 +278,7 @@ class Classifier:
         """
         upright = images_in.rgb(image, name, self.decoding)
         called = images_in.call(image, name)
-        return decode.centre_crop(upright, called, resize=self.resize, crop=self.model.image_size)
+        return decode.centre_crop(upright, called, self.preprocessing, crop=self.model.image_size)
 
     def dispatch(
         self, pixels: np.ndarray, *, size: int = 0
@@ -332,10 +336,8 @@ class Classifier:
         return {name: grids[: len(pixels)] for name, grids in jax.device_get(maps).items()}
 
     def _make_maps(self, names: tuple[str, ...]) -> Callable[..., dict[str, jax.Array]]:
-        maps = cam.make_maps(self.model, names)
-        return jax.jit(
-            lambda params, pixels, classes: maps(params, normalize_images(pixels), classes)
-        )
+        maps, normalized = cam.make_maps(self.model, names), normalizer(self.preprocessing)
+        return jax.jit(lambda params, pixels, classes: maps(params, normalized(pixels), classes))
 
     def _put(self, rows: np.ndarray) -> jax.Array:
         return jax.device_put(rows, sharding.batch_sharding(self._mesh))
@@ -360,56 +362,3 @@ class Classifier:
 
     def __repr__(self) -> str:
         return f"Classifier({self.source!r}, {self.model})"
-
-
-def load(
-    path: str | pathlib.Path,
-    *,
-    checkpoint: Literal["last", "best"] | int = "last",
-    image_size: int | None = None,
-    dtype: str = "float32",
-) -> Classifier:
-    """Loads a trained Swin as a classifier.
-
-    Args:
-        path: a workdir, also as `RUN@best` or `RUN@120`, a converted checkpoint, or a `.pth` or
-            `.safetensors` file, or a name on the hub; see `runs.load.read_weights`.
-        checkpoint: which checkpoint of a workdir: "last", "best" (of its scores, on validation
-            images where there are some), or a step.
-        image_size: pixels per side; by default that of the run, or of the file. Another size needs
-            no training, but the accuracy changes with it.
-        dtype: dtype of activations, "float32" or "bfloat16".
-
-    Raises:
-        WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
-        ValueError: an image size that the windows do not divide, or an unknown dtype.
-    """
-    # Imported here: orbax and grain, which read runs, would add half a second to every import.
-    from clevit_jax.runs.load import chosen_map, eval_resize, read_weights
-
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be {' or '.join(DTYPES)}.")
-    if image_size is not None and (type(image_size) is not int or image_size < 1):
-        raise ValueError(f"image_size is {image_size!r}; it must be a number of pixels.")
-    if checkpoint not in ("last", "best") and type(checkpoint) is not int:
-        raise ValueError(f"checkpoint is {checkpoint!r}; it must be last, best or a step, as 120.")
-    weights = read_weights(path, checkpoint=checkpoint)
-    model = dataclasses.replace(
-        weights.model,
-        image_size=weights.model.image_size if image_size is None else image_size,
-        dtype=DTYPES[dtype],
-    )
-    resize = eval_resize(path)
-    if resize is not None:
-        resize = round(resize * model.image_size / weights.model.image_size)
-    return Classifier(
-        model,
-        fit_weights(weights, model)[0],
-        weights.class_names,
-        weights.source,
-        resize=resize,
-        map_name=chosen_map(path),
-        levels=[Level(name, groups) for name, groups in weights.levels],
-        decoding=Decoding(truncated=weights.truncated, bits=weights.bits),
-        headless=weights.headless,
-    )

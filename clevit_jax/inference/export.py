@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.inference.classifier import Classifier, load
+from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.exported import (
     CHECKED_BATCH_SIZES,
     Exported,
@@ -23,6 +23,7 @@ from clevit_jax.inference.exported import (
     write_checked,
 )
 from clevit_jax.inference.forward import make_forward
+from clevit_jax.inference.load import load
 from clevit_jax.system.logging import quiet
 from clevit_jax.system.places import place
 from clevit_jax.weights.export import PROGRAM_SUFFIXES
@@ -71,7 +72,8 @@ def export_stablehlo(
 
     Source: https://docs.jax.dev/en/latest/export/export.html
     """
-    forward, size = make_forward(model.model), model.model.image_size
+    size = model.model.image_size
+    forward = make_forward(model.model, model.preprocessing)
 
     def serve(images: jax.Array) -> dict[str, jax.Array]:
         logits, features = forward(model.params, images)
@@ -200,7 +202,8 @@ def export_onnx(
 
 def _to_onnx(convert: Callable[..., Any], model: Classifier, opset: int) -> Any:
     """The model as jax2onnx's `convert` makes it, a ModelProto."""
-    forward, size = make_forward(model.model), model.model.image_size
+    size = model.model.image_size
+    forward = make_forward(model.model, model.preprocessing)
     images = jax.ShapeDtypeStruct(("b", size, size, 3), jnp.uint8)
     # The converter's own arithmetic mixes dtypes and ranks, which JAX's strict modes forbid.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

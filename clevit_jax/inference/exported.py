@@ -105,10 +105,11 @@ def write_checked(
 def export_facts(model: Classifier) -> dict[str, Any]:
     """Entries of the JSON beside an exported file that are the same for all formats."""
     config = model.model
-    size, resize = config.image_size, model.resize
+    size, given = config.image_size, model.preprocessing
     images = (
-        f"RGB, 0 to 255, not normalised: the shorter side resized to {resize} pixels (bicubic, "
-        f"antialiased as Pillow's), then the {size} x {size} in the centre"
+        f"RGB, 0 to 255, not normalised: the {'whole image' if given.squash else 'shorter side'} "
+        f"resized to {given.resize}{f' x {given.resize}' if given.squash else ''} pixels "
+        f"({given.interpolation}, antialiased as Pillow's), then the {size} x {size} in the centre"
     )
     if bits := model.decoding.bits:
         images += f"; of 16-bit images, which hold {bits} bits, values are shifted by {bits - 8}"
@@ -117,7 +118,8 @@ def export_facts(model: Classifier) -> dict[str, Any]:
         "architecture": config.to_json(),
         "dtype": jnp.dtype(config.dtype).name,
         "image_size": size,
-        "resize": resize,
+        "resize": given.resize,
+        "preprocessing": given.to_json(),
         "decoding": dataclasses.asdict(model.decoding),
         "class_names": list(model.class_names),
         "levels": {level.name: list(level.groups) for level in model.levels},
@@ -173,7 +175,8 @@ def check_export(
     size, dtype = model.model.image_size, jnp.dtype(model.model.dtype).name
     # On the CPU, because accelerators multiply float32 with fewer bits than what runs the file.
     cpu = jax.devices("cpu")[0]
-    params, forward = jax.device_put(model.params, cpu), jax.jit(make_forward(model.model))
+    params = jax.device_put(model.params, cpu)
+    forward = jax.jit(make_forward(model.model, model.preprocessing))
     largest = 0.0
     for count in CHECKED_BATCH_SIZES:
         rng = np.random.default_rng(count)

@@ -4,6 +4,7 @@ The normalisation is inside. Batches are padded to few sizes, for each is compil
 """
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,26 +15,41 @@ from flax import nnx
 
 from clevit_jax.errors import ConfigError
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.views.transforms import normalize_images
 
 
-def make_forward(model: SwinConfig) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
+def make_forward(
+    model: SwinConfig, preprocessing: Preprocessing
+) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
     """The forward pass of a model, from pixels to logits and features; for `jax.jit`.
+
+    Args:
+        model: the architecture.
+        preprocessing: whose mean and std normalise the pixels.
 
     Returns:
         (parameters, images uint8 [B, S, S, 3]) -> logits float32 [B, K], features float32 [B, C].
-        The images are as `data.decode.decode_eval` makes them.
+        The images are as `data.decode.centre_crop` makes them.
     """
-    graphdef = abstract_swin(model)[0]
-    return lambda params, images: nnx.merge(graphdef, params)(normalize_images(images))
+    graphdef, normalized = abstract_swin(model)[0], normalizer(preprocessing)
+    return lambda params, images: nnx.merge(graphdef, params)(normalized(images))
 
 
-def make_layer_forward(model: SwinConfig, layer: str) -> Callable[[Any, jax.Array], jax.Array]:
+def normalizer(preprocessing: Preprocessing) -> Callable[[jax.Array], jax.Array]:
+    """`normalize_images` by the mean and std of a model."""
+    return functools.partial(normalize_images, mean=preprocessing.mean, std=preprocessing.std)
+
+
+def make_layer_forward(
+    model: SwinConfig, preprocessing: Preprocessing, layer: str
+) -> Callable[[Any, jax.Array], jax.Array]:
     """The forward pass of a model, from pixels to the tokens of one layer; for `jax.jit`.
 
     Args:
         model: the architecture.
+        preprocessing: whose mean and std normalise the pixels.
         layer: a name in `model.layer_shapes()`.
 
     Returns:
@@ -49,7 +65,7 @@ def make_layer_forward(model: SwinConfig, layer: str) -> Callable[[Any, jax.Arra
             f"The model has no layer {layer!r}; the nearest names are {', '.join(near)}. "
             "`Classifier.layers` lists them all with their shapes."
         )
-    graphdef = abstract_swin(model)[0]
+    graphdef, normalized = abstract_swin(model)[0], normalizer(preprocessing)
 
     def forward(params: Any, images: jax.Array) -> jax.Array:
         tapped = {}
@@ -59,7 +75,7 @@ def make_layer_forward(model: SwinConfig, layer: str) -> Callable[[Any, jax.Arra
                 tapped[name] = x
             return x
 
-        nnx.merge(graphdef, params)(normalize_images(images), tap=tap)
+        nnx.merge(graphdef, params)(normalized(images), tap=tap)
         return tapped[layer].astype(jnp.float32)
 
     return forward

@@ -19,6 +19,7 @@ from clevit_jax.distributed import sharding
 from clevit_jax.errors import first_line
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.model import swin
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.performance import timed_process
 from clevit_jax.performance.flops import forward_flops, training_flops
 from clevit_jax.performance.hlo import read_memory
@@ -148,7 +149,9 @@ def _inference(config: StepConfig, mesh: Mesh) -> Any:
         swin.abstract_swin(model)[1],
     )
     images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=rows)
-    forward = jax.jit(make_forward(model), out_shardings=rows)
+    forward = jax.jit(
+        make_forward(model, Preprocessing.usual(model.image_size)), out_shardings=rows
+    )
     compiled = forward.lower(like, images).compile()
 
     def arguments() -> tuple[Any, ...]:

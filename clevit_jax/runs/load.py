@@ -8,6 +8,7 @@ from clevit_jax.config import model_config
 from clevit_jax.distributed import processes
 from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.facts import levels_of, read_run_facts
@@ -149,12 +150,6 @@ def holds_run(path: pathlib.Path) -> bool:
     return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
 
 
-def eval_resize(path: str | pathlib.Path) -> int | None:
-    """Pixels of an image's shorter side when a run is evaluated; None where it is not a run."""
-    path = split_checkpoint(path)[0]
-    return load_config(path).eval.resize if holds_run(path) else None
-
-
 def chosen_map(path: str | pathlib.Path) -> str | None:
     """The map that the deletion test chose for a run (`analysis.deletion`), None before it."""
     chosen = read_maps(split_checkpoint(path)[0]).get("chosen")
@@ -220,4 +215,5 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         report=LoadReport(matched=tuple(named_leaves(params))),
         bits=config.data.bits,
         truncated=config.data.truncated,
+        preprocessing=Preprocessing(config.eval.resize),
     )

@@ -8,17 +8,20 @@ box is int32 [4]: top, left, height, width, in pixels.
 Source: torchvision's `RandomResizedCrop`, `ColorJitter`, `RandomRotation` and `RandomErasing`.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clevit_jax.model import preprocessing
+from clevit_jax.model.preprocessing import Colour
 from clevit_jax.views import rotation
 from clevit_jax.views.crop import crop
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+IMAGENET_MEAN = np.array(preprocessing.IMAGENET_MEAN, np.float32)
+IMAGENET_STD = np.array(preprocessing.IMAGENET_STD, np.float32)
 BOX_TRIES = 10  # torchvision's, for the crop and for the erased box
 
 
@@ -136,16 +139,27 @@ def random_flip_horizontal(key: jax.Array, image: jax.Array, *, probability: flo
     return jnp.where(jax.random.bernoulli(key, probability), flip_horizontal(image), image)
 
 
-def normalize(image: jax.Array) -> jax.Array:
-    """Float image [..., 3] in 0..1, less the ImageNet mean, over its standard deviation."""
+def normalize(
+    image: jax.Array,
+    *,
+    mean: Colour = preprocessing.IMAGENET_MEAN,
+    std: Colour = preprocessing.IMAGENET_STD,
+) -> jax.Array:
+    """Float image [..., 3] in 0..1, less the mean of each channel, over its deviation."""
     channel_shape = (1,) * (image.ndim - 1) + (3,)
-    return (image - IMAGENET_MEAN.reshape(channel_shape)) / IMAGENET_STD.reshape(channel_shape)
+    middle, scale = (np.array(x, np.float32).reshape(channel_shape) for x in (mean, std))
+    return (image - middle) / scale
 
 
-@jax.jit
-def normalize_images(images: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("mean", "std"))
+def normalize_images(
+    images: jax.Array,
+    *,
+    mean: Colour = preprocessing.IMAGENET_MEAN,
+    std: Colour = preprocessing.IMAGENET_STD,
+) -> jax.Array:
     """Images uint8 [B, H, W, 3], resized and cropped by the host -> normalised float32."""
-    return normalize(images.astype(jnp.float32) / 255)
+    return normalize(images.astype(jnp.float32) / 255, mean=mean, std=std)
 
 
 def random_erase_box(

@@ -17,6 +17,7 @@ import numpy as np
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.attention import relative_position_index, shift_mask
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.quoting import first_of, printable, quoted
 from clevit_jax.weights import dialects, folders, variants, wrapping
@@ -50,6 +51,8 @@ class Weights:
         entry, prefix: those that were asked for, of a file that holds several networks.
         headless: whether they are a network without a head, which has features and no answers;
             `params` has a head of one class at zero then, for the shape alone.
+        preprocessing: how images become its input; None where nobody says, so that
+            `Preprocessing.usual` is assumed.
     """
 
     model: SwinConfig
@@ -65,12 +68,18 @@ class Weights:
     entry: str | None = None
     prefix: str | None = None
     headless: bool = False
+    preprocessing: Preprocessing | None = None
 
     def __str__(self) -> str:
         network = self.model.describe()
         if self.headless:
             network = f"{network.rpartition(', ')[0]}, no head"
-        return f"{printable(self.source)} ({self.dialect}): {network}\n{self.report}"
+        size, given = self.model.image_size, self.preprocessing
+        pixels = f"{size} px; {(given or Preprocessing.usual(size)).describe(size)}"
+        return (
+            f"{printable(self.source)} ({self.dialect}): {network}\n{self.report}\n"
+            f"  images          {pixels}{'' if given else ' (assumed: not in the file)'}"
+        )
 
 
 def parameter_name(path: jax.tree_util.KeyPath) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import sync
@@ -56,6 +57,7 @@ def write_converted(
             "levels": dict(weights.levels),
             "dialect": weights.dialect,
             "decoding": {"bits": weights.bits, "truncated": weights.truncated},
+            "preprocessing": weights.preprocessing and weights.preprocessing.to_json(),
             "source": weights.source,
             "source_sha256": weights.source_sha256,
             "sha256": files.sha256(new / TENSORS),
@@ -188,8 +190,19 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
         levels=tuple((name, tuple(groups)) for name, groups in facts.get("levels", {}).items()),
         report=report,
         headless=headless,
+        preprocessing=_preprocessing(facts, folder / FACTS),
         **facts.get("decoding", {}),  # older ones have none
     )
+
+
+def _preprocessing(facts: dict[str, Any], path: pathlib.Path) -> Preprocessing | None:
+    """What a `model.json` says of images; None where it says nothing, as older ones."""
+    if facts.get("preprocessing") is None:
+        return None
+    try:
+        return Preprocessing.from_json(facts["preprocessing"])
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
 
 
 def _read_facts(path: pathlib.Path) -> dict[str, Any]:

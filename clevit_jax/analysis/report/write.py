@@ -15,6 +15,7 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.errors import ConfigError, DataError, first_line
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.inference.classifier import Classifier
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.runs.facts import read_evaluation
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import RUN_FILE
@@ -129,7 +130,7 @@ def write_after_training(run: Run, state: TrainState) -> None:
             params,
             run.dataset.class_names,
             f"{run.workdir.name} ({kind}step {step})",
-            resize=run.settings.data.eval_resize,
+            preprocessing=Preprocessing(run.settings.data.eval_resize),
             levels=run.dataset.levels,
             decoding=run.settings.data.decoding,
         )
