@@ -25,6 +25,7 @@ from clevit_jax.weights import from_hub
 from clevit_jax.weights.convert import Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
 from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_in
+from clevit_jax.weights.hub_facts import with_told
 from clevit_jax.weights.load_report import LoadReport
 from clevit_jax.weights.variants import Channels
 
@@ -92,7 +93,8 @@ def read_weights(
         return read_converted(path)
     if not path.is_dir():
         check_holds_weights(path)
-        return read_torch_weights(path, entry=entry, prefix=prefix, channels=channels)
+        weights = read_torch_weights(path, entry=entry, prefix=prefix, channels=channels)
+        return with_told(weights, path)
     inside, passed_over = weights_in(path)
     if inside is None:
         raise WeightsError(
@@ -102,7 +104,7 @@ def read_weights(
         )
     weights = read_torch_weights(inside, entry=entry, prefix=prefix, channels=channels)
     report = dataclasses.replace(weights.report, passed_over=passed_over)
-    return dataclasses.replace(weights, report=report)
+    return with_told(dataclasses.replace(weights, report=report), inside)
 
 
 def read_which(text: str) -> Which:

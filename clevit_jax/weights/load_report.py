@@ -23,6 +23,7 @@ class LoadReport:
         reinitialised: parameters that are initialised anew.
         ignored: kind -> names in the file that hold no parameter of the network.
         passed_over: other files of the folder that would have been read before, and why not.
+        beside: JSON of the folder that was read, and what to know of it, in words.
         head: what was made of a head that is no plain linear layer; "" of one that is.
     """
 
@@ -36,6 +37,7 @@ class LoadReport:
     ignored: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
     head: str = ""
+    beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         ignored = [
@@ -55,6 +57,7 @@ class LoadReport:
             ("ignored", ", ".join(ignored) or "0"),
             *([("passed over", ", ".join(self.passed_over))] if self.passed_over else []),
             *([("head", self.head)] if self.head else []),
+            *([("read beside it", "; ".join(self.beside))] if self.beside else []),
         ]
         return "\n".join(f"  {name:<15} {text}" for name, text in rows)
 
