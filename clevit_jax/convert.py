@@ -48,7 +48,8 @@ def convert_weights(
 
     Args:
         source: file of weights, converted checkpoint, workdir of a run, or a name on the hub.
-        target: folder of the converted checkpoint, or with `to` a file.
+        target: folder of the converted checkpoint, or with `to` a file, or a folder of
+            "huggingface" or "timm".
         to: library to write for: "microsoft", "timm" or "huggingface"; None for this one.
         class_map: file whose line i, from 0, is the source's class for class i.
         checkpoint: of a run, "last" (if None), "best" or a step.
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         choices=export.WRITTEN_DIALECTS,
-        help="write for this library: .safetensors, .pth, or for huggingface also a folder",
+        help="write for this library: .safetensors or .pth; for huggingface and timm also a folder",
     )
     parser.add_argument(
         "--class-map",
@@ -267,7 +268,10 @@ def _write_target(weights: Weights, options: argparse.Namespace) -> str:
     """Writes the target; returns the sentence that says so."""
     if options.to:
         export.write_torch_weights(weights, options.target, options.to, overwrite=options.overwrite)
-        return f"Wrote {options.target}, for {options.to}."
+        assumed = ""
+        if weights.preprocessing is None and options.target.is_dir():
+            assumed = " How images are prepared is not known, and is written as it is assumed."
+        return f"Wrote {options.target}, for {options.to}.{assumed}"
     write_converted(weights, options.target, overwrite=options.overwrite)
     path = shlex.quote(str(options.target))
     return f"Wrote {options.target}; train from it: --config.model.pretrained={path}"

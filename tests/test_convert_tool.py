@@ -233,7 +233,7 @@ def test_a_class_map(convert, nano, tmp_path):
         (["--checkpoint", "best"], "--ema and --checkpoint are for a run"),
         (["--to", "timm"], "need a target"),
         (["--overwrite"], "need a target"),
-        (["x.bin2", "--to", "timm"], "must end in .safetensors"),
+        (["x.bin2", "--to", "openmmlab"], "must end in .safetensors"),
         (["x.safetensors"], "--to microsoft|timm|huggingface"),
         (["x", "--to", "microsoft"], "must end in .safetensors"),
         (["x", "--class-map", "missing.txt"], "missing.txt cannot be read"),
@@ -272,7 +272,7 @@ def test_a_source_is_not_its_own_target(convert, nano, tmp_path):
 def test_a_folder_for_transformers_may_have_a_dot_in_its_name(convert, nano, tmp_path):
     assert convert(nano, tmp_path / "hf_v1.0", "--to", "huggingface")[0] == 0
     assert {path.name for path in (tmp_path / "hf_v1.0").iterdir()} == {
-        "config.json", "model.safetensors",
+        "config.json", "model.safetensors", "preprocessor_config.json",
     }  # fmt: skip
     code, out, _ = convert(tmp_path / "hf_v1.0")  # and is read as the hub's folders are
     assert code == 0

@@ -2,19 +2,21 @@
 
 import json
 import pathlib
-from typing import Any
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.kernels.arithmetic import LAYER_NORM_EPSILON
-from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.weights import files
 from clevit_jax.weights.convert import Weights, to_dialect
-from clevit_jax.weights.converted import check_converted_target, replacing_folder
+from clevit_jax.weights.converted import TENSORS, check_converted_target, replacing_folder
+from clevit_jax.weights.hub_written import hub_files
 
 WRITTEN_DIALECTS = ("microsoft", "timm", "huggingface", "openmmlab")
 _WRAPPERS = {"microsoft": "model", "openmmlab": "state_dict"}  # in a .pth
 _FIXED_WINDOWS = {"huggingface": "transformers", "openmmlab": "mmpretrain"}
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+FOLDER_FILES = {  # of the libraries that read folders, what is written into one
+    "huggingface": (TENSORS, "config.json", "preprocessor_config.json"),
+    "timm": (TENSORS, "config.json"),
+}
 FILE_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 PROGRAM_SUFFIXES = (".stablehlo", ".onnx")  # of files that `inference.export` writes
 
@@ -22,15 +24,12 @@ PROGRAM_SUFFIXES = (".stablehlo", ".onnx")  # of files that `inference.export` w
 def check_torch_target(target: pathlib.Path, dialect: str, *, overwrite: bool) -> None:
     """Raises WeightsError unless `write_torch_weights` would write there."""
     is_file = target.suffix.lower() in FILE_SUFFIXES
-    if not is_file and dialect != "huggingface":
+    if not is_file and dialect not in FOLDER_FILES:
         raise WeightsError(f"{target} must end in .safetensors (needs no torch) or .pth.")
     if not is_file:
-        check_converted_target(target, overwrite=overwrite, holds=HUGGING_FACE_FILES)
+        check_converted_target(target, overwrite=overwrite, holds=FOLDER_FILES[dialect])
     elif target.exists() and not overwrite:
         raise WeightsError(f"{target} is there; name another target, or replace it: --overwrite.")
-
-
-HUGGING_FACE_FILES = ("model.safetensors", "config.json")
 
 
 def write_torch_weights(
@@ -42,7 +41,9 @@ def write_torch_weights(
         weights: what to write.
         target: a `.safetensors` file, or a `.pth` file, for which torch is needed. For
             "huggingface" also a folder, for `SwinForImageClassification.from_pretrained`, or
-            of headless weights for `SwinModel.from_pretrained`.
+            of headless weights for `SwinModel.from_pretrained`, and for "timm" one for
+            `timm.create_model("local-dir:FOLDER", pretrained=True)`; these hold what a model does
+            to an image, too.
         dialect: one of `WRITTEN_DIALECTS`; "microsoft" is wrapped in `model` in a `.pth`, and
             holds the masks for the image size of `weights`; "openmmlab" in `state_dict`.
         overwrite: replaces what is there.
@@ -69,39 +70,9 @@ def write_torch_weights(
         metadata = {"format": "pt"}
         files.write_safetensors(target, tensors, metadata, overwrite=overwrite)
     else:
-        with replacing_folder(target, overwrite=overwrite, holds=HUGGING_FACE_FILES) as folder:
-            files.write_safetensors(folder / HUGGING_FACE_FILES[0], tensors, {"format": "pt"})
-            config = hugging_face_config(model, weights.class_names, headless=weights.headless)
-            text = json.dumps(config, indent=2) + "\n"
-            (folder / HUGGING_FACE_FILES[1]).write_text(text, encoding="utf-8")
-
-
-def hugging_face_config(
-    model: SwinConfig, class_names: tuple[str, ...] = (), *, headless: bool = False
-) -> dict[str, Any]:
-    """The `config.json` of transformers' `SwinForImageClassification` for an architecture.
-
-    Of a headless one that of `SwinModel`, without classes.
-    """
-    names = class_names or tuple(f"LABEL_{index}" for index in range(model.num_classes))
-    classes = {
-        "id2label": {str(index): name for index, name in enumerate(names)},
-        "label2id": {name: index for index, name in enumerate(names)},
-    }
-    return {
-        "architectures": ["SwinModel" if headless else "SwinForImageClassification"],
-        "model_type": "swin",
-        "image_size": model.image_size,
-        "patch_size": PATCH,
-        "num_channels": 3,
-        "embed_dim": model.embed_dim,
-        "depths": list(model.depths),
-        "num_heads": list(model.num_heads),
-        "window_size": model.window,
-        "mlp_ratio": float(MLP_RATIO),
-        "qkv_bias": True,
-        "hidden_act": "gelu",
-        "layer_norm_eps": LAYER_NORM_EPSILON,
-        "use_absolute_embeddings": False,
-        **({} if headless else classes),
-    }
+        holds = FOLDER_FILES[dialect]
+        with replacing_folder(target, overwrite=overwrite, holds=holds) as folder:
+            files.write_safetensors(folder / TENSORS, tensors, {"format": "pt"})
+            for name, content in hub_files(weights, dialect).items():
+                text = json.dumps(content, indent=2) + "\n"
+                (folder / name).write_text(text, encoding="utf-8")

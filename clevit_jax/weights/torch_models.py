@@ -13,7 +13,7 @@ import numpy as np
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import MLP_RATIO, PATCH, SwinConfig
 from clevit_jax.system.logging import quiet
-from clevit_jax.weights.export import hugging_face_config
+from clevit_jax.weights.hub_written import hugging_face_config
 
 # torch tensor [B, 3, S, S] -> logits [B, K], features [B, C]
 _Forward = Callable[[Any], tuple[Any, Any]]

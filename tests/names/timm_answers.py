@@ -30,7 +30,7 @@ CONFIGS = {
     "half": SIZE
     | {"crop_pct": 1.0, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3},
     "squash": SIZE | {"crop_pct": 0.95, "crop_mode": "squash", "interpolation": "lanczos"},
-    "odd": SIZE | {"crop_pct": 0.9552, "mean": [0.1, 0.2, 0.3], "std": [0.9, 0.3, 1.5]},
+    "odd": SIZE | {"crop_pct": 0.6, "mean": [0.1, 0.2, 0.3], "std": [0.9, 0.3, 1.5]},
 }
 
 if __name__ == "__main__":
