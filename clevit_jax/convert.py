@@ -17,8 +17,11 @@ import shlex
 import sys
 
 import jax
+import numpy as np
 
+from clevit_jax.data import decode
 from clevit_jax.errors import ClevitError, WeightsError
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.runs.load import Which, holds_run, read_run, read_weights, read_which
 from clevit_jax.runs.workdir import load_config
 from clevit_jax.system import faults, output
@@ -29,6 +32,7 @@ from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.converted import check_converted_target, write_converted
 from clevit_jax.weights.fit import fit_weights, read_class_map
 from clevit_jax.weights.variants import CHANNELS, Channels
+from clevit_jax.weights.verify_images import verify_images
 
 
 def convert_weights(
@@ -99,7 +103,9 @@ def main(argv: list[str] | None = None) -> int:
         if options.verify:
             verification = verify.verify(weights, _path(options.source))
             print(verification, flush=True)
-            if not verification.ok:
+            prepared = verify_images(weights, options.source, _pixels)
+            print(prepared, flush=True)
+            if not (verification.ok and prepared.ok):
                 return 1
         if options.target:
             print(_write_target(weights, options))
@@ -163,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="run a random image through the original in PyTorch and through ours, and compare",
+        help="run a random image, and of a folder with its JSON image files, through the original "
+        "in PyTorch and through ours, and compare",
     )
     parser.add_argument(
         "--traceback", action="store_true", help="after an error, print where it came from, too"
@@ -262,6 +269,12 @@ def _read_source(options: argparse.Namespace) -> Weights:
     return dataclasses.replace(
         weights, model=model, params=params, report=report, class_names=(), levels=()
     )
+
+
+def _pixels(path: pathlib.Path, preprocessing: Preprocessing, size: int) -> np.ndarray:
+    """An image file as evaluations see it, uint8 [size, size, 3]."""
+    image = decode.read_rgb(path, path.name)
+    return decode.centre_crop(image, path.name, preprocessing, crop=size)
 
 
 def _write_target(weights: Weights, options: argparse.Namespace) -> str:

@@ -70,7 +70,7 @@ class Verification:
         )
         return (
             f"{'Verified with' if self.ok else 'DIFFERENT from'} {self.library} ({self.names}), "
-            f"1 random image of {self.image_size} px: largest difference of {shown}."
+            f"1 random image of {self.image_size} px, normalised: largest difference of {shown}."
         )
 
 
@@ -98,7 +98,7 @@ def verify(weights: Weights, source: str | os.PathLike[str], *, seed: int = 0) -
     wanted = original(images)
     library = original.library
     del original  # the memory is wanted below
-    ours = _run_on_cpu(weights, images)
+    ours = run_on_cpu(weights, images)
     differences = {
         what: (float(np.abs(a - b).max()), float(np.abs(b).max()))
         for what, a, b in zip(("logits", "features"), ours, wanted, strict=True)
@@ -107,7 +107,7 @@ def verify(weights: Weights, source: str | os.PathLike[str], *, seed: int = 0) -
     return Verification(library, names, size, differences)
 
 
-def _run_on_cpu(weights: Weights, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def run_on_cpu(weights: Weights, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits [B, K] and features [B, C] of our own network, plain and in float32."""
     model = dataclasses.replace(weights.model, dtype=jnp.float32, remat="none", kernels=None)
     graphdef = abstract_swin(model)[0]
