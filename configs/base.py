@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
     views.flip = 0.5  # probability of the horizontal flip (code: 0.5)
     views.erase_area = (0.15, 0.45)  # of the erased box, share of the view (code)
     views.erase_ratio = (0.3, 3.3)  # height over width of the erased box (code)
+    views.mean = ()  # of each channel, 0 to 1; (): that of model.pretrained, else ImageNet's (code)
+    views.std = ()  # deviation of each channel; () as above
     views.parts = 2  # the positive is shuffled in parts x parts pieces (code: 2)
 
     config.loss = loss = ConfigDict()

@@ -79,6 +79,8 @@ DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
     "data.max_bad": 0.01,
     "data.truncated": False,
     "data.bits": 0,
+    "views.mean": (),
+    "views.std": (),
     "checkpoint.keep_every": 0,
     "checkpoint.timeout_minutes": 10.0,
     "log.report": True,

@@ -129,6 +129,8 @@ RANGES: dict[str, Range] = {
     "views.flip": _SHARE,
     "views.erase_area": _AREA,
     "views.erase_ratio": _ASPECT,
+    "views.mean": Range(-1000, 1000),
+    "views.std": Range(1e-6, 1000),
     "views.parts": Range(1, 1024),
     "loss.anchor": _WEIGHT,
     "loss.positive": _WEIGHT,

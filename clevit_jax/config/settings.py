@@ -18,6 +18,7 @@ from clevit_jax.data.open import DataConfig
 from clevit_jax.data.sources import SplitConfig
 from clevit_jax.errors import ClevitError, ConfigError
 from clevit_jax.model.config import DTYPES, SwinConfig
+from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.steps.losses import LossConfig
 from clevit_jax.steps.optim import OptimConfig
@@ -279,7 +280,12 @@ def model_config(config: ConfigDict, num_classes: int, *, platform: str) -> Swin
 
 def _view_config(config: ConfigDict) -> ViewConfig:
     """The views of a run. Raises ValueError, see `ViewConfig`."""
-    return ViewConfig(size=config.image_size, **config.views)
+    # Where nothing is set `runs.normalisation` knows more, which reads what a run starts from.
+    colours = {
+        "mean": tuple(config.views.mean) or IMAGENET_MEAN,
+        "std": tuple(config.views.std) or IMAGENET_STD,
+    }
+    return ViewConfig(**{"size": config.image_size, **config.views, **colours})
 
 
 def _loss_config(config: ConfigDict) -> LossConfig:

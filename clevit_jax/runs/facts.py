@@ -6,6 +6,7 @@ from typing import Any
 
 from clevit_jax.data.dataset import Level
 from clevit_jax.errors import ConfigError
+from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour, colour
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
 from clevit_jax.steps.eval_step import LEVEL_PREFIX
 from clevit_jax.system.files import read_json_object
@@ -45,6 +46,14 @@ def _are_levels(value: Any) -> bool:
     return isinstance(value, dict) and all(map(is_level, value.values()))
 
 
+def _are_colours(value: Any, name: str) -> bool:
+    """Whether these are the mean or the std that a run normalises by."""
+    try:
+        return isinstance(value, list) and bool(colour(value, name))
+    except ValueError:
+        return False
+
+
 # What run.json holds; see `logger.write_run_facts`.
 _FACTS: dict[str, Callable[[Any], bool]] = {
     "parameters": _is_number,
@@ -57,10 +66,12 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "class_names": _list_of(lambda value: isinstance(value, str)),
     "starts": _list_of(_is_start),
 }
-# What not every run has: older ones no levels and no numbers of skipped images; only those that
-# ended early (`patience.note_end`), where and why.
+# What not every run has: older ones no levels, mean, std and numbers of skipped images; only
+# those that ended early (`patience.note_end`), where and why.
 _OF_SOME: dict[str, Callable[[Any], bool]] = {
     "levels": _are_levels,
+    "mean": lambda value: _are_colours(value, "mean"),
+    "std": lambda value: _are_colours(value, "std"),
     "skipped": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "ended_at": _is_number,
     "ended_because": lambda value: isinstance(value, str),
@@ -101,6 +112,14 @@ def read_run_facts(workdir: pathlib.Path, *needed: str) -> dict[str, Any]:
 def levels_of(facts: dict[str, Any]) -> tuple[Level, ...]:
     """The coarser levels of the classes in what `read_run_facts` gave; none of older runs."""
     return tuple(Level(name, tuple(groups)) for name, groups in facts.get("levels", {}).items())
+
+
+def colours_of(facts: dict[str, Any]) -> tuple[Colour, Colour]:
+    """Mean and std in what `read_run_facts` gave; ImageNet's of older runs."""
+    return (
+        colour(facts.get("mean", IMAGENET_MEAN), "mean"),
+        colour(facts.get("std", IMAGENET_STD), "std"),
+    )
 
 
 def _short(value: Any) -> str:

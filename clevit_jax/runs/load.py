@@ -11,7 +11,7 @@ from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.runs.checkpoint import Checkpoints
-from clevit_jax.runs.facts import levels_of, read_run_facts
+from clevit_jax.runs.facts import colours_of, levels_of, read_run_facts
 from clevit_jax.runs.workdir import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
@@ -185,7 +185,7 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
     if not (workdir / RUN_FILE).is_file():
         raise CheckpointError(f"{workdir} has no checkpoint yet; train it first.")
     facts = read_run_facts(workdir, "class_names")
-    names = tuple(facts["class_names"])
+    names, (mean, std) = tuple(facts["class_names"]), colours_of(facts)
     trained = model_config(config, len(names), platform="cpu")
     model = SwinConfig.from_json(trained.to_json())  # float32, without drop path
     like = abstract_swin(model)[1]
@@ -217,5 +217,5 @@ def read_run(workdir: pathlib.Path, *, checkpoint: Which, average: bool) -> Weig
         report=LoadReport(matched=tuple(named_leaves(params))),
         bits=config.data.bits,
         truncated=config.data.truncated,
-        preprocessing=Preprocessing(config.eval.resize),
+        preprocessing=Preprocessing(config.eval.resize, mean=mean, std=std),
     )

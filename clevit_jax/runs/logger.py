@@ -151,6 +151,8 @@ def write_facts_file(run: Run, state: TrainState, changes: Sequence[str] = ()) -
         "chosen_on": run.chosen_on,
         "split_hash": run.dataset.split_hash(),
         "class_names": run.dataset.class_names,
+        "mean": step.views.mean,
+        "std": step.views.std,
         "levels": {level.name: level.groups for level in run.dataset.levels},
     }
     starts = _starts(run.workdir)
@@ -190,4 +192,7 @@ def _write_views(run: Run) -> None:
     images = np.stack([run.images["train"][int(row)] for row in rows])
     keys = example_keys(run.settings.step.seed, jnp.zeros_like(rows), jnp.asarray(rows))
     views = make_views(keys, jnp.asarray(images), config=run.settings.step.views)
-    save_gallery(run.workdir / "views.png", images, *jax.device_get(views))
+    drawn = run.settings.step.views
+    save_gallery(
+        run.workdir / "views.png", images, *jax.device_get(views), mean=drawn.mean, std=drawn.std
+    )

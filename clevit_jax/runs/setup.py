@@ -25,8 +25,10 @@ from clevit_jax.data.skipped import check_limit, how_to_go_on, leave_out
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
+from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.normalisation import mean_and_std
 from clevit_jax.runs.odd_images import say_odd
 from clevit_jax.runs.reading import fit_devices, readable
 from clevit_jax.runs.skipped import (
@@ -119,6 +121,7 @@ def prepare_run(
     if not training and not dataset.levels:
         dataset = dataclasses.replace(dataset, levels=_recorded_levels(workdir, dataset))
     settings = resolve(config, dataset, platform)
+    settings = _normalised(settings, config, workdir, training=training)
     if not training:
         settings, mesh = fit_devices(settings)
     return Run(
@@ -130,6 +133,18 @@ def prepare_run(
         steps=make_jitted_steps(settings.step, mesh),
         decided=not skipping or record is not None,
     )
+
+
+def _normalised(
+    settings: Settings, config: ConfigDict, workdir: pathlib.Path, *, training: bool
+) -> Settings:
+    """Settings with the mean and std of the run."""
+    found = mean_and_std(config, workdir, settings.pretrained)
+    mean, std = processes.broadcast("mean and std", found)  # files may be process 0's alone
+    views = dataclasses.replace(settings.step.views, mean=mean, std=std)
+    if training and (views.mean, views.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        print(f"Images are normalised by mean {views.mean} and std {views.std}.", flush=True)
+    return dataclasses.replace(settings, step=dataclasses.replace(settings.step, views=views))
 
 
 def _recorded_levels(workdir: pathlib.Path, dataset: Dataset) -> tuple[Level, ...]:

@@ -11,6 +11,7 @@ import scipy.special
 from flax import nnx
 
 from clevit_jax.data.dataset import Level
+from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour
 from clevit_jax.steps.losses import cross_entropy
 from clevit_jax.views.transforms import normalize_images
 
@@ -100,6 +101,9 @@ def make_eval_step(
     graphdef: nnx.GraphDef,
     gather: Callable[[Any], Any] = lambda params: params,
     levels: Sequence[Level] = (),
+    *,
+    mean: Colour = IMAGENET_MEAN,
+    std: Colour = IMAGENET_STD,
 ) -> Callable[[Any, Batch], Sums]:
     """The function of one evaluation batch, for `jax.jit`.
 
@@ -107,6 +111,7 @@ def make_eval_step(
         graphdef: of the Swin.
         gather: see `train_step.make_train_step`.
         levels: coarser levels of the classes.
+        mean, std: by which images are normalised.
 
     Returns:
         (params, batch) -> sums, with `batch` `image` uint8 [B, S, S, 3], `label` int32 [B] and
@@ -115,7 +120,8 @@ def make_eval_step(
     """
 
     def eval_step(params: Any, batch: Batch) -> Sums:
-        logits, _ = nnx.merge(graphdef, gather(params))(normalize_images(batch["image"]))
+        images = normalize_images(batch["image"], mean=mean, std=std)
+        logits, _ = nnx.merge(graphdef, gather(params))(images)
         rank = rank_of_label(logits, batch["label"])
         loss = cross_entropy(logits, batch["label"], label_smoothing=0.0)
         # Padding gets a class of its own that is then cut off, so not even a NaN leaks from it.

@@ -163,7 +163,12 @@ def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
         optimizer=optimizer,
         abstract_state=state,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(divided, whole)),
-        eval_step=jax.jit(make_eval_step(graphdef, gather, config.levels), out_shardings=whole),
+        eval_step=jax.jit(
+            make_eval_step(
+                graphdef, gather, config.levels, mean=config.views.mean, std=config.views.std
+            ),
+            out_shardings=whole,
+        ),
         train_batch=_abstract_batch(
             mesh, config.batch_size, config.resize, id=jnp.int32, epoch=jnp.int32
         ),

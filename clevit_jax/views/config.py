@@ -4,6 +4,7 @@ import dataclasses
 
 from clevit_jax.kernels.config import KernelConfig
 from clevit_jax.kernels.rotation import MAX_DEGREES
+from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour, colour
 
 KINDS = ("full", "base", "mask_only", "swap_only")
 ERASING_KINDS = ("full", "mask_only")
@@ -27,6 +28,8 @@ class ViewConfig:
     flip: float = 0.5  # probability of the horizontal flip
     erase_area: tuple[float, float] = (0.15, 0.45)  # area of the box over that of the view
     erase_ratio: tuple[float, float] = (0.3, 3.3)  # height over width of the erased box
+    mean: Colour = IMAGENET_MEAN  # of each channel, for pixels in 0..1
+    std: Colour = IMAGENET_STD
     parts: int = 2  # the positive is shuffled in parts x parts pieces
     # How a TPU crops and rotates, where a gather is slow; None for what XLA makes of it.
     kernel: KernelConfig | None = None
@@ -41,6 +44,8 @@ class ViewConfig:
             raise ValueError(f"views.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}.")
         if self.size < 1:
             raise ValueError(f"image_size is {self.size}; it must be at least 1 pixel.")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, colour(getattr(self, name), f"views.{name}"))
         pairs = {"crop_scale": 1, "crop_ratio": 100, "erase_area": 1, "erase_ratio": 100}
         for name, highest in pairs.items():
             pair = tuple(getattr(self, name))  # a list, as read from JSON, would not hash

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour
 from clevit_jax.system.files import replacing
 from clevit_jax.system.own_files import png_mark
-from clevit_jax.views.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 MARGIN = 8  # pixels between and around the images
 TEXT_HEIGHT = 16  # pixels, of headings and names
@@ -24,6 +24,8 @@ def save_gallery(
     positives: np.ndarray | jax.Array | None,
     *,
     names: Sequence[str] | None = None,
+    mean: Colour = IMAGENET_MEAN,
+    std: Colour = IMAGENET_STD,
 ) -> None:
     """Writes a PNG with one row per image: original, anchor, positive, under column headings.
 
@@ -32,17 +34,18 @@ def save_gallery(
     Args:
         path: where to write; missing folders are made.
         originals: uint8 [N, S, S, 3], shown at the size of the views.
-        anchors: float [N, s, s, 3], ImageNet-normalised.
+        anchors: float [N, s, s, 3], normalised.
         positives: the same, or None for views that have none.
         names: one per row, written above it; None for no names.
+        mean, std: by which the views were normalised.
 
     Raises:
         ValueError: no rows, or an argument of another shape, dtype or number of rows.
     """
     originals, anchors = np.asarray(originals), np.asarray(anchors)
-    columns = {"original": originals, "anchor": _pixels(anchors)}
+    columns = {"original": originals, "anchor": _pixels(anchors, mean, std)}
     if positives is not None:
-        columns["positive"] = _pixels(np.asarray(positives))
+        columns["positive"] = _pixels(np.asarray(positives), mean, std)
     _check_columns(columns, names)
 
     rows, side = anchors.shape[:2]
@@ -65,11 +68,11 @@ def save_gallery(
     _write_png(sheet, pathlib.Path(path))
 
 
-def _pixels(views: np.ndarray) -> np.ndarray:
+def _pixels(views: np.ndarray, mean: Colour, std: Colour) -> np.ndarray:
     """Normalised float views -> uint8; no change of shape."""
     if views.ndim != 4 or views.shape[-1] != 3:
         raise ValueError(f"views have the shape {views.shape}; it must be [N, size, size, 3].")
-    pixels = (views * IMAGENET_STD + IMAGENET_MEAN) * 255
+    pixels = (views * np.array(std, np.float32) + np.array(mean, np.float32)) * 255
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 

@@ -58,7 +58,7 @@ def _common_view(key: jax.Array, image: jax.Array, *, config: ViewConfig) -> jax
         view = rotation.gather_pixels(view, picks)  # rotates and flips
     elif config.flip:
         view = random_flip_horizontal(flip_key, view, probability=config.flip)
-    return normalize(view)
+    return normalize(view, mean=config.mean, std=config.std)
 
 
 def _example_views(
@@ -96,7 +96,7 @@ def make_views(
         config: the kind and the options of the views.
 
     Returns:
-        Anchors and positives, float32 [B, size, size, 3], ImageNet-normalised; for the kind
+        Anchors and positives, float32 [B, size, size, 3], normalised; for the kind
         `base` the positives are None and nothing is computed for them.
 
     Raises:

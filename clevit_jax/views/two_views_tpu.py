@@ -10,8 +10,6 @@ from clevit_jax.views import rotation
 from clevit_jax.views.config import ERASING_KINDS, SHUFFLING_KINDS, ViewConfig
 from clevit_jax.views.crop import triangles
 from clevit_jax.views.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     random_brightness,
     random_crop_box,
     random_erase_box,
@@ -109,8 +107,8 @@ def views_by_kernel(
         orders.reshape(number * count, -1),
         size=config.size,
         interpret=config.kernel.interpret,
-        mean=tuple(IMAGENET_MEAN.tolist()),
-        deviation=tuple(IMAGENET_STD.tolist()),
+        mean=config.mean,
+        deviation=config.std,
     )
     views = views.transpose(0, 2, 3, 1).reshape(number, count, config.size, config.size, 3)
     if config.kind == "base":

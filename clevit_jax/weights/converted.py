@@ -195,6 +195,15 @@ def read_converted(folder: str | pathlib.Path) -> Weights:
     )
 
 
+def read_converted_preprocessing(folder: pathlib.Path) -> Preprocessing | None:
+    """What a converted checkpoint says of images, without its tensors.
+
+    Raises:
+        WeightsError: its model.json is missing or damaged.
+    """
+    return _preprocessing(_read_facts(folder / FACTS), folder / FACTS)
+
+
 def _preprocessing(facts: dict[str, Any], path: pathlib.Path) -> Preprocessing | None:
     """What a `model.json` says of images; None where it says nothing, as older ones."""
     if facts.get("preprocessing") is None:

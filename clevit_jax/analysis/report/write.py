@@ -124,13 +124,16 @@ def write_after_training(run: Run, state: TrainState) -> None:
     if processes.index() != 0:
         return
     try:
+        drawn = run.settings.step.views
         kind = "average, " if run.settings.step.optim.ema else ""
         classifier = Classifier(
             run.steps.model,
             params,
             run.dataset.class_names,
             f"{run.workdir.name} ({kind}step {step})",
-            preprocessing=Preprocessing(run.settings.data.eval_resize),
+            preprocessing=Preprocessing(
+                run.settings.data.eval_resize, mean=drawn.mean, std=drawn.std
+            ),
             levels=run.dataset.levels,
             decoding=run.settings.data.decoding,
         )
