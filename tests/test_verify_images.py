@@ -27,9 +27,11 @@ def folder(golden, tmp_path):
 
 def test_the_library_and_this_one_agree(folder, capsys):
     assert main([str(folder), "--verify"]) == 0
-    said = capsys.readouterr().out
+    said, errors = capsys.readouterr()
+    assert errors == ""
     version = transformers.__version__
     assert f"Verified with transformers {version} by its own JSON, 4 image files" in said
+    assert f"Verified with transformers {version} (names read by transformers itself)" in said
     assert "4 of them get its class, largest difference of logits" in said
 
 

@@ -4,8 +4,9 @@ timm, transformers, torchvision and mmpretrain are imported here alone, and only
 for. Nothing is downloaded.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -126,14 +127,24 @@ def _timm(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _Forward]
     return module, timm.__version__, forward
 
 
+@contextlib.contextmanager
+def without_bars(transformers: Any) -> Iterator[None]:
+    """Nothing that transformers loads meanwhile draws a progress bar."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
 def _transformers(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _Forward]:
     import transformers
 
     config = transformers.SwinConfig.from_dict(hugging_face_config(model))
     buffers = _stored_buffers(transformers.SwinForImageClassification(config))
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
+    with without_bars(transformers):
         # Unlike load_state_dict, this knows the names of older versions. What does not fit is
         # in the loading info, not in an error without names.
         loaded: Any = transformers.SwinForImageClassification.from_pretrained(
@@ -143,9 +154,6 @@ def _transformers(model: SwinConfig, state: dict[str, Any]) -> tuple[Any, str, _
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
     module, loading_info = loaded
     problems = {kind: names for kind, names in loading_info.items() if names}
     if problems:

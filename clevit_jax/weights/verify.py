@@ -19,6 +19,8 @@ from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
 from clevit_jax.weights import dialects
 from clevit_jax.weights.convert import Weights, to_official
+from clevit_jax.weights.converted import is_converted
+from clevit_jax.weights.folders import weights_in
 from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.torch_models import TorchSwin, build, import_error
 
@@ -143,9 +145,12 @@ def _file_tensors(weights: Weights, source: pathlib.Path) -> dict[str, np.ndarra
     """The tensors of another library's file, under its names; None where there is none."""
     report = weights.report
     changed = (report.mapped, report.resized, report.adapted, report.filled, report.reinitialised)
-    if any(changed) or weights.dialect not in _READS or not source.is_file():
+    if any(changed) or weights.dialect not in _READS or is_converted(source):
         return None
-    return read_weight_files(source, weights.entry).tensors
+    file = weights_in(source)[0] if source.is_dir() else source
+    if file is None or not file.is_file():
+        return None
+    return read_weight_files(file, weights.entry).tensors
 
 
 def _read_by_its_library(

@@ -18,7 +18,7 @@ from clevit_jax.weights import verify
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.folders import HUB_FILES
 from clevit_jax.weights.hub_facts import told_beside
-from clevit_jax.weights.torch_models import import_error
+from clevit_jax.weights.torch_models import import_error, without_bars
 
 # Sides of the images over that of the network, (height, width): wide, tall, square, small.
 SHAPES = ((1.1, 1.7), (2.1, 1.0), (1.5, 1.5), (0.9, 0.7))
@@ -152,7 +152,8 @@ def _transformers(
     how: dict[str, Any] = {"backend": "pil"} if newer else {"use_fast": False}
     processor = transformers.AutoImageProcessor.from_pretrained(folder, **how)
     kind = transformers.SwinModel if headless else transformers.SwinForImageClassification
-    network: Any = kind.from_pretrained(folder)
+    with without_bars(transformers):
+        network: Any = kind.from_pretrained(folder)
     network = network.float().eval()
     images = [Image.open(path).convert("RGB") for path in paths]
     with torch.inference_mode():
