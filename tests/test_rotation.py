@@ -103,6 +103,8 @@ def make_both(keys: jax.Array, images: jax.Array) -> list[tuple[Any, Any]]:
     for kind, size, parts in [*((kind, 32, 2) for kind in KINDS), ("full", 30, 3)]:
         ours = dataclasses.replace(SMALL, kind=kind, size=size, parts=parts)
         assert can_shuffle(size, parts) == (size == 32)
+        if kind == "full":
+            ours = dataclasses.replace(ours, mean=(0.5, 0.25, 0.125), std=(0.5, 2.0, 0.25))
         plain = dataclasses.replace(ours, kernel=None)
         made.append(tuple(two_views.make_views(keys, images, config=c) for c in (ours, plain)))
     return made
