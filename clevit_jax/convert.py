@@ -101,9 +101,10 @@ def main(argv: list[str] | None = None) -> int:
             print("The run keeps an average, which its scores are of; to take that, add --ema.")
         print(weights, flush=True)
         if options.verify:
-            verification = verify.verify(weights, _path(options.source))
+            path = _path(options.source)
+            verification = verify.verify(weights, path)
             print(verification, flush=True)
-            prepared = verify_images(weights, options.source, _pixels)
+            prepared = verify_images(weights, path, _pixels)
             print(prepared, flush=True)
             if not (verification.ok and prepared.ok):
                 return 1

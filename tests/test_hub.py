@@ -22,7 +22,9 @@ from safetensors.numpy import load_file, save
 import clevit_jax
 from clevit_jax import convert
 from clevit_jax.errors import ConfigError
+from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.runs.load import read_weights
+from clevit_jax.runs.normalisation import preprocessing_of
 from clevit_jax.system import hub
 from clevit_jax.weights import from_hub
 
@@ -318,6 +320,18 @@ def test_verifying_looks_at_what_was_fetched(server, monkeypatch):
     monkeypatch.setattr(convert.verify, "verify", look)
     assert convert.main(["timm/swin_nano", "--verify"]) == 0
     assert seen == [TIMM]
+
+
+def test_the_json_of_the_repository_is_read(server):
+    """A run that starts from the name normalises by it, too."""
+    given = {"input_size": [3, 64, 64], "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.25] * 3}
+    config = json.dumps({"architecture": "swin", "pretrained_cfg": given}).encode()
+    server.add(files={"config.json": config, "model.safetensors": TIMM})
+    wanted = Preprocessing(64, mean=(0.5,) * 3, std=(0.25,) * 3)
+    for name in ("hf://timm/swin_nano", "hf://timm/swin_nano/model.safetensors"):
+        assert read_weights(name).preprocessing == wanted
+        assert preprocessing_of(name) == wanted
+    assert clevit_jax.load("timm/swin_nano").preprocessing == wanted
 
 
 def test_a_converted_checkpoint_on_the_hub(server, tmp_path):
