@@ -344,7 +344,7 @@ def test_another_network_is_refused(names, message):
         ("microsoft", "layers.0.blocks.9999999999.norm1.weight"),
         ("timm", "layers.0.blocks.0.norm1.running_mean"),
         ("huggingface", "swin.embeddings.position_embeddings"),
-        ("huggingface", "swin.embeddings.mask_token"),
+        ("huggingface", "swin.embeddings.position_token"),
         ("torchvision", "features.2.0.norm1.weight"),
         ("torchvision", "features.1.norm.weight"),
         ("torchvision", "features.0.norm.weight"),

@@ -98,6 +98,33 @@ def test_encoder_among_what_trained_it(kind, official, read):
     )
 
 
+@pytest.mark.parametrize("kind", ["masked", "backbone", "backbone of transformers 4"])
+def test_other_classes_of_transformers(official, read, kind):
+    """SwinForMaskedImageModeling, and SwinBackbone, whose own norms are of its outputs."""
+    written = to_dialect(read({"model": official}), "huggingface")  # of a bare SwinModel
+    state = {name: torch.from_numpy(x) for name, x in written.items()}
+    final = {n: state.pop(n) for n in ("layernorm.weight", "layernorm.bias")}
+    if kind == "masked":
+        state = put("swin.", state | final)
+        state |= {"swin.embeddings.mask_token": ONE, "decoder.0.bias": ONE}
+        beside = {"mask token": 1, "of 'decoder'": 1}
+    else:
+        stages = 1 + max(int(n.split(".")[1]) for n in official if n.startswith("layers."))
+        last = f"hidden_states_norms.stage{stages}"
+        state |= {"hidden_states_norms.stage1.weight": ONE}
+        state |= (
+            {name.replace("layernorm", last): x for name, x in final.items()}
+            if kind.endswith("4")
+            else put("swin.", final)
+        )
+        beside = {"norm of a stage's output": 1}
+    weights = read(state)
+    ignored = weights.report.ignored.items()
+    assert {k: len(n) for k, n in ignored if "index" not in k} == beside
+    assert weights.headless
+    same(to_dialect(weights, "huggingface"), written)
+
+
 def test_two_trunks_are_not_guessed(official, read):
     both = put("encoder.", official) | put("model.net.", {n: 2 * x for n, x in official.items()})
     asked = (

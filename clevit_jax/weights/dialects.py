@@ -22,7 +22,9 @@ from clevit_jax.weights.dialect_tables import DIALECTS, HUGGINGFACE_5, TABLES
 _IGNORED = {
     "relative position index": re.compile(r"(^|\.)relative_position_index$"),
     "attention mask": re.compile(r"(^|\.)attn_mask$"),
-    "mask token": re.compile(r"^mask_token$"),  # of SimMIM, for the patches that it hides
+    "mask token": re.compile(
+        r"^(?:(?:swin\.)?embeddings\.)?mask_token$"
+    ),  # of SimMIM, for the patches that it hides
 }
 
 # Networks that share most names with Swin and are another.

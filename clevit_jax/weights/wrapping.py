@@ -25,9 +25,15 @@ _BESIDE = re.compile(
     r"|\w+_head\w*|heads?_\w+|heads|fc\d*|classifiers|classifier_\w+|neck|projector\w*"
     r"|projection\w*|predictor\w*|queue\w*|centers?|prototypes?|temperature|logit_scale|decoder"
 )
-_STAGE = re.compile(r"(?:layers|stages)\.([0-9]{1,3})\.")
+_STAGE = re.compile(r"(?:swin\.)?(?:encoder\.)?(?:layers|stages)\.([0-9]{1,3})\.")
 _STAGE_NORM = re.compile(r"norm([0-9]{1,3})\.(weight|bias)")
 EARLIER_NORM = "norm of an earlier stage"
+# Of transformers' SwinBackbone, whose stages count from 1; newer ones have a final norm besides.
+_OUTPUT_NORM = re.compile(
+    r"(?:swin\.)?hidden_states_norms\.(?:stem|stage([0-9]{1,3}))\.(weight|bias)"
+)
+_FINAL_NORMS = ("layernorm.weight", "swin.layernorm.weight")
+OUTPUT_NORM = "norm of a stage's output"
 _LISTED = 9  # networks that a sentence lists
 
 
@@ -193,10 +199,15 @@ def _module(name: str, trunk: str) -> str:
 def _with_final_norm(bare: dict[str, str], beside: dict[str, list[str]]) -> dict[str, str]:
     """Names with the last stage's norm as `norm`; those of earlier stages go to `beside`."""
     last = max((int(m[1]) for m in map(_STAGE.match, bare.values()) if m), default=-1)
+    is_complete = any(inner in _FINAL_NORMS for inner in bare.values())
     kept = {}
     for name, inner in bare.items():
-        norm = _STAGE_NORM.fullmatch(inner)
-        if norm and int(norm[1]) < last:
+        norm, output = _STAGE_NORM.fullmatch(inner), _OUTPUT_NORM.fullmatch(inner)
+        if output and int(output[1] or 0) == last + 1 and not is_complete:
+            kept[name] = f"layernorm.{output[2]}"
+        elif output:
+            beside.setdefault(OUTPUT_NORM, []).append(name)
+        elif norm and int(norm[1]) < last:
             beside.setdefault(EARLIER_NORM, []).append(name)
         else:
             kept[name] = f"norm.{norm[2]}" if norm and int(norm[1]) == last else inner
