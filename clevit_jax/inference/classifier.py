@@ -193,6 +193,11 @@ class Classifier:
         return np.concatenate(parts)
 
     @property
+    def resize(self) -> int:
+        """Pixels of the shorter side of an image before the crop; see `preprocessing`."""
+        return self.preprocessing.resize
+
+    @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
         """Layers of the model, in the order that they run: name -> (H, W, C) of its tokens."""
         return self.model.layer_shapes()
