@@ -107,6 +107,8 @@ def for_the_library(folder, monkeypatch):
             monkeypatch.setattr(constants, name, value)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(name, raising=False)
+        for name in ("NO_PROXY", "no_proxy"):  # this machine is reached without
+            monkeypatch.setenv(name, "127.0.0.1,localhost")
         _begin_anew()
         yield server
         _begin_anew()

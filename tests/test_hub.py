@@ -349,10 +349,11 @@ def test_the_command_under_the_variables_of_the_library(server, tmp_path):
         "assert 'huggingface_hub' not in sys.modules\n"
         "sys.exit(clevit_jax.convert.main(['timm/swin_nano', 'converted']))"
     )
-    variables = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home")}
+    variables = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"),
+                 "HF_HUB_OFFLINE": "0"}  # fmt: skip
     path = str(pathlib.Path(clevit_jax.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, **variables, "PYTHONPATH": path, "HF_HUB_DISABLE_XET": "1"},
         check=False,
     )  # fmt: skip
