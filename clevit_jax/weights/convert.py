@@ -27,9 +27,8 @@ from clevit_jax.weights.shards import read_weight_files
 from clevit_jax.weights.variants import Channels
 
 _HEAD = {"head.weight": "head.kernel", "head.bias": "head.bias"}
-HEAD = ("head.bias", "head.kernel")  # our names
+HEAD = tuple(sorted(_HEAD.values()))  # our names
 _NORM = {"norm.weight": "norm.scale", "norm.bias": "norm.bias"}  # the final one
-_LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +238,7 @@ def from_official(state_dict: Mapping[str, Any], params: Any, *, dialect: str = 
     if problems:
         raise WeightsError(
             f"These weights do not fit a Swin of this shape in {len(problems)} place(s): "
-            f"{'; '.join(first_of(problems, _LISTED))}."
+            f"{'; '.join(first_of(problems, dialects.LISTED))}."
         )
     return filled
 

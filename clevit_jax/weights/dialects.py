@@ -44,7 +44,7 @@ _QKV = re.compile(r"(layers\.[0-9]+\.blocks\.[0-9]+\.attn)\.qkv\.(weight|bias)")
 _FAMILIES = ("microsoft", "huggingface", "torchvision", "openmmlab")
 _MICROSOFTS_WRAPPERS = ("model", "teacher", "student")  # the last two are EsViT's
 _NUMBER = "0|[1-9][0-9]{0,2}"
-_LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
+LISTED = 400  # problems that a sentence lists: as many as a Swin has parameters
 
 
 @functools.cache
@@ -238,7 +238,7 @@ def _refuse_mixture(given: Mapping[str, list[str]], foreign: list[str], dialect:
     if problems:
         raise WeightsError(
             "The file mixes the names of several dialects, so that it is not clear which of its "
-            f"tensors count; take those of one out: {'; '.join(first_of(problems, _LISTED))}."
+            f"tensors count; take those of one out: {'; '.join(first_of(problems, LISTED))}."
         )
 
 
@@ -261,7 +261,7 @@ def _join_attention(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if problems:
         raise WeightsError(
             "Query, key and value must have one shape and type, to be joined into one parameter; "
-            f"in this file {'; '.join(first_of(problems, _LISTED))}."
+            f"in this file {'; '.join(first_of(problems, LISTED))}."
         )
     return joined
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from clevit_jax.errors import WeightsError
 from clevit_jax.system.quoting import quoted
+from clevit_jax.weights.looks import POINTER
 from clevit_jax.weights.shards import INDEX
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -20,7 +21,6 @@ _TRAINERS = (
     *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "training_args.bin"),
     "rng_state.pth",
 )
-_POINTER = b"version https://git-lfs"
 
 
 def weights_in(folder: pathlib.Path) -> tuple[pathlib.Path | None, tuple[str, ...]]:
@@ -67,7 +67,7 @@ def weights_in(folder: pathlib.Path) -> tuple[pathlib.Path | None, tuple[str, ..
 def _is_pointer(path: pathlib.Path) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(len(_POINTER)) == _POINTER
+            return file.read(len(POINTER)) == POINTER
     except OSError:  # whoever reads it says so
         return False
 

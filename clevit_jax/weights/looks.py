@@ -6,9 +6,10 @@ import re
 
 from clevit_jax.weights import pickle_survey
 
+POINTER = b"version https://git-lfs"  # of a file that git-lfs has not fetched
 # How files of a kind begin, and what to say of them.
 _BEGIN = {
-    b"version https://git-lfs": "a git-lfs pointer: fetch the file itself with `git lfs pull`",
+    POINTER: "a git-lfs pointer: fetch the file itself with `git lfs pull`",
     b"{": "JSON text",
     b"\x80": "a plain pickle, which torch.save does not write",
     b"PK": "an empty zip archive",

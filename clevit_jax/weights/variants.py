@@ -11,14 +11,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from clevit_jax.errors import WeightsError
-from clevit_jax.model.config import PATCH
+from clevit_jax.model.config import MLP_RATIO, PATCH
 from clevit_jax.system.quoting import quoted
 
 Channels = Literal["sum", "repeat", "first"]
 CHANNELS: tuple[Channels, ...] = get_args(Channels)
 _PATCHES = "patch_embed.proj.weight"
 _RGB = 3
-_MLP_RATIO = 4
 _FC1 = re.compile(r"layers\.\d+\.blocks\.\d+\.mlp\.fc1\.weight")
 _QKV = re.compile(r"(layers\.\d+\.blocks\.\d+\.attn\.qkv)\.weight")
 _POSITIONS = re.compile(r"(.+\.)?(absolute_pos_embed|position_embeddings)")
@@ -45,8 +44,8 @@ def refuse_others(official: Mapping[str, np.ndarray]) -> None:
     )
     if ratios and not what:
         ratio, _ = ratios.most_common(1)[0]
-        if ratio != _MLP_RATIO:
-            what = f"widens its MLPs by {ratio:.4g} (mlp_ratio), and ours by {_MLP_RATIO}"
+        if ratio != MLP_RATIO:
+            what = f"widens its MLPs by {ratio:.4g} (mlp_ratio), and ours by {MLP_RATIO}"
     if what:
         raise WeightsError(
             f"This Swin {what}: it is another network, which is not built here; give the weights "

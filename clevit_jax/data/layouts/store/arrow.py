@@ -12,6 +12,7 @@ import numpy as np
 from clevit_jax.data.layouts.file_places import FilePlaces
 from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
 from clevit_jax.data.layouts.store import columnar, parquet_schema
+from clevit_jax.data.layouts.store.lost_shards import lost_shards, say_lost
 from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.data.layouts.store.slices import Slice, SlicedFile
 from clevit_jax.data.split_names import splits_among
@@ -106,8 +107,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     shards = _shards(root, notes)
     if not shards and not notes.problems:
         notes.problems.append(f"{root} holds no Arrow file; looked for {LOOKS_FOR}.")
-    if not notes.problems and (lost := columnar.lost_shards(shard.name for shard in shards)):
-        notes.warnings.append(columnar.say_lost(root, lost))
+    if not notes.problems and (lost := lost_shards(shard.name for shard in shards)):
+        notes.warnings.append(say_lost(root, lost))
     reader = _ArrowReader(root, request, notes)
     parts = [part for shard in shards for part in reader.parts(shard)]
     mend = "move it elsewhere"

@@ -11,15 +11,12 @@ from clevit_jax.data.layouts.columns import SPLITS, plain
 from clevit_jax.data.layouts.csv.csv_form import Table
 from clevit_jax.data.layouts.csv.made_rows import Read, with_folds
 from clevit_jax.data.layouts.file_places import FilePlaces
-from clevit_jax.data.layouts.listing import Contents, Notes, Request, first_three
+from clevit_jax.data.layouts.listing import Contents, Notes, Request
 from clevit_jax.data.layouts.record.record_table import text_of
 from clevit_jax.data.layouts.record.records import find_files, split_by_folder
 from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.data.layouts.store.told import Labels, Told, tell
 from clevit_jax.errors import Repeated
-
-_SHARD = re.compile(r"(.*?)(\d{3,})-of-(\d{3,})(?!\d)")
-_MOST_SHARDS = 100_000
 
 
 @runtime_checkable
@@ -319,34 +316,3 @@ def _named(
             )
         )
     return named
-
-
-def lost_shards(names: Iterable[str]) -> list[str]:
-    """The shards that names such as `train-00000-of-00002.parquet` count and that are not there.
-
-    Args:
-        names: of the shards that are there, with their folders.
-
-    Returns:
-        The others, `train-00001-of-00002`, in their order.
-    """
-    there: dict[tuple[str, str], set[int]] = {}
-    for name in names:
-        if match := _SHARD.match(name):
-            there.setdefault((match[1], match[3]), set()).add(int(match[2]))
-    return [
-        f"{start}{i:0{len(count)}}-of-{count}"
-        for (start, count), numbers in there.items()
-        if int(count) <= _MOST_SHARDS
-        for i in range(int(count))
-        if i not in numbers
-    ]
-
-
-def say_lost(root: pathlib.Path, lost: Sequence[str]) -> str:
-    """A sentence on shards that are not there."""
-    many = "shard is" if len(lost) == 1 else "shards are"
-    return (
-        f"{root}: {len(lost):,} {many} not there, though the names of others count them "
-        f"({first_three(lost)}), so their images are not read; fetch them for the whole data set."
-    )

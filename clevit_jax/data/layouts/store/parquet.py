@@ -21,6 +21,7 @@ from clevit_jax.data.layouts.listing import (
 )
 from clevit_jax.data.layouts.record.record_table import text_table
 from clevit_jax.data.layouts.store import columnar, parquet_schema
+from clevit_jax.data.layouts.store.lost_shards import lost_shards, say_lost
 from clevit_jax.data.layouts.store.parquet_images import ParquetImage, ParquetImages
 from clevit_jax.data.layouts.store.parquet_schema import Schema
 from clevit_jax.errors import first_line
@@ -89,8 +90,8 @@ def read(root: pathlib.Path, request: Request, notes: Notes) -> Contents:
     if not files:
         notes.problems.append(f"{root} holds no Parquet file; looked for {LOOKS_FOR}.")
     reader = _ParquetReader(root, request, notes)
-    if lost := columnar.lost_shards(path.relative_to(root).as_posix() for path in files):
-        notes.warnings.append(columnar.say_lost(root, lost))
+    if lost := lost_shards(path.relative_to(root).as_posix() for path in files):
+        notes.warnings.append(say_lost(root, lost))
     parts = [part for path, split in files.items() for part in reader.parts(path, split)]
     mend = "name it train-*, validation-* or test-*, or add a column 'split'"
     return columnar.read_parts(parts, root, reader.places, request, mend, notes)
