@@ -91,11 +91,19 @@ def read_weights(
         raise WeightsError(f"{path} {_THREE} ({channels}).")
     if is_converted(path):
         return read_converted(path)
-    if not path.is_dir():
+    return _read_of_others(path, entry, prefix, channels)
+
+
+def _read_of_others(
+    path: pathlib.Path, entry: str | None, prefix: str | None, channels: Channels | None
+) -> Weights:
+    """Another library's file or folder, with what the JSON beside it says; see `read_weights`."""
+    inside: pathlib.Path | None = path
+    passed_over: tuple[str, ...] = ()
+    if path.is_dir():
+        inside, passed_over = weights_in(path)
+    else:
         check_holds_weights(path)
-        weights = read_torch_weights(path, entry=entry, prefix=prefix, channels=channels)
-        return with_told(weights, path)
-    inside, passed_over = weights_in(path)
     if inside is None:
         raise WeightsError(
             f"{path} is neither a run (config.json and checkpoints/) nor a converted "
