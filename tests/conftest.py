@@ -4,6 +4,7 @@ import collections
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 
 import compiling  # before JAX
@@ -85,6 +86,23 @@ def once(tmp_path_factory):
         return made
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def gcs():
+    """`gcs_emulator.Emulator` with the bucket `runs`, which all clients of this process ask."""
+    import gcs_emulator
+
+    with gcs_emulator.emulator("runs") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(gcs, request):
+    """An empty folder in a bucket."""
+    from clevit_jax.system.places import run_place
+
+    return run_place(f"gs://runs/{re.sub('[^a-z0-9]+', '-', request.node.name.lower())}")
 
 
 @pytest.fixture(scope="session")

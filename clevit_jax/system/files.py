@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and JSON in them."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any
 
 from clevit_jax.errors import ConfigError
 from clevit_jax.system import faults
+from clevit_jax.system.places import in_bucket
 
 
 @contextlib.contextmanager
@@ -19,7 +21,7 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.
 
     It lies beside `path`. Its name is drawn at random, so that no two processes write to one, on
     whatever machines. It exists and is empty at the beginning. It has the permissions of any new
-    file, whoever writes it.
+    file, whoever writes it. For a path in a bucket it lies on this disk, and goes up in one piece.
 
     Args:
         path: the file; its folder exists.
@@ -28,6 +30,10 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.
     Raises:
         OSError: as writing and moving raise it.
     """
+    if in_bucket(path):
+        with _uploading(path) as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
@@ -48,6 +54,15 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[pathlib.
     finally:
         with contextlib.suppress(OSError):  # what raised is told, not this
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _uploading(path: Any) -> Iterator[pathlib.Path]:
+    with tempfile.TemporaryDirectory(prefix="clevit_jax-") as folder:
+        temporary = pathlib.Path(folder, path.name)  # libraries go by the ending
+        temporary.touch()
+        yield temporary
+        path.upload(temporary)
 
 
 @contextlib.contextmanager
@@ -79,9 +94,21 @@ def sync(path: pathlib.Path) -> None:
 
 def why_not_writable(folder: pathlib.Path) -> str:
     """Why no file can be made in a folder, "Read-only file system"; "" where one can."""
+    if in_bucket(folder):
+        return _why_not_writable_bucket(folder)
     try:
         with tempfile.TemporaryFile(dir=folder):
             return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _why_not_writable_bucket(folder: Any) -> str:
+    probe = folder / f".writable-{secrets.token_hex(4)}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+        return ""
     except OSError as error:
         return error.strerror or str(error)
 
@@ -91,6 +118,10 @@ def check_can_be_made(folder: pathlib.Path) -> None:
 
     Not even an empty one: in a folder of images it would be taken for a class.
     """
+    if in_bucket(folder):
+        if reason := _why_not_writable_bucket(folder):
+            raise PermissionError(errno.EACCES, reason, str(folder))
+        return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

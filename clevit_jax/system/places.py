@@ -1,6 +1,8 @@
 """Places: what a path that a user types stands for, `~` and `$VAR` in it resolved.
 
-Every flag, setting and argument that is a path goes through `place`, and through nothing else.
+Every flag, setting and argument that is a path goes through `place`, `run_place` or `expand`, and
+through nothing else. A place is on this machine's disks (`pathlib.Path`) or in a bucket
+(`system.buckets.BucketPath`, which has the same methods).
 """
 
 import os
@@ -8,6 +10,7 @@ import pathlib
 import re
 import shlex
 import urllib.parse
+from typing import cast
 
 from clevit_jax.errors import ConfigError
 
@@ -21,8 +24,46 @@ _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 def place(path: str | os.PathLike[str], what: str = "The path") -> pathlib.Path:
-    """The path that somebody means; see `expand`. Raises ConfigError."""
+    """The path on this machine that somebody means; see `expand`. Raises ConfigError."""
     return pathlib.Path(expand(os.fspath(path), what))
+
+
+def run_place(path: str | os.PathLike[str], what: str = "The path") -> pathlib.Path:
+    """The path of a run, or of what is made of one, which may lie in a bucket: `gs://BUCKET/run`.
+
+    Raises:
+        ConfigError: as `expand`; it is an address of another kind, or what reads buckets is not
+            installed.
+    """
+    text = os.fspath(path)
+    address = _ADDRESS.match(text)
+    if address is None or _exists(text):
+        return place(text, what)
+    scheme = address[1].lower()
+    if scheme in ("s3", "s3a", "az", "abfs", "hf"):
+        raise ConfigError(
+            f"{what} is {text}, and runs cannot be written to {scheme}://: Orbax, which writes the "
+            "checkpoints, has no way there yet. Name a folder, or gs://BUCKET/run, and copy it "
+            "afterwards."
+        )
+    if scheme != "gs":
+        return place(text, what)
+    from clevit_jax.system import buckets
+
+    buckets.check_installed(f"{what} {text}")
+    buckets.prepare()
+    found = buckets.BucketPath(_resolved(f"gs://{text[5:]}", text, what))
+    if not buckets.is_bucket_name(found.bucket):
+        raise ConfigError(
+            f"{what} is {text}, and a bucket's name has 3 signs or more: small letters, digits, "
+            "-, _ and dots; write gs://BUCKET/run."
+        )
+    return cast(pathlib.Path, found)
+
+
+def in_bucket(path: os.PathLike[str] | str) -> bool:
+    """Whether a place that `run_place` gave lies in a bucket."""
+    return isinstance(path, pathlib.PurePath) and not isinstance(path, pathlib.Path)
 
 
 def expand(text: str, what: str = "The path", *, hub: bool = False) -> str:
