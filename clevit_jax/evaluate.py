@@ -25,7 +25,7 @@ from clevit_jax.runs.setup import Run, check_agreement, decode_splits, prepare_r
 from clevit_jax.runs.workdir import EVALUATION_FILE, check_workdir, load_config
 from clevit_jax.steps.eval_step import Evaluation, evaluate_batches
 from clevit_jax.system.files import why_not_writable, write_json
-from clevit_jax.system.places import place
+from clevit_jax.system.places import run_place
 
 
 def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = None) -> Evaluation:
@@ -280,7 +280,7 @@ def evaluate(config: ConfigDict | None, workdir: str | pathlib.Path) -> RunResul
     Raises:
         ClevitError: as `evaluate_workdir`.
     """
-    workdir = place(workdir, "workdir")
+    workdir = run_place(workdir, "workdir")
     evaluate_workdir(config if config is not None else load_config(workdir), workdir)
     return read_result(workdir)
 

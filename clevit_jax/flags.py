@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from clevit_jax import recipes
 from clevit_jax.errors import ClevitError
 from clevit_jax.runs import named
-from clevit_jax.system.places import place
+from clevit_jax.system.places import run_place
 
 # What `--mode` may be, in the order in which somebody comes to them.
 MODES = {
@@ -282,7 +282,7 @@ def own_run(workdir: str, origin: str) -> pathlib.Path | None:
         workdir: what `--workdir` says, or "".
         origin: what `--from` says, or "".
     """
-    if workdir and (run := named.run_of(place(workdir, "--workdir"))):
+    if workdir and (run := named.run_of(run_place(workdir, "--workdir"))):
         return run
     if not origin:
         return None

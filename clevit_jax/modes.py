@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from clevit_jax.errors import ConfigError
 from clevit_jax.flags import ANALYSES, COMPILERS, SAVING, TOGETHER, check_mode, own_run
 from clevit_jax.system import environment, signals
-from clevit_jax.system.places import expand, place
+from clevit_jax.system.places import expand, place, run_place
 
 if TYPE_CHECKING:
     from clevit_jax.analysis.trained_model import TrainedModel
@@ -41,7 +41,7 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
         signals.give_back()
     quiet_command()
     if mode == "compare":
-        return compare_runs([place(folder, "A run to compare") for folder in rest])
+        return compare_runs([run_place(folder, "A run to compare") for folder in rest])
     if rest:
         if values.input and pathlib.Path(rest[0]).exists():
             raise ConfigError(
@@ -57,9 +57,9 @@ def run(values: flags.FlagValues, rest: list[str]) -> int:
         )
     if not values.workdir and (mode not in COMPILERS or config is None):
         raise ConfigError("Name the folder of the run: --workdir DIR.")
-    workdir = place(values.workdir or "", "--workdir")
+    workdir = run_place(values.workdir or "", "--workdir")
     origin: str = values["from"].value or ""
-    cache = expand(values.compilation_cache, "--compilation_cache")
+    cache = compilation_cache.place_of(values.compilation_cache)
     if mode not in TOGETHER and not (mode in COMPILERS and cache == "auto"):
         compilation_cache.enable(cache)
     if mode not in (*TOGETHER, "preflight"):
@@ -112,7 +112,7 @@ def _together(
         name: values[name].value for name in ("processes", "coordinator", "process", "wait")
     }
     with processes.joined(**several):
-        cache = expand(values.compilation_cache, "--compilation_cache")
+        cache = compilation_cache.place_of(values.compilation_cache)
         compilation_cache.enable(cache, alone=processes.count() == 1)
         if mode == "eval":
             which = None if values.checkpoint is None else _which(values)
@@ -155,7 +155,7 @@ def _analyse(
     if mode != "report" and not values.output:
         raise ConfigError(f"--mode {mode} needs --output; see --help.")
     _check_submission(values)
-    output = place(values.output, "--output") if values.output else None
+    output = run_place(values.output, "--output") if values.output else None
     checkpoint = _which(values)
     if mode == "export":
         from clevit_jax.inference import export

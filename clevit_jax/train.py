@@ -60,7 +60,7 @@ from clevit_jax.steps.state import TrainState
 from clevit_jax.system import compilation_cache, output
 from clevit_jax.system.files import write_json
 from clevit_jax.system.logging import errors_alone
-from clevit_jax.system.places import place
+from clevit_jax.system.places import run_place
 from clevit_jax.system.progress import in_notebook
 
 _NOTHING_LOST = "Stopped before an update was made; run the same {} to go on."
@@ -87,7 +87,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, extend: bool = Fal
         ClevitError: as `train_workdir`.
     """
     compilation_cache.enable(compilation_cache.AUTO)
-    workdir = place(workdir, "workdir")
+    workdir = run_place(workdir, "workdir")
     with errors_alone():
         train_workdir(config, workdir, extend=extend)
     return read_result(workdir)
@@ -293,7 +293,7 @@ def _loop(
         # Each process has a clock, and one of them counts.
         late = step % _CLOCK_STEPS == 0 and processes.broadcast("late", saver.late())
         if step > start and (stopping or late or over or saver.due(step, score)):
-            logger.finish()
+            logger.flush()
             must = stopping or over
             saver.save(state, batches.get_state(), score, logger.newest, must=must)
             logger.pause()

@@ -12,9 +12,12 @@ import pytest
 from absl import logging
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
+from waiting import wait_until
 
 from clevit_jax.runs.metrics import MetricWriter, read_records
+from clevit_jax.system import buckets
 from clevit_jax.system.append import AppendedFile
+from clevit_jax.system.uploaded import UploadedFile
 
 
 @contextlib.contextmanager
@@ -136,3 +139,37 @@ def test_a_start_writes_only_what_it_must(tmp_path):
     assert (tmp_path / "metrics.jsonl").stat().st_ino == before
     MetricWriter(tmp_path, step=0).close()
     assert read_records(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_file_in_a_bucket_grows(bucket):
+    """Across two writers of one file, as of a run that goes on; flushed, it is all there."""
+    for start in (0, 2):
+        writer = MetricWriter(bucket, step=start)
+        for step in range(start + 1, start + 4):
+            writer.write(step, {"loss": float(step)})
+        writer.flush()
+        assert read_records(bucket / "metrics.jsonl")[-1]["step"] == start + 3
+        writer.write(start + 4, {"loss": 0.5})
+        writer.close()
+    assert [line["step"] for line in read_records(bucket / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    steps = [event.step for event in _events(bucket / "tensorboard") if event.summary.value]
+    assert steps == [1, 2, 3, 4, 3, 4, 5, 6]
+
+
+def test_a_file_in_a_bucket_waits_for_it(gcs, bucket, said, monkeypatch):
+    monkeypatch.setattr(buckets.filesystem(), "retries", 1)
+    file = UploadedFile(bucket / "file", "numbers", seconds=0.01)
+    file.write([b"1"])
+    file.flush()
+    gcs.stop()
+    try:
+        file.write([b"2"])
+        wait_until(lambda: said)
+    finally:
+        gcs.start()
+    file.write([b"3"])
+    file.close()
+    assert (bucket / "file").read_bytes() == b"123"
+    assert "cannot be written" in said[0]
+    assert "written" in said[1]
+    assert "again" in said[1]

@@ -17,7 +17,7 @@ import numpy as np
 from clevit_jax.analysis.prediction_table import as_utf8
 from clevit_jax.errors import ConfigError, first_line
 from clevit_jax.system.faults import mend, os_reason
-from clevit_jax.system.files import replacing
+from clevit_jax.system.files import replacing, why_not_there
 
 ENDINGS = (".npz", ".parquet")
 _ROWS = ("name", "split", "label", "features", "logits")
@@ -67,10 +67,8 @@ def check_output_path(path: pathlib.Path, endings: tuple[str, ...] = ENDINGS) ->
         raise ConfigError(f"--output {path} must end in {' or '.join(endings)}.")
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder; name a file.")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(
-            f"--output {path} cannot be written: there is no folder {path.parent}; make it first."
-        )
+    if reason := why_not_there(path.absolute().parent):
+        raise ConfigError(f"--output {path} cannot be written: {reason}.")
 
 
 def write_feature_file(path: pathlib.Path, features: Features) -> None:

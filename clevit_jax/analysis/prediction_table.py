@@ -16,6 +16,8 @@ from typing import Any, TextIO
 
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.files import purpose
+from clevit_jax.system.places import in_bucket
+from clevit_jax.system.uploaded import GrowingCopy
 
 ENDINGS = (".csv", ".json", ".jsonl")
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # the last four are the first in full width
@@ -52,7 +54,11 @@ class PredictionTable:
         self._path, self._columns, self._format = path, list(columns), path.suffix.lower()
         self.done: set[str] = set()
         self._first = True
+        self._copy: GrowingCopy | None = None  # of a table in a bucket
         try:
+            if in_bucket(path):
+                self._copy = GrowingCopy(path, fetch=resume)
+                path = self._copy.local
             end = self._read_done(path) if resume and path.exists() and path.stat().st_size else 0
             self._file: TextIO = path.open("r+" if end else "w", encoding="utf-8", newline="")
             self._file.seek(end)
@@ -60,7 +66,9 @@ class PredictionTable:
             if not end:
                 self._file.write(self._header())
         except OSError as error:
-            raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+            raise ConfigError(
+                f"{self._path} cannot be written: {error.strerror or error}."
+            ) from error
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row; None is an empty cell, or null. Raises ConfigError, as `close`."""
@@ -79,9 +87,14 @@ class PredictionTable:
         self._first = False
 
     def flush(self) -> None:
-        """Hands what was written to the operating system, so that a kill loses none of it."""
+        """Hands what was written to the operating system, so that a kill loses none of it.
+
+        Of a table in a bucket it may lose the rows of 15 seconds.
+        """
         with purpose(_WHAT, self._path):
             self._file.flush()
+            if self._copy is not None:
+                self._copy.upload_now_and_then()
 
     def close(self) -> None:
         """Completes the file and closes it."""
@@ -90,6 +103,8 @@ class PredictionTable:
                 self._file.write("\n]\n")
             self._file.flush()
             os.fsync(self._file.fileno())
+            if self._copy is not None:
+                self._copy.close()
 
     def _header(self) -> str:
         return {".csv": _csv_row(self._header_cells()), ".json": "["}.get(self._format, "")

@@ -17,7 +17,7 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing
-from clevit_jax.system.places import place
+from clevit_jax.system.places import run_place
 
 FORMAT = "clevit_jax export 1"
 CHECKED_BATCH_SIZES = (1, 3)  # a file is run at these before it takes its place
@@ -78,7 +78,7 @@ def write_checked(
         WeightsError: the model has no head.
     """
     model.check_head()
-    path = place(path)
+    path = run_place(path)
     check_export_target(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import CONFIG_FILE, EVALUATION_FILE, RUN_FILE
 from clevit_jax.system.hub import is_name
 from clevit_jax.system.own_files import RUN_FOLDERS, is_run
-from clevit_jax.system.places import place
+from clevit_jax.system.places import in_bucket, place
 
 _WRITTEN = (CONFIG_FILE, RUN_FILE, EVALUATION_FILE, "metrics.jsonl", "views.png", *RUN_FOLDERS)
 
@@ -20,7 +20,7 @@ def check_beside_images(run: Run) -> None:
     that is there already goes on, wherever it is.
     """
     root, workdir = run.settings.data.root, run.workdir
-    if not root or is_name(root) or not workdir.is_dir():
+    if not root or is_name(root) or in_bucket(workdir) or not workdir.is_dir():
         return
     images = pathlib.Path(os.path.realpath(place(root, "data.root")))
     here = pathlib.Path(os.path.realpath(workdir))

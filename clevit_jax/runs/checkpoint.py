@@ -5,10 +5,8 @@ The only module that imports orbax. It uses the v0 API: docs/decisions.md says w
 
 import contextlib
 import errno
-import json
 import os
 import pathlib
-import shutil
 from collections.abc import Callable
 from logging import WARNING
 from typing import Any
@@ -22,11 +20,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from clevit_jax.distributed import processes
 from clevit_jax.errors import CheckpointError, first_line
 from clevit_jax.runs import checkpoint_files
-from clevit_jax.runs.room import check_room
+from clevit_jax.runs.room import check_bucket, check_room
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import faults
 from clevit_jax.system.bounded import Bounded
 from clevit_jax.system.logging import quiet
+from clevit_jax.system.places import in_bucket
 from clevit_jax.system.plain_path import PlainPath
 
 # What disks refuse with; tensorstore says it behind two paths of its own.
@@ -71,6 +70,8 @@ class Checkpoints:
         self._saving: tuple[int, TrainState] | None = None  # step, shapes: written, not read back
         self._failed_to_save = False
         self._unreadable_steps = set[int]()
+        if in_bucket(folder) and (problem := check_bucket(folder, writing=False)):
+            raise CheckpointError(problem)
         if not read_only and processes.index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)  # orbax would not make it behind a link
             checkpoint_files.remove_torn(self.folder)
@@ -177,8 +178,9 @@ class Checkpoints:
         """
         assert self._saving is not None
         step, state = self._saving
-        (written,) = checkpoint_files.torn(self._plain.path(), step)
-        there = ocp.StandardCheckpointHandler().metadata(written / "state").tree
+        (written,) = checkpoint_files.torn(self._own_path(), step)
+        of_orbax = self._plain.path() / written.name / "state"
+        there = ocp.StandardCheckpointHandler().metadata(of_orbax).tree
         found = {leaf.name: (tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(there)}
         expected = {
             jax.tree_util.keystr(path, simple=True, separator="."): (leaf.shape, leaf.dtype)
@@ -189,17 +191,17 @@ class Checkpoints:
             raise CheckpointError(f"{', '.join(names[:5])} cannot be read back as they were")
         checkpoint_files.write_hashes(written)
 
+    def _own_path(self) -> pathlib.Path:
+        """The folder, by a plain path on a disk."""
+        return self.folder if in_bucket(self.folder) else self._plain.path()
+
     def add_score(self, step: int, top1: float) -> None:
         """Gives a checkpoint that was saved before it was scored its top-1."""
         wanted = step in self.steps() and self.top1(step) is None
         if not processes.broadcast("unscored", wanted):
             return
         if processes.index() == 0:
-            temporary = self.folder / f"score-{step}.tmp"
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            (temporary / "metrics").write_text(json.dumps({"top1": top1}), encoding="utf-8")
-            temporary.rename(self.folder / str(step) / "metrics")  # whole or not at all
+            checkpoint_files.write_score(self.folder, step, top1)
         processes.barrier("score")
         self._manager.reload()
 

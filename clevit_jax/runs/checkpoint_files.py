@@ -1,17 +1,24 @@
-"""Files of a checkpoint: their hashes, what a kill leaves of them, and where damaged ones go."""
+"""Files of a checkpoint: their hashes, what a kill leaves of them, and where damaged ones go.
+
+On a disk a checkpoint gets its name by a rename, when it is whole. In a bucket it has its name from
+the start, and Orbax's mark is the last file that is written: without it, it is none.
+"""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import math
 import pathlib
 import shutil
+from typing import Any, cast
 
 from absl import logging
 
 from clevit_jax.distributed import processes
 from clevit_jax.errors import CheckpointError
 from clevit_jax.system.files import write_json
+from clevit_jax.system.places import in_bucket
 
 HASHES_FILE = "sha256.json"  # {file: hash} in the folder of a checkpoint; older ones have none
 SCORE_FILE = "metrics/metrics"
@@ -67,32 +74,81 @@ def damage(folder: pathlib.Path, *, score: bool = False) -> str:
 
 
 def _sha256(path: pathlib.Path) -> str:
+    if in_bucket(path):
+        digest = hashlib.sha256()
+        for chunk in cast(Any, path).chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def torn(folder: pathlib.Path, step: int | None = None) -> list[pathlib.Path]:
     """What is not whole in a folder of checkpoints, or of one step alone."""
+    if in_bucket(folder):
+        steps = folder.glob("[0-9]*" if step is None else str(step))
+        return [path for path in steps if not (path / _MARK).exists()]
     start = "*" if step is None else str(step)
     found = list(folder.glob(f"{start}{_TORN}*"))
     return found if step is not None else [*found, *folder.glob(_TORN_SCORE)]
 
 
 def remove_torn(folder: pathlib.Path) -> None:
-    """Removes what a kill or a full disk left. Nobody may be saving there."""
+    """Removes what a kill or a full disk left. Nobody may be saving there.
+
+    In a bucket, what was whole once (its hashes are there) and lost its mark, as in a copy, is
+    moved aside instead.
+    """
     for path in torn(folder):
-        shutil.rmtree(path, ignore_errors=True)
+        if in_bucket(path) and (path / HASHES_FILE).exists():
+            aside = move_aside(folder, path, path.name)
+            logging.error(
+                "Checkpoint %s lacks %s, so it counts as one that was not written to its end; it "
+                "is moved to %s.", path.name, _MARK, aside,
+            )  # fmt: skip
+        else:
+            with contextlib.suppress(OSError):
+                remove(path)
+
+
+def remove(folder: pathlib.Path) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if in_bucket(folder):
+        cast(Any, folder).rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def move_aside(folder: pathlib.Path, path: pathlib.Path, name: str) -> pathlib.Path:
     """Moves a damaged part of a folder of checkpoints to `damaged/name` in it; returns where to.
 
-    Within one folder, since that one may be a link, or the top of another disk.
+    Within one folder, since that one may be a link, or the top of another disk. In a bucket it is
+    copied and removed, its mark first, so that one that is killed on the way leaves no checkpoint
+    that seems whole.
     """
     aside = folder / DAMAGED_FOLDER
     aside.mkdir(exist_ok=True)
-    shutil.rmtree(aside / name, ignore_errors=True)
-    return path.rename(aside / name)
+    remove(aside / name)
+    if not in_bucket(path):
+        return path.rename(aside / name)
+    cast(Any, path).copy_folder(aside / name)
+    (path / _MARK).unlink(missing_ok=True)
+    remove(path)
+    return aside / name
+
+
+def write_score(folder: pathlib.Path, step: int, top1: float) -> None:
+    """Gives a checkpoint without a score one, whole or not at all."""
+    text, there = json.dumps({"top1": top1}), folder / str(step) / SCORE_FILE
+    if in_bucket(folder):
+        there.write_text(text, encoding="utf-8")
+        (there.parent / _MARK).write_text("scored", encoding="utf-8")  # last, as Orbax does it
+        return
+    temporary = folder / f"score-{step}.tmp"
+    remove(temporary)
+    temporary.mkdir()
+    (temporary / there.name).write_text(text, encoding="utf-8")
+    temporary.rename(there.parent)
 
 
 def check_scores(folder: pathlib.Path, *, read_only: bool) -> None:

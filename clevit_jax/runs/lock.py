@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError
 from clevit_jax.system.faults import mend, os_reason
+from clevit_jax.system.places import in_bucket
 
 try:
     import fcntl
@@ -33,7 +34,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
         ConfigError: another process has the lock, or the folder cannot be written.
     """
-    if processes.index() != 0:
+    if processes.index() != 0 or in_bucket(workdir):
         yield
         return
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]

@@ -62,6 +62,12 @@ class MetricLogger:
         while self._pending:
             self._read()
 
+    def flush(self) -> None:
+        """Reads and writes all that is left, so that no checkpoint is newer than its numbers."""
+        self.finish()
+        if self._writer:
+            self._writer.flush()
+
     def _read(self) -> None:
         step, metrics, batch, waited = self._pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}

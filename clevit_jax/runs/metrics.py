@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clevit_jax.runs import events
-from clevit_jax.system.append import AppendedFile
+from clevit_jax.system.append import appended
 from clevit_jax.system.files import write_text
 from clevit_jax.system.progress import in_notebook, progress_bar, watched
 
@@ -18,7 +18,8 @@ from clevit_jax.system.progress import in_notebook, progress_bar, watched
 class MetricWriter:
     """Appends scalars to `folder/metrics.jsonl` and to TensorBoard under `folder/tensorboard`.
 
-    A disk that is full, or away, costs no update: the numbers wait until they can be written.
+    A disk that is full, or away, costs no update: the numbers wait until they can be written. In a
+    bucket both are up to 15 seconds late.
 
     Args:
         folder: of the run; exists.
@@ -29,9 +30,9 @@ class MetricWriter:
     def __init__(self, folder: pathlib.Path, *, step: int):
         path = folder / "metrics.jsonl"
         _keep_until(path, step)
-        self._lines = AppendedFile(path, "metrics")
+        self._lines = appended(path, "metrics")
         board = events.event_file(folder / "tensorboard")
-        self._board = AppendedFile(board, "numbers for TensorBoard")
+        self._board = appended(board, "numbers for TensorBoard")
         self._board.write(events.first_records(purge_step=step + 1 if step else None))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -39,6 +40,11 @@ class MetricWriter:
         line = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         self._lines.write([_line({"step": step, **line}).encode()])
         self._board.write([events.scalars_record(step, scalars)])
+
+    def flush(self) -> None:
+        """Returns when what was written is there, as far as it can be; a checkpoint follows."""
+        self._lines.flush()
+        self._board.flush()
 
     def close(self) -> None:
         """Writes what still waits, or says that it is lost; may be called twice."""

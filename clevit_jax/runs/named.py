@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clevit_jax import recipes
 from clevit_jax.errors import ConfigError
-from clevit_jax.system.places import place
+from clevit_jax.system.places import in_bucket, run_place
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -51,7 +51,7 @@ def get_config(name: str, /, **settings: Any) -> "ConfigDict":
 
 def load(name: str) -> "ConfigDict":
     """The config that a name stands for, locked; raises ConfigError. `name`: see `get_config`."""
-    run = run_of(place(name, "--config"))
+    run = run_of(run_place(name, "--config"))
     if run is None:
         return recipes.load(name)
     from clevit_jax.runs.workdir import load_config
@@ -64,13 +64,17 @@ def run_of(path: pathlib.Path) -> pathlib.Path | None:
 
     That is the run itself, or the first of a folder of seeds: its seeds differ in `seed` alone.
     """
-    # Not by pathlib, which raises where a name is too long.
-    if path.name == _RUN_FILE and os.path.isfile(path):
+    if path.name == _RUN_FILE and _is_file(path):
         return path.parent
-    if os.path.isfile(path / _RUN_FILE):
+    if _is_file(path / _RUN_FILE):
         return path
-    if not os.path.isdir(path):
+    if not in_bucket(path) and not os.path.isdir(path):
         return None
     from clevit_jax.runs.results import seed_folders
 
     return next(iter(seed_folders(path).values()), None)
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    # On a disk not by pathlib, which raises where a name is too long.
+    return path.is_file() if in_bucket(path) else os.path.isfile(path)

@@ -7,15 +7,19 @@ from typing import Any
 import jax
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import NoRoomError
+from clevit_jax.errors import CheckpointError, NoRoomError
+from clevit_jax.system.faults import os_reason
+from clevit_jax.system.places import in_bucket
 from clevit_jax.system.plain_path import PlainPath
 
 
 def check_room(folder: pathlib.Path, state: Any, kept: str = "No checkpoint is saved yet.") -> None:
     """Raises NoRoomError unless the disk of `folder`, which may not exist, has room for one.
 
-    All processes go by what process 0 sees.
+    All processes go by what process 0 sees. Of a bucket nothing is known beforehand.
     """
+    if in_bucket(folder):
+        return
     problem = ""
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     folder = folder.absolute()
@@ -30,7 +34,27 @@ def check_room(folder: pathlib.Path, state: Any, kept: str = "No checkpoint is s
 
 
 def check_path(folder: pathlib.Path) -> None:
-    """Raises CheckpointError unless checkpoints can be written to a folder of this name."""
+    """Raises CheckpointError unless checkpoints can be written to a folder of this name.
+
+    Of several processes, process 0 asks a bucket.
+    """
     plain = PlainPath(folder)
     plain.path()
     plain.close()
+    problem = ""
+    if in_bucket(folder) and processes.index() == 0:
+        problem = check_bucket(folder, writing=True)
+    if problem := processes.broadcast("bucket", problem):
+        raise CheckpointError(problem)
+
+
+def check_bucket(folder: pathlib.Path, *, writing: bool) -> str:
+    """Why checkpoints cannot be kept in a folder of a bucket, in a sentence; "" where they can."""
+    from clevit_jax.system import buckets
+
+    try:
+        buckets.check_usable(folder, writing=writing)
+    except OSError as error:
+        kept = "kept" if writing else "read"
+        return f"Checkpoints cannot be {kept} in {folder}: {os_reason(error)}."
+    return ""

@@ -15,6 +15,7 @@ from clevit_jax.runs import results
 from clevit_jax.runs.results import RunResult
 from clevit_jax.runs.workdir import CONFIG_FILE
 from clevit_jax.steps.eval_step import LEVEL_PREFIX
+from clevit_jax.system.places import in_bucket
 from clevit_jax.system.tables import align
 
 WIDTH = 100
@@ -92,7 +93,10 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[RunRow]:
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart; the same path keeps one name."""
-    parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+    parts = [
+        path.parts if in_bucket(path) else pathlib.Path(os.path.abspath(path)).parts
+        for path in paths
+    ]
     names = []
     for own in parts:
         others = [other for other in parts if other != own]

@@ -10,6 +10,8 @@ command out.
 import codecs
 import contextlib
 import dataclasses
+import getpass
+import hashlib
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +34,7 @@ from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.system import compilation_cache, faults, signals
 from clevit_jax.system.logging import quiet_command
 from clevit_jax.system.output import LOG_FILE as LOG
+from clevit_jax.system.places import in_bucket, run_place
 
 try:
     import fcntl
@@ -49,10 +53,20 @@ def check_locks() -> None:
         )
 
 
+def _log_of(folder: pathlib.Path) -> pathlib.Path:
+    """The log of a child, which is locked while it trains: in its folder, or for a bucket here."""
+    if not in_bucket(folder):
+        return folder / LOG
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    here = pathlib.Path(tempfile.gettempdir(), f"clevit_jax-{getpass.getuser()}", name)
+    here.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return here / LOG
+
+
 def check_idle(folder: pathlib.Path) -> None:
     """Raises ConfigError when a child is training in the folder."""
-    if (folder / LOG).exists():
-        with (folder / LOG).open("rb") as file:
+    if _log_of(folder).exists():
+        with _log_of(folder).open("rb") as file:
             _lock(file, folder)
 
 
@@ -127,7 +141,7 @@ class _Child:
 
     def last_words(self) -> str:
         """Why the child failed: its own sentence, or how it ended."""
-        data = (self.folder / LOG).read_bytes()[self.log_start :]
+        data = _log_of(self.folder).read_bytes()[self.log_start :]
         text = data.decode("utf-8", "replace")
         code = self.process.returncode
         if code in (REFUSED, DIVERGED):
@@ -139,7 +153,7 @@ class _Child:
             how = f"it was ended by {signal.Signals(-code).name}"
         lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
         said = f"its last line is {lines[-1]!r}" if lines else "it said nothing"
-        return f"{how}; {said} ({self.folder / LOG})."
+        return f"{how}; {said} ({_log_of(self.folder)})."
 
     def close(self) -> None:
         """Ends its standard input, which stops it if it still runs."""
@@ -154,8 +168,10 @@ class _Child:
 
     def forget(self) -> None:
         """Removes the folder if it holds nothing but the log of a refusal, which is passed on."""
+        if in_bucket(self.folder):  # it has no folders, and the log is here
+            return
         if self.process.returncode == REFUSED and os.listdir(self.folder) == [LOG]:
-            (self.folder / LOG).unlink()
+            _log_of(self.folder).unlink()
             self.folder.rmdir()
             with contextlib.suppress(OSError):  # others have begun
                 self.folder.parent.rmdir()
@@ -175,7 +191,7 @@ def _spawn(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    with (folder / LOG).open("ab") as log:
+    with _log_of(folder).open("ab") as log:
         _lock(log, folder)
         process = subprocess.Popen(
             [sys.executable, "-m", "clevit_jax.sweeps.parallel"],
@@ -192,7 +208,7 @@ def _spawn(
     with contextlib.suppress(BrokenPipeError):  # it ended at once; its exit code tells
         process.stdin.write(json.dumps(order).encode() + b"\n")
         process.stdin.flush()
-    repeated = _Echo(folder / LOG, start) if echo else None
+    repeated = _Echo(_log_of(folder), start) if echo else None
     return _Child(seed, share, folder, process, start, repeated)
 
 
@@ -234,7 +250,7 @@ def train_in_children(
                     config, folder = configs[seed], folders[seed]
                     child = _spawn(seed, config, folder, share, shares[share], echo=single)
                     running.append(child)
-                    _say(seed, f"started, process {child.process.pid}", child.folder / LOG)
+                    _say(seed, f"started, process {child.process.pid}", _log_of(child.folder))
                 for child in [c for c in running if c.process.poll() is not None]:
                     running.remove(child)
                     free.append(child.share)
@@ -262,7 +278,7 @@ def _end(
     if code == 0:
         finished(child.seed)
     elif code == STOPPED or (signalled and code == -signal.SIGTERM):
-        _say(child.seed, "stopped", child.folder / LOG)
+        _say(child.seed, "stopped", _log_of(child.folder))
     else:
         failed[child.seed] = child.last_words()
         child.forget()
@@ -306,7 +322,7 @@ def _child() -> int:
 
     quiet_command()
     try:
-        return train_workdir(restore_config(order["config"]), pathlib.Path(order["folder"]))
+        return train_workdir(restore_config(order["config"]), run_place(order["folder"]))
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED

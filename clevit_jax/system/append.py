@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 from absl import logging
 
+from clevit_jax.system.places import in_bucket
+from clevit_jax.system.uploaded import UploadedFile
+
 WAITING = 10_000  # records that wait for room; the oldest are lost beyond
+
+
+def appended(path: pathlib.Path, what: str) -> "AppendedFile | UploadedFile":
+    """A file to append records to: on a disk, or in a bucket, where it is up to 15 seconds late."""
+    return UploadedFile(path, what) if in_bucket(path) else AppendedFile(path, what)
 
 
 class AppendedFile:
@@ -55,6 +63,9 @@ class AppendedFile:
             lost = f"the oldest {self._lost} records are lost" if self._lost else "none is lost"
             logging.error("The %s are written to %s again; %s.", self._what, self.path, lost)
         self._failing, self._lost = False, 0
+
+    def flush(self) -> None:
+        """Does nothing: what could be written is there."""
 
     def close(self) -> None:
         """Tries a last time, and says what is lost; may be called twice."""

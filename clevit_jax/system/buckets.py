@@ -18,6 +18,7 @@ import logging
 import os
 import pathlib
 import posixpath
+import secrets
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -189,6 +190,14 @@ class BucketPath(gpath.PosixGPath):
         with told(self):
             return filesystem().cat_file(str(self))
 
+    def chunks(self, size: int = 16 << 20) -> Iterator[bytes]:
+        """The bytes of the file, `size` at a time."""
+        start, end = 0, self.stat().st_size
+        while start < end:
+            with told(self):
+                yield filesystem().cat_file(str(self), start=start, end=min(start + size, end))
+            start += size
+
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
@@ -266,6 +275,27 @@ class BucketPath(gpath.PosixGPath):
     replace = rename
 
 
+def check_usable(folder: Any, *, writing: bool) -> None:
+    """Raises OSError, with what to do, where a run cannot be kept in a folder of a bucket.
+
+    Args:
+        folder: a `BucketPath`; it need not be there.
+        writing: whether anything is to be written.
+    """
+    from google.cloud import storage  # by which Orbax asks what kind of bucket it is
+
+    try:
+        with told(folder, writing=True):
+            storage.Client().get_bucket(folder.bucket, timeout=_SECONDS)
+    except PermissionError as error:
+        more = "the right storage.buckets.get is needed, as of roles/storage.bucketViewer"
+        raise PermissionError(errno.EACCES, f"{error.strerror}; {more}", str(folder)) from error
+    if writing:
+        probe = folder / f".writable-{secrets.token_hex(4)}"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+
 @contextlib.contextmanager
 def told(path: BucketPath, *, writing: bool = False) -> Iterator[None]:
     """Turns whatever the libraries below raise into the OSError that a disk would raise."""
@@ -287,7 +317,7 @@ def os_error(error: Exception, path: BucketPath, *, writing: bool = False) -> OS
     answer = str(getattr(error, "code", None) or getattr(error, "status", None))
     code = int(answer) if answer.isdecimal() else 0
     kind = type(error)
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or code == 404:
         reason = f"there is no bucket {path.bucket}, or this user may not see it"
         return FileNotFoundError(
             errno.ENOENT, reason if writing else os.strerror(errno.ENOENT), str(path)
@@ -299,6 +329,8 @@ def os_error(error: Exception, path: BucketPath, *, writing: bool = False) -> OS
         return PermissionError(
             errno.EACCES, f"the bucket refuses it ({said.strip(' .')})", str(path)
         )
+    if "Project was not passed" in text:
+        return OSError(errno.EINVAL, f"{text}; export GOOGLE_CLOUD_PROJECT=PROJECT", str(path))
     if code == 401 or kind.__module__.startswith("google.auth"):
         return PermissionError(errno.EACCES, f"{text}; {_SIGN_IN}", str(path))
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -10,12 +10,15 @@ import tempfile
 
 import jax
 
+from clevit_jax.system.places import run_place
+
 AUTO = "auto"
 MAX_BYTES = 4 << 30  # of the folder that `auto` names; what was used longest ago goes first
 MIN_SECONDS = (
     0.1  # that compiling took what is kept; JAX's own second leaves out most of a small run
 )
 _SETTING = "jax_compilation_cache_dir"
+_OF_XLA = "jax_persistent_cache_enable_xla_caches"
 _MIN_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 _SETTINGS = (
     "jax_enable_compilation_cache",
@@ -57,6 +60,13 @@ def enable(folder: str, *, alone: bool = True) -> None:
             _use(folder)
     elif not folder or "://" in folder or _can_write(folder):
         _use(folder or None)
+
+
+def place_of(folder: str) -> str:
+    """The folder that `--compilation_cache` names, on a disk or in a bucket. Raises ConfigError."""
+    if folder in ("", AUTO):
+        return folder
+    return os.fspath(run_place(folder, "--compilation_cache"))
 
 
 def child_environment() -> dict[str, str]:
@@ -112,6 +122,9 @@ def prune(folder: pathlib.Path, most: int) -> None:
 def _use(folder: str | None) -> None:
     jax.config.update(_SETTING, folder)
     os.environ[_SETTING.upper()] = folder or ""  # of processes that this one starts
+    if folder and "://" in folder:  # XLA's own caches, on GPUs, know no buckets
+        jax.config.update(_OF_XLA, "none")
+        os.environ[_OF_XLA.upper()] = "none"
     if jax.config.values[_MIN_SECONDS] == 1.0 and _MIN_SECONDS.upper() not in os.environ:
         jax.config.update(_MIN_SECONDS, MIN_SECONDS)
         os.environ[_MIN_SECONDS.upper()] = str(MIN_SECONDS)

@@ -103,11 +103,21 @@ def why_not_writable(folder: pathlib.Path) -> str:
         return error.strerror or str(error)
 
 
+def why_not_there(folder: pathlib.Path) -> str:
+    """Why a folder that is to hold a file is not there, and what to do; "" where it is.
+
+    A bucket has no folders; there it is why nothing can be written.
+    """
+    if in_bucket(folder):
+        return _why_not_writable_bucket(folder)
+    return "" if folder.is_dir() else f"there is no folder {folder}; make it first"
+
+
 def _why_not_writable_bucket(folder: Any) -> str:
-    probe = folder / f".writable-{secrets.token_hex(4)}"
+    from clevit_jax.system import buckets
+
     try:
-        probe.write_bytes(b"")
-        probe.unlink()
+        buckets.check_usable(folder, writing=True)
         return ""
     except OSError as error:
         return error.strerror or str(error)

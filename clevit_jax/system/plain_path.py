@@ -6,8 +6,10 @@ import pathlib
 import re
 import tempfile
 import weakref
+from typing import cast
 
 from clevit_jax.errors import CheckpointError
+from clevit_jax.system.places import in_bucket
 
 _PLAIN = re.compile(r"/(?!/)[A-Za-z0-9_./+=,@-]*")  # nothing here means more than itself
 
@@ -16,7 +18,8 @@ class PlainPath:
     """A folder by a path that any library takes for what it is.
 
     A path of plain signs stays as it is. Any other (`runs/exp[1]`, `50%`, bytes that are not
-    UTF-8) is reached through a symbolic link in a temporary folder of its own.
+    UTF-8) is reached through a symbolic link in a temporary folder of its own; a bucket has no
+    links, so there it is refused.
 
     Args:
         folder: need not exist.
@@ -32,6 +35,8 @@ class PlainPath:
         Raises:
             CheckpointError: no temporary folder with a plain path can be written.
         """
+        if in_bucket(self.folder):
+            return _in_bucket(self.folder)
         if _PLAIN.fullmatch(str(self.folder)):
             return self.folder
         if self._link is None or not self._link.is_symlink():
@@ -55,6 +60,19 @@ def _remove(link: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
         link.unlink()
         link.parent.rmdir()
+
+
+def _in_bucket(folder: pathlib.Path) -> pathlib.Path:
+    """The path as libraries make it, which write in ways that ours does not."""
+    from etils import epath
+
+    address = os.fspath(folder)
+    if not _PLAIN.fullmatch(address.removeprefix("gs:/")):
+        raise CheckpointError(
+            f"Checkpoints cannot be kept in {folder}: its path has signs that mean something else "
+            "to the libraries that write to buckets; name a --workdir of letters, digits and -_.=@."
+        )
+    return cast(pathlib.Path, epath.Path(address))
 
 
 def _link_to(folder: pathlib.Path) -> pathlib.Path:

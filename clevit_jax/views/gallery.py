@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour
 from clevit_jax.system.files import replacing
 from clevit_jax.system.own_files import png_mark
+from clevit_jax.system.places import run_place
 
 MARGIN = 8  # pixels between and around the images
 TEXT_HEIGHT = 16  # pixels, of headings and names
@@ -65,7 +66,7 @@ def save_gallery(
     for row, name in enumerate(names or ()):
         top = MARGIN + LINE_HEIGHT + row * row_height
         draw.text((MARGIN, top), name, fill="black", font=font)
-    _write_png(sheet, pathlib.Path(path))
+    _write_png(sheet, run_place(path))
 
 
 def _pixels(views: np.ndarray, mean: Colour, std: Colour) -> np.ndarray:

@@ -101,7 +101,7 @@ def views_url(path: pathlib.Path) -> str:
     """The picture of the views as a data URL, "" where there is none."""
     if not path.is_file():
         return ""
-    with Image.open(path) as image:
+    with path.open("rb") as file, Image.open(file) as image:
         side = min(_VIEWS_SIDE, max(image.size))
         return pictures.data_url(image, side=side)
 

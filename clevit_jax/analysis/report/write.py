@@ -22,7 +22,7 @@ from clevit_jax.runs.workdir import RUN_FILE
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import faults
 from clevit_jax.system.faults import mend, os_reason
-from clevit_jax.system.files import replacing, why_not_writable
+from clevit_jax.system.files import replacing, why_not_there, why_not_writable
 
 REPORT_FILE = "report.html"  # in the workdir
 
@@ -51,8 +51,10 @@ def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> p
             "--config.data.root=DIR for the images, and --output FILE.html."
         )
     path = output or _default_path(trained.path)
-    if path.suffix.lower() not in (".html", ".htm") or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {path} must end in .html, in a folder that exists.")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--output {path} must end in .html.")
+    if reason := why_not_there(path.absolute().parent):
+        raise ConfigError(f"--output {path} cannot be written: {reason}.")
     text = render_page(_collect(trained))
     try:
         with replacing(path) as new:
