@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import tempfile
@@ -71,6 +72,16 @@ class Emulator:
             self._server.kill()
             self._server.wait()
             self._server = None
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """While entered it answers nothing, and its objects can be copied as they are."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
 
     def make_bucket(self, name: str) -> None:
         self._ask("POST", "/storage/v1/b?project=project", {"name": name})
