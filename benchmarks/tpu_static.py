@@ -29,7 +29,7 @@ from benchmarks import tpu_schedule  # noqa: E402
 from clevit_jax import flags as command_line  # noqa: E402
 from clevit_jax.distributed import sharding  # noqa: E402
 from clevit_jax.performance import topologies  # noqa: E402
-from clevit_jax.performance.hlo import read_memory  # noqa: E402
+from clevit_jax.performance.cost import read_memory  # noqa: E402
 from clevit_jax.performance.preflight import make_steps  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config.")

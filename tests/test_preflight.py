@@ -27,9 +27,11 @@ from clevit_jax.kernels import attention, mlp
 from clevit_jax.kernels.config import make_kernel_config
 from clevit_jax.model import swin, swin_tpu
 from clevit_jax.model.config import SwinConfig
-from clevit_jax.performance import flops, hlo, preflight_report, topologies
+from clevit_jax.performance import collectives, flops, hlo, preflight_report, topologies
 from clevit_jax.performance import preflight as check
+from clevit_jax.performance.cost import Cost, Memory, read_cost
 from clevit_jax.performance.preflight import _try, largest_within, preflight
+from clevit_jax.performance.preflight_report import PreflightResult
 from clevit_jax.steps.jitted import make_jitted_steps
 
 GIB = 2**30
@@ -117,9 +119,9 @@ def test_memory_and_arithmetic_are_the_compilers(v5e):
 @needs_libtpu
 def test_what_a_person_reads(v5e, capsys, monkeypatch):
     """From the same figures: a machine of 15 GiB, one of nothing, and the way out of it."""
-    cost = hlo.Cost(
-        memory=hlo.Memory(GIB, 2 * GIB, 0, GIB / 2), flops=1e9, bytes_accessed=2e9, cycles=3e6,
-        traffic={"all-reduce": hlo.Traffic(2, 4e6, 6e6)},
+    cost = Cost(
+        memory=Memory(GIB, 2 * GIB, 0, GIB / 2), flops=1e9, bytes_accessed=2e9, cycles=3e6,
+        traffic={"all-reduce": collectives.Traffic(2, 4e6, 6e6)},
         kernels=(hlo.Kernel(197e9, 8.19e8), hlo.Kernel(0, 8.19e8)),
     )  # fmt: skip
     monkeypatch.setattr(check, "_try", lambda *_: (cost, ""))
@@ -132,7 +134,7 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     assert "kernels beside it 2 2" in " ".join(text.split())
     how = "2.0 by its cycles, 2.0 for kernels at their best, 0.0 for the interconnect;"
     assert f"An update: 4.0 ms ({how}" in text
-    big = hlo.Cost(hlo.Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})
+    big = Cost(Memory(14 * GIB, 2 * GIB, 0, 0), 1e9, 2e9, None, {})
     monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
     assert preflight(config(batch_size=64), "v5e:2x2") == 1
     text = capsys.readouterr().out
@@ -153,6 +155,86 @@ def test_what_a_person_reads(v5e, capsys, monkeypatch):
     assert full == 1
     assert "--config" not in text
     assert "a machine with more memory per device" in text
+
+
+@needs_libtpu
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_what_goes_from_slice_to_slice(fsdp):
+    """By hand: a gradient of 4 MB and a mean, over three slices of four chips."""
+    target = topologies.find_target(" v5e : 2x2 * 3 ")
+    assert (target.slices, target.processes, len(target.devices)) == (3, 3, 12)
+    mesh = sharding.make_mesh(-1, fsdp, devices=target.devices)
+    slices = [[sharding.slice_of(d) for d in part] for part in mesh.devices.reshape(3, 4)]
+    assert slices == [[0] * 4, [1] * 4, [2] * 4]
+    like = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
+    weight = sharding.state_sharding(mesh, like)
+    rows = jax.ShapeDtypeStruct((96, 1024), jnp.float32, sharding=sharding.batch_sharding(mesh))
+
+    def step(weight, rows):
+        loss, slope = jax.value_and_grad(lambda w: (jnp.tanh(rows @ w) ** 2).mean())(weight)
+        return loss, weight - slope
+
+    lowered = (
+        jax.jit(step, out_shardings=(sharding.replicated(mesh), weight))
+        .trace(jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=weight), rows)
+        .lower(lowering_platforms=("tpu",))
+    )
+    cost = read_cost(lowered.compile(), devices=12, slices=3)
+    whole, mean = 4 * 1024**2, 4 * 128  # the mean takes a row of 128 lanes
+    # A chip sends its quarter of the gradient: two thirds of it to the next slice, twice.
+    assert set(cost.network) == {"all-reduce"}
+    assert cost.network["all-reduce"].size == whole / 4 + mean
+    assert cost.network["all-reduce"].sent == pytest.approx(4 / 3 * (whole / 4 + mean))
+    # Inside the slice the gradient is summed before that, and told to all after it; where the
+    # weight is divided, it is gathered instead, in bfloat16, for the product.
+    gathered = whole if fsdp == 1 else whole / 2
+    assert {kind: traffic.size for kind, traffic in cost.traffic.items()} == {
+        "reduce-scatter": whole, "all-gather": gathered, "all-reduce": mean,
+    }  # fmt: skip
+    assert cost.traffic["reduce-scatter"].sent == 3 / 4 * whole
+    assert cost.traffic["all-gather"].sent == 3 / 4 * gathered
+    times = PreflightResult.times(mock.Mock(target=target, train=cost, model_flops=1.0))
+    assert times["network"] == pytest.approx(cost.network["all-reduce"].sent / (25e9 / 8))
+
+
+@needs_libtpu
+def test_two_slices(capsys):
+    """All of the step, kernels and views as well."""
+    assert preflight(config(), "v5e:2x2*2", as_json=True) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["devices"], facts["slices"], facts["processes"]) == (8, 2, 2)
+    assert facts["mesh"] == {"data": 8, "fsdp": 1}
+    train, evaluation = facts["train"]["network"], facts["evaluation"]["network"]
+    assert set(train) == {"all-gather", "all-reduce"}  # features with labels; gradients and sums
+    assert set(evaluation) == {"all-reduce"}
+    seconds = facts["seconds"]
+    sent = sum(traffic["sent"] for traffic in train.values())
+    assert 0 < seconds["network"] == pytest.approx(sent / (25e9 / 8))
+    parts = ("compiler", "kernels", "interconnect", "network")
+    assert seconds["step"] == pytest.approx(sum(seconds[part] for part in parts))
+
+
+@needs_libtpu
+def test_what_a_person_reads_of_slices(capsys, monkeypatch):
+    across = {"all-reduce": collectives.Traffic(1, 25e6, 25e6)}
+    cost = Cost(Memory(14 * GIB, 0, 0, 0), 1e9, 2e9, 3e6, {}, network=across)
+    monkeypatch.setattr(check, "_try", lambda *_: (cost, ""))
+    assert preflight(config(), "v5e:2x2*2") == 0
+    text = capsys.readouterr().out
+    assert "v5e:2x2*2: 8 x TPU v5 lite on 2 hosts in 2 slices, mesh 8 x 1" in text
+    assert "all-reduce, MB sent from slice to slice 25.0 25.0" in " ".join(text.split())
+    assert "An update: 10.0 ms (2.0 by its cycles, " in text
+    assert "0.0 for the interconnect, 8.0 for the network between slices;" in text
+    assert preflight(config(batch_size=16, eval__batch_size=16), "v4:2x2x1*2") == 0
+    assert "nothing for the network between slices, whose speed is not known" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(ConfigError, match=r"^mesh\.fsdp is 8, .* the 4 devices of each of the 2 "):
+        preflight(config(mesh__fsdp=8), "v5e:2x2*2")
+    big = Cost(Memory(16 * GIB, 0, 0, 0), 1e9, 2e9, None, {})
+    monkeypatch.setattr(check, "_try", lambda *_: (big, ""))
+    assert preflight(config(batch_size=64), "v5e:2x2*2") == 1
+    assert "--config.mesh.fsdp=4 divides" in capsys.readouterr().out
 
 
 @needs_libtpu
@@ -228,6 +310,12 @@ def test_the_compiler_fails():
         ("v5e:8", "'v5e:8'; it must be"),
         ("v9:2x2", "'v9:2x2'; it must be"),
         ("h200:0", "'h200:0'; it must be"),
+        ("h200:8*2", r"'h200:8\*2'; slices are of TPUs: .* h200:16, two hosts of 8\.$"),
+        ("v5e*2", r"'v5e\*2'; it must be .* v5e:4x4\*2 is two slices\.$"),
+        *[
+            (f"v5e : 4x4 *{count}", r"after \* stands how many .* from 1 to 9999: v5e:4x4\*2\.$")
+            for count in ("", "0", "-1", "1.5", "x", "2*2", "10000")
+        ],
         ("", "''; it must be"),
     ],
 )
@@ -364,7 +452,7 @@ def test_kernels_by_hand():
     kernels = hlo.read_kernels(HLO)
     assert kernels == (hlo.Kernel(3.94e6, 16), hlo.Kernel(2, 8.19e6))
     chip = topologies.TPUS["v5e"]
-    cost = hlo.Cost(hlo.Memory(0, 0, 0, 0), 1.0, 1.0, 1.503e9, {}, kernels)
+    cost = Cost(Memory(0, 0, 0, 0), 1.0, 1.0, 1.503e9, {}, kernels)
     target = mock.Mock(chip=chip, devices=[0])
     result = mock.Mock(
         spec=preflight_report.PreflightResult, target=target, train=cost, model_flops=1.0
@@ -418,7 +506,7 @@ def test_bytes_are_what_the_compiler_counts():
 
 
 def test_traffic_by_hand():
-    found = hlo.read_traffic(HLO, devices=8)
+    found = collectives.read_traffic(HLO, devices=8)
     gather, scatter = found["all-gather"], found["reduce-scatter"]
     assert (gather.count, gather.size, gather.sent) == (5, 5 * 64, 5 * 64 * 3 / 4)
     assert (scatter.count, scatter.size, scatter.sent) == (1, 4 * 8, 4 * 8 * 3 / 4)

@@ -43,14 +43,86 @@ def test_mesh_of_some_devices():
 def test_the_devices_of_a_process_lie_side_by_side():
     """Whatever order they come in, as on a torus: the rows of a process are a block."""
 
-    @dataclasses.dataclass(frozen=True)
-    class Device:
-        process_index: int
-        id: int
-
-    torus = [Device(number // 2 % 2, number) for number in range(8)]
+    torus = [Device(number, number // 2 % 2) for number in range(8)]
     mesh = make_mesh(2, 4, devices=torus[::-1])
     assert [[d.id for d in row] for row in mesh.devices] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """As JAX's, which have no slice_index where there is one slice."""
+
+    id: int
+    process_index: int
+    platform: str = "tpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sliced(Device):
+    slice_index: int = 0
+
+
+def two_slices(platform="tpu", slice_of=lambda process: process // 2):
+    """Four processes of four devices, whose ids begin anew in each slice, as those of TPUs."""
+    return [
+        Sliced(100 * slice_of(process) + 4 * (process % 2) + number, process, platform,
+               slice_of(process))
+        for process in (2, 0, 3, 1) for number in (2, 0, 1, 3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
+def test_slices_lie_along_data(fsdp):
+    mesh = make_mesh(-1, fsdp, devices=two_slices())
+    for row in mesh.devices:
+        assert len({device.slice_index for device in row}) == 1
+    order = [(device.process_index, device.id % 100 % 4) for device in mesh.devices.flat]
+    assert order == [(process, number) for process in range(4) for number in range(4)]
+
+
+def test_the_numbers_of_slices_change_no_row():
+    """Rows of a process stand where they would without slices."""
+    plain = [Device(device.id, device.process_index) for device in two_slices()]
+    turned = two_slices(slice_of=lambda process: 1 - process // 2)
+    for devices in (plain, two_slices(), turned):
+        mesh = make_mesh(4, 4, devices=devices)
+        assert [{d.process_index for d in row} for row in mesh.devices] == [{0}, {1}, {2}, {3}]
+    # Unless a slice has processes that do not follow one another, whose rows are still blocks.
+    mixed = make_mesh(4, 4, devices=two_slices(slice_of=lambda process: process % 2))
+    assert [{d.process_index for d in row} for row in mixed.devices] == [{0}, {2}, {1}, {3}]
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp", "each", "fits"),
+    [(1, -1, 8, 8), (1, 16, 8, 8), (3, 4, 6, 3), (1, 12, 6, 6), (4, 3, 6, None), (2, 6, 6, None)],
+)
+def test_fsdp_stays_inside_a_slice(data, fsdp, each, fits):
+    devices = [d for d in two_slices() if d.id % 100 < each]
+    if fits is None:
+        assert make_mesh(data, fsdp, devices=devices).devices.shape == (data, fsdp)
+        return
+    fsdp_found = 2 * each // data
+    with pytest.raises(
+        ValueError,
+        match=rf"mesh\.fsdp is {fsdp_found}, .* the {each} devices of each of the 2 slices.*; "
+        rf"set --config\.mesh\.data=-1 --config\.mesh\.fsdp={fits}\.$",
+    ):
+        make_mesh(data, fsdp, devices=devices)
+    assert make_mesh(-1, fits, devices=devices).shape["fsdp"] == fits
+
+
+def test_slices_of_two_sizes():
+    with pytest.raises(
+        ValueError, match=r"differ .* \(slice 0 has 8, slice 1 has 7\).* one shape\.$"
+    ):
+        make_mesh(devices=two_slices()[1:])
+
+
+def test_hosts_of_gpus_are_no_slices():
+    """JAX numbers them as slices; their network is made for parameters as well."""
+    mesh = make_mesh(1, 16, devices=two_slices("gpu"))
+    assert mesh.devices.shape == (1, 16)
+    assert make_mesh(devices=two_slices("gpu")[1:]).shape["data"] == 15
 
 
 SHAPES = {

@@ -1,5 +1,6 @@
 """The mesh of devices, where parameters live on it, and batches that span processes."""
 
+import collections
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,13 +17,17 @@ def make_mesh(
 ) -> Mesh:
     """A mesh with axes `data` and `fsdp`; a batch is divided over both.
 
+    Slices of TPUs lie one after another along `data`, and `fsdp` stays inside a slice: then only
+    gradients and sums go over the slower network between slices, once per update.
+
     Args:
         data: devices along `data`; -1 for all that `fsdp` leaves.
         fsdp: devices that share one copy of the parameters; -1 for all that `data` leaves.
         devices: to make the mesh of; all of JAX's by default.
 
     Raises:
-        ValueError: the two do not multiply to the number of devices.
+        ValueError: the two do not multiply to the number of devices, `fsdp` does not divide a
+            slice, or slices differ in size.
     """
     devices = list(jax.devices() if devices is None else devices)
     count = len(devices)
@@ -35,11 +40,46 @@ def make_mesh(
             f"mesh.data x mesh.fsdp must use all {count} devices, not {data} x {fsdp}; "
             "set one of them to -1 to take what is left."
         )
+    _check_slices(devices, fsdp)
     # Not `jax.make_mesh`, which orders TPUs by their place in the torus: here the devices of a
-    # process lie side by side, so that the rows it loads are a block of the batch.
-    devices.sort(key=lambda device: (device.process_index, device.id))
+    # process lie side by side, so that the rows it loads are a block of the batch, and so do those
+    # of a slice. Slices stand in the order of their processes: where these are numbered slice by
+    # slice, as JAX numbers them on TPUs, rows lie as if there were no slices.
+    first = dict[int, int]()
+    for device in devices:
+        index = slice_of(device)
+        first[index] = min(device.process_index, first.get(index, device.process_index))
+    devices.sort(key=lambda d: (first[slice_of(d)], slice_of(d), d.process_index, d.id))
     grid = np.array(devices).reshape(data, fsdp)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slice_of(device: jax.Device) -> int:
+    """The slice of a device, from 0; 0 where JAX tells none, as it does not where there is one."""
+    return getattr(device, "slice_index", None) or 0
+
+
+def _check_slices(devices: Sequence[jax.Device], fsdp: int) -> None:
+    """Raises ValueError where slices of TPUs cannot hold whole groups of `fsdp` devices.
+
+    JAX calls hosts of GPUs slices, too. Parameters may be divided over several of these, for their
+    network is made for it.
+    """
+    sizes = collections.Counter(slice_of(d) for d in devices if d.platform == "tpu")
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"slice {index} has {size}" for index, size in sorted(sizes.items()))
+        raise ValueError(
+            f"The slices differ in their number of devices ({found}), and what they compute "
+            "together needs equal ones; start it on slices of one shape."
+        )
+    size = next(iter(sizes.values()), fsdp)
+    if size % fsdp:
+        fits = max(n for n in range(1, min(size, fsdp) + 1) if size % n == 0)
+        raise ValueError(
+            f"mesh.fsdp is {fsdp}, which does not divide the {size} devices of each of the "
+            f"{len(sizes)} slices, and parameters divided over slices would cross the network "
+            f"between them in every layer; set --config.mesh.data=-1 --config.mesh.fsdp={fits}."
+        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -14,8 +14,8 @@ from clevit_jax.config import check_config, resolve, resolve_data
 from clevit_jax.data.open import open_data
 from clevit_jax.distributed import sharding
 from clevit_jax.errors import ConfigError, first_line
-from clevit_jax.performance import hlo, preflight_report
-from clevit_jax.performance.hlo import Cost
+from clevit_jax.performance import preflight_report
+from clevit_jax.performance.cost import Cost, read_cost
 from clevit_jax.performance.topologies import Target, find_target
 from clevit_jax.steps.jitted import JittedSteps, make_jitted_steps
 from clevit_jax.system.faults import is_out_of_memory
@@ -121,7 +121,7 @@ def _try(step: Any, arguments: tuple[Any, ...], target: Target) -> tuple[Cost | 
         if not is_out_of_memory(error):
             raise ConfigError(f"The compiler for {target.name} fails: {reason}") from error
         return None, reason
-    return hlo.read_cost(compiled, devices=len(target.devices)), ""
+    return read_cost(compiled, devices=len(target.devices), slices=target.slices), ""
 
 
 def largest_within(peak: Callable[[int], float], limit: float, *, start: int, known: float) -> int:

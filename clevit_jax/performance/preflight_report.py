@@ -5,8 +5,9 @@ import math
 from typing import Any
 
 from clevit_jax.model.config import SwinConfig
+from clevit_jax.performance.collectives import Traffic
+from clevit_jax.performance.cost import Cost, Memory
 from clevit_jax.performance.flops import training_flops
-from clevit_jax.performance.hlo import Cost, Memory
 from clevit_jax.performance.topologies import GIB, Target
 from clevit_jax.steps.jitted import StepConfig
 from clevit_jax.system.tables import align
@@ -62,8 +63,11 @@ class PreflightResult:
         ring = sent / chip.interconnect if chip.interconnect else 0.0
         # The GPU compiler does not count what it leaves to libraries.
         flops = max(cost.flops or 0.0, self.model_flops / len(self.target.devices))
+        across = sum(traffic.sent for traffic in cost.network.values())
+        network = across / chip.network if chip.network else 0.0
         seconds = {
             "interconnect": ring,
+            "network": network,
             "arithmetic_bound": flops / chip.peak,
             "bytes": cost.bytes_accessed / chip.bandwidth,
         }
@@ -75,7 +79,7 @@ class PreflightResult:
                 for kernel in cost.kernels
             )
             longest = seconds["compiler"] + seconds["kernels"]
-        seconds["step"] = longest + ring
+        seconds["step"] = longest + ring + network
         return seconds
 
 
@@ -85,10 +89,11 @@ def preflight_json(result: PreflightResult) -> dict[str, Any]:
     `seconds.compiler` is the compiler's estimate of all but collectives and Pallas kernels, where
     it makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by
     their bytes and the bandwidth; `interconnect` is what collectives send over all links at their
-    full speed; `arithmetic_bound` is FLOPs by the peak, which no step can beat; `bytes` is what the
+    full speed; `network` is what goes from slice to slice, at the full speed of the hosts' network
+    cards (0 where this is not known); `arithmetic_bound` is FLOPs by the peak, which no step can beat; `bytes` is what the
     operations read and write by the bandwidth of the memory, as if there were no caches. `step` is
     the compiler's estimate and the kernels, or else the longer of the last two, and the
-    interconnect.
+    interconnect and the network.
     """
     target, config = result.target, result.config
     times = result.times()
@@ -103,6 +108,7 @@ def preflight_json(result: PreflightResult) -> dict[str, Any]:
         "topology": target.name,
         "devices": len(target.devices),
         "processes": target.processes,
+        "slices": target.slices,
         "device_kind": target.devices[0].device_kind,
         "software": target.software,
         "mesh": {"data": result.mesh[0], "fsdp": result.mesh[1]},
@@ -142,6 +148,7 @@ def preflight_text(result: PreflightResult) -> str:
     target, config = result.target, result.config
     count = len(target.devices)
     hosts = f" on {target.processes} hosts" if target.processes > 1 else ""
+    hosts += f" in {target.slices} slices" if target.slices > 1 else ""
     lines = [
         f"{target.name}: {count} x {target.devices[0].device_kind}{hosts}, mesh "
         f"{result.mesh[0]} x {result.mesh[1]} (data x fsdp); {target.software}; compiled in "
@@ -166,9 +173,12 @@ def preflight_text(result: PreflightResult) -> str:
     add("peak, GiB", lambda c: c.memory.peak / GIB)
     add("arithmetic, GFLOP", lambda c: c.flops and c.flops / 1e9, 0)
     add("read and written, GB", lambda c: c.bytes_accessed / 1e9, 1)
-    kinds = sorted({kind for cost in costs if cost for kind in cost.traffic})
-    for kind in kinds:
-        add(f"{kind}, MB sent", lambda c, k=kind: _sent(c, k) / 1e6, 1)
+    for where, traffic in (
+        ("", lambda c: c.traffic),
+        (" from slice to slice", lambda c: c.network),
+    ):
+        for kind in sorted({kind for cost in costs if cost for kind in traffic(cost)}):
+            add(f"{kind}, MB sent{where}", lambda c, k=kind, t=traffic: _sent(t(c), k) / 1e6, 1)
     if any(cost and cost.cycles for cost in costs):
         add("estimate, M cycles", lambda c: (c.cycles or 0) / 1e6, 1)
     if any(cost and cost.kernels for cost in costs):
@@ -179,8 +189,8 @@ def preflight_text(result: PreflightResult) -> str:
     return "\n".join(lines)
 
 
-def _sent(cost: Cost, kind: str) -> float:
-    return cost.traffic[kind].sent if kind in cost.traffic else 0.0
+def _sent(traffic: dict[str, Traffic], kind: str) -> float:
+    return traffic[kind].sent if kind in traffic else 0.0
 
 
 def _verdict(result: PreflightResult) -> list[str]:
@@ -208,10 +218,19 @@ def _speed(result: PreflightResult) -> list[str]:
     )
     return [
         f"{_STATIC} An update: {1e3 * times['step']:.1f} ms ({how}, "
-        f"{1e3 * times['interconnect']:.1f} for the interconnect; {bound}).",
+        f"{1e3 * times['interconnect']:.1f} for the interconnect{_network(result)}; {bound}).",
         f"{facts['images_per_second_all']:,.0f} images per second in all, model FLOP utilisation "
         f"{100 * facts['model_flop_utilisation']:.1f} %.",
     ]
+
+
+def _network(result: PreflightResult) -> str:
+    """What the network between slices adds, as a part of a sentence; "" where there is one."""
+    if result.target.slices == 1:
+        return ""
+    if result.target.chip is None or result.target.chip.network is None:
+        return ", nothing for the network between slices, whose speed is not known here"
+    return f", {1e3 * result.times()['network']:.1f} for the network between slices"
 
 
 def advice(result: PreflightResult) -> list[str]:
@@ -231,8 +250,9 @@ def advice(result: PreflightResult) -> list[str]:
             "more arithmetic."
         )
     state = result.train.memory.arguments if result.train else 0
-    if result.mesh[1] == 1 and count % 2 == 0 and (not state or state > target.memory / 10):
-        fsdp = math.gcd(count, 8)
+    linked = count // target.slices
+    if result.mesh[1] == 1 and linked % 2 == 0 and (not state or state > target.memory / 10):
+        fsdp = math.gcd(linked, 8)
         lines.append(
             f"--config.mesh.fsdp={fsdp} divides parameters, moments and average over {fsdp} "
             "devices."

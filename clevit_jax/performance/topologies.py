@@ -1,8 +1,10 @@
-"""Machines by name (`v5e:4x4`, `h200:8`): a step can be compiled for them without having them.
+"""Machines by name (`v5e:4x4`, `v5e:4x4*2`, `h200:8`): a step can be compiled for them without having them.
 
 Figures are per device, as JAX counts devices. Peaks, bandwidths and interconnects are those of
 Google's pages on each TPU version (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x) and of
-NVIDIA's data sheets; the memory of a TPU is what its compiler says that it has.
+NVIDIA's data sheets; the memory of a TPU is what its compiler says that it has. The network between
+slices is by Google's pages, too: per chip (v5p, TPU7x), or that of a pod by its 256 chips (v5e 6.4 Tbps,
+v6e 25.6 Tbps); the page of v4 names none.
 
 Clocks of TPUs are derived: the peak divided by the FLOPs per cycle of the matrix units, the power
 of two above what the compiler's own estimate gives for a matmul of 8192 x 8192 bfloat16
@@ -21,6 +23,7 @@ import jax
 import psutil
 from jax.experimental import topologies
 
+from clevit_jax.distributed.sharding import slice_of
 from clevit_jax.errors import ConfigError, first_line
 from clevit_jax.system.logging import quiet
 
@@ -39,6 +42,8 @@ class Chip:
         bandwidth: bytes per second of the memory.
         interconnect: bytes per second that a device sends over all its links, or None.
         clock: cycles per second of the compiler's estimates, or None where it gives none.
+        network: bytes per second that a device sends to other slices, when all of its host do, or
+            None where it is not known.
     """
 
     peak: float
@@ -46,16 +51,19 @@ class Chip:
     bandwidth: float
     interconnect: float | None = None
     clock: float | None = None
+    network: float | None = None
 
 
 TPUS = {
     # libtpu describes v4 as two devices per chip; a Cloud TPU v4 joins them to one.
     "v4": Chip(275e12 / 2, 15.25 * GIB, 1228e9 / 2, 2400e9 / 8 / 2, 275e12 / 2 / 2**17),
-    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 1600e9 / 8, 197e12 / 2**17),
-    "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 4800e9 / 8, 459e12 / 2**18),
-    "v6e": Chip(918e12, 31.25 * GIB, 1640e9, 3584e9 / 8, 918e12 / 2**19),
+    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 1600e9 / 8, 197e12 / 2**17, 25e9 / 8),
+    "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 4800e9 / 8, 459e12 / 2**18, 50e9 / 8),
+    "v6e": Chip(918e12, 31.25 * GIB, 1640e9, 3584e9 / 8, 918e12 / 2**19, 100e9 / 8),
     # Two devices per chip: half of its figures each.
-    "tpu7x": Chip(2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 9600e9 / 8 / 2, 2307e12 / 2 / 2**19),
+    "tpu7x": Chip(
+        2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 9600e9 / 8 / 2, 2307e12 / 2 / 2**19, 100e9 / 8 / 2
+    ),
 }
 GPUS = {  # SXM; the memory that the driver shows; NVLink one way
     "h100": Chip(989.4e12, 84978434048, 3352.32e9, 450e9),
@@ -107,24 +115,43 @@ class Target:
         """Hosts, with a process each."""
         return len({device.process_index for device in self.devices})
 
+    @property
+    def slices(self) -> int:
+        """Slices of TPUs, each with its own links; 1 of other devices."""
+        if self.platform != "tpu":
+            return 1
+        return len({slice_of(device) for device in self.devices})
+
 
 def find_target(name: str) -> Target:
-    """A machine by its name: `v5e:4x4`, `h200:8`, `local`.
+    """A machine by its name: `v5e:4x4`, `v5e:4x4*2` (two slices of 4x4), `h200:8`, `local`.
 
     Raises:
         ConfigError: there is no such machine, or what compiles for it is not installed.
     """
-    kind, _, shape = name.lower().partition(":")
+    kind, _, shape = "".join(name.lower().split()).partition(":")
     if kind == "local":
         return _local()
+    shape, star, slices = shape.partition("*")
+    if kind in GPUS and star:
+        raise ConfigError(
+            f"--topology is {name!r}; slices are of TPUs: give the number of all GPUs, such as "
+            f"{kind}:16, two hosts of {_GPUS_PER_HOST}."
+        )
     if kind in TPUS and re.fullmatch(r"\d+(x\d+){1,2}", shape):
-        return _tpu(name, kind, shape)
+        if star and not re.fullmatch(r"0*[1-9]\d{0,3}", slices):
+            raise ConfigError(
+                f"--topology is {name!r}; after * stands how many slices there are, from 1 to "
+                f"9999: {kind}:{shape}*2."
+            )
+        return _tpu(name, kind, shape, int(slices or 1))
     if kind in GPUS and shape.isdigit() and int(shape):
         return _gpu(name, kind, int(shape))
     tpus = [f"{k}:2x2x1" if k in ("v4", "v5p", "tpu7x") else f"{k}:4x4" for k in TPUS]
     known = ", ".join([*tpus, *(f"{k}:8" for k in GPUS)])
     raise ConfigError(
-        f"--topology is {name!r}; it must be local, or a kind of chip and its shape, as {known}."
+        f"--topology is {name!r}; it must be local, or a kind of chip and its shape, as {known}; "
+        "v5e:4x4*2 is two slices."
     )
 
 
@@ -148,7 +175,7 @@ def _local() -> Target:
     )
 
 
-def _tpu(name: str, kind: str, shape: str) -> Target:
+def _tpu(name: str, kind: str, shape: str, slices: int) -> Target:
     _need("libtpu", "tpu")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to ask
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -157,7 +184,9 @@ def _tpu(name: str, kind: str, shape: str) -> Target:
     jax.config.update("jax_platforms", "cpu")
     try:
         with quiet(stderr=True):
-            topology = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{shape}")
+            topology = topologies.get_topology_desc(
+                platform="tpu", topology_name=f"{kind}:{shape}", num_slices=slices
+            )
     except Exception as error:  # the plugin raises other kinds in other versions
         said = first_line(error)
         if "lockfile" in said or "already in use" in said:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from clevit_jax.config import Settings
 from clevit_jax.distributed import sharding
+from clevit_jax.errors import ConfigError
 
 
 def readable(config: ConfigDict, platform: str) -> ConfigDict:
@@ -25,16 +26,22 @@ def fit_devices(settings: Settings) -> tuple[Settings, Mesh]:
     """The mesh of the devices that are here, and batches that divide over them; says what changed.
 
     Only evaluations may use the settings that are returned: they do not train what the run trained.
+
+    Raises:
+        ConfigError: not even whole copies of the parameters fit these devices.
     """
     data, fsdp = settings.mesh
     count = jax.device_count()
-    words = list[str]()
+    words, problem = list[str](), ""
     for wanted in ((data, fsdp), (-1, fsdp), (-1, 1)):
         try:
             mesh = sharding.make_mesh(*wanted)
-        except ValueError:
+        except ValueError as error:
+            problem = str(error)
             continue
         break
+    else:
+        raise ConfigError(problem)
     if wanted != settings.mesh:
         words.append(
             f"mesh.data={wanted[0]} and mesh.fsdp={wanted[1]} instead of {data} and {fsdp}"
