@@ -1,7 +1,7 @@
 """What test_devices.py runs in processes of their own: on 8 devices, and on 2 processes x 2.
 
     device_child.py FOLDER RUN...                        one process
-    device_child.py FOLDER RUN... --join HOST:PORT I     process I of two
+    device_child.py FOLDER RUN... --join HOST:PORT I     process I of two, each a slice
 
 A run is named by its mesh, data x fsdp, on the first devices there are; see `RUNS`. Each makes
 five updates and an evaluation, and leaves FOLDER/RUN.npz (of process I, FOLDER/RUN-I.npz) and
@@ -135,6 +135,8 @@ def main() -> None:
     if "--join" in names:
         *names, _, coordinator, index = names
         jax.distributed.initialize(coordinator, 2, int(index))
+        # CPUs are all of slice 0. Slices in the other order than processes must change no row.
+        sharding.slice_of = lambda device: 1 - device.process_index
     for name in names:
         run(pathlib.Path(folder), name)
     if processes.count() > 1:

@@ -92,6 +92,44 @@ def test_a_tpu_pod(environment, monkeypatch):
     assert find_group(None, None, None) == Group(None, 4, 1, "gketpu", None)
 
 
+@pytest.mark.parametrize("kubernetes", [True, False])
+def test_several_slices(environment, monkeypatch, kubernetes):
+    """As a JobSet on GKE tells its pods; all slices are one group, numbered slice by slice.
+
+    Each pod is one of an indexed Job as well, which is a slice alone.
+    """
+    environment(
+        TPU_WORKER_HOSTNAMES="a,b,c,d", TPU_WORKER_ID="1", TPU_SKIP_MDS_QUERY="1",
+        MEGASCALE_NUM_SLICES="3", MEGASCALE_SLICE_ID="2", MEGASCALE_PORT="8080",
+        MEGASCALE_COORDINATOR_ADDRESS="clevit-pod-0-0.clevit:8080",
+        KUBERNETES_SERVICE_HOST="10.0.0.1", JOB_COMPLETION_INDEX="1",
+    )  # fmt: skip
+    monkeypatch.setattr(clusters.cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: kubernetes or None)
+    assert find_group(None, None, None) == Group(None, 12, 9, "gketpu", None)
+    # Process 0 of all is where they meet: slice 0 has it, whichever slice asks.
+    monkeypatch.setattr(clusters.GkeTpuCluster, "wait_for_coordinator", lambda *_: None)
+    meet = clusters.GkeTpuCluster.get_coordinator_address(1, None)
+    assert meet == "clevit-pod-0-0.clevit:8482"
+
+
+def test_several_slices_of_tpu_vms(environment, monkeypatch):
+    """As queued resources tell them, by the metadata server alone."""
+    tpu = clusters.cloud_tpu_cluster
+    told = {
+        "agent-worker-number": "1",
+        "worker-network-endpoints": "x:0:10.0.0.5,x:1:10.0.0.6",
+        "tpu-env": "NAME: 'pod'\nMEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"
+        "MEGASCALE_COORDINATOR_ADDRESS: '10.0.0.3'\n",
+    }
+    monkeypatch.setattr(tpu, "running_in_cloud_tpu_vm", True)
+    monkeypatch.setattr(tpu, "get_metadata", lambda key: (told[key], 200))
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    for name in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"):
+        monkeypatch.delenv(name, raising=False)
+    assert find_group(None, None, None) == Group(None, 4, 3, "gcetpu", None)
+
+
 def test_kubernetes(environment):
     """A pod that is no part of an indexed Job, such as a notebook's, is left alone."""
     environment(KUBERNETES_SERVICE_HOST="10.0.0.1")

@@ -90,10 +90,10 @@ def preflight_json(result: PreflightResult) -> dict[str, Any]:
     it makes one; `kernels` is the least that these can take, by their FLOPs and the peak or by
     their bytes and the bandwidth; `interconnect` is what collectives send over all links at their
     full speed; `network` is what goes from slice to slice, at the full speed of the hosts' network
-    cards (0 where this is not known); `arithmetic_bound` is FLOPs by the peak, which no step can beat; `bytes` is what the
-    operations read and write by the bandwidth of the memory, as if there were no caches. `step` is
-    the compiler's estimate and the kernels, or else the longer of the last two, and the
-    interconnect and the network.
+    cards (0 where this is not known); `arithmetic_bound` is FLOPs by the peak, which no step can
+    beat; `bytes` is what the operations read and write by the bandwidth of the memory, as if there
+    were no caches. `step` is the compiler's estimate and the kernels, or else the longer of the
+    last two, and the interconnect and the network.
     """
     target, config = result.target, result.config
     times = result.times()

@@ -21,8 +21,8 @@ from clevit_jax.inference.forward import make_forward
 from clevit_jax.model import swin
 from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.performance import timed_process
-from clevit_jax.performance.flops import forward_flops, training_flops
 from clevit_jax.performance.cost import read_memory
+from clevit_jax.performance.flops import forward_flops, training_flops
 from clevit_jax.performance.timed_process import OutOfMemory, Prepared
 from clevit_jax.steps.jitted import StepConfig, make_jitted_steps
 from clevit_jax.steps.state import replicate

@@ -1,10 +1,10 @@
-"""Machines by name (`v5e:4x4`, `v5e:4x4*2`, `h200:8`): a step can be compiled for them without having them.
+"""Machines by name (`v5e:4x4`, `v5e:4x4*2`, `h200:8`), which a step is compiled for elsewhere.
 
 Figures are per device, as JAX counts devices. Peaks, bandwidths and interconnects are those of
 Google's pages on each TPU version (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x) and of
 NVIDIA's data sheets; the memory of a TPU is what its compiler says that it has. The network between
-slices is by Google's pages, too: per chip (v5p, TPU7x), or that of a pod by its 256 chips (v5e 6.4 Tbps,
-v6e 25.6 Tbps); the page of v4 names none.
+slices ("data center network") is that of these pages, too: per chip (v5p 50 Gbps, TPU7x 100), or
+that of a pod by its 256 chips (v5e 6.4 Tbps, v6e 25.6).
 
 Clocks of TPUs are derived: the peak divided by the FLOPs per cycle of the matrix units, the power
 of two above what the compiler's own estimate gives for a matmul of 8192 x 8192 bfloat16
