@@ -129,7 +129,8 @@ GROUPS = {
     ),
     "Memory and speed": (
         Flag("topology", "string", "local", "KIND:SHAPE",
-             "The machine, such as v5e:4x4 or h200:8; local is this one.", ("preflight",)),
+             "The machine, such as v5e:4x4, v5e:4x4*2 (two slices) or h200:8; local is this one.",
+             ("preflight",)),
         Flag("largest_batch", "bool", False, "", "Find the largest batch that fits.",
              ("preflight",)),
         Flag("batch_sizes", "list", None, "N,N,...",

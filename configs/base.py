@@ -132,5 +132,5 @@ def get_config() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that share a batch; -1 is all that fsdp leaves
-    config.mesh.fsdp = 1  # devices that share one copy of the parameters
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters; of one slice of TPUs
     return config.lock()

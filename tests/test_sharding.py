@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import PartitionSpec as P
 
+from clevit_jax.config import resolve
 from clevit_jax.distributed.sharding import (
     check_batch_size,
     make_mesh,
@@ -15,6 +17,8 @@ from clevit_jax.distributed.sharding import (
     state_sharding,
     to_global,
 )
+from clevit_jax.errors import ConfigError
+from clevit_jax.runs.reading import fit_devices
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,15 @@ def test_slices_of_two_sizes():
         ValueError, match=r"differ .* \(slice 0 has 8, slice 1 has 7\).* one shape\.$"
     ):
         make_mesh(devices=two_slices()[1:])
+
+
+def test_devices_that_make_no_mesh(monkeypatch):
+    """A run that is only read fits itself to the devices, unless nothing fits these."""
+    monkeypatch.setattr(jax, "devices", lambda: two_slices()[1:])
+    config = tiny.get_config()
+    config.model.num_classes = 5
+    with pytest.raises(ConfigError, match=r"^The slices differ in their number of devices"):
+        fit_devices(resolve(config, None, "cpu"))
 
 
 def test_hosts_of_gpus_are_no_slices():

@@ -17,8 +17,8 @@ def make_mesh(
 ) -> Mesh:
     """A mesh with axes `data` and `fsdp`; a batch is divided over both.
 
-    Slices of TPUs lie one after another along `data`, and `fsdp` stays inside a slice: then only
-    gradients and sums go over the slower network between slices, once per update.
+    Slices of TPUs lie one after another along `data`, and `fsdp` stays inside a slice: only
+    gradients, features and sums go over the slower network between slices, never parameters.
 
     Args:
         data: devices along `data`; -1 for all that `fsdp` leaves.
