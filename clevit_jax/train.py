@@ -315,7 +315,7 @@ def _loop(
             stop.something_to_save()
             logger.log_update(step + 1, metrics, batch, waited)
     checkpoints.wait()
-    logger.close()
+    logger.close(finished=True)
     note_end(run, step, patience)
     return _final_scores(run, checkpoints, step, scores, stop), state
 

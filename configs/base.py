@@ -129,6 +129,8 @@ def get_config() -> ConfigDict:
     config.log = ConfigDict()
     config.log.every_steps = 20  # updates between records in metrics.jsonl and TensorBoard
     config.log.report = True  # write report.html when the run is finished
+    config.log.wandb = ""  # project of Weights & Biases that gets the records, too; "" is none
+    config.log.mlflow = ""  # experiment of MLflow that gets them; "" is none
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that share a batch; -1 is all that fsdp leaves

@@ -84,6 +84,8 @@ DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
     "checkpoint.keep_every": 0,
     "checkpoint.timeout_minutes": 10.0,
     "log.report": True,
+    "log.wandb": "",
+    "log.mlflow": "",
     "model.kernels": "auto",
     "model.scan": "auto",
     "eval.patience": 0,

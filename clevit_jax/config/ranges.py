@@ -240,6 +240,28 @@ def check_choices(config: ConfigDict, *, only: tuple[str, ...] = ("",)) -> None:
             raise ConfigError(f"{name} is {settings[name]!r}; choose one of {', '.join(choices)}.")
 
 
+def check_trackers(project: str, experiment: str) -> None:
+    """Raises ConfigError unless `log.wandb` and `log.mlflow` can be names there; "" is none."""
+    for name, value, what in (
+        ("log.wandb", project, "project"),
+        ("log.mlflow", experiment, "experiment"),
+    ):
+        if value.lower() in ("true", "false") or (value and not value.strip()):
+            raise ConfigError(
+                f"{name} is {value!r}; it is the name of the {what} that gets the numbers, such as "
+                f"{name}=leaves, and empty for none."
+            )
+    if wrong := sorted(set(project) & set("/\\#?%:")):
+        raise ConfigError(
+            f"log.wandb is {project!r}; the name of a project has no {' '.join(wrong)}. Its owner "
+            "stands in WANDB_ENTITY."
+        )
+    if len(project) > 128:
+        raise ConfigError(
+            f"log.wandb has {len(project)} characters; the name of a project has 128 at most."
+        )
+
+
 def _check_range(name: str, value: Any, span: Range) -> None:
     if not isinstance(value, tuple | list):
         if not span.holds(value):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from clevit_jax.config.ranges import check_choices, check_values
+from clevit_jax.config.ranges import check_choices, check_trackers, check_values
 from clevit_jax.data.dataset import Dataset, Level
 from clevit_jax.data.decode import Decoding
 from clevit_jax.data.layouts.listing import Request
@@ -163,6 +163,7 @@ def _check_values(config: ConfigDict) -> None:
         raise ConfigError(
             "model.class_map maps the classes of model.pretrained, which is empty; set both."
         )
+    check_trackers(config.log.wandb, config.log.mlflow)
     if config.optim.warmup_epochs >= config.epochs:
         raise ConfigError(
             f"optim.warmup_epochs is {config.optim.warmup_epochs}, and epochs is {config.epochs}, "

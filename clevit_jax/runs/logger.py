@@ -3,7 +3,7 @@
 import collections
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.data.skipped import counts
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, TrainingError
+from clevit_jax.runs import trackers
 from clevit_jax.runs.facts import read_run_facts
 from clevit_jax.runs.metrics import MetricWriter, Progress
 from clevit_jax.runs.setup import Run
@@ -46,6 +47,7 @@ class MetricLogger:
         self.newest = {"loss": math.nan, "skipped_in_a_row": 0.0}
         first = processes.index() == 0  # the one that prints and writes
         self._writer = MetricWriter(run.workdir, step=start) if first else None
+        self._trackers = trackers.begin(run.config, run.workdir, start) if first else []
         self._progress = Progress(start, run.plan.total, run.settings.step.batch_size, shown=first)
         updates = np.arange(run.plan.total, dtype=np.int32)
         self._rates = [np.asarray(f(updates)) for f in run.settings.step.schedule.functions()]
@@ -81,12 +83,24 @@ class MetricLogger:
                 "train/skipped": skipped,  # since the beginning, while the others are means
             }
             epoch = step * self._run.plan.batch / self._run.plan.images
-            self._writer.write(step, {"epoch": epoch, **self._progress.record(), **more})
+            self._write(step, {"epoch": epoch, **self._progress.record(), **more})
         if in_a_row >= MAX_SKIPPED:
             raise TrainingError(
                 f"The gradients of {in_a_row} updates in a row, up to update {step}, were not "
                 f"finite, and none of them was applied. {self._keep_batch(batch)} {self._advice()}"
             )
+
+    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+        assert self._writer is not None
+        self._writer.write(step, scalars)
+        for tracker in self._trackers:
+            tracker.write(step, scalars)
+        self._say_trackers()
+
+    def _say_trackers(self) -> None:
+        for tracker in self._trackers:
+            for sentence in tracker.said():
+                self.say(sentence)
 
     def _keep_batch(self, batch: Any) -> str:
         """Writes a batch down, and says where it is."""
@@ -105,7 +119,7 @@ class MetricLogger:
         split = self._run.chosen_on
         if self._writer:
             named = {f"{split}/{name}": value for name, value in score.to_json().items()}
-            self._writer.write(step, named)
+            self._write(step, named)
         epochs = self._run.plan.epochs_done(step)
         self.say(f"Epoch {epochs}, step {step}: {SPLIT_NAMES[split]} {score}")
 
@@ -118,8 +132,15 @@ class MetricLogger:
         """Leaves what was done since the last update out of the speed."""
         self._progress.pause()
 
-    def close(self) -> None:
-        """Ends bar and files; may be called twice."""
+    def close(self, *, finished: bool = False) -> None:
+        """Ends trackers, bar and files; may be called twice.
+
+        Args:
+            finished: whether the run is at its end.
+        """
+        for tracker in self._trackers:
+            tracker.close(finished=finished)
+        self._say_trackers()
         self._progress.close()
         if self._writer:
             self._writer.close()

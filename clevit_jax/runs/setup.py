@@ -26,6 +26,7 @@ from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
 from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from clevit_jax.runs import trackers
 from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.normalisation import mean_and_std
@@ -106,6 +107,8 @@ def prepare_run(
         config = readable(config, platform)
     check_config(config, platform)
     if training:
+        if processes.index() == 0:
+            trackers.check_packages(config)
         try:
             mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
             check_batches(config.batch_size, config.eval.batch_size, config.accumulation, mesh)

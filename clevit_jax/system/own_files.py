@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 from PIL.PngImagePlugin import PngInfo
 
 MARK = "Written by clevit_jax"  # the text "Software" of each PNG
-RUN_FOLDERS = ("checkpoints", "tensorboard")
+RUN_FOLDERS = ("checkpoints", "tensorboard", "wandb")
 _CONFIG = "config.json"
 _BESIDE_CONFIG = {"run.json", "metrics.jsonl", "checkpoints", ".lock"}  # any of them makes a run
 _PICTURE_OF_RUN = "views.png"
