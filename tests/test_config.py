@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from clevit_jax.config import (
+    check_config,
     flatten,
     make_plan,
     resolve,
@@ -167,6 +168,23 @@ def test_a_number_out_of_range_is_named():
     ):
         with pytest.raises(ConfigError, match=re.escape(part)):
             step_config(changed(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"log__wandb": "True"}, "log.wandb is 'True'; it is the name of the project"),
+        ({"log__mlflow": "false"}, "log.mlflow is 'false'; it is the name of the experiment"),
+        ({"log__mlflow": " "}, "log.mlflow is ' '"),
+        ({"log__wandb": "me/leaves"}, "has no /. Its owner stands in WANDB_ENTITY."),
+        ({"log__wandb": "x" * 129}, "log.wandb has 129 characters"),
+    ],
+)
+def test_names_that_no_tracker_takes_are_refused(values, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        check_config(changed(**values), "cpu")
+    names = changed(log__wandb="Blätter 2.0", log__mlflow="/Users/me/leaves")
+    check_config(names, "cpu")
 
 
 def test_defaults_are_said_once():

@@ -21,8 +21,8 @@ from configs import base
 FREE = {
     "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
     "checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every",
-    "checkpoint.timeout_minutes", "log.every_steps", "log.report", "mesh.data",
-    "mesh.fsdp", "model.kernels", "model.scan",
+    "checkpoint.timeout_minutes", "log.every_steps", "log.mlflow", "log.report",
+    "log.wandb", "mesh.data", "mesh.fsdp", "model.kernels", "model.scan",
 }  # fmt: skip
 
 

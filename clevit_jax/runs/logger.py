@@ -138,8 +138,7 @@ class MetricLogger:
         Args:
             finished: whether the run is at its end.
         """
-        for tracker in self._trackers:
-            tracker.close(finished=finished)
+        trackers.close(self._trackers, finished=finished)
         self._say_trackers()
         self._progress.close()
         if self._writer:

@@ -20,6 +20,7 @@ import json
 import math
 import pathlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ from clevit_jax.system.files import read_json_object, write_json
 
 Record = tuple[int, Mapping[str, float]]  # step, and scalars by name
 GATHER_SECONDS = 1.0  # records of this long are handed over together
-END_SECONDS = 30.0  # that the end of a run waits for a service
+END_SECONDS = 30.0  # that the end of a run waits for all services
 
 
 class Service(Protocol):
@@ -90,12 +91,24 @@ def begin(config: ConfigDict, workdir: pathlib.Path, step: int) -> list["Tracker
     return trackers
 
 
+def close(trackers: Iterable["Tracker"], *, finished: bool) -> None:
+    """Ends all of them, together within `END_SECONDS`; may be called again. See `Tracker.end`."""
+    trackers = list(trackers)
+    for tracker in trackers:
+        tracker.end(finished=finished)
+    until = time.monotonic() + END_SECONDS
+    for tracker in trackers:
+        tracker.join(max(0.0, until - time.monotonic()))
+
+
 class Tracker:
     """Hands the numbers of a run to a service, in a thread of its own.
 
     A service that cannot be reached costs the run nothing: a sentence says so, and what it lacks
     is sent as soon as it answers, or by the next start, which is left all where more than
     `append.WAITING` records wait.
+
+    `close` ends it.
 
     Args:
         title: of the service.
@@ -119,14 +132,13 @@ class Tracker:
     ):
         self._title, self._path, self._open_run, self._mend = title, path, open_run, mend
         self._memory = _remembered(path, name, flatten(config), step)
-        # A killed run that had come further has handed these over.
-        self._had = dict(self._memory["until"])
         self._waiting = collections.deque[Record]()
         self._sentences = collections.deque[str]()
-        self._behind = self._failing = self._finished = False
+        self._behind = self._failing = self._finished = self._left = False
         self._more, self._end = threading.Event(), threading.Event()
-        for record in read_records(path.with_name("metrics.jsonl")):
-            self._put(*_scalars(record))
+        self._more.set()
+        self._had: dict[str, int] = {}
+        self._waiting += map(_scalars, read_records(path.with_name("metrics.jsonl")))
         self._most = len(self._waiting) + WAITING
         # A daemon, so that a service that hangs does not keep the process.
         self._thread = threading.Thread(
@@ -138,35 +150,34 @@ class Tracker:
         """Takes one record, which is handed over later. Never waits, and never raises."""
         self._behind |= len(self._waiting) >= self._most
         if not self._behind:
-            self._put(step, dict(scalars))
+            self._waiting.append((step, dict(scalars)))
+            self._more.set()
 
     def said(self) -> Iterable[str]:
         """Sentences for the user since the last call."""
         while self._sentences:
             yield self._sentences.popleft()
 
-    def close(self, *, finished: bool) -> None:
-        """Hands over the rest, and ends the run there; may be called twice.
+    def end(self, *, finished: bool) -> None:
+        """Lets it hand over the rest, and end the run there; `join` waits for it.
 
         Args:
             finished: whether the run is at its end; else it may go on.
         """
-        if self._end.is_set():
-            return
-        self._finished = finished
-        self._end.set()
-        self._more.set()
-        self._thread.join(END_SECONDS)
-        if self._thread.is_alive():
+        if not self._end.is_set():
+            self._finished = finished
+            self._end.set()
+            self._more.set()
+
+    def join(self, seconds: float) -> None:
+        """Waits for what `end` began. What has not answered by then is left behind, and said."""
+        self._thread.join(seconds)
+        if self._thread.is_alive() and not self._left:
+            self._left = True
             self._sentences.append(
-                f"{self._title} does not answer for {END_SECONDS:.0f} seconds, and is left alone. "
+                f"{self._title} does not answer, and is left alone. {self._mend(TimeoutError())} "
                 f"{self._kept()}"
             )
-
-    def _put(self, step: int, scalars: Mapping[str, float]) -> None:
-        if step > self._had.get(_group(scalars), -1):
-            self._waiting.append((step, scalars))
-            self._more.set()
 
     def _work(self) -> None:
         try:
@@ -176,7 +187,10 @@ class Tracker:
             self._behind = True  # for good: who has no login will not get one now
             self._waiting.clear()
             return
-        self._memory["key"] = run.key
+        if run.key != self._memory["key"]:  # the first, or the one that was known is gone
+            self._memory |= {"key": run.key, "until": {}}
+        # What an earlier start has handed over, maybe further than this one begins.
+        self._had = dict(self._memory["until"])
         self._remember()
         self._sentences.append(run.where)
         while not self._end.is_set():
@@ -192,20 +206,23 @@ class Tracker:
 
     def _hand_over(self, run: Service) -> None:
         """Hands over what waits, and remembers it. What fails waits for the next time."""
-        records = list(self._waiting)
-        if not records:
-            return
+        taken = list(self._waiting)
+        records = [
+            (step, scalars) for step, scalars in taken if step > self._had.get(_group(scalars), -1)
+        ]
         try:
-            run.write(records)
+            if records:
+                run.write(records)
         except Exception as error:
             self._fail(error)
             return
         self._failing = False
-        newest = {_group(scalars): step for step, scalars in records}  # in order: the last counts
-        self._memory["until"] = {**self._memory["until"], **newest}
-        for _ in records:
+        for _ in taken:
             self._waiting.popleft()
-        self._remember()
+        if records:  # in order: the last of a group counts
+            newest = {_group(scalars): step for step, scalars in records}
+            self._memory["until"] = {**self._memory["until"], **newest}
+            self._remember()
 
     def _remember(self) -> None:
         with contextlib.suppress(OSError):  # a number may come twice then

@@ -6,6 +6,7 @@ Its own variables say the rest: WANDB_MODE, WANDB_ENTITY, WANDB_DIR, WANDB_NAME,
 import os
 import pathlib
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class WandbRun:
     def __init__(self, workdir: pathlib.Path, project: str, settings: dict[str, Any], key: str):
         # Its own reports of errors and use go nowhere, unless asked for.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        ours = "wandb" not in sys.modules  # not so in a notebook that uses it, too
         import wandb
 
         self.key = key or secrets.token_hex(4)
@@ -46,15 +48,16 @@ class WandbRun:
             reinit="create_new",  # a run that a notebook has open is left alone
         )
         # Before it looks for a login, of which it would tell.
-        mode = wandb.setup(settings=quiet).settings.mode
-        online = mode in ("online", "run", "shared")
-        if online and not wandb.login(prompt=False, verify=False):
+        known = wandb.setup(settings=quiet if ours else None).settings
+        mode: Any = os.environ.get("WANDB_MODE") or known.mode  # also what was set since
+        if mode in ("online", "run", "shared") and not wandb.login(prompt=False, verify=False):
             raise PermissionError("nobody is logged in")
         self._run: Any = wandb.init(
             project=project,
             id=self.key,
             name=None if os.environ.get("WANDB_NAME") else workdir.name,
             dir=None if os.environ.get("WANDB_DIR") else inside,
+            mode=mode,
             resume="allow",
             config=settings,
             allow_val_change=True,
