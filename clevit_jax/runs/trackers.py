@@ -32,9 +32,11 @@ from clevit_jax.runs import mlflow_run, wandb_run
 from clevit_jax.runs.metrics import read_records
 from clevit_jax.system.append import WAITING
 from clevit_jax.system.files import read_json_object, write_json
+from clevit_jax.system.places import in_bucket
 
 Record = tuple[int, Mapping[str, float]]  # step, and scalars by name
-GATHER_SECONDS = 1.0  # records of this long are handed over together
+GATHER_SECONDS = 1.0  # records of this long are handed over together, and noted
+BUCKET_SECONDS = 15.0  # the same where the note lies in a bucket, which takes few writes
 END_SECONDS = 30.0  # that the end of a run waits for all services
 
 
@@ -195,7 +197,7 @@ class Tracker:
         self._sentences.append(run.where)
         while not self._end.is_set():
             self._more.wait()
-            self._end.wait(GATHER_SECONDS)
+            self._end.wait(BUCKET_SECONDS if in_bucket(self._path) else GATHER_SECONDS)
             self._more.clear()
             self._hand_over(run)
         self._hand_over(run)
