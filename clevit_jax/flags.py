@@ -64,6 +64,7 @@ class Flag:
 
 
 _POSITIVE = {"lower_bound": 1}
+_SECONDS = {"lower_bound": 1, "upper_bound": 7 * 24 * 3600}
 # By what they are for, as `--help` shows them.
 GROUPS = {
     "Every mode": (
@@ -136,6 +137,10 @@ GROUPS = {
         Flag("batch_sizes", "list", None, "N,N,...",
              "Such as 8,16,32; if not given, doubled while they fit.", ("throughput",)),
         Flag("json", "bool", False, "", "Print JSON.", COMPILERS),
+        Flag("profile_steps", "string", None, "START:STOP",
+             "Profile the updates START to STOP - 1, counted from 1, into the workdir's profile/, "
+             "for xprof or Perfetto; 10:13 is three of them. The first of a start compiles.",
+             ("train",)),
     ),
     "Several hosts": (
         Flag("processes", "integer", None, "N", "How many processes there are.", (), _POSITIVE),
@@ -143,7 +148,10 @@ GROUPS = {
              {"lower_bound": 0}),
         Flag("coordinator", "string", None, "HOST:PORT", "Address of process 0.", TOGETHER),
         Flag("wait", "integer", 300, "N", "Seconds to wait for the other processes.", TOGETHER,
-             _POSITIVE),
+             _SECONDS),
+        Flag("heartbeat", "integer", 30, "N",
+             "Seconds without a sign of life, after which a process is given up, and the others "
+             "end.", TOGETHER, _SECONDS),
     ),
 }  # fmt: skip
 FLAGS = tuple(flag for group in GROUPS.values() for flag in group)

@@ -74,6 +74,7 @@ def _leave(code: Any) -> None:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    output.last_words()
     number = code if isinstance(code, int) else 0 if code is None else 1
     last = threading.Timer(_LEAVING, os._exit, [number])
     last.daemon = True

@@ -104,13 +104,15 @@ def _together(
 
     from clevit_jax.distributed import processes
     from clevit_jax.evaluate import evaluate_workdir
+    from clevit_jax.runs.goodput import process_began
+    from clevit_jax.runs.profile import read_steps
     from clevit_jax.system import compilation_cache
     from clevit_jax.system.malloc import keep_freed_memory
     from clevit_jax.train import train_workdir
 
-    several: dict[str, Any] = {
-        name: values[name].value for name in ("processes", "coordinator", "process", "wait")
-    }
+    profiled = read_steps(values.profile_steps) if values.profile_steps is not None else range(0)
+    names = ("processes", "coordinator", "process", "wait", "heartbeat")
+    several: dict[str, Any] = {name: values[name].value for name in names}
     with processes.joined(**several):
         cache = compilation_cache.place_of(values.compilation_cache)
         compilation_cache.enable(cache, alone=processes.count() == 1)
@@ -121,7 +123,9 @@ def _together(
             )
         if jax.default_backend() == "cpu":
             keep_freed_memory()
-        return train_workdir(config, workdir, extend=values.extend)
+        return train_workdir(
+            config, workdir, extend=values.extend, profiled=profiled, began=process_began()
+        )
 
 
 def _alone(values: flags.FlagValues, mode: str, config: ConfigDict, workdir: pathlib.Path) -> int:

@@ -8,18 +8,17 @@ update.
 import contextlib
 import functools
 import pathlib
-import time
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
-from clevit_jax.analysis.report.write import REPORT_FILE, write_after_training
+from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES
 from clevit_jax.data.skipped import summary
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
-from clevit_jax.errors import ConfigError
 from clevit_jax.evaluate import (
     CheckpointScores,
     check_split,
@@ -31,10 +30,13 @@ from clevit_jax.runs.beside_images import check_beside_images
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.checkpoint_files import remove_torn
 from clevit_jax.runs.extend import check_extension, check_left, forget_end, say_changes
-from clevit_jax.runs.facts import read_evaluation, run_facts_are_whole
+from clevit_jax.runs.facts import run_facts_are_whole
+from clevit_jax.runs.finished import last_scores, say_finished
+from clevit_jax.runs.goodput import Clock, keep_time
 from clevit_jax.runs.lock import locked
 from clevit_jax.runs.logger import MetricLogger, write_facts_file, write_run_facts
-from clevit_jax.runs.patience import Patience, ended_at, note_end, resume_patience
+from clevit_jax.runs.patience import Patience, note_end, resume_patience
+from clevit_jax.runs.profile import Profile, check_updates
 from clevit_jax.runs.results import RunResult, read_result
 from clevit_jax.runs.room import check_path, check_room
 from clevit_jax.runs.saver import Saver, advice, open_checkpoints
@@ -49,7 +51,6 @@ from clevit_jax.runs.setup import (
 )
 from clevit_jax.runs.skipped import SKIPPED_FILE
 from clevit_jax.runs.workdir import (
-    EVALUATION_FILE,
     LOAD_REPORT_FILE,
     check_workdir,
     claim_workdir,
@@ -93,8 +94,20 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, *, extend: bool = Fal
     return read_result(workdir)
 
 
-def train_workdir(config: ConfigDict, workdir: pathlib.Path, *, extend: bool = False) -> int:
+def train_workdir(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    extend: bool = False,
+    profiled: range = range(0),
+    began: float | None = None,
+) -> int:
     """`--mode train`: trains, or goes on where a stopped run was saved.
+
+    Args:
+        config, workdir, extend: see `train`.
+        profiled: updates to profile, see `runs.profile`.
+        began: when the command began, in seconds since the epoch; None is now.
 
     Returns:
         The exit code: 0 when the run is finished, `STOPPED` when a signal ended it early.
@@ -104,15 +117,23 @@ def train_workdir(config: ConfigDict, workdir: pathlib.Path, *, extend: bool = F
         CheckpointError: nothing can be saved or read.
         TrainingError: the gradients stay non-finite.
     """
-    with output.unbreakable(), Stop() as stop:
+    with output.unbreakable(), Stop() as stop, Clock(began) as clock:
         try:
-            return _train(config, workdir, stop, extend=extend)
+            return _train(config, workdir, stop, clock, extend=extend, profiled=profiled)
         except Interrupted:
             print(_NOTHING_LOST.format(_what_ran()), flush=True)
             return STOPPED
 
 
-def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: bool) -> int:
+def _train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    stop: Stop,
+    clock: Clock,
+    *,
+    extend: bool,
+    profiled: range,
+) -> int:
     """`train_workdir` within its `Stop`. Raises Interrupted while there is nothing to save."""
     stop.nothing_to_save(_NOTHING_LOST.format(_what_ran()))
     extended = extend and check_extension(workdir, config)
@@ -121,11 +142,13 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
     run = prepare_run(config, workdir)
     if extended:
         check_left(run)
+    if profiled:
+        check_updates(profiled, workdir, run.plan.total)
     check_agreement(run)
     check_beside_images(run)
     _say_data(run)
     # A network disk may show other hosts less for a while, so process 0 looks for all.
-    if processes.broadcast("finished", not extended and _say_finished(run)):
+    if processes.broadcast("finished", not extended and say_finished(run)):
         return 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
@@ -141,8 +164,7 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
         if extended:
             forget_end(workdir)
         claim_workdir(workdir, config)
-        if processes.index() == 0:
-            stack.enter_context(output.logged(workdir / output.LOG_FILE))
+        stack.enter_context(output.logged(workdir / output.log_file(processes.index())))
         checkpoints = open_checkpoints(run)
         stack.callback(checkpoints.close)
         state, batches, meta = _initial_state(run, checkpoints, pretrained)
@@ -158,16 +180,22 @@ def _train(config: ConfigDict, workdir: pathlib.Path, stop: Stop, *, extend: boo
             if processes.index() == 0 and not run_facts_are_whole(workdir):
                 write_facts_file(run, state)
             note_end(run, step, patience)
-            if processes.broadcast("unscored", _last_scores(run) is None):
+            if processes.broadcast("unscored", last_scores(run) is None):
                 score_checkpoints(run, checkpoints)
             code = 0
         else:
-            write_run_facts(run, state, changes)
+            write_run_facts(run, state, clock, changes)
             stop.check()
             way_on = functools.partial(advice, run, checkpoints)
             logger = MetricLogger(run, step, advice=way_on)
             stack.callback(logger.close)
-            code, state = _loop(run, checkpoints, state, batches, patience, logger, stop)
+            profile = Profile(
+                workdir, profiled, first=step + 1, total=run.plan.total, say=logger.say
+            )
+            code, state = _loop(
+                run, checkpoints, state, batches, patience, logger, stop, clock, profile
+            )
+            keep_time(workdir, clock, int(state.step), finished=code == 0)
         if code == 0 and run.settings.report:
             stop.nothing_to_save(
                 f"Stopped while the report was written; run the same {_what_ran()} to write it."
@@ -191,40 +219,6 @@ def _say_data(run: Run) -> None:
         print(f"Warning: {summary(data)} They are in {run.workdir / SKIPPED_FILE}.", flush=True)
     if run.steps.kernels:
         print(run.steps.kernels, flush=True)
-
-
-def _last_scores(run: Run) -> dict[str, Any] | None:
-    """Test scores of the last step on these images, None before they are taken."""
-    try:
-        evaluation = read_evaluation(run.workdir)
-    except ConfigError:
-        if processes.index() == 0:
-            path = run.workdir / EVALUATION_FILE
-            print(f"{path} is damaged; the run is scored again.", flush=True)
-        return None
-    last = evaluation.get("last")
-    if last is None or evaluation.get("split_hash") != run.dataset.split_hash():
-        return None
-    at_end = last["step"] >= run.plan.total or last["step"] == ended_at(run.workdir)
-    return dict(last) if at_end else None
-
-
-def _say_finished(run: Run) -> bool:
-    """Whether the run is finished; if so, says so without decoding an image."""
-    last = _last_scores(run)
-    if last is None or not run_facts_are_whole(run.workdir):
-        return False
-    more = f"; --mode report --workdir {run.workdir} writes a report"
-    if (run.workdir / REPORT_FILE).exists():
-        more = f" and {REPORT_FILE}"
-    elif run.settings.report:  # a signal came while it was written
-        return False
-    print(
-        f"{run.workdir} is finished: it is at its last step, {last['step']}, with test top-1 "
-        f"{100 * last['top1']:.2f} %; see {run.workdir / EVALUATION_FILE}{more}.",
-        flush=True,
-    )
-    return True
 
 
 def _initial_state(
@@ -270,6 +264,8 @@ def _loop(
     patience: Patience,
     logger: MetricLogger,
     stop: Stop,
+    clock: Clock,
+    profile: Profile,
 ) -> tuple[int, TrainState]:
     """Updates until the last step or a signal; returns the exit code and the state."""
     total, start = run.plan.total, int(state.step)
@@ -282,7 +278,7 @@ def _loop(
         score = None
         if (step > start or not scored) and _evaluation_due(run, step):
             logger.finish()
-            with contextlib.suppress(Interrupted):
+            with contextlib.suppress(Interrupted), clock.spent("evaluating"):
                 score = scores[step] = evaluate_split(
                     run, state.eval_params, run.chosen_on, stop=stop
                 )
@@ -295,29 +291,55 @@ def _loop(
         if step > start and (stopping or late or over or saver.due(step, score)):
             logger.flush()
             must = stopping or over
-            saver.save(state, batches.get_state(), score, logger.newest, must=must)
+            with clock.spent("saving"):
+                saver.save(state, batches.get_state(), score, logger.newest, must=must)
+                keep_time(run.workdir, clock, step)
             logger.pause()
         elif score is not None:
             saver.add_score(step, score)
         if stopping and (not over or score is None):
+            profile.close(step)
             logger.say(f"{saver.stopped(step)}; run the same {_what_ran()} to go on.")
             return STOPPED, state
         if over:
             break
-        # Nothing moves between host and device here but what is moved on purpose.
-        with sharding.no_transfers():
-            waiting = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - waiting
-            if step == start:
-                processes.compile_together(run.steps.train_step, state, batch, numbers)
-            state, metrics = run.steps.train_step(state, batch, numbers)
-            stop.something_to_save()
-            logger.log_update(step + 1, metrics, batch, waited)
-    checkpoints.wait()
+        profile.before(step + 1, state)
+        clock.switch("training")
+        state = _update(run, state, batches, numbers, logger, clock, step, first=step == start)
+        stop.something_to_save()
+        profile.after(step + 1, state)
+    profile.close(step)
+    with clock.spent("saving"):
+        checkpoints.wait()
     logger.close(finished=True)
     note_end(run, step, patience)
-    return _final_scores(run, checkpoints, step, scores, stop), state
+    with clock.spent("evaluating"):
+        return _final_scores(run, checkpoints, step, scores, stop), state
+
+
+def _update(
+    run: Run,
+    state: TrainState,
+    batches: Any,
+    numbers: Any,
+    logger: MetricLogger,
+    clock: Clock,
+    step: int,
+    *,
+    first: bool,
+) -> TrainState:
+    """The state after one update more; `first`: of this start, so that it compiles."""
+    # Nothing moves between host and device here but what is moved on purpose.
+    with sharding.no_transfers(), jax.profiler.StepTraceAnnotation("update", step_num=step + 1):
+        with clock.spent("waiting"):
+            batch = next(batches)
+        waited = clock.newest
+        if first:
+            with clock.spent("compiling"):
+                processes.compile_together(run.steps.train_step, state, batch, numbers)
+        state, metrics = run.steps.train_step(state, batch, numbers)
+        logger.log_update(step + 1, metrics, batch, waited)
+    return state
 
 
 def _final_scores(

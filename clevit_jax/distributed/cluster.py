@@ -13,7 +13,6 @@ import dataclasses
 import importlib.util
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -25,8 +24,8 @@ from jax._src import clusters
 from jax._src.distributed import global_state
 
 from clevit_jax.errors import ProcessError, first_line
+from clevit_jax.system import output
 
-HEARTBEAT = 30  # seconds without a sign of life, after which a process is given up
 _POLL_SECONDS = 1.0  # between two looks at who has come
 _GRACE = 60  # seconds that JAX waits longer than we do, so that our sentence comes first
 
@@ -131,12 +130,13 @@ def _present(env: type[clusters.ClusterEnv], environ: Mapping[str, str]) -> bool
     return env.is_env_present()
 
 
-def connect(group: Group, *, wait: int) -> None:
+def connect(group: Group, *, wait: int, heartbeat: int) -> None:
     """Joins the others; ends this process, exit code 2, when they have not come in time.
 
     Args:
         group: of `find_group`.
         wait: seconds for all to come.
+        heartbeat: seconds without a sign of life, after which a process is given up.
 
     Raises:
         ProcessError: JAX cannot connect, and says why.
@@ -153,7 +153,7 @@ def connect(group: Group, *, wait: int) -> None:
             group.process if group.coordinator else None,
             local_device_ids=group.local_devices,
             initialization_timeout=wait + _GRACE,
-            heartbeat_timeout_seconds=HEARTBEAT,
+            heartbeat_timeout_seconds=heartbeat,
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise ProcessError(
@@ -171,7 +171,7 @@ def _watch(group: Group, wait: int, everyone: threading.Event) -> None:
             return
         if group.process == 0:  # others that wait as long may have given up before it looks
             came = max(came, _callers(_port(group)), key=len)
-    print(f"error: {_missing(group, wait, came)}", file=sys.stderr, flush=True)
+    output.last_words(f"error: {_missing(group, wait, came)}")
     os._exit(2)  # the main thread waits inside JAX, and would be aborted
 
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -19,7 +18,7 @@ import jax
 
 from clevit_jax.distributed import cluster
 from clevit_jax.errors import ProcessError, first_line
-from clevit_jax.system import faults
+from clevit_jax.system import faults, output
 
 LOST = 76  # exit code when another process was lost: run all again to go on (sysexits' EX_PROTOCOL)
 _FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a lost process ends the wait long before
@@ -103,15 +102,16 @@ def joined(
     processes: int | None,
     process: int | None,
     wait: int,
+    heartbeat: int,
 ) -> Iterator[None]:
     """Joins the other processes, if there are any; all leave together.
 
     An error inside reaches all processes, whatever they wait for: each says it, and ends with the
-    same exit code. Process 0 alone prints to standard output.
+    same exit code. Process 0 alone prints to standard output; of the others the log has it.
 
     Args:
         coordinator, processes, process: see `cluster.find_group`.
-        wait: seconds for all to come.
+        wait, heartbeat: see `cluster.connect`.
 
     Raises:
         ProcessError: they do not come together.
@@ -120,14 +120,13 @@ def joined(
     if group is None:
         yield
         return
-    cluster.connect(group, wait=wait)
+    cluster.connect(group, wait=wait, heartbeat=heartbeat)
     left = threading.Event()
     listener = threading.Thread(target=_listen, args=(left,), daemon=True)
     listener.start()
     with contextlib.ExitStack() as stack:
         if group.process:
-            silence = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(silence))
+            stack.enter_context(output.unseen())
         try:
             yield
             barrier("end")
@@ -176,7 +175,7 @@ def _fail(error: BaseException) -> None:
 
 
 def _say(failure: str) -> None:
-    print(f"\nerror: {failure}", file=sys.stderr, flush=True)
+    output.last_words(f"\nerror: {failure}")
 
 
 def _end(code: int) -> None:

@@ -1,5 +1,7 @@
 """run.json and evaluation.json: read, with all that is there checked, and the mend in the error."""
 
+import datetime
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +9,36 @@ from typing import Any
 from clevit_jax.data.dataset import Level
 from clevit_jax.errors import ConfigError
 from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour, colour
+from clevit_jax.runs.goodput import SPENT_ON
 from clevit_jax.runs.workdir import EVALUATION_FILE, RUN_FILE
 from clevit_jax.steps.eval_step import LEVEL_PREFIX
 from clevit_jax.system.files import read_json_object
 
 SCORES = ("top1", "top5", "mean_per_class", "loss")
+
+
+# What `runs.goodput` adds to a start; those of older versions have none of it.
+_OF_TIME: dict[str, Callable[[Any], bool]] = {
+    "reached": lambda value: _is_number(value),
+    "seen": lambda value: isinstance(value, str) and _is_moment(value),
+    "seconds": lambda value: _are_seconds(value, *SPENT_ON),
+    "finished": lambda value: value is True,
+}
+
+
+def _is_moment(text: str) -> bool:
+    """Whether this is a date and time with its zone, ISO 8601."""
+    try:
+        return datetime.datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _are_seconds(value: Any, *names: str) -> bool:
+    """Whether these are numbers of these names, none below 0; `goodput` of nothing is empty."""
+    return isinstance(value, dict) and all(
+        _is_number(value.get(name)) and 0 <= value[name] < math.inf for name in names
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -33,6 +60,8 @@ def _is_start(value: Any) -> bool:
         and len(devices) == 2
         and isinstance(command, list)
         and all(isinstance(word, str) for word in command)
+        and all(right(value[name]) for name, right in _OF_TIME.items() if name in value)
+        and len({"reached", "seen", "seconds"} & value.keys()) in (0, 3)
     )
 
 
@@ -75,6 +104,7 @@ _OF_SOME: dict[str, Callable[[Any], bool]] = {
     "skipped": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
     "ended_at": _is_number,
     "ended_because": lambda value: isinstance(value, str),
+    "goodput": lambda value: value == {} or _are_seconds(value, "share", "total", *SPENT_ON),
 }
 
 

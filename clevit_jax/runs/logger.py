@@ -16,6 +16,7 @@ from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, TrainingError
 from clevit_jax.runs import trackers
 from clevit_jax.runs.facts import read_run_facts
+from clevit_jax.runs.goodput import Clock, goodput, last_sign, lost_before
 from clevit_jax.runs.metrics import MetricWriter, Progress
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import RUN_FILE, describe_environment
@@ -150,16 +151,28 @@ def _local_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in array.addressable_shards])
 
 
-def write_run_facts(run: Run, state: TrainState, changes: Sequence[str] = ()) -> None:
-    """Writes run.json and views.png; `changes`: settings that differ from the former start's."""
+def write_run_facts(run: Run, state: TrainState, clock: Clock, changes: Sequence[str] = ()) -> None:
+    """Writes run.json and views.png.
+
+    Args:
+        run: the run.
+        state: that it goes on from.
+        clock: of this start.
+        changes: settings that differ from the former start's.
+    """
     if processes.index() != 0:
         return
-    _say_start(run, write_facts_file(run, state, changes))
+    _say_start(run, write_facts_file(run, state, changes, clock))
     _write_views(run)
 
 
-def write_facts_file(run: Run, state: TrainState, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Writes run.json; returns its content but for `starts`. For process 0 alone."""
+def write_facts_file(
+    run: Run, state: TrainState, changes: Sequence[str] = (), clock: Clock | None = None
+) -> dict[str, Any]:
+    """Writes run.json; returns its content but for `starts`. For process 0 alone.
+
+    Without a `clock`, as of a run that has nothing left to do, no time is kept of this start.
+    """
     step, schedule = run.settings.step, run.settings.step.schedule
     rates = schedule.functions()
     peak = schedule.warmup_updates + 1
@@ -183,8 +196,12 @@ def write_facts_file(run: Run, state: TrainState, changes: Sequence[str] = ()) -
     }
     starts = _starts(run.workdir)
     changed = {"changed": list(changes)} if changes else {}
-    starts.append({"step": int(state.step), **changed, **describe_environment()})
-    write_json(run.workdir / RUN_FILE, {**facts, "starts": starts})
+    at, spent = int(state.step), dict[str, Any]()
+    if clock is not None:
+        sign = last_sign(run.workdir, at)
+        spent = clock.record(at, before=lost_before(starts, at, clock.began, sign))
+    starts.append({"step": at, **changed, **describe_environment(), **spent})
+    write_json(run.workdir / RUN_FILE, {**facts, "starts": starts, "goodput": goodput(starts)})
     return facts
 
 

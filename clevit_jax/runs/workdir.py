@@ -35,6 +35,7 @@ CONFIG_FILE, RUN_FILE, EVALUATION_FILE = "config.json", "run.json", "evaluation.
 LOAD_REPORT_FILE = "load_report.json"
 MAPS_FILE = "maps.json"  # what the deletion test found; see `analysis.deletion`
 CHECKPOINTS_FOLDER = "checkpoints"
+REPORT_FILE = "report.html"
 SHARED_SECONDS = 10.0  # how long a network disk may take to show a file to the other hosts
 PACKAGES = ("clevit_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

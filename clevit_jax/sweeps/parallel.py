@@ -318,11 +318,14 @@ def _child() -> int:
     order = json.loads(sys.stdin.buffer.readline())
     sys.argv = order["command"]  # for run.json
     threading.Thread(target=_follow_parent, daemon=True).start()
-    from clevit_jax.train import train_workdir  # not in the parent, which needs none of it
+    # Not in the parent, which needs none of it.
+    from clevit_jax.runs.goodput import process_began
+    from clevit_jax.train import train_workdir
 
     quiet_command()
     try:
-        return train_workdir(restore_config(order["config"]), run_place(order["folder"]))
+        config, folder = restore_config(order["config"]), run_place(order["folder"])
+        return train_workdir(config, folder, began=process_began())
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return DIVERGED

@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from typing import Any
 
 LOG_FILE = "log.txt"
+_LAST_WORDS = 2.0  # seconds that last words may take: a pipe may be full, or a disk gone
 _KEPT = 1 << 16  # characters of a log that wait for their file, or for room on the disk
 # The stream is gone for good. What else fails, such as a full disk, may pass.
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ENOTCONN, errno.ECONNRESET)
 
 _log: "_Log | None" = None  # takes what is printed, from the first line on
+
+
+def log_file(process: int) -> str:
+    """Name of the log of one of several processes: `log.txt` of process 0, `log-3.txt`."""
+    return f"log-{process}.txt" if process else LOG_FILE
 
 
 class _Log:
@@ -43,6 +49,7 @@ class _Log:
 
     def open(self, path: pathlib.Path) -> None:
         """Appends to this file from now on, beginning with what waits."""
+        self.close()
         with self._lock:
             self._path = path
             self._write()
@@ -50,16 +57,22 @@ class _Log:
     def close(self) -> None:
         """Ends the file; what comes later waits for another."""
         with self._lock:
+            if self._path is None:
+                return
             self._write()
             if self._file is not None:
                 with contextlib.suppress(OSError):
                     self._file.close()
             self._path = self._file = None
 
+    def _open(self, path: pathlib.Path) -> Any:
+        """The file, to append to; each write is in it when it returns."""
+        return path.open("ab", buffering=0)
+
     def _write(self) -> None:
         with contextlib.suppress(OSError):
             if self._file is None and self._path is not None:
-                self._file = self._path.open("ab", buffering=0)
+                self._file = self._open(self._path)
             if self._file is not None:
                 data = self._waiting.encode("utf-8", "backslashreplace")
                 written = self._file.write(data)
@@ -132,6 +145,8 @@ def unbreakable() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        if _log is not log_before and _log is not None:
+            _log.close()
         _log = log_before
 
 
@@ -139,17 +154,42 @@ def unbreakable() -> Iterator[None]:
 def logged(path: pathlib.Path) -> Iterator[None]:
     """While entered, what is printed is appended to a file, too, from the command's first line on.
 
-    Inside of `unbreakable`. Where stdout is this very file, it is there already.
+    Inside of `unbreakable`. Where stdout is this very file, it is there already. After an error the
+    log stays open until `unbreakable` is left, for what is said of the error.
     """
     log = _log
     if log is None or _is_stdout(path):
         yield
         return
     log.open(path)
-    try:
+    yield
+    log.close()
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """While entered, what is printed to stdout goes to the log alone."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(_Stream(nowhere, "stdout")):
         yield
-    finally:
-        log.close()
+
+
+def last_words(text: str = "") -> None:
+    """Prints to stderr and ends the log, from any thread, in two seconds at most.
+
+    For what comes before `os._exit`, which flushes nothing. Another thread may hang in a write, and
+    so may this one; what hangs is left behind.
+    """
+
+    def say() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if text:
+                print(text, file=sys.stderr, flush=True)
+            if _log is not None:
+                _log.close()
+
+    speaker = threading.Thread(target=say, daemon=True)
+    speaker.start()
+    speaker.join(_LAST_WORDS)
 
 
 def _is_stdout(path: pathlib.Path) -> bool:

@@ -5,14 +5,14 @@ handler only when the main thread is between two of its instructions, which a co
 from for minutes; so a command hears its signals in a thread of its own.
 """
 
-import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any
+
+from clevit_jax.system import output
 
 STOPPED = 75  # exit code: what was done is saved, run again to go on (sysexits' EX_TEMPFAIL)
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGQUIT")
@@ -20,7 +20,6 @@ ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name)
 # A second one of these ends a process at once. Of the others, two in a row say no more than one: a
 # terminal that is closed sends SIGHUP, and so does its shell.
 _INSISTING = (signal.SIGINT, signal.SIGTERM)
-_LAST_WORDS = 1.0  # seconds that a last sentence may take: a pipe may be full, and nobody reads it
 
 
 class Signals:
@@ -173,17 +172,11 @@ def _end_by(number: int) -> None:
 
 def _end_now(number: int) -> None:
     """The same from a thread, which can set no handlers: a shell sees one code for both."""
+    output.last_words()
     os._exit(128 + number)
 
 
 def end(sentence: str, code: int) -> None:
     """Prints a sentence and ends this process, from any thread and whatever the others do."""
-
-    def say() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"\n{sentence}", file=sys.stderr, flush=True)
-
-    speaker = threading.Thread(target=say, daemon=True)
-    speaker.start()
-    speaker.join(_LAST_WORDS)
+    output.last_words(f"\n{sentence}")
     os._exit(code)

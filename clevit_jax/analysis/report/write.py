@@ -18,13 +18,11 @@ from clevit_jax.inference.classifier import Classifier
 from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.runs.facts import read_evaluation
 from clevit_jax.runs.setup import Run
-from clevit_jax.runs.workdir import RUN_FILE
+from clevit_jax.runs.workdir import REPORT_FILE, RUN_FILE
 from clevit_jax.steps.state import TrainState
 from clevit_jax.system import faults
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import replacing, why_not_there, why_not_writable
-
-REPORT_FILE = "report.html"  # in the workdir
 
 
 def write_report(trained: TrainedModel, output: pathlib.Path | None = None) -> pathlib.Path:
