@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import importlib
 import json
 import shutil
 import types
@@ -16,12 +15,11 @@ from clevit_jax.analysis import feature_file
 from clevit_jax.analysis.deletion import Deletion
 from clevit_jax.analysis.report import curves, recorded, write
 from clevit_jax.errors import ClevitError, ConfigError
-from clevit_jax.runs import facts, load, logger, results
+from clevit_jax.runs import facts, finished, goodput, load, logger, results
 from clevit_jax.runs.metrics import MetricWriter
 from clevit_jax.runs.workdir import check_workdir, load_config
 from clevit_jax.sweeps.compare import compare_runs
 
-train = importlib.import_module("clevit_jax.train")  # not the function
 DAMAGES = {
     "empty": b"",
     "cut": None,  # half of what was there
@@ -38,10 +36,14 @@ START = {
     "step": 0, "started": "2026", "command": ["main"], "python": "3.11", "processes": 1,
     "versions": {"clevit_jax": "0.2.0"}, "devices": ["cpu", 1],
 }  # fmt: skip
+TIMED = START | {
+    "reached": 20, "seen": "2026-11-30T20:35:29.609+00:00", "finished": True,
+    "seconds": dict.fromkeys(goodput.SPENT_ON, 1.5),
+}  # fmt: skip
 FACTS = {
     "parameters": 9, "global_batch": 4, "updates": 60, "peak_learning_rate": 0.1,
     "peak_learning_rate_head": 0.5, "chosen_on": "test", "split_hash": "5011" * 16,
-    "class_names": ["a", "b"], "starts": [START],
+    "class_names": ["a", "b"], "starts": [START, TIMED], "goodput": goodput.goodput([START, TIMED]),
 }  # fmt: skip
 MAPS = {"drops": {"norm": 0.2}, "random": 0.1, "images": 3, "cells": 4, "deleted": 2}
 FILES = ("config.json", "run.json", "evaluation.json", "metrics.jsonl", "maps.json",
@@ -92,7 +94,7 @@ READERS = {
     "starts": logger._starts,
     "predict": load.read_weights,
     "evaluation": facts.read_evaluation,
-    "finished": lambda folder: train._last_scores(run_of(folder)),
+    "finished": lambda folder: finished.last_scores(run_of(folder)),
     "report's scores": write._has_scores,
     "map": load.chosen_map,
     "deletion test": lambda folder: Deletion.from_json(load.read_maps(folder)),
@@ -147,7 +149,7 @@ def test_nothing_is_damaged_to_begin_with(whole):
     for name in READERS.keys() - {"predict", "features", "writer"}:
         READERS[name](whole)
     assert READERS["finished"](whole)["top1"] == 0.5
-    assert READERS["starts"](whole) == [START]
+    assert READERS["starts"](whole) == [START, TIMED]
     assert READERS["are whole"](whole) is True
     assert READERS["deletion test"](whole) == Deletion(**MAPS)
     assert facts.read_run_facts(whole) == FACTS
@@ -170,6 +172,28 @@ def test_a_fact_of_another_type_is_named(tmp_path, name, value, capsys):
         assert "made again, without the earlier starts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reached": "x"}, {"seen": 3}, {"seen": "2026"}, {"seen": "2026-11-30T20:35:29"},
+        {"finished": 1}, {"seconds": 3}, {"seconds": {}},
+        {"seconds": {**TIMED["seconds"], "down": -1}},
+        {"seconds": {**TIMED["seconds"], "down": float("nan")}},
+    ],
+)  # fmt: skip
+def test_a_time_of_another_type_is_named(tmp_path, wrong):
+    (tmp_path / "run.json").write_text(json.dumps({**FACTS, "starts": [TIMED | wrong]}))
+    with pytest.raises(ConfigError, match=r"run\.json is damaged: its starts is "):
+        facts.read_run_facts(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["reached", "seen", "seconds"])
+def test_a_time_that_lacks_a_part_is_named(tmp_path, missing):
+    start = {name: value for name, value in TIMED.items() if name != missing}
+    (tmp_path / "run.json").write_text(json.dumps({**FACTS, "starts": [start]}))
+    assert not facts.run_facts_are_whole(tmp_path)
+
+
 @pytest.mark.parametrize("value", [None, "x", [0.5], True])
 @pytest.mark.parametrize("name", ["top1", "step", "count", "loss", "val"])
 def test_a_score_of_another_type_is_scored_again(tmp_path, name, value, capsys):
@@ -183,5 +207,5 @@ def test_a_score_of_another_type_is_scored_again(tmp_path, name, value, capsys):
         return
     with pytest.raises(ConfigError, match=r"lacks a number .*; score the run again: --mode eval"):
         facts.read_evaluation(tmp_path)
-    assert train._last_scores(run_of(tmp_path)) is None
+    assert finished.last_scores(run_of(tmp_path)) is None
     assert "evaluation.json is damaged; the run is scored again." in capsys.readouterr().out

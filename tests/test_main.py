@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags, logging
@@ -133,6 +134,21 @@ MISTAKES = {
     ),
     "batch sizes": ([*OK, "--mode=throughput", "--batch_sizes=1,x"], ["--batch_sizes is 1,x"]),
     "other test-time views": (["--workdir=run", "--mode=predict", "--tta=crop"], ["none|flip"]),
+    "one step to profile": ([*OK, "--profile_steps=10"],
+                            ["--profile_steps is '10'", "START:STOP", "such as 10:13 for"]),
+    "steps backwards": ([*OK, "--profile_steps=13:10"], ["is '13:10'", "STOP above START"]),
+    "steps in words": ([*OK, "--profile_steps=a:b"], ["is 'a:b'", "such as 10:13"]),
+    "step 0": ([*OK, "--profile_steps=0:3"], ["is '0:3'", "START at least 1"]),
+    "no steps": ([*OK, "--profile_steps="], ["--profile_steps is ''", "START:STOP"]),
+    "steps after the end": ([*OK, "--profile_steps=10:13"],
+                            ["after the last update of this run, 1,", "--profile_steps=1:2."]),
+    "steps of no training": ([*OK, "--mode=eval", "--profile_steps=1:2"],
+                             ["--profile_steps is for --mode train, not for eval"]),
+    "no heartbeat": ([*OK, "--heartbeat=0"], ["--heartbeat=0", "in the range [1, 604800]"]),
+    "a heartbeat that JAX cannot count": ([*OK, "--heartbeat=9999999999"], ["[1, 604800]"]),
+    "heartbeat in words": ([*OK, "--heartbeat=often"], ["--heartbeat=often"]),
+    "heartbeat of one process": ([*OK, "--mode=seeds", "--heartbeat=9"],
+                                 ["--heartbeat is for --mode train and eval, not for seeds"]),
     "no seeds": ([*OK, "--mode=seeds", "--seeds=0"], ["--seeds=0", "positive"]),
     "fold": ([*OK, "--config.data.folds=3", "--config.data.fold=3"],
              ["data.fold is 3", "below data.folds, 3"]),
@@ -173,6 +189,20 @@ MISTAKES = {
 def test_a_mistyped_command_is_one_sentence(command, place, name):
     args, parts = MISTAKES[name]
     assert len(refused(command(*args), *parts)) == 1
+
+
+@pytest.mark.parametrize(("given", "seconds"), [([], 30), (["--heartbeat=5"], 5)])
+def test_the_heartbeat_is_that_of_jax(command, place, monkeypatch, given, seconds):
+    asked = []
+
+    def initialize(*args, **options):
+        asked.append(options["heartbeat_timeout_seconds"])
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    several = ("--coordinator=localhost:1", "--processes=2", "--process=1")
+    refused(command(*OK, *several, *given), "Process 1 of 2 cannot join: enough")
+    assert asked == [seconds]
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,57 @@ def test_what_a_full_disk_refused_is_logged_later(tmp_path, monkeypatch):
         folder.mkdir()
         print("two")
     assert (folder / "log.txt").read_text() == "one\ntwo\n"
+
+
+def test_what_is_said_of_an_error_is_logged(tmp_path, monkeypatch):
+    """It is said when the run has ended, by the command or by the one who ends all processes."""
+    log = tmp_path / "log.txt"
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with output.unbreakable():
+        with pytest.raises(KeyError), output.logged(log):
+            raise KeyError
+        print("error: it was a key", file=sys.stderr)
+        other = tmp_path / "other.txt"
+        with output.logged(other):  # the next run of the same process has its own
+            print("next", file=sys.stderr)
+    assert log.read_text() == "error: it was a key\n"
+    assert other.read_text() == "next\n"
+
+
+def test_what_is_not_shown_is_logged(tmp_path, capsys):
+    with output.unbreakable():
+        with output.unseen():
+            print("before the folder is known")
+            with output.logged(tmp_path / "log-1.txt"):
+                print("inside")
+                print("aloud", file=sys.stderr)
+        print("after")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("after\n", "aloud\n")
+    assert (tmp_path / "log-1.txt").read_text() == "before the folder is known\ninside\naloud\n"
+
+
+def test_names_of_logs():
+    assert [output.log_file(process) for process in (0, 1, 12)] == [
+        "log.txt", "log-1.txt", "log-12.txt",
+    ]  # fmt: skip
+
+
+_LAST = """
+with output.unbreakable(), output.logged(pathlib.Path("log.txt")):
+    print("one", flush=True)
+    after()
+    {}
+    output.last_words("the last")
+    os._exit(5)
+"""
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_last_words(tmp_path, hangs):
+    """They are in the log before a process ends by itself, and it ends if the log hangs."""
+    code = _LAST.format("output._log._lock.acquire()" if hangs else "")
+    done = run(code, tmp_path, capture_output=True, text=True)
+    assert done.returncode == 5
+    assert (tmp_path / "log.txt").read_text() == ("one\n" if hangs else "one\nthe last\n")
+    assert done.stderr == ("" if hangs else "the last\n")

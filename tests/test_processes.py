@@ -191,6 +191,12 @@ def test_two_processes_are_one_run(whole, place, tmp_path):
     assert len(said) > 5
     assert not said & set(out[1].splitlines())
     assert "Reading" not in err[1]
+    # What the other one would have said is in its log, as the first one's is.
+    logs = [(workdir / name).read_text() for name in ("log.txt", "log-1.txt")]
+    for log in logs:
+        assert log.startswith("Waiting for 2" if log is logs[0] else "Data: ufg")
+        assert "Test, last (step 45): top-1" in log
+    assert set(logs[1].splitlines()) < set(logs[0].splitlines())
     assert [step for step, _ in losses(workdir)] == list(range(1, TOTAL + 1))
     result = json.loads((workdir / "evaluation.json").read_text())
     assert result["last"]["count"] == 9
@@ -248,8 +254,10 @@ def test_an_image_goes_bad_in_the_middle_of_an_epoch(place, tmp_path):
     bad.write_bytes(b"no image")
     codes, _, err = pair.ends()
     assert codes == [2, 2]
-    assert all(f"{bad.name} is a text file, not an image" in text for text in err)
-    assert all("Traceback" not in text for text in err)
+    logs = [(workdir / name).read_text() for name in ("log.txt", "log-1.txt")]
+    for text in (*err, *logs):
+        assert f"{bad.name} is a text file, not an image" in text
+        assert "Traceback" not in text
 
 
 def test_bad_images_are_named_by_all_wherever_they_are_read(place, tmp_path):

@@ -33,6 +33,7 @@ from clevit_jax.analysis.report.recorded import (
     initial_weights,
     recipe_tables,
     recorded_scores,
+    time_rows,
     views_url,
 )
 from clevit_jax.analysis.trained_model import TrainedModel
@@ -100,6 +101,7 @@ def collect_content(trained: TrainedModel) -> Content:
         embedding=None if few else _embedding(outputs),
         feature_notes=() if few else _feature_notes(training, outputs, reference),
         recipe=recipe_tables(trained),
+        time=time_rows(facts),
         environment=environment_tables(facts),
         **_data_check(trained, listed(dataset).split_hash()),
     )

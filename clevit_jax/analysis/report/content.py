@@ -120,6 +120,7 @@ class Content:
         embedding: t-SNE of the test images.
         feature_notes: sentences on the features: k-NN, retrieval, images unlike the training set.
         recipe: every setting, one table per group.
+        time: what the time of the run was spent on, how much, and its share; of all starts.
         environment: machine and software, one table per start of the run.
         data_check: names and values of the data check.
         findings: (kind, sentence) of the data check; the kind is "error" or "warning".
@@ -144,6 +145,7 @@ class Content:
     embedding: Embedding | None = None
     feature_notes: Sequence[str] = ()
     recipe: Sequence[FactTable] = ()
+    time: Sequence[tuple[str, str, str]] = ()
     environment: Sequence[FactTable] = ()
     data_check: Sequence[tuple[str, str]] = ()
     findings: Sequence[tuple[str, str]] = ()

@@ -19,6 +19,7 @@ from clevit_jax.data.skipped import summary_of
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs import results
 from clevit_jax.runs.facts import levels_of, read_evaluation, read_run_facts
+from clevit_jax.runs.goodput import SPENT_ON
 from clevit_jax.runs.workdir import LOAD_REPORT_FILE
 from clevit_jax.steps.eval_step import Evaluation
 from clevit_jax.system.files import read_json_object
@@ -65,6 +66,7 @@ def collect_recorded(trained: TrainedModel, missing: str) -> Content:
         charts=curves.read_charts(trained.path / "metrics.jsonl"),
         views=views_url(trained.path / "views.png"),
         recipe=recipe_tables(trained),
+        time=time_rows(facts),
         environment=environment_tables(facts),
     )
 
@@ -116,6 +118,33 @@ def recipe_tables(trained: TrainedModel) -> list[FactTable]:
             text = ", ".join(f"{x:g}" for x in value) or "()"
         groups.setdefault(group or "experiment", []).append((rest, as_utf8(text)))
     return [FactTable(group, rows) for group, rows in groups.items()]
+
+
+def time_rows(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What the time of a run was spent on, how much, and its share; none of older runs."""
+    spent = facts.get("goodput")
+    if not spent:
+        return []
+    return [
+        (
+            words[0].upper() + words[1:],
+            in_words(spent[name]),
+            f"{100 * spent[name] / spent['total']:.1f} %",
+        )
+        for name, words in SPENT_ON.items()
+    ] + [("All", in_words(spent["total"]), "")]
+
+
+def in_words(seconds: float) -> str:
+    """A time by its two largest units: `2 d 3 h`, `6 min 8 s`, `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    left, parts = round(seconds), list[tuple[int, str]]()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        parts.append((left // length, unit))
+        left %= length
+    first = next(k for k, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
 
 
 def environment_tables(facts: dict[str, Any]) -> list[FactTable]:
