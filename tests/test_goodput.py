@@ -35,6 +35,11 @@ class Hands:
         return Clock(began, now=lambda: self.at, wall=lambda: BEGAN + self.at)
 
 
+def fail_after(hands, seconds):
+    hands.pass_by(seconds)
+    raise KeyError
+
+
 def spent(record):
     return {name: value for name, value in record["seconds"].items() if value}
 
@@ -56,8 +61,7 @@ def test_every_second_is_spent_on_one_thing():
     with clock.spent("evaluating"):
         hands.pass_by(4)
     with pytest.raises(KeyError), clock.spent("saving"):
-        hands.pass_by(2)
-        raise KeyError
+        fail_after(hands, 2)
     record = clock.record(2)
     assert spent(record) == {
         "starting": 10, "training": 20, "waiting": 0.5, "evaluating": 4, "saving": 2,

@@ -11,7 +11,7 @@ from absl import logging
 
 from clevit_jax.distributed import processes
 from clevit_jax.errors import ConfigError, first_line
-from clevit_jax.system.own_files import PROFILE_FOLDER, is_profile
+from clevit_jax.system.own_files import OF_PROFILE, PROFILE_FOLDER
 
 
 def read_steps(text: str) -> range:
@@ -40,7 +40,7 @@ def check_updates(updates: range, workdir: pathlib.Path, total: int) -> None:
             f"--profile_steps={first}:{min(first + 3, total + 1)}."
         )
     folder = workdir / PROFILE_FOLDER
-    if folder.exists() and not is_profile(folder):
+    if folder.exists() and not (folder / OF_PROFILE).is_dir():
         raise ConfigError(
             f"{folder} is there and holds no profile, so none is written into it; name another "
             "--workdir, or leave --profile_steps out."
@@ -129,7 +129,8 @@ class Profile:
         assert self._local is not None
         self._left = range(0)
         self._local.cleanup()
-        logging.error("No profile could be made: %s. Training goes on.", first_line(error))
+        reason = first_line(error).rstrip(".")
+        logging.error("No profile could be made: %s. Training goes on.", reason)
 
 
 def _named(updates: range) -> str:

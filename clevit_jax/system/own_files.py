@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 MARK = "Written by clevit_jax"  # the text "Software" of each PNG
 RUN_FOLDERS = ("checkpoints", "tensorboard", "wandb")
-PROFILE_FOLDER, _OF_PROFILE = "profile", "plugins"  # a class may be called so; the second is inside
+PROFILE_FOLDER, OF_PROFILE = "profile", "plugins"  # the second is in the first, unlike in a class
 _CONFIG = "config.json"
 _BESIDE_CONFIG = {"run.json", "metrics.jsonl", "checkpoints", ".lock"}  # any of them makes a run
 _PICTURE_OF_RUN = "views.png"
@@ -54,11 +54,6 @@ def is_run(folder: str | os.PathLike[str], names: Set[str]) -> bool:
     )
 
 
-def is_profile(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds what JAX's profiler writes."""
-    return os.path.isdir(os.path.join(folder, _OF_PROFILE))
-
-
 def own_names(
     folder: str | os.PathLike[str], names: Set[str], is_image: Callable[[str], bool]
 ) -> set[str]:
@@ -75,9 +70,8 @@ def own_names(
     others = {name for name in names if not is_image(name)}
     if is_run(folder, names):
         own = {name for name in others if name.endswith(_OF_RUN)} | (names & {_PICTURE_OF_RUN})
-        own |= (
-            {PROFILE_FOLDER} & names if is_profile(os.path.join(folder, PROFILE_FOLDER)) else set()
-        )
+        if os.path.isdir(os.path.join(folder, PROFILE_FOLDER, OF_PROFILE)):
+            own |= {PROFILE_FOLDER} & names
         return own | (names & set(RUN_FOLDERS))
     own = {name for name in names & {_PICTURE_OF_RUN} if _marked(folder, name)}
     own |= {name for group in _TOGETHER if group <= names for name in group}

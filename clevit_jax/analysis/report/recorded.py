@@ -125,14 +125,12 @@ def time_rows(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
     spent = facts.get("goodput")
     if not spent:
         return []
-    return [
-        (
-            words[0].upper() + words[1:],
-            in_words(spent[name]),
-            f"{100 * spent[name] / spent['total']:.1f} %",
-        )
+    total = spent["total"]
+    rows = [
+        (words.capitalize(), in_words(spent[name]), f"{100 * spent[name] / total:.1f} %")
         for name, words in SPENT_ON.items()
-    ] + [("All", in_words(spent["total"]), "")]
+    ]
+    return [*rows, ("All", in_words(total), "")]
 
 
 def in_words(seconds: float) -> str:
