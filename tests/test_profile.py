@@ -160,3 +160,14 @@ def test_a_class_that_is_called_profile(tmp_path):
     (tmp_path / "run.json").touch()
     names = {path.name for path in tmp_path.iterdir()}
     assert own_names(tmp_path, names, lambda _: False) == {"config.json", "run.json"}
+
+
+def test_a_profile_in_a_bucket(bucket, tmp_path):
+    """Its bytes are put there, and another one beside it later."""
+    folder = tmp_path / "plugins" / "profile" / "2026_11_30"
+    folder.mkdir(parents=True)
+    (folder / "host.xplane.pb").write_bytes(b"\x00\xff")
+    profile._copy(tmp_path, bucket / "profile")
+    there = bucket / "profile" / "plugins" / "profile" / "2026_11_30" / "host.xplane.pb"
+    assert there.read_bytes() == b"\x00\xff"
+    check_updates(range(1, 3), bucket, 9)

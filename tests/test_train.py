@@ -6,6 +6,7 @@ One small run is made once and looked at by most tests; all share its compiled f
 import collections
 import contextlib
 import dataclasses
+import datetime
 import importlib
 import itertools
 import json
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 
 import jax
@@ -30,6 +32,7 @@ from clevit_jax.distributed.preemption import Stop
 from clevit_jax.distributed.sharding import to_global
 from clevit_jax.errors import CheckpointError, ConfigError, NoRoomError, TrainingError
 from clevit_jax.evaluate import evaluate_split, evaluate_workdir
+from clevit_jax.runs import goodput
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.setup import prepare_run
 from clevit_jax.steps.jitted import JittedSteps
@@ -155,6 +158,12 @@ def test_what_a_run_leaves(whole):
     names = {"config.json", "run.json", "evaluation.json", "metrics.jsonl", "tensorboard",
              "views.png", "checkpoints", "log.txt", ".lock"}  # fmt: skip
     assert {path.name for path in whole.workdir.iterdir()} == names
+    (start,) = facts["starts"]
+    assert start["finished"] is True
+    assert start["reached"] == TOTAL
+    assert facts["goodput"]["redone"] == facts["goodput"]["down"] == 0
+    for name in ("training", "evaluating", "saving", "starting", "waiting"):
+        assert facts["goodput"][name] > 0
 
 
 def test_checkpoints_are_the_states_of_their_steps(whole):
@@ -263,6 +272,7 @@ def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):
 def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path):
     """SIGKILL between saves, SIGKILL during a save, SIGTERM; every bit as without."""
     run, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    begin_all = time.time()
     first = _process(tmp_path, root)
     wait_until(lambda: (checkpoints / "7").exists() and _last(run) > 8, first)
     first.kill()
@@ -298,6 +308,28 @@ def test_killed_twice_stopped_once_and_still_the_same_run(whole, root, tmp_path)
         assert a == b
     a, b = (json.loads((w / "evaluation.json").read_text()) for w in (run, whole.workdir))
     assert (a["last"], a["best"]) == (b["last"], b["best"])
+    _check_time(run, time.time() - begin_all)
+
+
+def _check_time(run, most):
+    """Of four starts, of which two were killed: every second of the wall once, and none more."""
+    facts = json.loads((run / "run.json").read_text())
+    spent, starts = facts["goodput"], facts["starts"]
+    assert len(starts) == 4
+    assert [start.get("finished", False) for start in starts] == [False, False, False, True]
+    ends = [*(start["step"] for start in starts[1:]), TOTAL]
+    assert all(start["reached"] <= end for start, end in zip(starts, ends, strict=True))
+    sums = {name: sum(start["seconds"][name] for start in starts) for name in goodput.SPENT_ON}
+    assert {name: spent[name] for name in sums} == pytest.approx(sums, abs=0.01)
+    assert spent["total"] == pytest.approx(sum(sums.values()), abs=0.01)
+    assert spent["share"] == pytest.approx(sums["training"] / spent["total"], abs=1e-3)
+    assert min(sums.values()) >= 0
+    assert sums["down"] > 0
+    first, last = (
+        datetime.datetime.fromisoformat(text) for text in (starts[0]["started"], starts[-1]["seen"])
+    )
+    # A system tells to the second, or not much better, when a process began.
+    assert (last - first).total_seconds() - 2 <= spent["total"] <= most + 2
 
 
 def test_a_finished_run_says_so(whole, copy, capsys):
