@@ -15,8 +15,6 @@ from ml_collections import ConfigDict
 
 from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.data import pipeline
-from clevit_jax.data.dataset import SPLIT_NAMES
-from clevit_jax.data.skipped import summary
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
 from clevit_jax.evaluate import (
@@ -48,8 +46,8 @@ from clevit_jax.runs.setup import (
     keep_skipped,
     prepare_run,
     read_pretrained,
+    say_data,
 )
-from clevit_jax.runs.skipped import SKIPPED_FILE
 from clevit_jax.runs.workdir import (
     LOAD_REPORT_FILE,
     check_workdir,
@@ -146,7 +144,7 @@ def _train(
         check_updates(profiled, workdir, run.plan.total)
     check_agreement(run)
     check_beside_images(run)
-    _say_data(run)
+    say_data(run)
     # A network disk may show other hosts less for a while, so process 0 looks for all.
     if processes.broadcast("finished", not extended and say_finished(run)):
         return 0
@@ -202,23 +200,6 @@ def _train(
             )
             write_after_training(run, state)
         return code
-
-
-def _say_data(run: Run) -> None:
-    """Prints what was found, and what is odd about it."""
-    data = run.dataset
-    counts = [f"{len(inside)} {SPLIT_NAMES[name]}" for name, inside in data.splits.items()]
-    print(
-        f"Data: {data.layout} ({data.recognised_by}); {data.num_classes} classes, "
-        f"{', '.join(counts[:-1])} and {counts[-1]} images.",
-        flush=True,
-    )
-    for warning in data.warnings:
-        print(f"Warning: {warning}", flush=True)
-    if data.skipped:
-        print(f"Warning: {summary(data)} They are in {run.workdir / SKIPPED_FILE}.", flush=True)
-    if run.steps.kernels:
-        print(run.steps.kernels, flush=True)
 
 
 def _initial_state(

@@ -17,11 +17,11 @@ from clevit_jax.config import (
     resolve,
     resolve_data,
 )
-from clevit_jax.data.dataset import Dataset, Level
+from clevit_jax.data.dataset import SPLIT_NAMES, Dataset, Level
 from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
-from clevit_jax.data.skipped import check_limit, how_to_go_on, leave_out
+from clevit_jax.data.skipped import check_limit, how_to_go_on, leave_out, summary
 from clevit_jax.distributed import processes, sharding
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DataError, WeightsError
@@ -328,3 +328,20 @@ def _with_dataset(run: Run, dataset: Dataset) -> Run:
         steps=make_jitted_steps(step, run.steps.mesh),
         decided=True,
     )
+
+
+def say_data(run: Run) -> None:
+    """Prints what was found, and what is odd about it."""
+    data = run.dataset
+    counts = [f"{len(inside)} {SPLIT_NAMES[name]}" for name, inside in data.splits.items()]
+    print(
+        f"Data: {data.layout} ({data.recognised_by}); {data.num_classes} classes, "
+        f"{', '.join(counts[:-1])} and {counts[-1]} images.",
+        flush=True,
+    )
+    for warning in data.warnings:
+        print(f"Warning: {warning}", flush=True)
+    if data.skipped:
+        print(f"Warning: {summary(data)} They are in {run.workdir / SKIPPED_FILE}.", flush=True)
+    if run.steps.kernels:
+        print(run.steps.kernels, flush=True)
