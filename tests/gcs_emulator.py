@@ -1,11 +1,11 @@
 """An emulator of Google Cloud Storage on loopback: fake-gcs-server, out of a wheel.
 
-It has no rights, no rates and no hierarchical namespaces; `Emulator.proxy` refuses what a test
-wants to see refused.
+It has no rights, no rates and no hierarchical namespaces; `read_only` refuses what writes.
 """
 
 import contextlib
 import http.client
+import http.server
 import json
 import os
 import pathlib
@@ -13,7 +13,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
@@ -93,6 +95,56 @@ class Emulator:
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         opener.open(request, timeout=10).read()
+
+
+class _ReadOnly(http.server.BaseHTTPRequestHandler):
+    """Passes on what reads, and refuses what writes as Google does."""
+
+    upstream: str
+
+    def do_GET(self) -> None:
+        headers = {k: v for k, v in self.headers.items() if k.lower() in ("range", "accept")}
+        request = urllib.request.Request(self.upstream + self.path, headers=headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=60) as answer:
+                self._answer(answer.status, answer.read(), dict(answer.headers))
+        except urllib.error.HTTPError as error:
+            self._answer(error.code, error.read(), dict(error.headers))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        says = "pod@project does not have storage.objects.create access to the object."
+        body = json.dumps({"error": {"code": 403, "message": says}}).encode()
+        self._answer(403, body, {"content-type": "application/json"})
+
+    do_PUT = do_DELETE = do_POST  # noqa: N815
+
+    def _answer(self, code: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name in ("content-type", "x-goog-hash", "content-range"):
+            if value := {k.lower(): v for k, v in headers.items()}.get(name):
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def read_only(url: str) -> Iterator[dict[str, str]]:
+    """The environment of a process whose requests to the emulator at `url` may only read."""
+    handler = type("ReadOnly", (_ReadOnly,), {"upstream": url})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield environment(f"http://127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def free_port() -> int:

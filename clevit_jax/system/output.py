@@ -13,6 +13,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from clevit_jax.system.places import in_bucket
+from clevit_jax.system.uploaded import UploadedFile
+
 LOG_FILE = "log.txt"
 _LAST_WORDS = 2.0  # seconds that last words may take: a pipe may be full, or a disk gone
 _KEPT = 1 << 16  # characters of a log that wait for their file, or for room on the disk
@@ -67,7 +70,7 @@ class _Log:
 
     def _open(self, path: pathlib.Path) -> Any:
         """The file, to append to; each write is in it when it returns."""
-        return path.open("ab", buffering=0)
+        return _InBucket(path) if in_bucket(path) else path.open("ab", buffering=0)
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):
@@ -77,6 +80,20 @@ class _Log:
                 data = self._waiting.encode("utf-8", "backslashreplace")
                 written = self._file.write(data)
                 self._waiting = data[written:].decode("utf-8", "replace")
+
+
+class _InBucket:
+    """A log in a bucket, as a file; what is printed there shows 15 seconds later at most."""
+
+    def __init__(self, path: pathlib.Path):
+        self._file = UploadedFile(path)
+
+    def write(self, data: bytes) -> int:
+        self._file.write([data])
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Stream:

@@ -23,11 +23,11 @@ class UploadedFile:
 
     Args:
         path: in a bucket. What is there already is kept.
-        what: the file in words, for what is said of it.
+        what: the file in words, for what is said of it; of one without nothing is.
         seconds: between two uploads.
     """
 
-    def __init__(self, path: pathlib.Path, what: str, *, seconds: float = SECONDS):
+    def __init__(self, path: pathlib.Path, what: str = "", *, seconds: float = SECONDS):
         self.path = path
         self._what = what
         self._seconds = seconds
@@ -66,7 +66,7 @@ class UploadedFile:
             return
         self._thread.join(_PATIENCE)
         self._thread = None
-        if self._new:
+        if self._new and self._what:
             logging.error("The newest %s are lost: %s cannot be written.", self._what, self.path)
 
     def _run(self) -> None:
@@ -90,7 +90,7 @@ class UploadedFile:
                 self._data = self.path.read_bytes() if self.path.exists() else b""
             self.path.write_bytes(self._data + new)
         except OSError as error:
-            if not self._failing:
+            if not self._failing and self._what:
                 logging.error(
                     "The %s cannot be written to %s: %s. Training goes on, and they wait in "
                     "memory until they can.", self._what, self.path, error.strerror or error,
@@ -98,7 +98,7 @@ class UploadedFile:
             self._failing = True
             return False
         self._data += new
-        if self._failing:
+        if self._failing and self._what:
             logging.error("The %s are written to %s again.", self._what, self.path)
         self._failing = False
         return True
