@@ -72,7 +72,7 @@ look() {
     if [ ${#codes[@]} -lt "$hosts" ]; then
         # Where all had been there once, a host that is missing was deleted.
         if [ -f "$notes/whole" ] && [ "$(grep -c . <<< "$listed")" -lt "$hosts" ]; then
-            echo "lost a host"
+            echo "lost short of a host"
         else
             echo "waiting ${#codes[@]} of $hosts hosts"
         fi

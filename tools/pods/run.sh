@@ -43,9 +43,12 @@ for name in TERM INT HUP QUIT USR1 USR2 XCPU; do
     trap "pass_on $name" "$name"
 done
 
-# Waits for the child to end, whatever signals come meanwhile; its code is in `code`.
-await() {
+# Runs a command to its end, whatever signals come meanwhile; its code is then in `code`.
+run() {
     local found
+    "$@" &
+    child=$!
+    [ -z "$stopped" ] || kill -"$stopped" "$child" 2> /dev/null # it came just before
     code=127
     while :; do
         signalled=''
@@ -55,6 +58,7 @@ await() {
         [ "$found" = 127 ] && [ "$code" != 127 ] || code=$found
         [ -n "$signalled" ] || break
     done
+    child=''
 }
 
 finish() {
@@ -65,11 +69,7 @@ finish() {
 row=0 pause=$first
 while :; do
     began=$SECONDS
-    "$@" &
-    child=$!
-    [ -z "$stopped" ] || kill -"$stopped" "$child" 2> /dev/null # it came while this one started
-    await
-    child=''
+    run "$@"
     case $code in
     75 | 76 | 77 | 134 | 135 | 137 | 139 | 143) ;;
     *) finish "$code" ;;
@@ -89,10 +89,8 @@ while :; do
         finish "$code"
     fi
     say "Ended with $code after $((SECONDS - began)) s; starts again in $pause s."
-    sleep "$pause" &
-    child=$! last=$code
-    await
-    child=''
+    last=$code
+    run sleep "$pause"
     [ -z "$stopped" ] || finish "$last"
     pause=$((pause * 2 > longest ? longest : pause * 2))
 done
