@@ -109,14 +109,14 @@ def metadata():
     """A metadata server on loopback: the attributes of an instance, and what was written to it."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             found = server.attributes.get(self.path.rpartition("/")[2])
             assert self.headers["Metadata-Flavor"] == "Google"
             self.send_response(404 if found is None else 200)
             self.end_headers()
             self.wfile.write((found or "").encode())
 
-        def do_PUT(self):  # noqa: N802
+        def do_PUT(self):
             name = self.path.partition("/guest-attributes/")[2]
             length = int(self.headers["Content-Length"])
             server.written.append((name, self.rfile.read(length).decode()))

@@ -1,4 +1,4 @@
-"""tools/pods/: slices that are made, watched, taken away and made anew, by a gcloud that plays them."""
+"""tools/pods/: slices made, watched, taken away and made anew, by a gcloud that plays them."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import pytest
 from pod_scripts import PODS, lines, script
 
 COMMON = {
-    "NAME": "slice", "ZONE": "us-east5-a", "REPOSITORY": "https://host/clevit.git", "REVISION": "v1",
+    "NAME": "slice", "ZONE": "us-east5-a", "REPOSITORY": "https://host/clevit", "REVISION": "v1",
     "SERVICE_ACCOUNT": "runs@p.iam.gserviceaccount.com", "SLICE_PAUSE": "0",
 }  # fmt: skip
 TPU_VM = {"TYPE": "v5litepod-8", "VERSION": "v2-alpha-tpuv5-lite"}
@@ -176,9 +176,7 @@ def test_what_is_asked_for(tmp_path, name):
     assert watch.ends()[0] == 0
     assert shlex.split((tmp_path / "command").read_text()) == list(COMMAND)
     calls = watch.said
-    keys = (
-        "enable-guest-attributes=TRUE,clevit-repository=https://host/clevit.git,clevit-revision=v1"
-    )
+    keys = "enable-guest-attributes=TRUE,clevit-repository=https://host/clevit,clevit-revision=v1"
     assert f"--metadata={keys} " in calls
     assert f"startup-script={PODS}/startup.sh," in calls
     assert f"--service-account={COMMON['SERVICE_ACCOUNT']}" in calls
