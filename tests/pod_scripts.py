@@ -9,7 +9,7 @@ AGAIN = (75, 76, 77, 134, 135, 137, 139, 143)  # codes after which a run is star
 STAND_IN = """#!/bin/bash
 read -r code < codes; sed -i 1d codes; echo "$*" >> starts
 trap 'echo TERM >> signals; code=75' TERM
-while [ "$code" = wait ]; do echo > waits; sleep 0.01; done
+while [ "$code" = wait ]; do echo $$ > waits; sleep 0.01; done
 case $code in -*) kill "$code" $$ ;; esac
 exit "$code"
 """

@@ -76,7 +76,9 @@ def test_pauses_grow(tmp_path):
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])
 def test_a_signal_goes_on_once_and_its_code_is_the_last(tmp_path, send):
     run = Rerun(tmp_path, 76, "wait", 0)
-    wait_until((tmp_path / "waits").exists, run.process)
+    wait_until(lambda: lines(tmp_path / "waits"), run.process)
+    # A group of its own, so that what is sent to that of the script does not reach it twice.
+    assert os.getpgid(int(*lines(tmp_path / "waits"))) != run.process.pid
     send(run.process.pid, signal.SIGTERM)
     code, starts, said = run.ends()
     assert (code, starts) == (75, 2)

@@ -117,6 +117,7 @@ def test_a_host_that_gave_up_means_another_slice(tmp_path, name):
     watch = Watch(tmp_path, name, lives, [[READY[name], "0", "0"]])
     code, said = watch.ends()
     assert code == 0
+    assert "The slice: running - -" in said  # for the first time did not count
     assert said.count("The run ended 76; it is deleted and made anew") == 1
 
 
