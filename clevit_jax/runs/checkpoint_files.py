@@ -25,6 +25,7 @@ SCORE_FILE = "metrics/metrics"
 DAMAGED_FOLDER = "damaged"  # beside the checkpoints: always on their disk
 _TORN = ".orbax-checkpoint-tmp"  # orbax's ending of what is not whole yet
 _MARK = "commit_success.txt"
+_FACTS = "_CHECKPOINT_METADATA"  # of Orbax; has the time at which a checkpoint was finished
 _TORN_SCORE = "score-*.tmp"
 
 
@@ -96,11 +97,11 @@ def torn(folder: pathlib.Path, step: int | None = None) -> list[pathlib.Path]:
 def remove_torn(folder: pathlib.Path) -> None:
     """Removes what a kill or a full disk left. Nobody may be saving there.
 
-    In a bucket, what was whole once (its hashes are there) and lost its mark, as in a copy, is
-    moved aside instead.
+    In a bucket, what was whole once and lacks the mark, as in a copy of an older run, is moved aside
+    instead.
     """
     for path in torn(folder):
-        if in_bucket(path) and (path / HASHES_FILE).exists():
+        if in_bucket(path) and _was_whole(path):
             aside = move_aside(folder, path, path.name)
             logging.error(
                 "Checkpoint %s lacks %s, so it counts as one that was not written to its end; it "
@@ -109,6 +110,15 @@ def remove_torn(folder: pathlib.Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 remove(path)
+
+
+def _was_whole(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint without its mark was written to its end, as far as its files say."""
+    if (folder / HASHES_FILE).exists():
+        return True
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads((folder / _FACTS).read_text()).get("commit_timestamp_nsecs"))
+    return False
 
 
 def remove(folder: pathlib.Path) -> None:
