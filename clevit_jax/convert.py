@@ -12,6 +12,7 @@ torchvision, a converted checkpoint, the workdir of a run, or a name on the Hugg
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import shlex
 import sys
@@ -22,12 +23,20 @@ import numpy as np
 from clevit_jax.data import decode
 from clevit_jax.errors import ClevitError, WeightsError
 from clevit_jax.model.preprocessing import Preprocessing
-from clevit_jax.runs.load import Which, holds_run, read_run, read_weights, read_which
+from clevit_jax.runs.load import (
+    Which,
+    holds_run,
+    is_run_there,
+    read_run,
+    read_weights,
+    read_which,
+)
 from clevit_jax.runs.workdir import load_config
 from clevit_jax.system import faults, output
+from clevit_jax.system.addresses import is_fetched
 from clevit_jax.system.logging import quiet_command
-from clevit_jax.system.places import place
-from clevit_jax.weights import export, from_hub, verify
+from clevit_jax.system.places import expand, place, run_place
+from clevit_jax.weights import export, from_address, from_hub, verify
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.converted import check_converted_target, write_converted
 from clevit_jax.weights.fit import fit_weights, read_class_map
@@ -74,7 +83,7 @@ def convert_weights(
         source=_source(source),
         target=place(target, "target"),
         to=to,
-        class_map=None if class_map is None else place(class_map, "class_map"),
+        class_map=class_map and expand(os.fspath(class_map), "class_map", fetched=True),
         checkpoint=checkpoint,
         ema=ema,
         channels=channels,
@@ -129,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "target",
-        type=pathlib.Path,
         nargs="?",
         help="folder of the converted checkpoint, or file for --to; without it nothing is written",
     )
@@ -140,7 +148,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--class-map",
-        type=pathlib.Path,
         metavar="FILE",
         help="take the head from other classes: line i, from 0, is the source's class for class i",
     )
@@ -181,19 +188,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _resolve_places(options: argparse.Namespace) -> None:
     options.source = _source(options.source)
-    for name, what in (
-        ("target", "The target"),
-        ("class_map", "--class-map"),
-    ):
-        if getattr(options, name):
-            setattr(options, name, place(getattr(options, name), what))
+    if options.target:
+        options.target = place(options.target, "The target")
+    if options.class_map:
+        options.class_map = expand(options.class_map, "--class-map", fetched=True)
 
 
 def _source(source: str | pathlib.Path) -> pathlib.Path | str:
-    """The path of a source, or its name on the hub, which is fetched when all else is right."""
-    if from_hub.named(source):
+    """The path of a source, or its name or address elsewhere, fetched when all else is right."""
+    if from_hub.named(source) or (is_fetched(source) and not is_run_there(source)):
         return str(source)
-    return place(source, "The source")
+    return run_place(source, "The source")
 
 
 def _which(text: str) -> Which:
@@ -204,11 +209,14 @@ def _which(text: str) -> Which:
 
 
 def _is_run(source: pathlib.Path | str) -> bool:
-    return isinstance(source, pathlib.Path) and holds_run(source)
+    return not isinstance(source, str) and holds_run(source)
 
 
 def _path(source: pathlib.Path | str) -> pathlib.Path:
-    return source if isinstance(source, pathlib.Path) else from_hub.fetch(source).path
+    if not isinstance(source, str):
+        return source
+    fetch = from_address.fetch if is_fetched(source) else from_hub.fetch
+    return fetch(source).path
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -211,9 +211,10 @@ def _analyse_trained(
         print(f"Report: {write_report(trained, output)}")
         return 0
     from clevit_jax.analysis import explain, features, predict, submission
+    from clevit_jax.system.fetch import local
 
     assert output is not None
-    source = expand(values.input or "", "--input")
+    source = expand(values.input or "", "--input", fetched=True)
     if mode == "features":
         return features.write_features(trained, output, source or None, overwrite=values.overwrite)
     if mode == "explain":
@@ -221,7 +222,7 @@ def _analyse_trained(
         return explain.explain(trained, source, output, classes=classes, name=values.map)
     flip = values.tta == "flip"
     if values.submission:
-        form = place(values.submission, "--submission")
+        form = local(values.submission, "--submission", trained.copy_to)
         written = values.form_classes or ""
         return submission.write_submission(
             trained, source, output, form, classes=written, flip=flip
@@ -233,5 +234,7 @@ def _analyse_trained(
         top=values.top,
         flip=flip,
         resume=values.resume,
-        reference=place(values.reference, "--reference") if values.reference else None,
+        reference=(
+            local(values.reference, "--reference", trained.copy_to) if values.reference else None
+        ),
     )

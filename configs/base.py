@@ -16,7 +16,10 @@ def get_config() -> ConfigDict:
     config.image_size = 448  # pixels per side that the network sees (code: 448)
 
     config.data = data = ConfigDict()
-    data.root = ""  # folder of the images, or hf://datasets/OWNER/REPO
+    # Folder of the images, also in a bucket (gs://BUCKET/FOLDER), or hf://datasets/OWNER/REPO.
+    data.root = ""
+    # Folder on this host for copies of what lies in buckets or on the web; "" is in ~/.cache.
+    data.copy_to = ""
     data.layout = "auto"  # auto, or the name of one; see docs/data.md
     data.tfds = ""  # name of a prepared TFDS data set, e.g. caltech_birds2011; root holds it then
     # Columns of a CSV or Parquet table; "" looks for usual names.

@@ -22,6 +22,7 @@ from clevit_jax.inference import cam
 from clevit_jax.inference.stream import stream
 from clevit_jax.runs.load import read_maps
 from clevit_jax.runs.workdir import MAPS_FILE
+from clevit_jax.system.copied import ImagePath
 from clevit_jax.system.faults import mend, os_reason
 from clevit_jax.system.files import check_can_be_made, replacing, write_json
 from clevit_jax.system.own_files import png_mark
@@ -66,7 +67,7 @@ def explain(
             cam.make_maps(classifier.model, (name,))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    paths = list(input_files.find_images(source, say=True))
+    paths = list(input_files.find_images(source, say=True, copy_to=trained.copy_to))
     try:
         check_can_be_made(output)
     except OSError as error:
@@ -75,7 +76,7 @@ def explain(
         ) from error
     if name == AUTO:
         name = choose_map(trained, paths)
-    base = input_files.base_folder(source)
+    base = input_files.base_folder(source, trained.copy_to)
     errors = _draw_all(trained, paths, labels, name, output, base)
     folders = f", in folders as below {base}" if {path.parent for path in paths} - {base} else ""
     print(f"{len(paths) - errors} pictures, with {name} and {cam.ROLLOUT}: {output}{folders}")
@@ -84,11 +85,11 @@ def explain(
 
 def _draw_all(
     trained: TrainedModel,
-    paths: Sequence[pathlib.Path],
+    paths: Sequence[ImagePath],
     labels: Sequence[int],
     name: str,
     output: pathlib.Path,
-    base: pathlib.Path,
+    base: ImagePath,
 ) -> int:
     """Draws the pictures; returns how many images could not be read, and says why."""
     classifier = trained.classifier
@@ -136,7 +137,7 @@ def _save(path: pathlib.Path, image: Image.Image) -> None:
         raise ConfigError(f"{path} cannot be written: {os_reason(error)}{mend(error)}.") from error
 
 
-def choose_map(trained: TrainedModel, paths: Sequence[pathlib.Path] = ()) -> str:
+def choose_map(trained: TrainedModel, paths: Sequence[ImagePath] = ()) -> str:
     """Name of the CAM that the deletion test chooses, on the test images or else on `paths`."""
     if trained.config is not None:
         try:

@@ -117,7 +117,7 @@ def _dataset_features(trained: TrainedModel) -> Features:
 
 def _file_features(trained: TrainedModel, source: str) -> tuple[Features, tuple[str, ...]]:
     """Features of the files that could be read, and a sentence per file that could not."""
-    paths = list(input_files.find_images(source, say=True))
+    paths = list(input_files.find_images(source, say=True, copy_to=trained.copy_to))
     examples = [Example(path, -1, i, str(path)) for i, path in enumerate(paths)]
     outputs = dataset_outputs(trained, tuple(examples), "Images")
     if not outputs.examples:

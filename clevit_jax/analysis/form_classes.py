@@ -16,7 +16,7 @@ from clevit_jax.analysis.submission_form import Form, read_codes
 from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference.class_names import find_class, fold, nearest_names
-from clevit_jax.system.places import place
+from clevit_jax.system.fetch import local
 
 FLAG = "--form_classes"
 _INTEGER, _NUMBER = r"[+-]?[0-9]+", r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -104,7 +104,7 @@ def _given(given: str, class_names: Sequence[str], source: str) -> tuple[_Codes 
         texts = [str(first + i) for i in range(len(class_names))]
         ends = f"{texts[0]} = {class_names[0]!r} to {texts[-1]} = {class_names[-1]!r}"
         return _Codes(texts, f"by number in the order of the run: {ends}"), None
-    path = place(given, FLAG)
+    path = local(given, FLAG)
     if not os.path.isfile(path):
         try:
             return None, find_class(given, class_names, source)

@@ -2,13 +2,13 @@
 
 import collections
 import os
-import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from clevit_jax.analysis.submission_form import Form
 from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.errors import ConfigError
+from clevit_jax.system.copied import ImagePath
 
 _PEEK = 1000  # rows that tell which column has the ids
 
@@ -20,9 +20,9 @@ class ImagesById:
     capitals, with another ending, or a number with fewer zeros before it (7 for 0007.jpg).
     """
 
-    def __init__(self, paths: Iterable[pathlib.Path]):
+    def __init__(self, paths: Iterable[ImagePath]):
         self.paths = list(paths)
-        self._by_key: dict[tuple[str, str], list[pathlib.Path]] = collections.defaultdict(list)
+        self._by_key: dict[tuple[str, str], list[ImagePath]] = collections.defaultdict(list)
         for path in self.paths:
             stem = os.path.splitext(_composed(path.name))[0]
             for kind, key in (
@@ -34,7 +34,7 @@ class ImagesById:
             ):
                 self._by_key[kind, key].append(path)
 
-    def find(self, name: str) -> list[pathlib.Path]:
+    def find(self, name: str) -> list[ImagePath]:
         """The images that an id may mean: one, none, or several that cannot be told apart."""
         name = _composed(name.strip()).replace("\\", "/")
         base = name.rpartition("/")[2]
@@ -53,7 +53,7 @@ class ImagesById:
         return []
 
 
-def find_ids(form: Form, images: ImagesById, source: str) -> tuple[int, list[pathlib.Path]]:
+def find_ids(form: Form, images: ImagesById, source: str) -> tuple[int, list[ImagePath]]:
     """The column of a form that has the ids of images, and the image of each row.
 
     Raises:
@@ -109,7 +109,7 @@ def _quoted(names: Sequence[str]) -> list[str]:
     return [repr(name) for name in names[:4]]
 
 
-def _ends(path: pathlib.Path, name: str) -> bool:
+def _ends(path: ImagePath, name: str) -> bool:
     """Whether a path ends in a name of several folders, with or without the ending."""
     whole = _composed(path.absolute().as_posix())
     return whole.endswith(f"/{name}") or os.path.splitext(whole)[0].endswith(f"/{name}")

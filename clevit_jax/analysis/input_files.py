@@ -6,19 +6,94 @@ import fnmatch
 import glob
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 from clevit_jax.data.formats import OTHER_IMAGE_ENDINGS
 from clevit_jax.data.layouts.listing import EXTENSIONS, first_three, is_image, say_own
 from clevit_jax.data.litter import is_litter
 from clevit_jax.errors import ConfigError
+from clevit_jax.system import addresses, remote
+from clevit_jax.system.addresses import is_fetched
+from clevit_jax.system.copied import CopiedPath, ImagePath, below
+from clevit_jax.system.fetch import fetched
 from clevit_jax.system.own_files import own_names
 from clevit_jax.system.quoting import printable
 
 _ENDINGS = 8  # endings that a sentence names
 
 
-def find_images(text: str, *, say: bool = False) -> Iterator[pathlib.Path]:
+def find_images(text: str, *, say: bool = False, copy_to: str = "") -> Iterator[ImagePath]:
+    """Images of a path, or of an address, `gs://BUCKET/FOLDER`, which is copied first.
+
+    Args:
+        text, say, Raises: see `_find`. The names of what was copied are addresses.
+        copy_to: folder of the copies; see `system.fetch`.
+    """
+    if not is_fetched(text):
+        return _find(text, say=say)
+    found = _copied(text, copy_to)
+    files = _find(found.wanted, say=say, shown=found.shown)
+    if found.is_file:
+        return (CopiedPath(path, found.shown) for path in files)
+    return (below(found.folder, found.address, path) for path in files)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copied:
+    """Images at an address, copied.
+
+    Attributes:
+        folder: of the copy.
+        address: of the folder, as messages show it.
+        wanted: what the address names, below `folder`: that itself, a file or a pattern.
+        shown: the address of what is wanted, as messages show it.
+        is_file: whether that is one file.
+    """
+
+    folder: pathlib.Path
+    address: str
+    wanted: str
+    shown: str
+    is_file: bool = False
+
+
+def _copied(text: str, copy_to: str) -> _Copied:
+    """Copies what an address names, if need be of a pattern what matches it; raises ConfigError."""
+    shown, sign = addresses.shown(text), re.search(r"[*?[]", text)
+    if addresses.scheme(text) in addresses.WEB or sign is None or remote.is_there(text, "--input"):
+        copy = fetched(text, copy_to, "--input")
+        if copy.path.is_file():
+            parent = shown.rpartition("/")[0]
+            return _Copied(copy.path.parent, parent, str(copy.path), shown, is_file=True)
+        return _Copied(copy.path, shown, str(copy.path), shown)
+    base = text[: text.rindex("/", 0, sign.start())]
+    pattern = text[len(base) + 1 :]
+
+    def matching(listing: remote.Listing) -> remote.Listing:
+        # A folder that matches stands for what is in it.
+        parts = pattern.split("/")
+        names = [
+            file.name
+            for file in listing.files
+            if any(_fits(_first(file.name, k), parts) for k in range(1, file.name.count("/") + 2))
+        ]
+        if not names:
+            raise ConfigError(
+                f"--input: There is no file {shown}; name a folder, a file or a quoted pattern."
+            )
+        return listing.only(names)
+
+    copy = fetched(base, copy_to, "--input", named=text, choose=matching)
+    wanted = f"{copy.path}/{pattern}"
+    return _Copied(copy.path, addresses.shown(base), wanted, shown)
+
+
+def _first(name: str, count: int) -> list[str]:
+    return name.split("/")[:count]
+
+
+def _find(text: str, *, say: bool = False, shown: str = "") -> Iterator[pathlib.Path]:
     """Paths of the images that a folder, a file or a pattern names, sorted folder by folder.
 
     A folder stands for all files in it with the ending of an image, at any depth and through links,
@@ -32,14 +107,16 @@ def find_images(text: str, *, say: bool = False) -> Iterator[pathlib.Path]:
         text: path of a folder or a file, or a pattern with `*`, `?`, `[...]` or `**`. What exists
             under the name as it stands goes first, also folders at the beginning of a pattern.
         say: whether to print, at the end, what was left out.
+        shown: what messages call it, where not as it stands.
 
     Raises:
         ConfigError: there is no image; raised by the call, not by the first `next`.
     """
-    left = _LeftOut(text)
+    shown = shown or text
+    left = _LeftOut(text, shown)
     if os.path.isdir(text):
         files = _below(text, left)
-        problem = f"{text} holds no image (a file that ends in {', '.join(EXTENSIONS)})"
+        problem = f"{shown} holds no image (a file that ends in {', '.join(EXTENSIONS)})"
     elif os.path.exists(text):
         files, problem = iter([text]), ""
     elif os.path.islink(text):
@@ -48,7 +125,7 @@ def find_images(text: str, *, say: bool = False) -> Iterator[pathlib.Path]:
         )
     else:
         files = _matching(text, left)
-        problem = f"There is no file {text}"
+        problem = f"There is no file {shown}"
     first = next(files, None)
     if first is None:
         but = f"; left out: {words}" if (words := left.words()) else ""
@@ -56,11 +133,18 @@ def find_images(text: str, *, say: bool = False) -> Iterator[pathlib.Path]:
     return _chain(first, files, left if say else None)
 
 
-def base_folder(text: str) -> pathlib.Path:
+def base_folder(text: str, copy_to: str = "") -> ImagePath:
     """The folder that all images of `find_images` lie below, the same whichever there are.
 
     It is the folder that is named, that of the file, or the beginning of the pattern.
     """
+    if is_fetched(text):
+        found = _copied(text, copy_to)
+        return below(found.folder, found.address, _base(found.wanted))
+    return _base(text)
+
+
+def _base(text: str) -> pathlib.Path:
     if os.path.isdir(text):
         return pathlib.Path(text)
     if os.path.lexists(text):
@@ -70,9 +154,10 @@ def base_folder(text: str) -> pathlib.Path:
 
 @dataclasses.dataclass
 class _LeftOut:
-    """What `find_images` passes over in `text`."""
+    """What `find_images` passes over in `text`, which messages call `shown`."""
 
     text: str
+    shown: str
     endings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     folders: list[str] = dataclasses.field(default_factory=list)  # that match a pattern of files
     others: list[str] = dataclasses.field(default_factory=list)  # each said by itself
@@ -93,9 +178,9 @@ class _LeftOut:
 
     def say(self) -> None:
         if words := self.words():
-            print(f"{printable(self.text)}: left out: {printable(words)}.", flush=True)
+            print(f"{printable(self.shown)}: left out: {printable(words)}.", flush=True)
         if self.own:
-            print(printable(say_own(self.text, self.own)), flush=True)
+            print(printable(say_own(self.shown, self.own)), flush=True)
 
     def count(self, name: str) -> None:
         self.endings[os.path.splitext(name)[1].lower()] += 1

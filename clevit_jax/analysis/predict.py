@@ -33,6 +33,7 @@ from clevit_jax.data.dataset import Level
 from clevit_jax.errors import ConfigError
 from clevit_jax.inference import prediction
 from clevit_jax.inference.stream import ItemOutput, stream
+from clevit_jax.system.copied import ImagePath
 from clevit_jax.system.progress import progress_bar
 
 
@@ -78,7 +79,7 @@ def predict(
         raise ConfigError(
             f"--output {output} exists already; go on with it: --resume, or name another."
         )
-    total = sum(1 for _ in input_files.find_images(source, say=True))
+    total = sum(1 for _ in input_files.find_images(source, say=True, copy_to=trained.copy_to))
     training = open_reference(trained, reference)
     top = min(top, trained.classifier.model.num_classes)
     table = PredictionTable(output, _columns(top, trained.classifier.levels), resume=resume)
@@ -86,8 +87,8 @@ def predict(
     try:
         with progress_bar(total=total, unit=" images", desc="Predicting") as bar:
 
-            def missing() -> Iterator[pathlib.Path]:
-                for path in input_files.find_images(source):
+            def missing() -> Iterator[ImagePath]:
+                for path in input_files.find_images(source, copy_to=trained.copy_to):
                     if prediction_table.as_utf8(str(path)) in table.done:
                         bar.update()
                     else:

@@ -18,6 +18,7 @@ from clevit_jax.analysis.trained_model import TrainedModel
 from clevit_jax.errors import ConfigError, said_once
 from clevit_jax.inference import prediction
 from clevit_jax.inference.stream import stream
+from clevit_jax.system.copied import ImagePath
 from clevit_jax.system.files import purpose, replacing
 from clevit_jax.system.progress import progress_bar
 
@@ -55,7 +56,7 @@ def write_submission(
         raise ConfigError(f"--output {output} exists already; name another.")
     form = read_form(form_path)
     classifier = trained.classifier
-    images = ImagesById(input_files.find_images(source, say=True))
+    images = ImagesById(input_files.find_images(source, say=True, copy_to=trained.copy_to))
     id_column, paths = find_ids(form, images, source)
     filling = choose_filling(form, id_column, classifier.class_names, classes, classifier.source)
     print(f"Writes {filling.said}.", flush=True)
@@ -81,7 +82,7 @@ def write_submission(
 def _write_rows(
     trained: TrainedModel,
     form: Form,
-    paths: Sequence[pathlib.Path],
+    paths: Sequence[ImagePath],
     filling: Filling,
     file: TextIO,
     *,

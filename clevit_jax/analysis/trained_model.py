@@ -49,6 +49,11 @@ class TrainedModel:
         """Threads that decode images."""
         return resolve_data(self.config).threads if self.config else cpus.usable()
 
+    @property
+    def copy_to(self) -> str:
+        """Folder of the copies of what lies in buckets or on the web; see `system.fetch`."""
+        return resolve_data(self.config).copy_to if self.config else ""
+
     def dataset(self) -> Dataset:
         """The images that the config names, without those that the run left out.
 

@@ -9,6 +9,7 @@ from clevit_jax import recipes
 from clevit_jax.config.ranges import check_types
 from clevit_jax.errors import ConfigError
 from clevit_jax.recipes import flatten
+from clevit_jax.system.addresses import is_fetched, public
 from clevit_jax.system.hub import is_name
 from clevit_jax.system.places import expand
 from clevit_jax.weights import from_hub
@@ -16,6 +17,7 @@ from clevit_jax.weights import from_hub
 # Settings that say where and how to compute, and do not change what is computed.
 NOT_COMPARED = (
     "data.root",
+    "data.copy_to",
     "data.cache_bytes",
     "data.threads",
     "checkpoint.",
@@ -54,16 +56,17 @@ EXTENDABLE = (
 )
 
 # Settings that are paths. They are written in full, and compared by where they lead.
-_PLACES = ("data.root", "model.pretrained", "model.class_map")
+_PLACES = ("data.root", "data.copy_to", "model.pretrained", "model.class_map")
 
 # Settings that may differ from host to host of one run.
-PER_HOST = ("data.root", "data.cache_bytes", "data.threads")
+PER_HOST = ("data.root", "data.copy_to", "data.cache_bytes", "data.threads")
 
 # Settings that came later, with what older runs did without them.
 DEFAULTS_OF_OLDER_RUNS: dict[str, Any] = {
     "model.pretrained": "",
     "model.class_map": "",
     "data.tfds": "",
+    "data.copy_to": "",
     "data.file_column": "",
     "data.label_column": "",
     "data.test_fraction": 0.2,
@@ -186,5 +189,7 @@ def with_places_in_full(config: ConfigDict) -> ConfigDict:
 def _in_full(name: str, path: str) -> str:
     if name == "model.pretrained" and (weights := from_hub.named(path)):
         return str(weights)
-    full = expand(path, name, hub=name == "data.root")
+    full = expand(path, name, hub=name == "data.root", fetched=name != "data.copy_to")
+    if is_fetched(full):
+        return public(full)
     return full if is_name(full) else os.path.abspath(full)

@@ -107,8 +107,8 @@ def resolve(config: ConfigDict, dataset: Dataset | None, platform: str) -> Setti
         step=step,
         plan=plan,
         mesh=(config.mesh.data, config.mesh.fsdp),
-        pretrained=expand(config.model.pretrained, "model.pretrained", hub=True),
-        class_map=expand(config.model.class_map, "model.class_map"),
+        pretrained=expand(config.model.pretrained, "model.pretrained", hub=True, fetched=True),
+        class_map=expand(config.model.class_map, "model.class_map", fetched=True),
         eval_every_epochs=config.eval.every_epochs,
         patience=config.eval.patience,
         checkpoint_minutes=config.checkpoint.every_minutes,
@@ -185,7 +185,7 @@ def _config_errors() -> Iterator[None]:
 def _data_config(config: ConfigDict) -> DataConfig:
     data = config.data
     return DataConfig(
-        root=expand(data.root, "data.root", hub=True),
+        root=expand(data.root, "data.root", hub=True, fetched=True),
         layout=data.layout,
         request=Request(
             num_classes=config.model.num_classes or None,
@@ -213,6 +213,7 @@ def _data_config(config: ConfigDict) -> DataConfig:
         on_bad_image=data.on_bad_image,
         max_bad=data.max_bad,
         decoding=resolve_decoding(config),
+        copy_to=expand(data.copy_to, "data.copy_to"),
     )
 
 

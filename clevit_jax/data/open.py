@@ -37,6 +37,7 @@ class DataConfig:
         on_bad_image: what an image that cannot be read does: "stop", or "skip" to leave it out.
         max_bad: share of the images of each split that may be left out, see `skipped.most`.
         decoding: what the files of the images do not tell.
+        copy_to: folder of copies of what lies in buckets or on the web; see `system.fetch`.
     """
 
     root: str
@@ -52,6 +53,7 @@ class DataConfig:
     on_bad_image: str = "stop"
     max_bad: float = 0.01
     decoding: Decoding = PLAIN
+    copy_to: str = ""
 
     @property
     def name(self) -> str:
@@ -84,6 +86,7 @@ def scan_data(config: DataConfig) -> tuple[Dataset, list[str]]:
             layout=config.layout,
             request=config.request,
             split=config.split,
+            copy_to=config.copy_to,
             named="--config.data.root=DIR",
         )
     except DataError:

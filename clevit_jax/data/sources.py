@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from clevit_jax.data import from_hub, splits
+from clevit_jax.data import from_address, from_hub, splits
 from clevit_jax.data.dataset import SPLIT_WORDS, Dataset, Example
 from clevit_jax.data.layouts.class_names import (
     name_numbers,
@@ -80,6 +80,7 @@ def scan(
     layout: str = "auto",
     request: Request = _REQUEST,
     split: SplitConfig = _SPLIT,
+    copy_to: str = "",
     named: str = "data.root",
 ) -> tuple[Dataset, list[str]]:
     """Finds the examples of a data set, and a sentence for each thing that is wrong with it.
@@ -91,7 +92,9 @@ def scan(
         The data set, as far as the problems allow, and the problems.
     """
     told = ""
-    if request.tfds:
+    if copy := from_address.copied(root, request, copy_to):
+        place, told = (copy.path.parent if request.tfds else copy.path), f"{copy.address}, "
+    elif request.tfds:
         place = tfds_records.data_dir(root)
     elif name := from_hub.named(os.fspath(root)):
         fetched = from_hub.fetch(name)
@@ -102,6 +105,8 @@ def scan(
         _check_folder(place, named)
         with _no_garbage_collection():
             found = recognise(place, layout, request)
+    except DataError as error:
+        raise DataError(from_address.by_address(copy, error.problems)) from error
     except OSError as error:
         where = error.filename or place
         raise DataError([f"{where} cannot be read: {error.strerror or error}."]) from error
@@ -141,11 +146,11 @@ def scan(
         class_names=contents.class_names,
         train=numbered["train"],
         test=numbered["test"],
-        warnings=tuple(said_once(notes.warnings)),
+        warnings=tuple(said_once(from_address.by_address(copy, notes.warnings))),
         val=numbered.get("val", ()),
         levels=contents.levels,
     )
-    return dataset, notes.problems
+    return dataset, from_address.by_address(copy, notes.problems)
 
 
 @contextlib.contextmanager
@@ -320,15 +325,17 @@ def load_dataset(
     layout: str = "auto",
     request: Request = _REQUEST,
     split: SplitConfig = _SPLIT,
+    copy_to: str = "",
 ) -> Dataset:
     """Finds the examples of a data set; no image is opened.
 
     Args:
-        root: folder of the data set.
+        root: folder of the data set, also `gs://BUCKET/FOLDER` or a name on the hub.
         layout: its name, one of `recognise.LAYOUTS`; 'auto' finds it out. docs/data.md says what
             each is.
         request: what the readers need to know besides.
         split: how to cut splits that are not there.
+        copy_to: folder of the copy of a data set in a bucket; see `system.fetch`.
 
     Returns:
         The data set. Examples keep the order of the annotation, or that of the sorted folders.
@@ -336,7 +343,7 @@ def load_dataset(
     Raises:
         DataError: with a sentence for each thing that is missing, unreadable or contradictory.
     """
-    dataset, problems = scan(root, layout=layout, request=request, split=split)
+    dataset, problems = scan(root, layout=layout, request=request, split=split, copy_to=copy_to)
     if problems:
         raise DataError(problems)
     return dataset

@@ -15,8 +15,9 @@ from PIL import Image
 
 from clevit_jax.data import decode, sixteen_bit
 from clevit_jax.data.decode import PLAIN, Decoding
-from clevit_jax.errors import DecodeError
-from clevit_jax.system.places import place
+from clevit_jax.errors import ConfigError, DecodeError
+from clevit_jax.system import addresses, remote
+from clevit_jax.system.places import expand, place
 
 # What `rgb` takes. For type checkers it is any object, since arrays of all libraries count.
 ImageLike = Any
@@ -33,10 +34,11 @@ def rgb(image: ImageLike, name: str = "", decoding: Decoding = PLAIN) -> Image.I
     """One image in any form as upright RGB; the object that it comes from stays as it is.
 
     Args:
-        image: a path (text or `os.PathLike`); an encoded image as bytes, as a `StoredImage` or as
-            a file open in mode 'rb', which is read from its beginning; a Pillow image; or pixels:
-            uint8 or uint16 [H, W, 3], [H, W], [H, W, 1] or with alpha, bool [H, W], of NumPy, JAX
-            or whatever NumPy or DLPack reads. Tensors of torch may have their channels first.
+        image: a path (text or `os.PathLike`), or an address in a bucket or on the web, which is
+            read each time; an encoded image as bytes, as a `StoredImage` or as a file open in mode
+            'rb', which is read from its beginning; a Pillow image; or pixels: uint8 or uint16 [H,
+            W, 3], [H, W], [H, W, 1] or with alpha, bool [H, W], of NumPy, JAX or whatever NumPy or
+            DLPack reads. Tensors of torch may have their channels first.
         name: what errors call an image that does not name itself.
         decoding: see `decode.read_rgb`.
 
@@ -52,6 +54,8 @@ def rgb(image: ImageLike, name: str = "", decoding: Decoding = PLAIN) -> Image.I
         image = image.item()  # text in an array
     called = call(image, name)
     if isinstance(image, str | os.PathLike):
+        if addresses.is_fetched(text := os.fsdecode(image)):
+            return decode.read_rgb(_content_at(text), called, decoding)
         return decode.read_rgb(_path(image), decoding=decoding)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode.read_rgb(bytes(image), called, decoding)
@@ -72,7 +76,7 @@ def rgb(image: ImageLike, name: str = "", decoding: Decoding = PLAIN) -> Image.I
 def call(image: ImageLike, name: str = "") -> str:
     """What errors call an image: its path or place where it has one, or else `name`."""
     if isinstance(image, str | os.PathLike):
-        return os.fsdecode(image)
+        return addresses.shown(os.fsdecode(image))
     if callable(getattr(image, "read", None)):
         if not _is_file(image):
             return str(image)  # a `StoredImage` says where it lies
@@ -130,6 +134,14 @@ def _type(image: object) -> str:
     """`int`, `torch.Tensor`."""
     kind = type(image)
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _content_at(address: str) -> bytes:
+    """The bytes of an image in a bucket or on the web. Raises DecodeError."""
+    try:
+        return remote.content(expand(address, "An image", fetched=True), "An image")
+    except ConfigError as error:
+        raise DecodeError(str(error)) from error
 
 
 def _path(image: str | os.PathLike) -> pathlib.Path:

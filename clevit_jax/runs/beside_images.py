@@ -6,6 +6,7 @@ import pathlib
 from clevit_jax.errors import ConfigError
 from clevit_jax.runs.setup import Run
 from clevit_jax.runs.workdir import CONFIG_FILE, EVALUATION_FILE, RUN_FILE
+from clevit_jax.system.addresses import is_fetched
 from clevit_jax.system.hub import is_name
 from clevit_jax.system.own_files import RUN_FOLDERS, is_run
 from clevit_jax.system.places import in_bucket, place
@@ -20,7 +21,8 @@ def check_beside_images(run: Run) -> None:
     that is there already goes on, wherever it is.
     """
     root, workdir = run.settings.data.root, run.workdir
-    if not root or is_name(root) or in_bucket(workdir) or not workdir.is_dir():
+    elsewhere = is_name(root) or is_fetched(root) or in_bucket(workdir)
+    if not root or elsewhere or not workdir.is_dir():
         return
     images = pathlib.Path(os.path.realpath(place(root, "data.root")))
     here = pathlib.Path(os.path.realpath(workdir))

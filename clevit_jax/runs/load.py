@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from clevit_jax.config import model_config
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, ConfigError, WeightsError
+from clevit_jax.errors import CheckpointError, ClevitError, ConfigError, WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.preprocessing import Preprocessing
 from clevit_jax.model.swin import abstract_swin
@@ -19,9 +19,10 @@ from clevit_jax.runs.workdir import (
     RUN_FILE,
     load_config,
 )
+from clevit_jax.system.addresses import BUCKETS, is_fetched, scheme, shown
 from clevit_jax.system.files import read_json_object
-from clevit_jax.system.places import place
-from clevit_jax.weights import from_hub
+from clevit_jax.system.places import run_place
+from clevit_jax.weights import from_address, from_hub
 from clevit_jax.weights.convert import Weights, named_leaves, read_torch_weights
 from clevit_jax.weights.converted import FACTS, TENSORS, is_converted, read_converted
 from clevit_jax.weights.folders import HUB_FILES, check_holds_weights, weights_in
@@ -40,6 +41,7 @@ def read_weights(
     entry: str | None = None,
     prefix: str | None = None,
     channels: Channels | None = None,
+    copy_to: str = "",
 ) -> Weights:
     """Reads the weights of a Swin, whichever way they are kept.
 
@@ -48,7 +50,8 @@ def read_weights(
             file in any of `dialects.DIALECTS`, or a folder with one, whole or in shards, as the
             Hugging Face hub has it, or the index of these shards.
             `RUN@last`, `RUN@best` and `RUN@STEP` name a checkpoint, too. A name on the hub, as
-            `weights.from_hub.named` knows it, is fetched once.
+            `weights.from_hub.named` knows it, is fetched once; so is what lies in a bucket or on
+            the web, but for a run in a bucket, `gs://BUCKET/RUN`, which is read where it lies.
         checkpoint: of a run: its newest, the one with the best top-1, or the one of a step. A run
             that keeps an average gives the average, which is what its evaluations score.
         channels: of another library's file whose patch embedding has other than three channels of
@@ -57,13 +60,17 @@ def read_weights(
             `state_dict_ema`; with dots for one in another, as `checkpoint.state_dict`.
         prefix: of a file of another library that holds several networks, what stands before the
             names of one, as `backbone.`; "" where nothing does.
+        copy_to: folder of the copies of what lies in a bucket or on the web; see `system.fetch`.
 
     Raises:
         WeightsError, CheckpointError, ConfigError: in one sentence that names the file.
     """
+    elsewhere = is_fetched(path) and not is_run_there(path)
+    if (elsewhere or from_hub.named(path)) and checkpoint != "last":
+        raise WeightsError(f"{shown(path)} is not a run, so it has no checkpoints to choose from.")
+    if elsewhere:
+        return _read_copy(path, copy_to, entry=entry, prefix=prefix, channels=channels)
     if from_hub.named(path):
-        if checkpoint != "last":
-            raise WeightsError(f"{path} is not a run, so it has no checkpoints to choose from.")
         fetched = from_hub.fetch(path)
         weights = read_weights(fetched.path, entry=entry, prefix=prefix, channels=channels)
         return dataclasses.replace(weights, source=str(fetched))
@@ -92,6 +99,16 @@ def read_weights(
     if is_converted(path):
         return read_converted(path)
     return _read_of_others(path, entry, prefix, channels)
+
+
+def _read_copy(path: str | pathlib.Path, copy_to: str, **options: Any) -> Weights:
+    """Weights that lie elsewhere, from their copy; errors name them by their address."""
+    copy = from_address.fetch(path, copy_to)
+    try:
+        weights = read_weights(copy.path, **options)
+    except ClevitError as error:
+        raise type(error)(copy.said(str(error))) from error
+    return dataclasses.replace(weights, source=copy.address)
 
 
 def _read_of_others(
@@ -145,14 +162,19 @@ def split_checkpoint(path: str | pathlib.Path) -> tuple[pathlib.Path, Which | No
     Returns:
         The path, and the checkpoint that it names, None where it names none.
     """
-    if from_hub.named(path):
+    if from_hub.named(path) or (is_fetched(path) and scheme(path) not in BUCKETS):
         return pathlib.Path(path), None
-    whole = place(path)
+    whole = run_place(path)
     name, at, end = str(whole).rpartition("@")
     known = end in ("last", "best") or (end.isdecimal() and end.isascii())
     if not at or not name or not known or whole.exists():
         return whole, None
-    return pathlib.Path(name), read_which(end)
+    return run_place(name), read_which(end)
+
+
+def is_run_there(path: str | pathlib.Path) -> bool:
+    """Whether an address is that of a run in a bucket, also as `RUN@best`: it is read there."""
+    return scheme(path) in BUCKETS and holds_run(split_checkpoint(path)[0])
 
 
 def holds_run(path: pathlib.Path) -> bool:

@@ -9,12 +9,16 @@ from clevit_jax.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Colour, 
 from clevit_jax.runs.facts import colours_of, read_run_facts
 from clevit_jax.runs.load import holds_run, read_weights, split_checkpoint
 from clevit_jax.runs.workdir import RUN_FILE, has_checkpoints, load_config
+from clevit_jax.system.addresses import is_fetched
+from clevit_jax.weights import from_address
 from clevit_jax.weights.converted import TENSORS, is_converted, read_converted_preprocessing
 from clevit_jax.weights.folders import weights_in
 from clevit_jax.weights.hub_facts import told_beside
 
 
-def mean_and_std(config: ConfigDict, workdir: pathlib.Path, pretrained: str) -> tuple[Colour, ...]:
+def mean_and_std(
+    config: ConfigDict, workdir: pathlib.Path, pretrained: str, copy_to: str = ""
+) -> tuple[Colour, ...]:
     """Mean and std that a run normalises by, each three numbers for pixels in 0..1.
 
     A setting counts first; then what a run that has begun keeps in run.json, where older ones
@@ -24,6 +28,7 @@ def mean_and_std(config: ConfigDict, workdir: pathlib.Path, pretrained: str) -> 
         config: of the run.
         workdir: its folder, which need not be there.
         pretrained: path of the weights that it starts from; "" is none.
+        copy_to: folder of their copy, where they lie in a bucket or on the web.
     """
     given = tuple(config.views.mean), tuple(config.views.std)
     if all(given):
@@ -35,13 +40,13 @@ def mean_and_std(config: ConfigDict, workdir: pathlib.Path, pretrained: str) -> 
         except ConfigError:  # a damaged one is made again
             known = None
     if known is None and pretrained:
-        told = preprocessing_of(pretrained)
+        told = preprocessing_of(pretrained, copy_to)
         known = (told.mean, told.std) if told else None
     mean, std = known or (IMAGENET_MEAN, IMAGENET_STD)
     return given[0] or mean, given[1] or std
 
 
-def preprocessing_of(path: str | pathlib.Path) -> Preprocessing | None:
+def preprocessing_of(path: str | pathlib.Path, copy_to: str = "") -> Preprocessing | None:
     """What weights say of images, without their tensors where they lie on the disk.
 
     Returns:
@@ -52,6 +57,8 @@ def preprocessing_of(path: str | pathlib.Path) -> Preprocessing | None:
         if holds_run(local):
             mean, std = colours_of(read_run_facts(local))
             return Preprocessing(load_config(local).eval.resize, mean=mean, std=std)
+        if is_fetched(path):  # and no run, which is read where it lies
+            local = from_address.fetch(path, copy_to).path
         if local.name == TENSORS and is_converted(local.parent):
             local = local.parent
         if is_converted(local):

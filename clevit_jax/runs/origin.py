@@ -5,8 +5,9 @@ import pathlib
 from ml_collections import ConfigDict
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.runs.load import holds_run, split_checkpoint
+from clevit_jax.runs.load import holds_run, is_run_there, split_checkpoint
 from clevit_jax.runs.workdir import CONFIG_FILE, has_checkpoints, load_config
+from clevit_jax.system.addresses import is_fetched, public
 from clevit_jax.weights import from_hub
 
 
@@ -26,7 +27,7 @@ def begin_from(config: ConfigDict, origin: str, workdir: pathlib.Path) -> Config
         ConfigError: there is no such path, or the workdir holds a run that began elsewhere.
     """
     path, which = split_checkpoint(origin)
-    name = from_hub.named(origin)
+    name = _elsewhere(origin)
     path = path if name else path.resolve()
     of_run = f"{path}@{'last' if which is None else which}"
     pretrained = _begun_from(workdir)
@@ -54,10 +55,18 @@ def _begun_from(workdir: pathlib.Path) -> str | None:
     return load_config(workdir).model.pretrained
 
 
+def _elsewhere(origin: str) -> str:
+    """The name on the hub or the address of other weights; "" of a path, and of a run."""
+    if is_fetched(origin) and not is_run_there(origin):
+        return public(origin)
+    name = from_hub.named(origin)
+    return "" if name is None else str(name)
+
+
 def check_origin(origin: str) -> None:
     """Raises ConfigError unless there is such a path, and it is a run where a step is named."""
     path, which = split_checkpoint(origin)
-    if not path.exists() and not from_hub.named(origin):
+    if not _elsewhere(origin) and not path.exists():
         raise ConfigError(
             f"--from {origin}: there is no {path}; name the workdir of a run, RUN@best or RUN@STEP "
             "for one of its checkpoints, or a file of weights."

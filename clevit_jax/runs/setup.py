@@ -18,6 +18,7 @@ from clevit_jax.config import (
     resolve_data,
 )
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset, Level
+from clevit_jax.data.from_address import copied
 from clevit_jax.data.layouts.listing import first_three
 from clevit_jax.data.open import decoded_images, open_data
 from clevit_jax.data.pipeline import DecodedImages
@@ -45,6 +46,7 @@ from clevit_jax.runs.skipped import (
 from clevit_jax.runs.workdir import CHECKPOINTS_FOLDER, has_checkpoints
 from clevit_jax.steps.jitted import JittedSteps, check_batches, make_jitted_steps
 from clevit_jax.steps.schedule import Plan
+from clevit_jax.system import addresses
 from clevit_jax.weights.convert import Weights
 from clevit_jax.weights.fit import fit_weights, read_class_map
 
@@ -142,7 +144,8 @@ def _normalised(
     settings: Settings, config: ConfigDict, workdir: pathlib.Path, *, training: bool
 ) -> Settings:
     """Settings with the mean and std of the run."""
-    found = mean_and_std(config, workdir, settings.pretrained)
+    copy_to = settings.data.copy_to
+    found = mean_and_std(config, workdir, settings.pretrained, copy_to)
     mean, std = processes.broadcast("mean and std", found)  # files may be process 0's alone
     views = dataclasses.replace(settings.step.views, mean=mean, std=std)
     if training and (views.mean, views.std) != (IMAGENET_MEAN, IMAGENET_STD):
@@ -184,8 +187,11 @@ def read_pretrained(run: Run) -> Pretrained | None:
     if not path:
         return None
     try:
-        weights = read_weights(path)
-        mapping = read_class_map(class_map) if class_map else _map_by_name(weights, run.dataset)
+        copies = run.settings.data.copy_to
+        weights = read_weights(path, copy_to=copies)
+        mapping = (
+            read_class_map(class_map, copies) if class_map else _map_by_name(weights, run.dataset)
+        )
         anew = mapping is None and _other_classes(weights, run.dataset)
         params, report = fit_weights(weights, run.steps.model, class_map=mapping, new_head=anew)
     except WeightsError as error:
@@ -196,7 +202,7 @@ def read_pretrained(run: Run) -> Pretrained | None:
         print(f"  The head is kept: {classes} classes there and here.", flush=True)
     facts = {
         "source": weights.source,
-        "path": str(path),
+        "path": addresses.shown(path),
         "sha256": weights.source_sha256,
         "dialect": weights.dialect,
         "architecture": weights.model.to_json(),
@@ -205,8 +211,8 @@ def read_pretrained(run: Run) -> Pretrained | None:
     by_process = processes.gather("start", facts)
     if different := [k for k, other in enumerate(by_process) if other != by_process[0]]:
         raise ConfigError(
-            f"model.pretrained: process {different[0]} found other weights in {path} than process "
-            "0; put the same file on all hosts."
+            f"model.pretrained: process {different[0]} found other weights in "
+            f"{addresses.shown(path)} than process 0; put the same file on all hosts."
         )
     return Pretrained(params, facts)
 
@@ -235,6 +241,13 @@ def check_agreement(run: Run) -> None:
     here |= {"the workdir": str(run.workdir.absolute())}
     here |= {"the images and labels (split hash)": run.dataset.split_hash()}
     here |= {"the version of jax": jax.__version__}
+    data = run.settings.data
+    copy = copied(data.root, data.request, data.copy_to)
+    if len(set(processes.gather("copies", copy and copy.state)) - {None}) > 1:
+        raise ConfigError(
+            f"data.root was changed while the hosts copied it ({data.root}): they have different "
+            "states of it; wait until nothing is written there any more, and start all again."
+        )
     first, *others = processes.gather("settings", here)
     for number, other in enumerate(others, start=1):
         different = [

@@ -13,13 +13,9 @@ import urllib.parse
 from typing import cast
 
 from clevit_jax.errors import ConfigError
+from clevit_jax.system import addresses
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# The page of a repository, or of a file in it.
-_ON_HUB = re.compile(
-    r"https?://(?:huggingface\.co|hf\.co)/(datasets/)?([^/?#]+/[^/?#]+)"
-    r"(?:/(?:resolve|blob|tree|raw)/([^/?#]+)(/[^?#]+)?)?/?(?:[?#].*)?$"
-)
 _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -66,7 +62,7 @@ def in_bucket(path: os.PathLike[str] | str) -> bool:
     return isinstance(path, pathlib.PurePath) and not isinstance(path, pathlib.Path)
 
 
-def expand(text: str, what: str = "The path", *, hub: bool = False) -> str:
+def expand(text: str, what: str = "The path", *, hub: bool = False, fetched: bool = False) -> str:
     """A path or a pattern with `~`, `~user`, `$NAME` and `${NAME}` resolved.
 
     A shell does this only where the path begins a word, so not in `--workdir=~/run` or
@@ -79,6 +75,8 @@ def expand(text: str, what: str = "The path", *, hub: bool = False) -> str:
         what: what messages call it: `--workdir`, `data.root`.
         hub: whether a name on the hub, `hf://OWNER/REPO`, is taken there, too; it stays as it is,
             and `system.hub` fetches it.
+        fetched: whether an address in a bucket or on the web is taken, which `system.fetch` copies;
+            of a bucket's, variables are resolved.
 
     Raises:
         ConfigError: a variable is not set, or there is no such user; or it is an address, as
@@ -87,6 +85,8 @@ def expand(text: str, what: str = "The path", *, hub: bool = False) -> str:
     if (address := _ADDRESS.match(text)) and not _exists(text):
         if hub and address[1].lower() == "hf":
             return text
+        if fetched and addresses.is_fetched(text):
+            return text if addresses.scheme(text) in addresses.WEB else _resolved(text, text, what)
         raise ConfigError(f"{what} is {text}, {_not_here(address[1].lower(), text)}.")
     if "$" not in text and not text.startswith("~"):
         return text
@@ -106,7 +106,7 @@ def _not_here(scheme: str, text: str) -> str:
             "--config.data.root and the converter take it, and here the path of a file or a folder "
             "is meant"
         )
-    if on_hub := _ON_HUB.match(text):
+    if on_hub := addresses.ON_HUB.match(text):
         kind, repo, revision, file = on_hub.groups()
         at = f"@{revision}" if revision and revision != "main" else ""
         return f"an address of the Hugging Face hub; write hf://{kind or ''}{repo}{at}{file or ''}"

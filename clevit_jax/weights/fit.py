@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import re
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from clevit_jax.errors import WeightsError
 from clevit_jax.model.config import SwinConfig
 from clevit_jax.model.swin import abstract_swin
-from clevit_jax.system.places import place
+from clevit_jax.system.fetch import local
 from clevit_jax.weights.convert import Weights, parameter_name
 from clevit_jax.weights.infer import window_of
 from clevit_jax.weights.load_report import LoadReport
@@ -110,10 +111,14 @@ def _check_map(class_map: np.ndarray, given: int, wanted: int) -> None:
         )
 
 
-def read_class_map(path: str | pathlib.Path) -> np.ndarray:
+def read_class_map(path: str | pathlib.Path, copy_to: str = "") -> np.ndarray:
     """Reads a map of classes: line i holds the number, from 0, of what class i is in the weights.
 
     The format of `data/map22kto1k.txt` of microsoft/Swin-Transformer.
+
+    Args:
+        path: of the file, also an address (`system.fetch`).
+        copy_to: folder of the copies of what lies at an address.
 
     Returns:
         int64 [K].
@@ -122,7 +127,8 @@ def read_class_map(path: str | pathlib.Path) -> np.ndarray:
         WeightsError: with every line that is not a number.
     """
     try:
-        lines = place(path, "The class map").read_text(encoding="utf-8-sig").split("\n")
+        file = local(os.fspath(path), "The class map", copy_to)
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

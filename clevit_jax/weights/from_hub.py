@@ -11,7 +11,7 @@ from clevit_jax.weights.folders import HUB_FILES
 from clevit_jax.weights.shards import INDEX
 
 _REPO = re.compile(r"(?:timm|microsoft)/[A-Za-z0-9][A-Za-z0-9._-]*(?:@[^@]+)?")
-_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".npz", ".json", ".tar")
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".npz", ".json", ".tar")
 # What is read beside weights, where it is there; a converted checkpoint has the last.
 _BESIDE = ("config.json", "preprocessor_config.json", "model.json")
 # The official files of github.com/SwinTransformer/storage/releases, and the repositories of timm
@@ -66,7 +66,7 @@ def named(path: str | os.PathLike[str]) -> hub.Name | None:
         return None
     if text in RELEASED:
         return hub.Name("model", f"timm/{RELEASED[text]}")
-    if _REPO.fullmatch(text) and not base.endswith(_SUFFIXES):
+    if _REPO.fullmatch(text) and not base.endswith(SUFFIXES):
         return hub.Name("model", base, revision)
     return None
 
@@ -91,18 +91,18 @@ def fetch(path: str | os.PathLike[str]) -> hub.Fetched:
 def _choose(name: hub.Name, files: tuple[str, ...]) -> hub.Choice:
     """The weights of a repository, in the order in which a folder is read, and what is beside."""
     if name.path in files:
-        return _with_beside(name.path, files, read=name.path)
+        return with_beside(name.path, files, read=name.path)
     folder = f"{name.path}/" if name.path else ""
     for kept in HUB_FILES:
         if folder + kept in files:
-            return _with_beside(folder + kept, files, read=name.path)
+            return with_beside(folder + kept, files, read=name.path)
     inside = [file for file in files if file.startswith(folder)]
     if name.path and not inside:
         raise ConfigError(f"{name}: {name.repo} has no such file; it holds {_shown(files)}.")
     others = [f for f in inside if f.endswith((".pth", ".pt", ".safetensors", ".bin", ".ckpt"))]
     if len(others) == 1:
         print(f"{name}: the one file of weights is {others[0]}.", flush=True)
-        return _with_beside(others[0], files, read=others[0])
+        return with_beside(others[0], files, read=others[0])
     if not others:
         raise ConfigError(f"{name} holds no weights; it holds {_shown(tuple(inside))}.")
     raise ConfigError(
@@ -116,7 +116,7 @@ def _shown(files: tuple[str, ...]) -> str:
     return hub.named_files(tuple(file for file in files if not file.startswith(".")))
 
 
-def _with_beside(file: str, files: tuple[str, ...], *, read: str) -> hub.Choice:
+def with_beside(file: str, files: tuple[str, ...], *, read: str) -> hub.Choice:
     """A file of weights or an index of shards, the shards, and the JSON that lies beside them."""
     path = pathlib.PurePosixPath(file)
     folder = "" if path.parent == pathlib.PurePosixPath() else f"{path.parent}/"
