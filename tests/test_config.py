@@ -275,14 +275,14 @@ def test_every_setting_arrives_where_it_belongs():
         data__fold=3, data__split_seed=17, data__resize=601, data__cache_bytes=7, data__threads=3,
         data__split_column="s", data__header="false", data__class_level="leaf",
         data__label_pattern="(.+)_", image_size=448, eval__resize=613, model__num_classes=9,
-        data__truncated=True, data__bits=12,
+        data__truncated=True, data__bits=12, data__copy_to="c",
     )  # fmt: skip
     data = resolve_data(config)
     assert data.request == Request(9, "f", "l", "t", "s", "false", "leaf", "(.+)_")
     assert data.split == SplitConfig(0.31, 0.12, 5, 3, 17)
     assert (data.root, data.layout, data.leaves["classes"]) == ("x", "csv", 0)
     assert (data.resize, data.image_size, data.eval_resize) == (601, 448, 613)
-    assert (data.cache_bytes, data.threads) == (7, 3)
+    assert (data.cache_bytes, data.threads, data.copy_to) == (7, 3, "c")
     assert data.decoding == Decoding(truncated=True, bits=12)
     config = changed(
         optim__weight_decay=0.06, optim__clip_norm=3.0, optim__b1=0.91, optim__b2=0.95,

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import pwd
+import types
 
 import pytest
 import tiny
@@ -151,7 +152,8 @@ def _flag_values(*args):
 def test_every_flag_that_is_a_path(home, monkeypatch, args):
     """Each is resolved: a variable that is not set is named, whatever else is wrong."""
     opened = importlib.import_module("clevit_jax.analysis.trained_model")
-    monkeypatch.setattr(opened, "open_trained_model", lambda *_, **__: None)
+    model = types.SimpleNamespace(copy_to="")
+    monkeypatch.setattr(opened, "open_trained_model", lambda *_, **__: model)
     values = _flag_values(*args)
     with pytest.raises(ConfigError, match="variable UNSET is not set"):
         modes.run(values, [arg for arg in args if not arg.startswith("--")])

@@ -19,7 +19,7 @@ from clevit_jax.system.files import read_json, write_json
 from configs import base
 
 FREE = {
-    "data.root", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
+    "data.root", "data.copy_to", "data.cache_bytes", "data.threads", "checkpoint.every_minutes",
     "checkpoint.every_steps", "checkpoint.keep", "checkpoint.keep_every",
     "checkpoint.timeout_minutes", "log.every_steps", "log.mlflow", "log.report",
     "log.wandb", "mesh.data", "mesh.fsdp", "model.kernels", "model.scan",

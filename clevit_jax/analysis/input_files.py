@@ -154,10 +154,10 @@ def _base(text: str) -> pathlib.Path:
 
 @dataclasses.dataclass
 class _LeftOut:
-    """What `find_images` passes over in `text`, which messages call `shown`."""
+    """What `find_images` passes over in `text`, which messages call `shown`, if that is set."""
 
     text: str
-    shown: str
+    shown: str = ""
     endings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     folders: list[str] = dataclasses.field(default_factory=list)  # that match a pattern of files
     others: list[str] = dataclasses.field(default_factory=list)  # each said by itself
@@ -178,9 +178,11 @@ class _LeftOut:
 
     def say(self) -> None:
         if words := self.words():
-            print(f"{printable(self.shown)}: left out: {printable(words)}.", flush=True)
+            print(
+                f"{printable(self.shown or self.text)}: left out: {printable(words)}.", flush=True
+            )
         if self.own:
-            print(printable(say_own(self.shown, self.own)), flush=True)
+            print(printable(say_own(self.shown or self.text, self.own)), flush=True)
 
     def count(self, name: str) -> None:
         self.endings[os.path.splitext(name)[1].lower()] += 1

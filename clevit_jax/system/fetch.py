@@ -41,7 +41,9 @@ except ModuleNotFoundError:  # Windows
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
 _WAIT_SECONDS = 0.2  # between two looks at a lock
-_OTHER_DISK = "name a folder on another disk: --config.data.copy_to=DIR, or export XDG_CACHE_HOME"
+_OTHER_DISK = (
+    "name a folder on another disk: --config.data.copy_to=DIR, or export XDG_CACHE_HOME=DIR"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,10 @@ class Copy:
     def said(self, text: str) -> str:
         """A text in which the address stands for the path of the copy."""
         return text.replace(str(self.path), self.address)
+
+
+class _UnfinishedError(ConfigError):
+    """A file did not come; `__cause__` is the OSError of the source."""
 
 
 _known: dict[tuple[str, str, str], Copy] = {}  # by this process, which keeps to one state of each
@@ -189,6 +195,10 @@ def _newest(
             new = _fill(source, listing, partial, home, copy, what)
         except ChangedError as error:
             why = said = f" ({error})"
+        except _UnfinishedError as error:
+            if not _is_another(look, listing.state):
+                raise
+            why = said = f" ({_reason(error.__cause__)})"
         now = look()
         if now.state == listing.state and not why:
             _take_place(partial, state)
@@ -205,6 +215,14 @@ def _newest(
         f"{what} is {shown}, which changes while it is copied{said}; wait until nothing is written "
         "there any more, and run the same command: it goes on from what is copied."
     )
+
+
+def _is_another(look: Callable[[], Listing], state: str) -> bool:
+    """Whether an address has another state by now."""
+    try:
+        return look().state != state
+    except ConfigError:
+        return False
 
 
 def _listed(source: Source, shown: str, what: str, shallow: bool) -> Listing:
@@ -273,7 +291,7 @@ def _fill(
         try:
             download(source, lacking, folder, parts, progress)
         except OSError as error:
-            raise ConfigError(
+            raise _UnfinishedError(
                 f"{what} is {copy.address}, and cannot be copied to the end: {_reason(error)}. "
                 f"{done[0]:,} of {len(listing.files):,} files are in {partial}, and the same "
                 "command goes on from there."
@@ -385,8 +403,8 @@ def _alone(path: pathlib.Path, shown: str) -> Iterator[bool]:
             os.close(descriptor)
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).rstrip(".")
+def _reason(error: BaseException | None) -> str:
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
 def _no_disk(error: BaseException, shown: str, home: pathlib.Path) -> ConfigError:
