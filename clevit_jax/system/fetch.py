@@ -98,6 +98,8 @@ def fetched(
         ConfigError: nothing is there, it cannot be read, this disk has not the room, or it changes
             all the time; in one sentence.
     """
+    if not address.endswith("://"):
+        address = address.rstrip("/")
     named = named or address
     key = (named, into, address)
     if key in _known:

@@ -114,6 +114,8 @@ class Page:
         except ConfigError:
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             raise os_error(error, addresses.shown(self.address)) from None  # it has the address
 
 
