@@ -96,7 +96,7 @@ GROUPS = {
         Flag("parallel", "integer", 1, "N", "How many seeds at a time.", ("seeds",), _POSITIVE),
     ),
     "Questions to a trained model": (
-        Flag("input", "string", None, "PATH", "Images: a folder, a file or a quoted pattern.",
+        Flag("input", "string", None, "PATH", "Images: a folder, a file or a quoted pattern, also gs://BUCKET/FOLDER.",
              ("predict", "features", "explain")),
         Flag("output", "string", None, "PATH",
              "predict: .csv, .json or .jsonl; features: .npz or .parquet; explain: a folder; "

@@ -65,8 +65,8 @@ def get_config() -> ConfigDict:
     model.num_heads = ()  # heads per stage; () is the variant's
     model.window = 7  # tokens per side of a window (code: 7)
     model.num_classes = 0  # 0 is as many as the data has
-    # Where to start: a converted checkpoint, a .pth or .safetensors file, a run, or a name on the
-    # hub, as timm/swin_base_patch4_window7_224.ms_in22k; "" is random.
+    # Where to start: a converted checkpoint, a .pth or .safetensors file, a run, these by gs:// or
+    # https://, or a name on the hub, as timm/swin_base_patch4_window7_224.ms_in22k; "" is random.
     model.pretrained = ""
     # Text file: on line i, from 0, which class of model.pretrained class i is (e.g. 22k to 1k).
     model.class_map = ""
