@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from clevit_jax.errors import ConfigError
 from clevit_jax.flags import ANALYSES, COMPILERS, SAVING, TOGETHER, check_mode, own_run
 from clevit_jax.system import environment, signals
-from clevit_jax.system.places import expand, place, run_place
+from clevit_jax.system.places import expand, run_place
 
 if TYPE_CHECKING:
     from clevit_jax.analysis.trained_model import TrainedModel
