@@ -342,6 +342,10 @@ def test_predictions_are_called_by_the_address(trained, bucket, tmp_path):
     assert there == here.replace(str(folder), f"{bucket}/in")
 
 
-def test_public_api(bucket):
+def test_what_is_asked_by_name(bucket):
+    """A model that is not there, and a config, which is code."""
+    upload(bucket, {"recipe.py": b"raise SystemExit"})
+    with pytest.raises(ConfigError, match=r"a config file is code, so it is read from this machin"):
+        clevit_jax.get_config(f"{bucket}/recipe.py")
     with pytest.raises(ClevitError, match="nothing is there"):
         clevit_jax.load(f"{bucket}/none")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clevit_jax import recipes
 from clevit_jax.errors import ConfigError
+from clevit_jax.system.addresses import BUCKETS, scheme
 from clevit_jax.system.places import in_bucket, run_place
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def get_config(name: str, /, **settings: Any) -> "ConfigDict":
 def load(name: str) -> "ConfigDict":
     """The config that a name stands for, locked; raises ConfigError. `name`: see `get_config`."""
     run = run_of(run_place(name, "--config"))
+    if run is None and scheme(name) in BUCKETS:
+        raise ConfigError(
+            f"--config is {name}, which is no run, and a config file is code, so it is read from "
+            f"this machine alone; copy it and name the copy: gcloud storage cp {name} ."
+        )
     if run is None:
         return recipes.load(name)
     from clevit_jax.runs.workdir import load_config

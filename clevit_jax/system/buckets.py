@@ -56,6 +56,7 @@ def prepare() -> None:
     # would be read up to its old size.
     options = {"use_listings_cache": False, "requests_timeout": _SECONDS}
     fsspec.config.conf["gcs"] = {**fsspec.config.conf.get("gcs", {}), **options}
+    logging.getLogger("google.auth").setLevel("ERROR")  # what lacks is said when it is needed
     logging.getLogger("gcsfs").setLevel("CRITICAL")  # pages of tracebacks beside what it raises
 
 

@@ -69,7 +69,9 @@ class _UnfinishedError(ConfigError):
     """A file did not come; `__cause__` is the OSError of the source."""
 
 
-_known: dict[tuple[str, str, str], Copy] = {}  # by this process, which keeps to one state of each
+_known: dict[
+    tuple[str, str, str, bool], Copy
+] = {}  # by this process, which keeps to one state of each
 _in_use: list[int] = []  # descriptors, which hold the locks of these states until the end
 
 
@@ -101,12 +103,12 @@ def fetched(
     if not address.endswith("://"):
         address = address.rstrip("/")
     named = named or address
-    key = (named, into, address)
+    key = (named, into, address, shallow)
     if key in _known:
         return _known[key]
     shown = addresses.shown(named)
     source = open_source(address, what)
-    home = pathlib.Path(into or users_folder(), _slug(named))
+    home = pathlib.Path(into or users_folder(), _slug(named, shallow))
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / "lock", shown) as locked:
@@ -151,9 +153,11 @@ def users_folder() -> pathlib.Path:
     return root / "clevit_jax" / "copies"
 
 
-def _slug(named: str) -> str:
+def _slug(named: str, shallow: bool) -> str:
     """`gs-BUCKET-leaves-1f2e3d4c5b`: readable, and another one for each address."""
-    digest = hashlib.sha256(addresses.public(named).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(
+        f"{addresses.public(named)}{' shallow' * shallow}".encode()
+    ).hexdigest()[:10]
     words = re.sub(r"[^A-Za-z0-9._]+", "-", addresses.shown(named)).strip("-.")
     return f"{words[:60]}-{digest}"
 
