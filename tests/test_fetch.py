@@ -172,20 +172,20 @@ def test_without_locks_it_is_copied_all_the_same(full, tmp_path, monkeypatch):
 
 def test_what_changes_while_it_is_copied(full, tmp_path, monkeypatch, capsys):
     """Never a mix: the state that it has in the end, or none."""
-    pieces, changes = remote._Objects.pieces, [b"1"]
+    pieces, changes = remote._Objects.pieces, [("more", b"1")]
     monkeypatch.setattr("clevit_jax.system.download._PAUSES", (0.0, 0.0))
 
     def changing(self, file, start):
         if changes:
-            upload(full, {"train/a/0.png": changes.pop()})
+            upload(full, dict([changes.pop()]))
         return pieces(self, file, start)
 
     monkeypatch.setattr(remote._Objects, "pieces", changing)
     copy = fetch.fetched(str(full), str(tmp_path))
-    assert content(copy.path) == {**FILES, "train/a/0.png": b"1"}
+    assert content(copy.path) == {**FILES, "more": b"1"}
     assert "was changed while it was copied" in capsys.readouterr().out
     forget()
-    changes += [b"%d" % k for k in range(10, 40)]
+    changes += [("train/a/0.png", b"%d" % k) for k in range(10, 40)]
     upload(full, {"train/a/0.png": b"0"})
     with pytest.raises(ConfigError, match=r"data.root is .* changes while it is copied"):
         fetch.fetched(str(full), str(tmp_path), "data.root")
