@@ -13,7 +13,7 @@ import pytest
 from waiting import wait_until
 
 from clevit_jax.errors import ConfigError
-from clevit_jax.system import buckets, fetch, remote
+from clevit_jax.system import buckets, fetch, file_locks, remote
 from clevit_jax.system.places import run_place
 
 HOME = pathlib.Path(__file__).parents[1]
@@ -147,7 +147,7 @@ fetch.fetched({str(full)!r}, {str(tmp_path)!r})
 
 def test_two_at_once_copy_once(full, read, tmp_path, monkeypatch, capsys):
     # A lock belongs to an open file, so two threads are to each other as two processes.
-    monkeypatch.setattr(fetch, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(file_locks, "_WAIT_SECONDS", 0.01)
     states, start = [], threading.Barrier(2)
 
     def copy():
@@ -165,7 +165,7 @@ def test_two_at_once_copy_once(full, read, tmp_path, monkeypatch, capsys):
 
 
 def test_without_locks_it_is_copied_all_the_same(full, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "fcntl", None)
+    monkeypatch.setattr(file_locks, "fcntl", None)
     assert content(fetch.fetched(str(full), str(tmp_path)).path) == FILES
     assert fetch._in_use == []
 

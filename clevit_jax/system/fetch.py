@@ -22,25 +22,19 @@ import pathlib
 import re
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from clevit_jax.errors import ConfigError
 from clevit_jax.system import addresses, faults, memory
 from clevit_jax.system.download import ChangedError, DiskError, download
+from clevit_jax.system.file_locks import alone, try_lock
 from clevit_jax.system.places import expand
 from clevit_jax.system.progress import progress_bar
 from clevit_jax.system.remote import Listing, Source, open_source
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
-_WAIT_SECONDS = 0.2  # between two looks at a lock
 _OTHER_DISK = (
     "name a folder on another disk: --config.data.copy_to=DIR, or export XDG_CACHE_HOME=DIR"
 )
@@ -111,7 +105,7 @@ def fetched(
     home = pathlib.Path(into or users_folder(), _slug(named, shallow))
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _alone(home / "lock", shown) as locked:
+        with alone(home / "lock", f"copies {shown}") as locked:
             copy = _newest(source, home, shown, what, shallow, choose, locked=locked)
     except DiskError as error:
         raise _no_disk(error.__cause__ or error, shown, home) from error
@@ -354,7 +348,7 @@ def _remove_others(home: pathlib.Path, state: pathlib.Path) -> None:
         if other == state or not other.is_dir():
             continue
         whole = not other.name.endswith((_PARTIAL, ".gone"))
-        descriptor = _try_lock(other / "in_use", shared=False) if whole else None
+        descriptor = try_lock(other / "in_use", shared=False) if whole else None
         if whole and descriptor is None:
             continue
         gone = home / f".{secrets.token_hex(4)}.gone"
@@ -367,46 +361,8 @@ def _remove_others(home: pathlib.Path, state: pathlib.Path) -> None:
 
 def _use(state: pathlib.Path) -> None:
     """Keeps a state from being removed until this process ends."""
-    if (descriptor := _try_lock(state / "in_use", shared=True)) is not None:
+    if (descriptor := try_lock(state / "in_use", shared=True)) is not None:
         _in_use.append(descriptor)
-
-
-def _try_lock(path: pathlib.Path, *, shared: bool) -> int | None:
-    """The descriptor of a file, locked; None where another has it, or the disk has no locks."""
-    if fcntl is None:
-        return None
-    descriptor = -1
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
-        if descriptor >= 0:
-            os.close(descriptor)
-        return None
-    return descriptor
-
-
-@contextlib.contextmanager
-def _alone(path: pathlib.Path, shown: str) -> Iterator[bool]:
-    """Waits until no other process copies the address; yields whether the disk has locks."""
-    descriptor = -1 if fcntl is None else os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        locked, said = fcntl is not None, False
-        while locked:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not said:
-                    print(f"Waiting for another process, which copies {shown}.", flush=True)
-                said = True
-                time.sleep(_WAIT_SECONDS)
-            except OSError:  # the two copy into folders of their own then
-                locked = False
-        yield locked
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def _reason(error: BaseException | None) -> str:
