@@ -97,8 +97,8 @@ def torn(folder: pathlib.Path, step: int | None = None) -> list[pathlib.Path]:
 def remove_torn(folder: pathlib.Path) -> None:
     """Removes what a kill or a full disk left. Nobody may be saving there.
 
-    In a bucket, what was whole once and lacks the mark, as in a copy of an older run, is moved aside
-    instead.
+    In a bucket, what was whole once and lacks the mark, as in a copy of an older run, is moved
+    aside instead.
     """
     for path in torn(folder):
         if in_bucket(path) and _was_whole(path):
