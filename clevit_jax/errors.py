@@ -1,18 +1,25 @@
 """Errors that a user can cause, each said in one sentence: `except ClevitError` catches them all.
 
-Commands print the sentence and end with exit code 2; anything else is a fault of the program and
-ends with a traceback.
+Commands print the sentence and end with the error's exit code, 2 but for storage that does not
+answer; anything else is a fault of the program and ends with a traceback.
 """
 
 from collections.abc import Sequence
 from typing import Self
 
+STALLED = 77  # exit code: storage does not answer, run the same again (sysexits' EX_NOPERM)
 _SHOWN = 20  # problems of a data set that its message shows
 _ALONE = 3  # sentences of one rule that are shown in full
 
 
 class ClevitError(ValueError):
-    """Something that the user can mend; the message names the culprit and the mend."""
+    """Something that the user can mend; the message names the culprit and the mend.
+
+    Attributes:
+        exit_code: of a command that it ends.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(ClevitError):
@@ -105,6 +112,16 @@ class CheckpointError(ClevitError):
 
 class NoRoomError(CheckpointError):
     """The disk has no room for a checkpoint; nothing was begun."""
+
+
+class StorageError(CheckpointError):
+    """The disk or the bucket of a run has not answered within `checkpoint.timeout_minutes`."""
+
+    exit_code = STALLED
+
+
+class SupersededError(ClevitError):
+    """A newer start has taken the run over; this one writes nothing more."""
 
 
 class TrainingError(ClevitError):

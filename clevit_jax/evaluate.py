@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import Dataset
 from clevit_jax.data.skipped import counts, summary
-from clevit_jax.distributed import processes, sharding
+from clevit_jax.distributed import processes, sharding, watch
 from clevit_jax.distributed.preemption import Interrupted, Stop
 from clevit_jax.errors import CheckpointError, ConfigError
 from clevit_jax.runs.checkpoint import Checkpoints
@@ -47,6 +47,7 @@ def evaluate_split(run: Run, params: Any, split: str, *, stop: Stop | None = Non
         for number, rows in enumerate(batches):
             if stop is not None and stop.asked():
                 raise Interrupted
+            watch.note(f"batch {number + 1} of an evaluation")
             batch = sharding.to_global(run.steps.mesh, rows)
             if number == 0:
                 processes.compile_together(run.steps.eval_step, params, batch)
@@ -143,7 +144,8 @@ def score_checkpoints(
         Interrupted: see `evaluate_split`.
     """
     check = None if other_split else functools.partial(check_split, run)
-    newest = checkpoints.restore_newest(run.steps.abstract_state, check)
+    like = run.steps.abstract_state
+    newest = run.owner.call("checkpoints", lambda: checkpoints.restore_newest(like, check))
     if newest is None:
         raise CheckpointError(f"{run.workdir} has no checkpoint yet; train it first.")
     state, meta = newest
@@ -153,7 +155,7 @@ def score_checkpoints(
         best = last
         if step_and_top1[0] != last.step:
             # One that is damaged must not keep a run from its scores.
-            found = checkpoints.restore_best(run.steps.abstract_state)
+            found = run.owner.call("checkpoints", lambda: checkpoints.restore_best(like))
             best = found and score_params(run, int(found[0].step), found[0].eval_params, stop=stop)
     write_scores(run, last, best, trained_on=meta["split_hash"], written=written)
 
@@ -256,7 +258,8 @@ def write_scores(
             print(f"Validation, {name} (step {scores.step}): {scores.val}.")
     if not written:
         return
-    _write(path, facts, run.dataset)
+    run.owner.check("before its scores are written")
+    run.owner.call(EVALUATION_FILE, lambda: _write(path, facts, run.dataset))
     for what, where in (
         ("checkpoints", run.checkpoints),
         ("metrics", run.workdir / "metrics.jsonl"),

@@ -6,6 +6,7 @@ update.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -15,8 +16,9 @@ from ml_collections import ConfigDict
 
 from clevit_jax.analysis.report.write import write_after_training
 from clevit_jax.data import pipeline
-from clevit_jax.distributed import processes, sharding
+from clevit_jax.distributed import processes, sharding, watch
 from clevit_jax.distributed.preemption import STOPPED, Interrupted, Stop
+from clevit_jax.errors import CheckpointError
 from clevit_jax.evaluate import (
     CheckpointScores,
     check_split,
@@ -33,6 +35,7 @@ from clevit_jax.runs.finished import last_scores, say_finished
 from clevit_jax.runs.goodput import Clock, keep_time
 from clevit_jax.runs.lock import locked
 from clevit_jax.runs.logger import MetricLogger, write_facts_file, write_run_facts
+from clevit_jax.runs.owner import owned, reach
 from clevit_jax.runs.patience import Patience, note_end, resume_patience
 from clevit_jax.runs.profile import Profile, check_updates
 from clevit_jax.runs.results import RunResult, read_result
@@ -49,7 +52,9 @@ from clevit_jax.runs.setup import (
     say_data,
 )
 from clevit_jax.runs.workdir import (
+    CONFIG_FILE,
     LOAD_REPORT_FILE,
+    RUN_FILE,
     check_workdir,
     claim_workdir,
     has_checkpoints,
@@ -112,7 +117,8 @@ def train_workdir(
 
     Raises:
         ConfigError, DataError: before the first step, and before anything is written.
-        CheckpointError: nothing can be saved or read.
+        CheckpointError: nothing can be saved or read; `StorageError` where it does not answer.
+        SupersededError: a newer start has taken the run over.
         TrainingError: the gradients stay non-finite.
     """
     with output.unbreakable(), Stop() as stop, Clock(began) as clock:
@@ -134,6 +140,7 @@ def _train(
 ) -> int:
     """`train_workdir` within its `Stop`. Raises Interrupted while there is nothing to save."""
     stop.nothing_to_save(_NOTHING_LOST.format(_what_ran()))
+    reach(workdir, minutes=config.checkpoint.timeout_minutes)
     extended = extend and check_extension(workdir, config)
     if not extended:
         check_workdir(workdir, config)
@@ -148,22 +155,28 @@ def _train(
     # A network disk may show other hosts less for a while, so process 0 looks for all.
     if processes.broadcast("finished", not extended and say_finished(run)):
         return 0
+    seconds = 60 * run.settings.checkpoint_timeout_minutes
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
-        if processes.index() == 0:  # before the room is looked at, and anything is written
-            remove_torn(run.checkpoints)
+        watching = stack.enter_context(contextlib.ExitStack())
+        watching.enter_context(watch.watched(seconds, processes.lost))
         check_path(run.checkpoints)
         begun = processes.broadcast("begun", has_checkpoints(workdir))
         pretrained = None if begun else read_pretrained(run)
         found_anew = not run.decided
         run = decode_all(run, stop)
+        # Not before: a start that its images keep from training takes the run from nobody.
+        owner = stack.enter_context(owned(workdir, seconds=seconds))
+        run = dataclasses.replace(run, owner=owner)
+        if processes.index() == 0:  # before the room is looked at
+            owner.call("checkpoints", lambda: remove_torn(run.checkpoints))
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
         if extended:
-            forget_end(workdir)
-        claim_workdir(workdir, config)
+            owner.call(RUN_FILE, lambda: forget_end(workdir))
+        owner.call(CONFIG_FILE, lambda: claim_workdir(workdir, config))
         stack.enter_context(output.logged(workdir / output.log_file(processes.index())))
-        checkpoints = open_checkpoints(run)
+        checkpoints = owner.call("checkpoints", lambda: open_checkpoints(run))
         stack.callback(checkpoints.close)
         state, batches, meta = _initial_state(run, checkpoints, pretrained)
         keep_skipped(
@@ -177,6 +190,7 @@ def _train(
             print(f"{workdir} is finished: it is at its last step, {step}.", flush=True)
             if processes.index() == 0 and not run_facts_are_whole(workdir):
                 write_facts_file(run, state)
+            owner.check()
             note_end(run, step, patience)
             if processes.broadcast("unscored", last_scores(run) is None):
                 score_checkpoints(run, checkpoints)
@@ -190,11 +204,18 @@ def _train(
             profile = Profile(
                 workdir, profiled, first=step + 1, total=run.plan.total, say=logger.say
             )
-            code, state = _loop(
-                run, checkpoints, state, batches, patience, logger, stop, clock, profile
-            )
-            keep_time(workdir, clock, int(state.step), finished=code == 0)
+            try:
+                code, state = _loop(
+                    run, checkpoints, state, batches, patience, logger, stop, clock, profile
+                )
+            except CheckpointError:
+                owner.look()  # who took the run over may have removed what was half written
+                raise
+            reached, done = int(state.step), code == 0
+            owner.call(RUN_FILE, lambda: keep_time(workdir, clock, reached, finished=done))
+        watching.close()  # what the report takes is unknown, and the run is whole without it
         if code == 0 and run.settings.report:
+            owner.check("before its report is written")
             stop.nothing_to_save(
                 f"Stopped while the report was written; run the same {_what_ran()} to write it."
             )
@@ -207,13 +228,13 @@ def _initial_state(
 ) -> tuple[TrainState, Any, dict[str, Any] | None]:
     """State, batches and `meta` of the newest checkpoint, or those of step 0, without a `meta`."""
     batches = _train_batches(run)
-    restored = checkpoints.restore_newest(
-        run.steps.abstract_state, functools.partial(check_split, run)
-    )
+    like, check = run.steps.abstract_state, functools.partial(check_split, run)
+    restored = run.owner.call("checkpoints", lambda: checkpoints.restore_newest(like, check))
     if restored is None:
         pretrained = pretrained or read_pretrained(run)
         if pretrained and processes.index() == 0:
-            write_json(run.workdir / LOAD_REPORT_FILE, pretrained.facts)
+            path, facts = run.workdir / LOAD_REPORT_FILE, pretrained.facts
+            run.owner.call(LOAD_REPORT_FILE, lambda: write_json(path, facts))
         return run.steps.initial_state(pretrained.params if pretrained else None), batches, None
     state, meta = restored
     batches.set_state(meta["iterator"])
@@ -256,6 +277,7 @@ def _loop(
     # An evaluation that a signal ended is made up for when the run goes on.
     scored = start == 0 or processes.broadcast("scored", checkpoints.top1(start) is not None)
     for step in range(start, total + 1):
+        watch.note(f"step {step}")
         score = None
         if (step > start or not scored) and _evaluation_due(run, step):
             logger.finish()
@@ -274,7 +296,8 @@ def _loop(
             must = stopping or over
             with clock.spent("saving"):
                 saver.save(state, batches.get_state(), score, logger.newest, must=must)
-                keep_time(run.workdir, clock, step)
+                run.owner.call(RUN_FILE, functools.partial(keep_time, run.workdir, clock, step))
+            watch.note(f"the save at step {step}")
             logger.pause()
         elif score is not None:
             saver.add_score(step, score)
@@ -292,6 +315,7 @@ def _loop(
     profile.close(step)
     with clock.spent("saving"):
         checkpoints.wait()
+    run.owner.check(f"at step {step}, its last")
     logger.close(finished=True)
     note_end(run, step, patience)
     with clock.spent("evaluating"):

@@ -85,7 +85,7 @@ def test_a_disk_without_locks_warns(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
     with locked(tmp_path):
         pass
-    assert "has no locks (No locks available), so a second start" in capsys.readouterr().out
+    assert "has no locks (No locks available), so a start" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 3}'])

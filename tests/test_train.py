@@ -156,7 +156,7 @@ def test_what_a_run_leaves(whole):
     rates = [record["train/lr"] for record in records(whole.workdir, "train")]
     assert max(rates) == pytest.approx(4 / 512)
     names = {"config.json", "run.json", "evaluation.json", "metrics.jsonl", "tensorboard",
-             "views.png", "checkpoints", "log.txt", ".lock"}  # fmt: skip
+             "views.png", "checkpoints", "log.txt", ".lock", "owner.json"}  # fmt: skip
     assert {path.name for path in whole.workdir.iterdir()} == names
     (start,) = facts["starts"]
     assert start["finished"] is True

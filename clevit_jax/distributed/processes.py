@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from clevit_jax.distributed import cluster
+from clevit_jax.distributed import cluster, watch
 from clevit_jax.errors import ProcessError, first_line
 from clevit_jax.system import faults, output
 
@@ -91,8 +91,9 @@ def compile_together(function: Any, *arguments: Any) -> None:
     slower host, or one whose compilation cache is empty, may compile minutes longer.
     """
     if count() > 1:
-        function.lower(*arguments).compile()
-        barrier("compiled")
+        with watch.patiently("compiling"):
+            function.lower(*arguments).compile()
+            barrier("compiled")
 
 
 @contextlib.contextmanager
@@ -151,7 +152,7 @@ def _listen(left: threading.Event) -> None:
 def _fail(error: BaseException) -> None:
     """Tells the others why this process ends, and ends it."""
     me = f"process {index()} of {count()} ({socket.gethostname()})"
-    code, says = 2, f"{me}: {error}"
+    code, says = faults.exit_code(error), f"{me}: {error}"
     if isinstance(error, KeyboardInterrupt):
         code, says = 130, f"{me} was stopped by Ctrl-C; run the same command to go on."
     elif (known := faults.sentence(error)) is not None:
@@ -167,6 +168,16 @@ def _fail(error: BaseException) -> None:
     else:
         code, says = 1, f"{me} failed: {type(error).__name__}: {error}"
         traceback.print_exception(error)
+    give_up(says, code)
+
+
+def lost(says: str) -> None:
+    """Ends this process and the others, since one of them stands still; see `watch.watched`."""
+    give_up(says, LOST)
+
+
+def give_up(says: str, code: int) -> None:
+    """Says why, tells the others, and ends this process at once; from any thread."""
     _say(says)
     failure = {"process": index(), "says": says, "code": code}
     with contextlib.suppress(Exception):  # another was first, or the service has ended

@@ -18,7 +18,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, first_line
+from clevit_jax.errors import CheckpointError, StorageError, first_line
 from clevit_jax.runs import checkpoint_files
 from clevit_jax.runs.room import check_bucket, check_room
 from clevit_jax.steps.state import TrainState
@@ -48,6 +48,8 @@ class Checkpoints:
         keep_every: checkpoints at multiples of this step are kept for good; 0 is none.
         timeout: seconds that saving may make the caller wait.
         read_only: changes nothing, so that a run may be looked at while it trains.
+        owned: called in process 0 before a checkpoint gets its name, or one is removed; what it
+            raises keeps that from being done.
 
     Raises:
         CheckpointError: no library can read the folder's path, or a score is damaged and
@@ -62,11 +64,13 @@ class Checkpoints:
         keep_every: int = 0,
         timeout: float = 600.0,
         read_only: bool = False,
+        owned: Callable[[], None] = lambda: None,
     ):
         self.folder = folder.absolute()
         self._plain = PlainPath(folder)
         self._bounded = Bounded(timeout)
         self._read_only = read_only
+        self._owned = owned
         self._saving: tuple[int, TrainState] | None = None  # step, shapes: written, not read back
         self._failed_to_save = False
         self._unreadable_steps = set[int]()
@@ -190,6 +194,7 @@ class Checkpoints:
             names = sorted(n for n in found.keys() | expected if found.get(n) != expected.get(n))
             raise CheckpointError(f"{', '.join(names[:5])} cannot be read back as they were")
         checkpoint_files.write_hashes(written)
+        self._owned()
 
     def _own_path(self) -> pathlib.Path:
         """The folder, by a plain path on a disk."""
@@ -388,10 +393,12 @@ class Checkpoints:
                 self._bounded.call(self._forget_torn, seconds=_CLOSING_SECONDS)
                 self._saving = None
         reason = self._reason(error)
-        return CheckpointError(f"{what} in {self.folder}: {reason}. {self.kept()}")
+        kind = StorageError if isinstance(error, TimeoutError) else CheckpointError
+        return kind(f"{what} in {self.folder}: {reason}. {self.kept()}")
 
     def _forget_torn(self) -> None:
         if processes.index() == 0:
+            self._owned()
             checkpoint_files.remove_torn(self.folder)
         self._manager.reload()
 

@@ -47,7 +47,11 @@ class MetricLogger:
         self._advice = advice
         self.newest = {"loss": math.nan, "skipped_in_a_row": 0.0}
         first = processes.index() == 0  # the one that prints and writes
-        self._writer = MetricWriter(run.workdir, step=start) if first else None
+        self._writer = (
+            run.owner.call("metrics", lambda: MetricWriter(run.workdir, step=start))
+            if first
+            else None
+        )
         self._trackers = trackers.begin(run.config, run.workdir, start) if first else []
         self._progress = Progress(start, run.plan.total, run.settings.step.batch_size, shown=first)
         updates = np.arange(run.plan.total, dtype=np.int32)
@@ -142,8 +146,15 @@ class MetricLogger:
         trackers.close(self._trackers, finished=finished)
         self._say_trackers()
         self._progress.close()
-        if self._writer:
-            self._writer.close()
+        if self._writer and not self._run.owner.superseded:  # the newer start writes them again
+            self._run.owner.call("metrics", self._writer.close)
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes numbers where no newer start does, which would lose its own by it."""
+        assert self._writer is not None
+        writer, owner = self._writer, self._run.owner
+        owner.look_cheaply(f"at step {step}")
+        owner.call("metrics", lambda: writer.write(step, scalars))
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:
@@ -201,7 +212,8 @@ def write_facts_file(
         sign = last_sign(run.workdir, at)
         spent = clock.record(at, before=lost_before(starts, at, clock.began, sign))
     starts.append({"step": at, **changed, **describe_environment(), **spent})
-    write_json(run.workdir / RUN_FILE, {**facts, "starts": starts, "goodput": goodput(starts)})
+    facts_of_all = {**facts, "starts": starts, "goodput": goodput(starts)}
+    run.owner.call(RUN_FILE, lambda: write_json(run.workdir / RUN_FILE, facts_of_all))
     return facts
 
 

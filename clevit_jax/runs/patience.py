@@ -106,4 +106,5 @@ def note_end(run: Run, step: int, patience: Patience) -> None:
     print(sentence, flush=True)
     if processes.index() == 0:
         path = run.workdir / RUN_FILE
-        write_json(path, {**read_json_object(path), "ended_at": step, "ended_because": sentence})
+        end = {"ended_at": step, "ended_because": sentence}
+        run.owner.call(RUN_FILE, lambda: write_json(path, {**read_json_object(path), **end}))

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, NoRoomError, TrainingError
+from clevit_jax.errors import CheckpointError, NoRoomError, StorageError, TrainingError
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.patience import Patience
 from clevit_jax.runs.setup import Run
@@ -31,6 +31,7 @@ def open_checkpoints(run: Run) -> Checkpoints:
         keep=run.settings.keep,
         keep_every=run.settings.checkpoint_keep_every,
         timeout=60 * run.settings.checkpoint_timeout_minutes,
+        owned=run.owner.look,
     )
 
 
@@ -117,6 +118,8 @@ class Saver:
 
         Raises:
             CheckpointError: it must be saved, or another process may have saved it.
+            StorageError: the storage does not answer, at any step.
+            SupersededError: a newer start has the run.
             TrainingError: it is the last step, and not sound.
         """
         last = int(state.step) == self._run.plan.total or self._patience.over
@@ -130,12 +133,16 @@ class Saver:
         more = {"loss": float(newest["loss"]), "patience": self._patience.to_json()}
         meta = {"iterator": iterator, **more, **self._meta}
         self._saved_at = time.monotonic()
+        at = f"at step {int(state.step)}"
         try:
             self._settle()
+            self._run.owner.check(at)
             self._checkpoints.save(state, meta, top1=None if score is None else score.top1)
         except CheckpointError as error:
+            self._run.owner.look(at)  # who took the run over may have removed what was half written
             # Several processes agree on the room; what else fails may have failed on one alone.
-            if must or (processes.count() > 1 and not isinstance(error, NoRoomError)):
+            one_alone = processes.count() > 1 and not isinstance(error, NoRoomError)
+            if must or one_alone or isinstance(error, StorageError):
                 raise
             logging.error("%s Training goes on; the next checkpoint will try again.", error)
             return
@@ -158,7 +165,7 @@ class Saver:
         try:
             self._checkpoints.wait()
         except CheckpointError as error:
-            if processes.count() > 1:
+            if processes.count() > 1 or isinstance(error, StorageError):
                 raise
             self._best = self._best_saved()
             logging.error("%s", error)
@@ -170,7 +177,9 @@ class Saver:
     def add_score(self, step: int, score: Evaluation) -> None:
         """Notes the score of the checkpoint that the run went on from, saved before it had one."""
         if math.isfinite(score.loss):
-            self._checkpoints.add_score(step, score.top1)
+            owner, add = self._run.owner, self._checkpoints.add_score
+            owner.check(f"at step {step}")
+            owner.call("the score of a checkpoint", lambda: add(step, score.top1))
             self._best = max(self._best, score.top1)
 
     def stopped(self, step: int) -> str:

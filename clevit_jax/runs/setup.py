@@ -32,6 +32,7 @@ from clevit_jax.runs.facts import levels_of, read_run_facts
 from clevit_jax.runs.load import read_weights
 from clevit_jax.runs.normalisation import mean_and_std
 from clevit_jax.runs.odd_images import say_odd
+from clevit_jax.runs.owner import Owner
 from clevit_jax.runs.reading import fit_devices, readable
 from clevit_jax.runs.skipped import (
     SKIPPED_FILE,
@@ -63,6 +64,7 @@ class Run:
         images: of each split, decoded when they are asked for.
         steps: the jitted steps.
         decided: whether it is known which images are left out; else `decode_splits` finds out.
+        owner: this start's hold on the workdir, where it writes.
     """
 
     config: ConfigDict
@@ -72,6 +74,7 @@ class Run:
     images: dict[str, DecodedImages]
     steps: JittedSteps
     decided: bool = True
+    owner: Owner = dataclasses.field(default_factory=Owner)
 
     @property
     def plan(self) -> Plan:
@@ -321,7 +324,7 @@ def keep_skipped(run: Run, *, anew: bool) -> None:
     if run.config.data.on_bad_image != "skip" or processes.index() != 0:
         return
     if anew or not (run.workdir / SKIPPED_FILE).is_file():
-        write_skipped(run.workdir, run.dataset)
+        run.owner.call(SKIPPED_FILE, lambda: write_skipped(run.workdir, run.dataset))
 
 
 def _with_dataset(run: Run, dataset: Dataset) -> Run:

@@ -22,7 +22,7 @@ from clevit_jax.data import pipeline
 from clevit_jax.data.dataset import SPLIT_NAMES, Dataset, Skipped
 from clevit_jax.data.pipeline import DecodedImages
 from clevit_jax.data.skipped import classes_not_tested, leave_out, summary
-from clevit_jax.distributed import processes
+from clevit_jax.distributed import processes, watch
 from clevit_jax.distributed.preemption import Stop
 from clevit_jax.errors import ConfigError, DecodeError, Repeated, said_once
 from clevit_jax.runs.results import SEED, seed_folders
@@ -74,6 +74,7 @@ def find_bad(
         with progress_bar(total=len(rows), unit=" images", desc=desc, disable=me > 0) as bar:
 
             def advance(done: int, _: int, bar: Any = bar) -> None:
+                watch.touch()
                 bar.update(done - bar.n)
                 if stop is not None:
                     stop.check()

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 from clevit_jax.config import restore_config
 from clevit_jax.distributed.preemption import STOPPED
-from clevit_jax.errors import ConfigError, TrainingError
+from clevit_jax.errors import STALLED, ClevitError, ConfigError, StorageError, TrainingError
 from clevit_jax.system import compilation_cache, faults, signals
 from clevit_jax.system.logging import quiet_command
 from clevit_jax.system.output import LOG_FILE as LOG
@@ -41,7 +41,8 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-REFUSED, DIVERGED = 2, 3  # exit codes of a child besides 0 and `STOPPED`; 2: `faults.tell`
+# Exit codes of a child besides 0 and `STOPPED`; those of `faults.tell` are 2 and `STALLED`.
+REFUSED, DIVERGED = 2, 3
 
 
 def check_locks() -> None:
@@ -144,7 +145,7 @@ class _Child:
         data = _log_of(self.folder).read_bytes()[self.log_start :]
         text = data.decode("utf-8", "replace")
         code = self.process.returncode
-        if code in (REFUSED, DIVERGED):
+        if code in (REFUSED, DIVERGED, STALLED):
             errors = re.split(r"(?:^|[\r\n])error: ", text)
             if len(errors) > 1:
                 return errors[-1].strip()
@@ -217,7 +218,7 @@ def train_in_children(
     folders: Mapping[int, pathlib.Path],
     shares: list[dict[str, str]],
     finished: Callable[[int], None],
-) -> dict[int, str]:
+) -> dict[int, ClevitError]:
     """Trains seeds, as many at a time as there are shares; prints a line for each event.
 
     Where there is one share, what the child prints is repeated here. Signals are passed on to the
@@ -231,7 +232,7 @@ def train_in_children(
         finished: called with each seed that is finished.
 
     Returns:
-        For each seed that failed, a sentence why. Those that are neither finished nor failed were
+        For each seed that failed, an error that says why. Those that are neither finished nor failed were
         stopped or not begun.
 
     Raises:
@@ -240,7 +241,7 @@ def train_in_children(
     """
     waiting, free = list(configs), list(range(len(shares)))
     running: list[_Child] = []
-    failed: dict[int, str] = {}
+    failed: dict[int, ClevitError] = {}
     single, hopeless, passed = len(shares) == 1, False, 0
     with _signals() as received:
         try:
@@ -269,7 +270,11 @@ def train_in_children(
 
 
 def _end(
-    child: _Child, failed: dict[int, str], finished: Callable[[int], None], *, signalled: bool
+    child: _Child,
+    failed: dict[int, ClevitError],
+    finished: Callable[[int], None],
+    *,
+    signalled: bool,
 ) -> bool:
     """Prints how a child ended, and adds it to `failed`; returns whether the others would fail."""
     child.close()
@@ -280,7 +285,8 @@ def _end(
     elif code == STOPPED or (signalled and code == -signal.SIGTERM):
         _say(child.seed, "stopped", _log_of(child.folder))
     else:
-        failed[child.seed] = child.last_words()
+        kind = StorageError if code == STALLED else TrainingError
+        failed[child.seed] = kind(child.last_words())
         child.forget()
         _say(child.seed, f"failed: {failed[child.seed]}")
         return code != DIVERGED

@@ -29,7 +29,7 @@ from clevit_jax.config import check_values, resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import CACHE_SHARE, open_data
 from clevit_jax.distributed.preemption import STOPPED
-from clevit_jax.errors import ConfigError, TrainingError
+from clevit_jax.errors import ClevitError, ConfigError, StorageError, TrainingError
 from clevit_jax.runs import results
 from clevit_jax.runs.facts import SCORES
 from clevit_jax.runs.skipped import as_recorded, read_skipped
@@ -67,6 +67,7 @@ def train_seeds(
     Raises:
         ConfigError, DataError: before anything is written.
         TrainingError: seeds failed; the others are summarised before.
+        StorageError: one failed since its storage does not answer.
     """
     configs = {seed: _with_seed(config, seed) for seed in range(config.seed, config.seed + seeds)}
     folders = {seed: workdir / f"seed-{seed}" for seed in configs}
@@ -77,10 +78,9 @@ def train_seeds(
     if results.seed_folders(workdir):
         _write_summary(workdir, configs)
     if failed:
-        sentences = "\n".join(
-            f"Seed {seed}: {sentence}" for seed, sentence in sorted(failed.items())
-        )
-        raise TrainingError(f"{sentences}\n{count}.")
+        sentences = "\n".join(f"Seed {seed}: {failed[seed]}" for seed in sorted(failed))
+        stalled = any(isinstance(error, StorageError) for error in failed.values())
+        raise (StorageError if stalled else TrainingError)(f"{sentences}\n{count}.")
     if len(done) < len(folders):
         print(f"Stopped: {count}; run the same command to go on.", flush=True)
         return STOPPED
@@ -154,8 +154,8 @@ def _train(
     folders: Mapping[int, pathlib.Path],
     workdir: pathlib.Path,
     parallel: int,
-) -> dict[int, str]:
-    """Trains seeds that are not finished, in processes; returns what those that failed said."""
+) -> dict[int, ClevitError]:
+    """Trains seeds that are not finished, in processes; returns why those that failed did."""
     left = {seed: config for seed, config in configs.items() if not _finished(folders[seed])}
     for seed in configs.keys() - left.keys():
         print(f"Seed {seed} is finished ({folders[seed]}).", flush=True)

@@ -12,7 +12,7 @@ class Bounded:
 
     What hangs (a network disk that is gone) cannot be ended; it is left behind in its thread, and
     until it returns every further call is refused at once. One thread makes all calls, since some
-    libraries keep what they have told to whom by thread.
+    libraries keep what they have told to whom by thread; a call inside of a call is made there.
 
     Args:
         seconds: that a call may take.
@@ -22,11 +22,11 @@ class Bounded:
         self._seconds = seconds
         self._tasks = queue.SimpleQueue[tuple[concurrent.futures.Future, Callable] | None]()
         self._thread: threading.Thread | None = None
-        self._newest: concurrent.futures.Future | None = None
+        self._late: concurrent.futures.Future | None = None  # the call that took too long
 
     def hangs(self) -> bool:
-        """Whether an earlier call has still not returned."""
-        return self._newest is not None and not self._newest.done()
+        """Whether a call that took too long has still not returned."""
+        return self._late is not None and not self._late.done()
 
     def call(self, function: Callable[[], Any], *, seconds: float | None = None) -> Any:
         """What `function()` returns or raises.
@@ -38,6 +38,8 @@ class Bounded:
         Raises:
             TimeoutError: it has not returned in time, or an earlier one still has not.
         """
+        if threading.current_thread() is self._thread:
+            return function()
         if self.hangs():
             raise TimeoutError("the disk still does not answer an earlier request")
         if self._thread is None:
@@ -47,12 +49,13 @@ class Bounded:
             )
             self._thread.start()
         limit = self._seconds if seconds is None else seconds
-        self._newest = concurrent.futures.Future()
-        self._tasks.put((self._newest, function))
-        done, _ = concurrent.futures.wait([self._newest], timeout=limit)
+        answer = concurrent.futures.Future[Any]()
+        self._tasks.put((answer, function))
+        done, _ = concurrent.futures.wait([answer], timeout=limit)
         if not done:
+            self._late = answer
             raise TimeoutError(f"the disk does not answer for {limit:.0f} seconds")
-        return self._newest.result()
+        return answer.result()
 
     def close(self) -> None:
         """Ends the thread, as soon as what hangs in it returns; may be called twice."""

@@ -89,7 +89,7 @@ def sentence(error: BaseException, doing: str = "") -> str | None:
 
 
 def tell(error: Exception, doing: str = "", *, with_traceback: bool = False) -> int:
-    """Prints what a user is told of an error that ends a command; returns its exit code, 2.
+    """Prints what a user is told of an error that ends a command; returns its exit code.
 
     Args:
         error, doing: see `sentence`.
@@ -105,7 +105,12 @@ def tell(error: Exception, doing: str = "", *, with_traceback: bool = False) -> 
         traceback.print_exception(error)
     lines = map(printable, says.split("\n"))  # a name in it may hold anything
     print("error: " + "\n".join(lines), file=sys.stderr)
-    return 2
+    return exit_code(error)
+
+
+def exit_code(error: BaseException) -> int:
+    """Of a command that ends by an error which has a sentence."""
+    return error.exit_code if isinstance(error, ClevitError) else ClevitError.exit_code
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
