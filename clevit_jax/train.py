@@ -162,7 +162,7 @@ def _train(
         watching.enter_context(watch.watched(seconds, processes.lost))
         check_path(run.checkpoints)
         begun = processes.broadcast("begun", has_checkpoints(workdir))
-        pretrained = None if begun else read_pretrained(run)
+        pretrained = None if begun else read_pretrained(run)  # before images are read
         found_anew = not run.decided
         run = decode_all(run, stop)
         # Not before: a start that its images keep from training takes the run from nobody.
@@ -170,6 +170,7 @@ def _train(
         run = dataclasses.replace(run, owner=owner)
         if processes.index() == 0:  # before the room is looked at
             owner.call("checkpoints", lambda: remove_torn(run.checkpoints))
+        begun = processes.broadcast("begun", has_checkpoints(workdir))
         if not begun:
             check_room(run.checkpoints, run.steps.abstract_state)
         if extended:

@@ -20,7 +20,7 @@ from waiting import wait_until
 
 from clevit_jax.distributed import processes
 from clevit_jax.distributed.sharding import make_mesh, state_sharding
-from clevit_jax.errors import CheckpointError
+from clevit_jax.errors import CheckpointError, StorageError
 from clevit_jax.runs import checkpoint
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.checkpoint_files import remove_torn
@@ -519,10 +519,10 @@ def test_a_disk_that_hangs(opened, tmp_path, mesh, monkeypatch, said):
 
     monkeypatch.setattr(Checkpoints, "_read_back", hanging)
     checkpoints = opened(tmp_path / "checkpoints", timeout=0.3)
-    with pytest.raises(CheckpointError, match="the disk does not answer for 0 seconds"):
+    with pytest.raises(StorageError, match="the disk does not answer for 0 seconds"):
         _save(checkpoints, on(mesh, 1))
     for call in (checkpoints.wait, lambda: checkpoints.save(on(mesh, 2), {})):
-        with pytest.raises(CheckpointError, match="still does not answer"):
+        with pytest.raises(StorageError, match="still does not answer"):
             call()
     assert checkpoints.steps() == []
     answers.set()

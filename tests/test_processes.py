@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ CONFIG = """
 import os
 import time
 
+import jax
 import tiny
 from clevit_jax.train import MetricLogger
 
@@ -34,6 +36,8 @@ log_update = MetricLogger.log_update
 
 def held(self, step, *more):
     hold_at = int(os.environ["HOLD_AT"])
+    while step == hold_at and os.environ.get("HANGS") == str(jax.process_index()):
+        time.sleep(0.01)  # as in a call to a disk that is gone; other threads go on
     while step == hold_at and os.path.exists("hold"):
         time.sleep(0.01)
     if 0 < hold_at < step:
@@ -241,6 +245,23 @@ def test_killed_and_stopped_and_still_the_same_run(whole, place):
     one, two = (json.loads((w / "evaluation.json").read_text()) for w in (workdir, whole[0]))
     assert one["last"]["top1"] == two["last"]["top1"]
     assert one["last"]["loss"] == pytest.approx(two["last"]["loss"], rel=1e-4)
+
+
+def test_one_that_hangs_is_named_by_all(place, tmp_path, monkeypatch):
+    """It lives, so JAX does not miss it; what was saved stays."""
+    monkeypatch.setenv("HANGS", "1")
+    workdir = tmp_path / "run"
+    pair = Pair(place, workdir, "--config.checkpoint.timeout_minutes=0.2", hold_at=12)
+    pair.hold.unlink()
+    codes, _, err = pair.ends()
+    assert codes == [76, 76], err
+    pid = pair.children[1].pid
+    said = (
+        rf"process 1 of 2 \(process id {pid} on .*\) has not moved for 0\.\d+ minutes, since step"
+    )
+    for text in err:
+        assert re.search(said, text), text
+    assert "10" in {path.name for path in (workdir / "checkpoints").iterdir()}
 
 
 def test_an_image_goes_bad_in_the_middle_of_an_epoch(place, tmp_path):

@@ -13,6 +13,7 @@ from absl import logging
 
 from clevit_jax.errors import CheckpointError, TrainingError
 from clevit_jax.runs.logger import MetricLogger
+from clevit_jax.runs.owner import Owner
 from clevit_jax.runs.patience import Patience
 from clevit_jax.runs.saver import Saver, advice, unsound
 from clevit_jax.steps.eval_step import Evaluation
@@ -77,6 +78,7 @@ def made(**settings):
         settings=types.SimpleNamespace(**settings),
         plan=types.SimpleNamespace(total=48),
         dataset=types.SimpleNamespace(split_hash=lambda: "hash"),
+        owner=Owner(),
     )
 
 

@@ -393,7 +393,8 @@ class Checkpoints:
                 self._bounded.call(self._forget_torn, seconds=_CLOSING_SECONDS)
                 self._saving = None
         reason = self._reason(error)
-        kind = StorageError if isinstance(error, TimeoutError) else CheckpointError
+        late = isinstance(error, TimeoutError | StorageError)
+        kind = StorageError if late else CheckpointError
         return kind(f"{what} in {self.folder}: {reason}. {self.kept()}")
 
     def _forget_torn(self) -> None:

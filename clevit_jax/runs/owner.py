@@ -24,7 +24,7 @@ import pathlib
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -99,7 +99,7 @@ class Owner:
         superseded: whether a newer start was seen, after which this one writes nothing.
     """
 
-    let_go: set[str] = set()  # tokens of this process; a kernel lives on after its run
+    let_go: ClassVar[set[str]] = set()  # tokens of this process; a kernel lives on after its run
 
     def __init__(
         self, workdir: pathlib.Path | None = None, token: str = "", *, seconds: float = 600.0
@@ -131,33 +131,40 @@ class Owner:
         """
         if self._workdir is None:
             return
-        says = processes.broadcast("owner", self._newer(at))
-        if says:
-            self.superseded = True
-            raise SupersededError(says)
+        self._raise(processes.broadcast("owner", self._newer(at)))
 
     def look(self, at: str = "") -> None:
         """As `check`, in process 0 alone; the others are told how it ended."""
-        if self._workdir is not None and (says := self._newer(at)):
-            self.superseded = True
-            raise SupersededError(says)
+        self._raise(self._newer(at))
 
     def look_cheaply(self, at: str = "") -> None:
         """As `look`, but not in a bucket, where a look is a request that takes its time."""
         if self._workdir is not None and not in_bucket(self._workdir):
             self.look(at)
 
+    def look_within(self) -> None:
+        """As `look`, inside of a call that ends in time by itself."""
+        if self._token and self._workdir is not None:
+            self._raise(self._says(read_owner(self._workdir), ""))
+
+    def _raise(self, says: str) -> None:
+        if says:
+            self.superseded = True
+            raise SupersededError(says)
+
     def _newer(self, at: str) -> str:
         """What to say of a newer start; "" where there is none, or where nothing tells."""
         if not self._token or self._workdir is None:
             return ""
         workdir = self._workdir
-        facts = self.call(OWNER_FILE, lambda: read_owner(workdir))
+        return self._says(self.call(OWNER_FILE, lambda: read_owner(workdir)), at)
+
+    def _says(self, facts: dict[str, Any] | None, at: str) -> str:
         if facts is None or facts.get("token") == self._token:
             return ""
         return (
-            f"{workdir} was taken over at {facts.get('started')} by process {facts.get('pid')} on "
-            f"{facts.get('host')}, a newer start of this run. This one, process {os.getpid()} on "
+            f"{self._workdir} was taken over at {facts.get('started')} by process "
+            f"{facts.get('pid')} on {facts.get('host')}, a newer start of this run. This one, process {os.getpid()} on "
             f"{socket.gethostname()}, ends{f' {at}' if at else ''} and writes nothing more; what "
             "was saved is there, and the newer one goes on from it."
         )

@@ -31,7 +31,7 @@ def open_checkpoints(run: Run) -> Checkpoints:
         keep=run.settings.keep,
         keep_every=run.settings.checkpoint_keep_every,
         timeout=60 * run.settings.checkpoint_timeout_minutes,
-        owned=run.owner.look,
+        owned=run.owner.look_within,
     )
 
 

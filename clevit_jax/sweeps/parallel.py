@@ -232,8 +232,8 @@ def train_in_children(
         finished: called with each seed that is finished.
 
     Returns:
-        For each seed that failed, an error that says why. Those that are neither finished nor failed were
-        stopped or not begun.
+        For each seed that failed, an error that says why. Those that are neither finished nor
+        failed were stopped or not begun.
 
     Raises:
         ConfigError: a folder cannot be written, or another process trains in it. Children that
