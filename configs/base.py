@@ -127,7 +127,7 @@ def get_config() -> ConfigDict:
     checkpoint.every_steps = 0  # one at every multiple of this, too; 0 is by time alone
     checkpoint.keep = 2  # newest checkpoints that are kept, besides the best
     checkpoint.keep_every = 0  # save every multiple of this step and keep it for good; 0 is off
-    checkpoint.timeout_minutes = 10.0  # that saving may make the run wait, when the disk hangs
+    checkpoint.timeout_minutes = 10.0  # after which storage, or a process, that hangs ends the run
 
     config.log = ConfigDict()
     config.log.every_steps = 20  # updates between records in metrics.jsonl and TensorBoard

@@ -5,8 +5,10 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
+from waiting import wait_until
 
 from clevit_jax.system import output
 
@@ -181,3 +183,27 @@ def test_last_words(tmp_path, hangs):
     assert done.returncode == 5
     assert (tmp_path / "log.txt").read_text() == ("one\n" if hangs else "one\nthe last\n")
     assert done.stderr == ("" if hangs else "the last\n")
+
+
+def test_a_log_whose_disk_does_not_answer_keeps_nobody_from_printing(tmp_path, monkeypatch, capsys):
+    """It gets what waited when the disk is back."""
+    answers = threading.Event()
+    append = output._Log._append
+
+    def hanging(self, data):
+        answers.wait()
+        return append(self, data)
+
+    monkeypatch.setattr(output, "_DISK_SECONDS", 0.1)
+    with output.unbreakable(), output.logged(tmp_path / "log.txt"):
+        print("one")
+        log = output._log
+        monkeypatch.setattr(output._Log, "_append", hanging)
+        for line in ("two", "three"):
+            print(line)
+        assert (tmp_path / "log.txt").read_text() == "one\n"
+        answers.set()
+        wait_until(lambda: not log._disk.hangs())
+        print("four")
+    assert capsys.readouterr().out == "one\ntwo\nthree\nfour\n"
+    assert (tmp_path / "log.txt").read_text().endswith("two\nthree\nfour\n")

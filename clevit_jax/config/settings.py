@@ -48,7 +48,7 @@ class Settings:
         checkpoint_minutes: minutes between two checkpoints; 0 is off.
         checkpoint_steps: a checkpoint at every multiple of this step, too; 0 is off.
         checkpoint_keep_every: a checkpoint at every multiple of this step is kept for good; 0: off.
-        checkpoint_timeout_minutes: minutes that saving may make the run wait.
+        checkpoint_timeout_minutes: minutes that storage, or one of several processes, may hang.
         keep: newest checkpoints that are kept, besides the best.
         log_steps: updates between two records of metrics.
         report: whether a report is written at the end.

@@ -73,7 +73,8 @@ class MetricLogger:
         """Reads and writes all that is left, so that no checkpoint is newer than its numbers."""
         self.finish()
         if self._writer:
-            self._writer.flush()
+            self._run.owner.look()
+            self._run.owner.call("metrics", self._writer.flush)
 
     def _read(self) -> None:
         step, metrics, batch, waited = self._pending.popleft()

@@ -164,9 +164,9 @@ class Owner:
             return ""
         return (
             f"{self._workdir} was taken over at {facts.get('started')} by process "
-            f"{facts.get('pid')} on {facts.get('host')}, a newer start of this run. This one, process {os.getpid()} on "
-            f"{socket.gethostname()}, ends{f' {at}' if at else ''} and writes nothing more; what "
-            "was saved is there, and the newer one goes on from it."
+            f"{facts.get('pid')} on {facts.get('host')}, a newer start of this run. This one, "
+            f"process {os.getpid()} on {socket.gethostname()}, ends{f' {at}' if at else ''} and "
+            "writes nothing more; what was saved is there, and the newer one goes on from it."
         )
 
     def let_it_go(self) -> None:

@@ -6,6 +6,7 @@ that a terminal cannot show are no reason to end a night's training.
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import sys
@@ -13,12 +14,15 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from clevit_jax.system.bounded import Bounded
 from clevit_jax.system.places import in_bucket
 from clevit_jax.system.uploaded import UploadedFile
 
 LOG_FILE = "log.txt"
 _LAST_WORDS = 2.0  # seconds that last words may take: a pipe may be full, or a disk gone
 _KEPT = 1 << 16  # characters of a log that wait for their file, or for room on the disk
+_DISK_SECONDS = 10.0  # that printing waits for the disk of a log, once
+_CLOSING_SECONDS = 70.0  # that the end waits for it: in a bucket it is uploaded then
 # The stream is gone for good. What else fails, such as a full disk, may pass.
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ENOTCONN, errno.ECONNRESET)
 
@@ -38,6 +42,7 @@ class _Log:
         self._file: Any = None
         self._waiting = ""
         self._lines: dict[str, str] = {}  # not ended yet, by stream
+        self._disk = Bounded(_DISK_SECONDS)
         self._lock = threading.Lock()
 
     def add(self, stream: str, text: str) -> None:
@@ -63,23 +68,27 @@ class _Log:
             if self._path is None:
                 return
             self._write()
-            if self._file is not None:
-                with contextlib.suppress(OSError):
-                    self._file.close()
+            if self._file is not None and not self._disk.hangs():
+                with contextlib.suppress(OSError, RuntimeError):
+                    self._disk.call(self._file.close, seconds=_CLOSING_SECONDS)
             self._path = self._file = None
+            self._disk.close()
 
     def _open(self, path: pathlib.Path) -> Any:
         """The file, to append to; each write is in it when it returns."""
         return _InBucket(path) if in_bucket(path) else path.open("ab", buffering=0)
 
     def _write(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._file is None and self._path is not None:
-                self._file = self._open(self._path)
-            if self._file is not None:
-                data = self._waiting.encode("utf-8", "backslashreplace")
-                written = self._file.write(data)
-                self._waiting = data[written:].decode("utf-8", "replace")
+        data = self._waiting.encode("utf-8", "backslashreplace")
+        # A disk that does not answer keeps nobody from printing; Python that ends starts no thread.
+        with contextlib.suppress(OSError, RuntimeError):
+            written = self._disk.call(functools.partial(self._append, data))
+            self._waiting = data[written:].decode("utf-8", "replace")
+
+    def _append(self, data: bytes) -> int:
+        if self._file is None and self._path is not None:
+            self._file = self._open(self._path)
+        return self._file.write(data) if self._file is not None else 0
 
 
 class _InBucket:
