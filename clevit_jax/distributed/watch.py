@@ -18,9 +18,10 @@ from typing import Any
 
 from clevit_jax.distributed import cluster
 
-# Where nothing is said of how far it is (compiling, reading checkpoints), a process may take so
-# many times as long: a process that compiles works, and nothing tells it from one that hangs.
+# Where nothing is said of how far it is (compiling, reading weights), a process may stand still so
+# many times as long; and it does not stand still while it takes this share of a processor.
 PATIENCE = 6
+_WORKING = 0.05
 _KEY = "clevit_jax/moves"
 _PERIOD = 10.0  # seconds between two words of a process
 
@@ -127,6 +128,10 @@ class Judge:
         )
 
 
+def _is_patient() -> bool:
+    return _moves.patient > 0 or _moves.place == 0  # it has said nothing yet
+
+
 def _word(*, done: bool = False) -> str:
     """What this process says of itself; another text each time, so that it is heard."""
     now = time.monotonic()
@@ -134,7 +139,7 @@ def _word(*, done: bool = False) -> str:
         {
             "place": _moves.place,
             "at": _moves.at,
-            "patient": _moves.patient > 0 or _moves.place == 0,
+            "patient": _is_patient(),
             "idle": now - _moves.moved,
             "done": done,
             "pid": os.getpid(),
@@ -148,7 +153,7 @@ def watched(seconds: float, give_up: Callable[[str], None]) -> Iterator[None]:
     """While entered, calls `give_up` with a sentence when all processes have stood still so long.
 
     All processes enter and leave; one that has left is no longer waited for. Until the first
-    `note` they are taken to be in a phase that may take long.
+    `note` they are in a phase that may take long.
 
     Args:
         seconds: that they may stand still, `PATIENCE` times as long in phases without a word.
@@ -175,7 +180,12 @@ def _watch(seconds: float, give_up: Callable[[str], None], left: threading.Event
     # Somewhat later than what ends by itself after this time, whose sentence says more.
     judge = Judge(seconds + 2 * period, cluster.process_count(), time.monotonic())
     store, key = cluster.key_value_store(), f"{_KEY}/{cluster.process_index()}"
+    worked = time.process_time()
     while not left.wait(period):
+        # A compiler says nothing, and works: of a phase without a word, that counts as a move.
+        if _is_patient() and time.process_time() - worked > _WORKING * period:
+            touch()
+        worked = time.process_time()
         with contextlib.suppress(Exception):  # the service is ending, and JAX tells
             store.key_value_set(key, _word(), allow_overwrite=True)
             found = store.key_value_dir_get(f"{_KEY}/")

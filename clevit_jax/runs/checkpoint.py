@@ -4,8 +4,6 @@ The only module that imports orbax. It uses the v0 API: docs/decisions.md says w
 """
 
 import contextlib
-import errno
-import os
 import pathlib
 from collections.abc import Callable
 from logging import WARNING
@@ -28,8 +26,6 @@ from clevit_jax.system.logging import quiet
 from clevit_jax.system.places import in_bucket
 from clevit_jax.system.plain_path import PlainPath
 
-# What disks refuse with; tensorstore says it behind two paths of its own.
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES)
 _CLOSING_SECONDS = 5.0  # that the end waits for a save that failed already
 
 
@@ -48,8 +44,7 @@ class Checkpoints:
         keep_every: checkpoints at multiples of this step are kept for good; 0 is none.
         timeout: seconds that saving may make the caller wait.
         read_only: changes nothing, so that a run may be looked at while it trains.
-        owned: called in process 0 before a checkpoint gets its name, or one is removed; what it
-            raises keeps that from being done.
+        owned: called before a checkpoint gets its name or a torn one goes; may raise against it.
 
     Raises:
         CheckpointError: no library can read the folder's path, or a score is damaged and
@@ -393,8 +388,7 @@ class Checkpoints:
                 self._bounded.call(self._forget_torn, seconds=_CLOSING_SECONDS)
                 self._saving = None
         reason = self._reason(error)
-        late = isinstance(error, TimeoutError | StorageError)
-        kind = StorageError if late else CheckpointError
+        kind = StorageError if isinstance(error, TimeoutError | StorageError) else CheckpointError
         return kind(f"{what} in {self.folder}: {reason}. {self.kept()}")
 
     def _forget_torn(self) -> None:
@@ -410,9 +404,8 @@ class Checkpoints:
 
     def _reason(self, error: Exception) -> str:
         """What the system says, where a library passes it on, or else the library."""
-        known = (os.strerror(code) for code in _OF_THE_DISK)
-        if not isinstance(error, OSError) and (said := [k for k in known if k in str(error)]):
-            return said[0]
+        if said := faults.passed_on(error):
+            return said
         text = self._plain.in_words(first_line(error)).rstrip(".")
         return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
 

@@ -49,6 +49,8 @@ _MENDS = {
     errno.EXDEV: "it leads to another disk",
 }
 
+# What disks refuse with; tensorstore says it behind two paths of its own.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES)
 # What of a file alone may bring forth; any other error of a read is one of the disk, the network
 # or the machine.
 _OF_ONE_FILE = {
@@ -147,6 +149,13 @@ def _memory_sentence(error: BaseException) -> str:
 def os_reason(error: OSError) -> str:
     """The reason alone, "No space left on device", without number and path."""
     return error.strerror or first_line(error)
+
+
+def passed_on(error: Exception) -> str:
+    """The system's reason in an error of a library about a disk; "" where it has none."""
+    known = (os.strerror(code) for code in _OF_THE_DISK)
+    said = (reason for reason in known if reason in str(error))
+    return "" if isinstance(error, OSError) else next(said, "")
 
 
 def mend(error: OSError) -> str:
