@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -531,6 +533,34 @@ def test_a_disk_that_hangs(opened, tmp_path, mesh, monkeypatch, said):
     checkpoints.save(on(mesh, 3), {})
     checkpoints.wait()
     assert checkpoints.steps() == [1, 3]
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_save(opened, tmp_path, mesh, monkeypatch, said):
+    """A real one. Nothing hangs, and when there is room again the next save succeeds."""
+    disk, filler = tmp_path / "disk", tmp_path / "disk" / "filler"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+
+    def fill(*_):
+        free = shutil.disk_usage(disk).free
+        filler.write_bytes(bytes(max(0, free - 100_000)))  # of 262 kB
+
+    try:
+        checkpoints = opened(disk / "checkpoints")
+        _save(checkpoints, on(mesh, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[Checkpoints.__module__], "check_room", fill)
+            with pytest.raises(CheckpointError, match=r"No space left .*good .* is step 1") as told:
+                _save(checkpoints, on(mesh, 2))
+        assert not isinstance(told.value, StorageError)
+        filler.unlink()
+        _save(checkpoints, on(mesh, 3))
+        assert checkpoints.steps() == [1, 3]
+        assert equal(checkpoints.restore_newest(on(mesh, 0))[0], values(3))
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_what_a_kill_left_goes_first(opened, copy, tmp_path):

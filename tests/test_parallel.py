@@ -59,7 +59,8 @@ def play(made, shares=2):
     """Plays all; returns which finished, in this order, and the failures."""
     finished: list[int] = []
     variables = [{"SHARE": str(k)} for k in range(shares)]
-    return finished, parallel.train_in_children(*made, variables, finished.append)
+    failed = parallel.train_in_children(*made, variables, finished.append)
+    return finished, {seed: str(error) for seed, error in failed.items()}
 
 
 def events(made):
@@ -186,6 +187,7 @@ def test_a_system_without_locks(players, monkeypatch):
 SAYS = "print({!r}, file=sys.stderr); sys.exit({})"
 ENDS = {
     "diverged": (SAYS.format("error: Too steep.", 3), "Too steep."),
+    "stalled": (SAYS.format("error: The disk hangs.", 77), "The disk hangs."),
     "refused": (SAYS.format("error: No such file.", 2), "No such file."),
     "two lines": (SAYS.format("error: A is torn.\nB is torn.", 2), "A is torn.\nB is torn."),
     "after a bar": (SAYS.format("x\r 50 %\rerror: Too steep.", 3), "Too steep."),

@@ -15,7 +15,7 @@ from made_runs import OTHER_SPLIT, TOTAL, record, scores, write_finished, write_
 from clevit_jax.config import resolve_data
 from clevit_jax.data import procedural_leaves
 from clevit_jax.data.open import open_data
-from clevit_jax.errors import ConfigError, DataError, TrainingError
+from clevit_jax.errors import ConfigError, DataError, StorageError, TrainingError
 from clevit_jax.sweeps import parallel, seeds
 from clevit_jax.sweeps.seeds import train_seeds
 
@@ -123,8 +123,12 @@ def test_more_seeds_of_a_finished_folder(config, played, tmp_path, capsys):
     assert capsys.readouterr().out.count(" is finished (") == 3
 
 
-def test_several_at_a_time(config, played, tmp_path, monkeypatch, capsys):
-    """What is left of them, the shares of the machine, and the failures in order."""
+@pytest.mark.parametrize("kind", [TrainingError, StorageError])
+def test_several_at_a_time(config, played, tmp_path, monkeypatch, capsys, kind):
+    """What is left of them, the shares of the machine, and the failures in order.
+
+    A disk that hung under one is worth another try of all, which the exit code tells.
+    """
     given = []
     hashed = open_data(resolve_data(config)).split_hash()
     write_finished(tmp_path / "seed-1", 0.5, seed=1, split_hash=hashed)
@@ -133,12 +137,12 @@ def test_several_at_a_time(config, played, tmp_path, monkeypatch, capsys):
         given.append(({seed: config.seed for seed, config in configs.items()}, shares))
         write_finished(folders[0], 0.25, split_hash=hashed)
         finished(0)
-        return {3: "Too steep.", 2: "Also."}
+        return {3: kind("Too steep."), 2: TrainingError("Also.")}
 
     monkeypatch.setattr(seeds, "count_devices", lambda: ("gpu", 8))
     monkeypatch.setattr(seeds, "train_in_children", train_in_children)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(kind) as error:
         train_seeds(config, tmp_path, seeds=4, parallel=4)
     assert str(error.value) == "Seed 2: Also.\nSeed 3: Too steep.\n2 of 4 seeds are finished."
     (seen,) = given
