@@ -97,8 +97,11 @@ class MetricLogger:
             )
 
     def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes numbers where no newer start does, which would lose its own by it."""
         assert self._writer is not None
-        self._writer.write(step, scalars)
+        writer, owner = self._writer, self._run.owner
+        owner.look_cheaply(f"at step {step}")
+        owner.call("metrics", lambda: writer.write(step, scalars))
         for tracker in self._trackers:
             tracker.write(step, scalars)
         self._say_trackers()
@@ -149,13 +152,6 @@ class MetricLogger:
         self._progress.close()
         if self._writer and not self._run.owner.superseded:  # the newer start writes them again
             self._run.owner.call("metrics", self._writer.close)
-
-    def _write(self, step: int, scalars: dict[str, float]) -> None:
-        """Writes numbers where no newer start does, which would lose its own by it."""
-        assert self._writer is not None
-        writer, owner = self._writer, self._run.owner
-        owner.look_cheaply(f"at step {step}")
-        owner.call("metrics", lambda: writer.write(step, scalars))
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:
