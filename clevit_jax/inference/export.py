@@ -25,7 +25,7 @@ from clevit_jax.inference.exported import (
 from clevit_jax.inference.forward import make_forward
 from clevit_jax.inference.load import load
 from clevit_jax.system.logging import quiet
-from clevit_jax.system.places import place, run_place
+from clevit_jax.system.places import run_place
 from clevit_jax.weights.export import PROGRAM_SUFFIXES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -251,7 +251,7 @@ def export_workdir(
     Raises:
         ConfigError, CheckpointError: in one sentence; nothing is written then.
     """
-    path, output = place(path), run_place(output, "--output")
+    output = run_place(output, "--output")
     kind = ENDINGS.get(output.suffix.lower())
     if kind is None:
         raise ConfigError(f"--output is {str(output)!r}; it must end in {' or '.join(ENDINGS)}.")
