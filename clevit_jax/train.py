@@ -176,7 +176,8 @@ def _train(
         if extended:
             owner.call(RUN_FILE, lambda: forget_end(workdir))
         owner.call(CONFIG_FILE, lambda: claim_workdir(workdir, config))
-        stack.enter_context(output.logged(workdir / output.log_file(processes.index())))
+        log = workdir / output.log_file(processes.index())
+        stack.enter_context(output.logged(log, ours=owner.holds_it))
         checkpoints = owner.call("checkpoints", lambda: open_checkpoints(run))
         stack.callback(checkpoints.close)
         state, batches, meta = _initial_state(run, checkpoints, pretrained)

@@ -7,7 +7,9 @@ import pathlib
 import resource
 import struct
 import threading
+import types
 
+import gcsfs.retry
 import pytest
 from absl import logging
 from tensorboardX.proto.event_pb2 import Event
@@ -15,7 +17,6 @@ from tensorboardX.record_writer import masked_crc32c
 from waiting import wait_until
 
 from clevit_jax.runs.metrics import MetricWriter, read_records
-from clevit_jax.system import buckets
 from clevit_jax.system.append import AppendedFile
 from clevit_jax.system.uploaded import UploadedFile
 
@@ -156,8 +157,27 @@ def test_a_file_in_a_bucket_grows(bucket):
     assert steps == [1, 2, 3, 4, 3, 4, 5, 6]
 
 
+def test_a_file_in_a_bucket_that_another_has_is_left_alone(bucket, said):
+    ours = [True]
+    file = UploadedFile(bucket / "file", "numbers", ours=lambda: ours[0])
+    file.write([b"1"])
+    file.flush()
+    (bucket / "file").write_bytes(b"1, and what the other wrote")
+    ours[0] = False
+    file.write([b"2"])
+    file.flush()
+    file.write([b"3"])
+    file.close()
+    assert (bucket / "file").read_bytes() == b"1, and what the other wrote"
+    assert not said
+
+
 def test_a_file_in_a_bucket_waits_for_it(gcs, bucket, said, monkeypatch):
-    monkeypatch.setattr(buckets.filesystem(), "retries", 1)
+    async def at_once(_):
+        pass
+
+    # gcsfs tries six times, with pauses that grow to half a minute.
+    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=at_once))
     file = UploadedFile(bucket / "file", "numbers", seconds=0.01)
     file.write([b"1"])
     file.flush()

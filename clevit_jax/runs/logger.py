@@ -47,8 +47,9 @@ class MetricLogger:
         self._advice = advice
         self.newest = {"loss": math.nan, "skipped_in_a_row": 0.0}
         first = processes.index() == 0  # the one that prints and writes
+        ours = run.owner.holds_it
         self._writer = (
-            run.owner.call("metrics", lambda: MetricWriter(run.workdir, step=start))
+            run.owner.call("metrics", lambda: MetricWriter(run.workdir, step=start, ours=ours))
             if first
             else None
         )

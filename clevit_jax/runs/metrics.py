@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from clevit_jax.runs import events
@@ -25,14 +25,15 @@ class MetricWriter:
         folder: of the run; exists.
         step: the run continues from here; records of later steps, which a killed run left, are
             dropped from both, since they will be written again.
+        ours: whether the run is still this process's; see `system.append.appended`.
     """
 
-    def __init__(self, folder: pathlib.Path, *, step: int):
+    def __init__(self, folder: pathlib.Path, *, step: int, ours: Callable[[], bool] = lambda: True):
         path = folder / "metrics.jsonl"
         _keep_until(path, step)
-        self._lines = appended(path, "metrics")
+        self._lines = appended(path, "metrics", ours=ours)
         board = events.event_file(folder / "tensorboard")
-        self._board = appended(board, "numbers for TensorBoard")
+        self._board = appended(board, "numbers for TensorBoard", ours=ours)
         self._board.write(events.first_records(purge_step=step + 1 if step else None))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

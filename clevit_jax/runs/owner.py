@@ -147,6 +147,12 @@ class Owner:
         if self._token and self._workdir is not None:
             self._raise(self._says(read_owner(self._workdir), ""))
 
+    def holds_it(self) -> bool:
+        """Whether this start still has its workdir; looks, as `look_within`."""
+        with contextlib.suppress(SupersededError):
+            self.look_within()
+        return not self.superseded
+
     def _raise(self, says: str) -> None:
         if says:
             self.superseded = True

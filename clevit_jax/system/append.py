@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from absl import logging
 
@@ -13,9 +13,17 @@ from clevit_jax.system.uploaded import UploadedFile
 WAITING = 10_000  # records that wait for room; the oldest are lost beyond
 
 
-def appended(path: pathlib.Path, what: str) -> "AppendedFile | UploadedFile":
-    """A file to append records to: on a disk, or in a bucket, where it is up to 15 seconds late."""
-    return UploadedFile(path, what) if in_bucket(path) else AppendedFile(path, what)
+def appended(
+    path: pathlib.Path, what: str, *, ours: Callable[[], bool] = lambda: True
+) -> "AppendedFile | UploadedFile":
+    """A file to append records to: on a disk, or in a bucket, where it is up to 15 seconds late.
+
+    Args:
+        path, what: see `AppendedFile`.
+        ours: whether it is still this process's, which is asked before a file in a bucket, whole
+            as it goes up, is written over that of another.
+    """
+    return UploadedFile(path, what, ours=ours) if in_bucket(path) else AppendedFile(path, what)
 
 
 class AppendedFile:

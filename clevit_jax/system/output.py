@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from clevit_jax.system.bounded import Bounded
@@ -39,6 +39,7 @@ class _Log:
 
     def __init__(self) -> None:
         self._path: pathlib.Path | None = None
+        self._ours: Callable[[], bool] = lambda: True
         self._file: Any = None
         self._waiting = ""
         self._lines: dict[str, str] = {}  # not ended yet, by stream
@@ -55,11 +56,11 @@ class _Log:
             if self._path is not None and lines:
                 self._write()
 
-    def open(self, path: pathlib.Path) -> None:
+    def open(self, path: pathlib.Path, ours: Callable[[], bool]) -> None:
         """Appends to this file from now on, beginning with what waits."""
         self.close()
         with self._lock:
-            self._path = path
+            self._path, self._ours = path, ours
             self._write()
 
     def close(self) -> None:
@@ -76,7 +77,7 @@ class _Log:
 
     def _open(self, path: pathlib.Path) -> Any:
         """The file, to append to; each write is in it when it returns."""
-        return _InBucket(path) if in_bucket(path) else path.open("ab", buffering=0)
+        return _InBucket(path, self._ours) if in_bucket(path) else path.open("ab", buffering=0)
 
     def _write(self) -> None:
         data = self._waiting.encode("utf-8", "backslashreplace")
@@ -94,8 +95,8 @@ class _Log:
 class _InBucket:
     """A log in a bucket, as a file; what is printed there shows 15 seconds later at most."""
 
-    def __init__(self, path: pathlib.Path):
-        self._file = UploadedFile(path)
+    def __init__(self, path: pathlib.Path, ours: Callable[[], bool]):
+        self._file = UploadedFile(path, ours=ours)
 
     def write(self, data: bytes) -> int:
         self._file.write([data])
@@ -177,17 +178,21 @@ def unbreakable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def logged(path: pathlib.Path) -> Iterator[None]:
+def logged(path: pathlib.Path, *, ours: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """While entered, what is printed is appended to a file, too, from the command's first line on.
 
     Inside of `unbreakable`. Where stdout is this very file, it is there already. After an error the
     log stays open until `unbreakable` is left, for what is said of the error.
+
+    Args:
+        path: the file.
+        ours: whether it is still this process's; see `system.append.appended`.
     """
     log = _log
     if log is None or _is_stdout(path):
         yield
         return
-    log.open(path)
+    log.open(path, ours)
     yield
     log.close()
 

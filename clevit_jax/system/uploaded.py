@@ -7,7 +7,7 @@ import pathlib
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from absl import logging
@@ -24,11 +24,21 @@ class UploadedFile:
     Args:
         path: in a bucket. What is there already is kept.
         what: the file in words, for what is said of it; of one without nothing is.
+        ours: asked before each upload; once it says no, nothing goes up any more, for then the file
+            is another writer's.
         seconds: between two uploads.
     """
 
-    def __init__(self, path: pathlib.Path, what: str = "", *, seconds: float = SECONDS):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        what: str = "",
+        *,
+        ours: Callable[[], bool] = lambda: True,
+        seconds: float = SECONDS,
+    ):
         self.path = path
+        self._ours = ours
         self._what = what
         self._seconds = seconds
         self._data: bytes | None = None  # of the whole file, once what is there was read
@@ -86,6 +96,9 @@ class UploadedFile:
 
     def _upload(self, new: bytes) -> bool:
         try:
+            if not self._ours():
+                self._what = ""  # what is lost here the other writes
+                return True
             if self._data is None:
                 self._data = self.path.read_bytes() if self.path.exists() else b""
             self.path.write_bytes(self._data + new)
@@ -97,7 +110,7 @@ class UploadedFile:
                 )  # fmt: skip
             self._failing = True
             return False
-        self._data += new
+        self._data = self._data + new
         if self._failing and self._what:
             logging.error("The %s are written to %s again.", self._what, self.path)
         self._failing = False
