@@ -120,6 +120,10 @@ class StorageError(CheckpointError):
     exit_code = STALLED
 
 
+class UnreachableError(StorageError):
+    """The bucket of a run cannot be reached just now; it may come back before long."""
+
+
 class SupersededError(ClevitError):
     """A newer start has taken the run over; this one writes nothing more."""
 

@@ -15,9 +15,12 @@ import subprocess
 import tempfile
 import threading
 import time
+import types
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+
+import pytest
 
 # Read by gcsfs and google-cloud-storage; by tensorstore, for Orbax; by google-cloud-cpp, for
 # array_record. The others keep them from asking the real Google.
@@ -145,6 +148,16 @@ def read_only(url: str) -> Iterator[dict[str, str]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes out the pauses between gcsfs's six tries, which grow to half a minute."""
+    import gcsfs.retry
+
+    async def at_once(_: float) -> None:
+        pass
+
+    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=at_once))
 
 
 def free_port() -> int:

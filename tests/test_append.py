@@ -7,9 +7,8 @@ import pathlib
 import resource
 import struct
 import threading
-import types
 
-import gcsfs.retry
+import gcs_emulator
 import pytest
 from absl import logging
 from tensorboardX.proto.event_pb2 import Event
@@ -173,11 +172,7 @@ def test_a_file_in_a_bucket_that_another_has_is_left_alone(bucket, said):
 
 
 def test_a_file_in_a_bucket_waits_for_it(gcs, bucket, said, monkeypatch):
-    async def at_once(_):
-        pass
-
-    # gcsfs tries six times, with pauses that grow to half a minute.
-    monkeypatch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=at_once))
+    gcs_emulator.retry_at_once(monkeypatch)
     file = UploadedFile(bucket / "file", "numbers", seconds=0.01)
     file.write([b"1"])
     file.flush()

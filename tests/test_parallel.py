@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 import types
 
 import jax
@@ -354,7 +355,8 @@ def test_what_a_child_says(tmp_path, monkeypatch, capsys, outcome, code):
     """Its exit code and its sentence, which `last_words` reads."""
     seen = []
 
-    def train(config, folder):
+    def train(config, folder, *, began):
+        assert began <= time.time()
         seen.append((config.model.depths, folder, sys.argv))
         if isinstance(outcome, Exception):
             raise outcome

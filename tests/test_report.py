@@ -199,7 +199,7 @@ def test_few_images_are_too_few_for_the_tests(trained, monkeypatch):
 def test_parts_of_the_page(answered, found):
     assert list(found.texts)[1:] == [
         "result", "curves", "confusion", "classes", "mistakes", "features", "views", "data",
-        "recipe", "environment",
+        "recipe", "time", "environment",
     ]  # fmt: skip
     settings = found.texts["recipe"]
     assert settings[settings.index("label_smoothing") + 1] == "0.1"
@@ -316,8 +316,9 @@ def test_a_run_that_was_never_scored(trained, tmp_path):
 
 
 def test_where_it_may_be_written(trained, tmp_path):
-    for name in ("report.pdf", "none/report.html"):
-        with pytest.raises(ConfigError, match=r"must end in .html, in a folder that exists"):
+    says = {"report.pdf": "must end in .html", "none/report.html": "make it first"}
+    for name, sentence in says.items():
+        with pytest.raises(ConfigError, match=sentence):
             write.write_report(trained, tmp_path / name)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from absl import logging
 
-from clevit_jax.errors import CheckpointError, TrainingError
+from clevit_jax.errors import CheckpointError, TrainingError, UnreachableError
+from clevit_jax.runs import saver as saving
 from clevit_jax.runs.logger import MetricLogger
 from clevit_jax.runs.owner import Owner
 from clevit_jax.runs.patience import Patience
@@ -42,7 +43,7 @@ class Disk:
     def wait(self):
         pending, self.pending = self.pending, {}
         if pending and self.fails:
-            raise CheckpointError("The disk is full.")
+            raise self.fails if self.fails is not True else CheckpointError("The disk is full.")
         for step, (loss, top1) in pending.items():
             self.losses[step] = loss
             if top1 is not None:
@@ -192,3 +193,35 @@ def test_a_batch_that_cannot_be_kept_hides_nothing(tmp_path):
     logger._run = types.SimpleNamespace(workdir=tmp_path / "gone")
     batch = {"label": jax.device_put(np.arange(3))}
     assert "nonfinite_batch.npz: No such file or directory." in logger._keep_batch(batch)
+
+
+def test_a_bucket_out_of_reach_is_tried_again_until_it_is_too_late(monkeypatch, capsys):
+    """Each half a minute; once a save has come through, the time begins anew."""
+    clock = [1000.0]
+    monkeypatch.setattr(saving.time, "monotonic", lambda: clock[0])
+    disk = Disk({})
+    one = saver(disk, checkpoint_timeout_minutes=10.0)
+
+    def save(step, *, away):
+        disk.fails = away and UnreachableError("The bucket cannot be reached.")
+        one.save(state(step), 0, None, GOOD, must=False)
+
+    save(1, away=False)
+    assert not one.late()
+    clock[0] += 60
+    save(2, away=True)  # the first one is lost
+    clock[0] += 29
+    assert not one.late()
+    clock[0] += 2
+    assert one.late()
+    save(3, away=False)  # and there
+    save(4, away=False)
+    assert disk.steps() == [2, 3]
+    clock[0] += 600
+    assert not one.late()
+    save(5, away=True)
+    clock[0] += 599
+    save(6, away=True)
+    clock[0] += 2
+    with pytest.raises(UnreachableError):
+        save(7, away=True)

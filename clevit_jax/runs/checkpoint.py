@@ -16,7 +16,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, StorageError, first_line
+from clevit_jax.errors import CheckpointError, StorageError, UnreachableError, first_line
 from clevit_jax.runs import checkpoint_files
 from clevit_jax.runs.room import check_bucket, check_room
 from clevit_jax.steps.state import TrainState
@@ -247,6 +247,8 @@ class Checkpoints:
             problem, restored = "", None
             try:
                 restored = self.restore(step, like, check)
+            except UnreachableError:  # the checkpoint may be sound, and stays where it is
+                raise
             except CheckpointError as error:
                 problem = str(error)
             # What one process cannot read, none takes.
@@ -303,6 +305,8 @@ class Checkpoints:
                 params = self._read(step, "state", ocp.PyTreeCheckpointHandler, how)[part]
                 if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, like):
                     raise self._unreadable(step, ValueError("its parameters are of another shape"))
+            except UnreachableError:
+                raise
             except CheckpointError as error:
                 problem = error
                 logging.error("%s", problem)
@@ -389,7 +393,12 @@ class Checkpoints:
                 self._saving = None
         reason = self._reason(error)
         kind = StorageError if isinstance(error, TimeoutError | StorageError) else CheckpointError
+        if self._away(error):
+            kind = UnreachableError
         return kind(f"{what} in {self.folder}: {reason}. {self.kept()}")
+
+    def _away(self, error: Exception) -> bool:
+        return in_bucket(self.folder) and faults.is_out_of_reach(error)
 
     def _forget_torn(self) -> None:
         if processes.index() == 0:
@@ -398,9 +407,8 @@ class Checkpoints:
         self._manager.reload()
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"Checkpoint {step} cannot be read in {self.folder}: {self._reason(error)}."
-        )
+        kind = UnreachableError if self._away(error) else CheckpointError
+        return kind(f"Checkpoint {step} cannot be read in {self.folder}: {self._reason(error)}.")
 
     def _reason(self, error: Exception) -> str:
         """What the system says, where a library passes it on, or else the library."""

@@ -16,7 +16,8 @@ from typing import Any, cast
 from absl import logging
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError
+from clevit_jax.errors import CheckpointError, UnreachableError
+from clevit_jax.system import faults
 from clevit_jax.system.files import write_json
 from clevit_jax.system.places import in_bucket
 
@@ -59,6 +60,7 @@ def damage(folder: pathlib.Path, *, score: bool = False) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, TypeError) as error:
+        _stop_where_away(folder, error)
         return f"its file {HASHES_FILE} is damaged ({error})"
 
     def differs(name: str) -> str:
@@ -67,11 +69,18 @@ def damage(folder: pathlib.Path, *, score: bool = False) -> str:
         except FileNotFoundError:
             return f"its file {name} is missing"
         except OSError as error:
+            _stop_where_away(folder, error)
             return f"its file {name} cannot be read ({error.strerror or error})"
         return "" if same else f"its file {name} has changed since it was written (SHA-256)"
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         return next(filter(None, pool.map(differs, named)), "")
+
+
+def _stop_where_away(folder: pathlib.Path, error: Exception) -> None:
+    """Raises UnreachableError where it is not the file that is at fault, but the way to it."""
+    if in_bucket(folder) and faults.is_out_of_reach(error):
+        raise UnreachableError(f"{folder} cannot be read: {error}.") from error
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -174,6 +183,7 @@ def check_scores(folder: pathlib.Path, *, read_only: bool) -> None:
             if problem := damage(path.parents[1], score=True):
                 raise ValueError(problem)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            _stop_where_away(folder, error)
             problem = f"{path}, the score of a checkpoint, is damaged"
             if read_only:
                 raise CheckpointError(

@@ -11,7 +11,13 @@ import numpy as np
 from absl import logging
 
 from clevit_jax.distributed import processes
-from clevit_jax.errors import CheckpointError, NoRoomError, StorageError, TrainingError
+from clevit_jax.errors import (
+    CheckpointError,
+    NoRoomError,
+    StorageError,
+    TrainingError,
+    UnreachableError,
+)
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.patience import Patience
 from clevit_jax.runs.setup import Run
@@ -22,6 +28,7 @@ from clevit_jax.steps.state import TrainState
 # ln K and its weights stay below 100, while a rate that is too large takes both past 1e15.
 SOUND_LOSS = 1e3
 SOUND_WEIGHT = 1e3
+_AGAIN_MINUTES = 0.5  # between two tries to save while a bucket is out of reach
 
 
 def open_checkpoints(run: Run) -> Checkpoints:
@@ -82,12 +89,16 @@ class Saver:
         self._saved_at = time.monotonic()
         loss = run.settings.step.loss
         self._largest_loss = SOUND_LOSS * max(1.0, loss.anchor + loss.positive + loss.contrast)
+        self._saving = False  # whether a save was begun whose end is not known
+        self._away_since: float | None = None  # when the bucket was first out of reach
         self._unsound = ""  # why the newest state was not saved
         self._meta = {"config": run.config.to_dict(), "split_hash": run.dataset.split_hash()}
 
     def late(self) -> bool:
         """Whether a checkpoint is due by the clock."""
         minutes = self._run.settings.checkpoint_minutes
+        if self._away_since is not None:  # it may be back
+            minutes = min(_AGAIN_MINUTES, minutes or _AGAIN_MINUTES)
         return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
 
     def due(self, step: int, score: Evaluation | None) -> bool:
@@ -142,10 +153,11 @@ class Saver:
             self._run.owner.look(at)  # who took the run over may have removed what was half written
             # Several processes agree on the room; what else fails may have failed on one alone.
             one_alone = processes.count() > 1 and not isinstance(error, NoRoomError)
-            if must or one_alone or isinstance(error, StorageError):
+            if must or one_alone or self._for_good(error):
                 raise
             logging.error("%s Training goes on; the next checkpoint will try again.", error)
             return
+        self._saving = True
         if score is not None:
             self._best = max(self._best, score.top1)
 
@@ -165,10 +177,22 @@ class Saver:
         try:
             self._checkpoints.wait()
         except CheckpointError as error:
-            if processes.count() > 1 or isinstance(error, StorageError):
+            if processes.count() > 1 or self._for_good(error):
                 raise
             self._best = self._best_saved()
             logging.error("%s", error)
+        else:
+            if self._saving:
+                self._away_since = None
+        self._saving = False
+
+    def _for_good(self, error: CheckpointError) -> bool:
+        """Whether the storage is gone: it hangs, or is out of reach for as long as it may be."""
+        if not isinstance(error, UnreachableError):
+            return isinstance(error, StorageError)
+        now = time.monotonic()
+        self._away_since = now if self._away_since is None else self._away_since
+        return now - self._away_since >= 60 * self._run.settings.checkpoint_timeout_minutes
 
     def _best_saved(self) -> float:
         best = self._checkpoints.best()

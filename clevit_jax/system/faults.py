@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 
-from clevit_jax.errors import ClevitError, first_line
+from clevit_jax.errors import STALLED, ClevitError, first_line
 from clevit_jax.system.quoting import printable
 
 _MEMORY = (
@@ -111,8 +111,13 @@ def tell(error: Exception, doing: str = "", *, with_traceback: bool = False) -> 
 
 
 def exit_code(error: BaseException) -> int:
-    """Of a command that ends by an error which has a sentence."""
-    return error.exit_code if isinstance(error, ClevitError) else ClevitError.exit_code
+    """Of a command that ends by an error which has a sentence.
+
+    What a bucket out of reach brings forth, of whatever kind, ends with `STALLED`.
+    """
+    code = error.exit_code if isinstance(error, ClevitError) else ClevitError.exit_code
+    away = code == ClevitError.exit_code and "gs://" in str(error) and is_out_of_reach(error)
+    return STALLED if away else code
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:
@@ -133,6 +138,41 @@ def fault_of_machine(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__
     return None
+
+
+# How libraries below say that a bucket, or the way to it, is gone: tensorstore, aiohttp, requests,
+# google-api-core, and `system.buckets`.
+_AWAY = (
+    "cannot connect to host",
+    "server disconnected",
+    "connection reset",
+    "connection aborted",
+    "max retries exceeded",
+    "curl error",
+    "could not resolve host",
+    "couldn't connect",
+    "could not connect",
+    "cannot be reached",
+    "bucket does not answer",
+    "service unavailable",
+)
+_AWAY_NUMBERS = {
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+}
+
+
+def is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, says that a bucket cannot be reached."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _AWAY_NUMBERS or any(word in str(error).lower() for word in _AWAY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _memory_sentence(error: BaseException) -> str:

@@ -75,6 +75,8 @@ class UploadedFile:
         if self._thread is None:
             return
         self._thread.join(_PATIENCE)
+        if self._thread.is_alive():  # it must not write over what comes after
+            self._ours = lambda: False
         self._thread = None
         if self._new and self._what:
             logging.error("The newest %s are lost: %s cannot be written.", self._what, self.path)
