@@ -23,7 +23,7 @@ from waiting import wait_until
 from clevit_jax.distributed import processes
 from clevit_jax.distributed.sharding import make_mesh, state_sharding
 from clevit_jax.errors import CheckpointError, StorageError
-from clevit_jax.runs import checkpoint
+from clevit_jax.runs import checkpoint_files
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.checkpoint_files import remove_torn
 from clevit_jax.runs.room import check_path, check_room
@@ -205,9 +205,9 @@ def test_what_cannot_be_read_back_was_not_saved(opened, tmp_path, mesh, monkeypa
 
 
 def test_another_shape_than_was_saved_is_not_read_back(opened, tmp_path, mesh, monkeypatch):
-    shapes = checkpoint._abstract(on(mesh, 1))
+    shapes = checkpoint_files.shapes(on(mesh, 1))
     shapes.params["head"]["bias"] = jax.ShapeDtypeStruct((9,), np.float32)
-    monkeypatch.setattr(checkpoint, "_abstract", lambda state: shapes)
+    monkeypatch.setattr(checkpoint_files, "shapes", lambda state: shapes)
     checkpoints = opened(tmp_path / "checkpoints")
     checkpoints.save(on(mesh, 1), {})
     with pytest.raises(CheckpointError, match=r"params\.head\.bias cannot be read back"):

@@ -159,7 +159,7 @@ class Checkpoints:
 
         def begin() -> None:
             check_room(self.folder, state, self.kept())
-            self._saving = step, _abstract(state)
+            self._saving = step, checkpoint_files.shapes(state)
             self._plain.path()  # makes a link again that was cleaned up
             self._manager.save(step, args=args, metrics=metrics, force=True)
 
@@ -180,14 +180,7 @@ class Checkpoints:
         (written,) = checkpoint_files.torn(self._own_path(), step)
         of_orbax = self._plain.path() / written.name / "state"
         there = ocp.StandardCheckpointHandler().metadata(of_orbax).tree
-        found = {leaf.name: (tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(there)}
-        expected = {
-            jax.tree_util.keystr(path, simple=True, separator="."): (leaf.shape, leaf.dtype)
-            for path, leaf in jax.tree.leaves_with_path(state)
-        }
-        if found != expected:
-            names = sorted(n for n in found.keys() | expected if found.get(n) != expected.get(n))
-            raise CheckpointError(f"{', '.join(names[:5])} cannot be read back as they were")
+        checkpoint_files.check_shapes(there, state)
         checkpoint_files.write_hashes(written)
         self._owned()
 
@@ -276,7 +269,7 @@ class Checkpoints:
         meta = self.meta(step)
         if check is not None:
             check(meta)
-        how = ocp.args.StandardRestore(_abstract(like))
+        how = ocp.args.StandardRestore(checkpoint_files.shapes(like))
         return self._read(step, "state", ocp.StandardCheckpointHandler, how), meta
 
     def restore_params(self, steps: list[int], like: Any, *, average: bool) -> tuple[int, Any]:
@@ -420,9 +413,3 @@ class Checkpoints:
 
 def _top1(metrics: dict[str, float]) -> float:
     return metrics["top1"]
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
-    )

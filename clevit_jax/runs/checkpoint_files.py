@@ -13,6 +13,7 @@ import pathlib
 import shutil
 from typing import Any, cast
 
+import jax
 from absl import logging
 
 from clevit_jax.distributed import processes
@@ -44,6 +45,30 @@ def write_hashes(folder: pathlib.Path) -> None:
         hashes = dict(zip(files, pool.map(_sha256, files), strict=True))
     names = {path.relative_to(folder).as_posix(): digest for path, digest in hashes.items()}
     write_json(folder / HASHES_FILE, names)
+
+
+def shapes(tree: Any) -> Any:
+    """Shapes, types and shardings of a tree of arrays or shapes."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )
+
+
+def check_shapes(there: Any, state: Any) -> None:
+    """Raises CheckpointError unless what was written has the names, shapes and types of a state.
+
+    Args:
+        there: a tree of Orbax's metadata, as read back.
+        state: a tree of arrays or shapes.
+    """
+    found = {leaf.name: (tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(there)}
+    expected = {
+        jax.tree_util.keystr(path, simple=True, separator="."): (leaf.shape, leaf.dtype)
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }
+    if found != expected:
+        names = sorted(n for n in found.keys() | expected if found.get(n) != expected.get(n))
+        raise CheckpointError(f"{', '.join(names[:5])} cannot be read back as they were")
 
 
 def damage(folder: pathlib.Path, *, score: bool = False) -> str:
