@@ -189,32 +189,18 @@ def _train(
         changes, step = say_changes(run, state, meta), int(state.step)
         patience = resume_patience(run, checkpoints, step, meta, anew=bool(changes))
         if step >= run.plan.total or patience.over:
-            print(f"{workdir} is finished: it is at its last step, {step}.", flush=True)
-            if processes.index() == 0 and not run_facts_are_whole(workdir):
-                write_facts_file(run, state)
-            owner.check()
-            note_end(run, step, patience)
-            if processes.broadcast("unscored", last_scores(run) is None):
-                score_checkpoints(run, checkpoints)
-            code = 0
+            code = _at_its_end(run, checkpoints, state, patience)
         else:
             write_run_facts(run, state, clock, changes)
             stop.check()
-            way_on = functools.partial(advice, run, checkpoints)
-            logger = MetricLogger(run, step, advice=way_on)
+            logger = MetricLogger(run, step, advice=functools.partial(advice, run, checkpoints))
             stack.callback(logger.close)
             profile = Profile(
                 workdir, profiled, first=step + 1, total=run.plan.total, say=logger.say
             )
-            try:
-                code, state = _loop(
-                    run, checkpoints, state, batches, patience, logger, stop, clock, profile
-                )
-            except CheckpointError:
-                owner.look()  # who took the run over may have removed what was half written
-                raise
-            reached, done = int(state.step), code == 0
-            owner.call(RUN_FILE, lambda: keep_time(workdir, clock, reached, finished=done))
+            code, state = _go_on(
+                run, checkpoints, state, batches, patience, logger, stop, clock, profile
+            )
         watching.close()  # what the report takes is unknown, and the run is whole without it
         if code == 0 and run.settings.report:
             owner.check("before its report is written")
@@ -223,6 +209,43 @@ def _train(
             )
             write_after_training(run, state)
         return code
+
+
+def _at_its_end(run: Run, checkpoints: Checkpoints, state: TrainState, patience: Patience) -> int:
+    """Makes what a run at its last step lacks of its files; returns the exit code."""
+    step = int(state.step)
+    print(f"{run.workdir} is finished: it is at its last step, {step}.", flush=True)
+    if processes.index() == 0 and not run_facts_are_whole(run.workdir):
+        write_facts_file(run, state)
+    run.owner.check()
+    note_end(run, step, patience)
+    if processes.broadcast("unscored", last_scores(run) is None):
+        score_checkpoints(run, checkpoints)
+    return 0
+
+
+def _go_on(
+    run: Run,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    batches: Any,
+    patience: Patience,
+    logger: MetricLogger,
+    stop: Stop,
+    clock: Clock,
+    profile: Profile,
+) -> tuple[int, TrainState]:
+    """`_loop`, and the time that it took in run.json."""
+    try:
+        code, state = _loop(
+            run, checkpoints, state, batches, patience, logger, stop, clock, profile
+        )
+    except CheckpointError:
+        run.owner.look()  # who took the run over may have removed what was half written
+        raise
+    reached, done = int(state.step), code == 0
+    run.owner.call(RUN_FILE, lambda: keep_time(run.workdir, clock, reached, finished=done))
+    return code, state
 
 
 def _initial_state(
