@@ -17,13 +17,13 @@ import jax
 import numpy as np
 import pytest
 import test_processes
+import test_train
 import tiny
 from absl import flags
 from waiting import wait_until
 
 from clevit_jax import flags as command_line
 from clevit_jax import main
-from clevit_jax.data import procedural_leaves
 from clevit_jax.errors import ClevitError, ConfigError, StorageError, SupersededError
 from clevit_jax.evaluate import evaluate_workdir
 from clevit_jax.runs import checkpoint_files, setup
@@ -58,13 +58,8 @@ def _compiled_once():
 
 @pytest.fixture(scope="module")
 def config(once):
-    def make(folder):
-        procedural_leaves.write_dataset(
-            folder, classes=4, train_per_class=3, test_per_class=2, size=16
-        )
-
     config = tiny.small()
-    config.data.root = str(once("leaves of train", make))
+    config.data.root = str(once("leaves of train", test_train.make_leaves))
     config.epochs = 3
     config.eval.every_epochs = 3
     config.optim.lr = 1.0

@@ -69,8 +69,7 @@ class Checkpoints:
         self._saving: tuple[int, TrainState] | None = None  # step, shapes: written, not read back
         self._failed_to_save = False
         self._unreadable_steps = set[int]()
-        if in_bucket(folder) and (problem := check_bucket(folder, writing=False)):
-            raise CheckpointError(problem)
+        check_bucket(folder)
         if not read_only and processes.index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)  # orbax would not make it behind a link
             checkpoint_files.remove_torn(self.folder)
@@ -386,12 +385,9 @@ class Checkpoints:
                 self._saving = None
         reason = self._reason(error)
         kind = StorageError if isinstance(error, TimeoutError | StorageError) else CheckpointError
-        if self._away(error):
+        if checkpoint_files.is_away(self.folder, error):
             kind = UnreachableError
         return kind(f"{what} in {self.folder}: {reason}. {self.kept()}")
-
-    def _away(self, error: Exception) -> bool:
-        return in_bucket(self.folder) and faults.is_out_of_reach(error)
 
     def _forget_torn(self) -> None:
         if processes.index() == 0:
@@ -400,7 +396,8 @@ class Checkpoints:
         self._manager.reload()
 
     def _unreadable(self, step: int, error: Exception) -> CheckpointError:
-        kind = UnreachableError if self._away(error) else CheckpointError
+        away = checkpoint_files.is_away(self.folder, error)
+        kind = UnreachableError if away else CheckpointError
         return kind(f"Checkpoint {step} cannot be read in {self.folder}: {self._reason(error)}.")
 
     def _reason(self, error: Exception) -> str:

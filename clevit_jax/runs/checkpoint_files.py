@@ -102,9 +102,14 @@ def damage(folder: pathlib.Path, *, score: bool = False) -> str:
         return next(filter(None, pool.map(differs, named)), "")
 
 
+def is_away(folder: pathlib.Path, error: Exception) -> bool:
+    """Whether an error is not of a file, but of a bucket that cannot be reached."""
+    return in_bucket(folder) and faults.is_out_of_reach(error)
+
+
 def _stop_where_away(folder: pathlib.Path, error: Exception) -> None:
     """Raises UnreachableError where it is not the file that is at fault, but the way to it."""
-    if in_bucket(folder) and faults.is_out_of_reach(error):
+    if is_away(folder, error):
         raise UnreachableError(f"{folder} cannot be read: {error}.") from error
 
 

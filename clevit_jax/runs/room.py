@@ -34,27 +34,24 @@ def check_room(folder: pathlib.Path, state: Any, kept: str = "No checkpoint is s
 
 
 def check_path(folder: pathlib.Path) -> None:
-    """Raises CheckpointError unless checkpoints can be written to a folder of this name.
-
-    Of several processes, process 0 asks a bucket.
-    """
+    """Raises CheckpointError unless checkpoints can be written to a folder of this name."""
     plain = PlainPath(folder)
     plain.path()
     plain.close()
-    problem = ""
-    if in_bucket(folder) and processes.index() == 0:
-        problem = check_bucket(folder, writing=True)
-    if problem := processes.broadcast("bucket", problem):
-        raise CheckpointError(problem)
 
 
-def check_bucket(folder: pathlib.Path, *, writing: bool) -> str:
-    """Why checkpoints cannot be kept in a folder of a bucket, in a sentence; "" where they can."""
+def check_bucket(folder: pathlib.Path) -> None:
+    """Raises CheckpointError unless checkpoints can be read in a folder, where it is in a bucket.
+
+    Whether they can be written there, `runs.lock` has tried before.
+    """
+    if not in_bucket(folder):
+        return
     from clevit_jax.system import buckets
 
     try:
-        buckets.check_usable(folder, writing=writing)
+        buckets.check_usable(folder, writing=False)
     except OSError as error:
-        kept = "kept" if writing else "read"
-        return f"Checkpoints cannot be {kept} in {folder}: {os_reason(error)}."
-    return ""
+        raise CheckpointError(
+            f"Checkpoints cannot be read in {folder}: {os_reason(error)}."
+        ) from error

@@ -27,7 +27,6 @@ from etils.epath import gpath
 
 from clevit_jax.errors import ConfigError, first_line
 
-SCHEME = "gs"
 _SECONDS = 120  # that one request may take, before it is tried again
 _SIGN_IN = (
     "sign in by gcloud auth application-default login, or give the machine a service account with "
@@ -131,9 +130,6 @@ class BucketPath(gpath.PosixGPath):
             else:
                 yield path
 
-    def rglob(self, pattern: str) -> Iterator["BucketPath"]:
-        yield from self._below(pattern)
-
     def _children(self) -> list["BucketPath"]:
         try:
             return list(self.iterdir())
@@ -166,9 +162,6 @@ class BucketPath(gpath.PosixGPath):
 
     def expanduser(self) -> "BucketPath":
         return self
-
-    def samefile(self, other: Any) -> bool:
-        return self == other
 
     def open(
         self,

@@ -15,7 +15,6 @@ from typing import cast
 from clevit_jax.errors import ConfigError
 from clevit_jax.system import addresses
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _VARIABLE = re.compile(r"\$(?:\{([^{}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -32,10 +31,7 @@ def run_place(path: str | os.PathLike[str], what: str = "The path") -> pathlib.P
             installed.
     """
     text = os.fspath(path)
-    address = _ADDRESS.match(text)
-    if address is None or _exists(text):
-        return place(text, what)
-    scheme = address[1].lower()
+    scheme = addresses.scheme(text)
     if scheme in ("s3", "s3a", "az", "abfs", "hf"):
         raise ConfigError(
             f"{what} is {text}, and runs cannot be written to {scheme}://: Orbax, which writes the "
@@ -82,12 +78,12 @@ def expand(text: str, what: str = "The path", *, hub: bool = False, fetched: boo
         ConfigError: a variable is not set, or there is no such user; or it is an address, as
             `gs://bucket/run`, of which the system would make folders called so.
     """
-    if (address := _ADDRESS.match(text)) and not _exists(text):
-        if hub and address[1].lower() == "hf":
+    if scheme := addresses.scheme(text):
+        if hub and scheme == "hf":
             return text
         if fetched and addresses.is_fetched(text):
-            return text if addresses.scheme(text) in addresses.WEB else _resolved(text, text, what)
-        raise ConfigError(f"{what} is {text}, {_not_here(address[1].lower(), text)}.")
+            return text if scheme in addresses.WEB else _resolved(text, text, what)
+        raise ConfigError(f"{what} is {text}, {_not_here(scheme, text)}.")
     if "$" not in text and not text.startswith("~"):
         return text
     there = _there(text)
