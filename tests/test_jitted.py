@@ -10,11 +10,13 @@ from clevit_jax.distributed import sharding
 from clevit_jax.steps.jitted import make_jitted_steps
 
 
-def steps_of(**changes):
+def steps_of(*, terms=(), **changes):
     config = tiny.get_config()
     config.model.num_classes = 3
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return make_jitted_steps(resolve(config, None, "cpu").step, sharding.make_mesh(-1, 1))
+    return make_jitted_steps(
+        resolve(config, None, "cpu").step, sharding.make_mesh(-1, 1), terms=terms
+    )
 
 
 def lowered(steps):
@@ -33,6 +35,7 @@ def plain():
         {"seed": 7},
         {"optim__lr": 0.5},
         {"optim__head_multiplier": 1.0, "optim__end": 0.5},
+        {"loss__contrast": 0.3, "loss__positive": 0.5, "loss__anchor": 2.0},
         {"epochs": 30, "optim__warmup_epochs": 3.0, "optim__warmup_start": 0.1},
     ],
 )
@@ -40,9 +43,22 @@ def test_runs_that_differ_in_numbers_share_the_program(plain, changes):
     assert lowered(steps_of(**changes)) == plain
 
 
-@pytest.mark.parametrize("changes", [{"optim__schedule": "cosine"}, {"optim__b1": 0.8}])
+@pytest.mark.parametrize(
+    "changes", [{"optim__schedule": "cosine"}, {"optim__b1": 0.8}, {"loss__contrast": 0.0}]
+)
 def test_what_shapes_the_program_is_in_it(plain, changes):
     assert lowered(steps_of(**changes)) != plain
+
+
+def test_a_term_of_weight_0_is_there_where_it_is_asked_for(plain):
+    assert lowered(steps_of(loss__contrast=0.0, terms=("contrast",))) == plain
+
+
+def test_steps_of_the_same_program_are_the_same():
+    one, other = steps_of(), steps_of(seed=7, loss__contrast=0.3)
+    assert one.train_step is other.train_step
+    assert one.eval_step is other.eval_step
+    assert (one.config.seed, other.config.seed) == (0, 7)
 
 
 def test_the_numbers_are_those_of_the_config():

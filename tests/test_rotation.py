@@ -185,6 +185,7 @@ def test_tpus_take_the_kernel(monkeypatch, kernels, degrees, platform, expected)
     with config.unlocked():
         config.model.kernels, config.views.degrees = kernels, degrees
     mesh = sharding.make_mesh(1, 1, devices=jax.devices()[:1])
+    jitted._shared_steps.cache_clear()  # other tests may have made the same
     make_jitted_steps(resolve(config, None, platform).step, mesh)
     (view_config,) = taken
     assert (view_config.kernel is not None) == expected

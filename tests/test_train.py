@@ -35,7 +35,7 @@ from clevit_jax.evaluate import evaluate_split, evaluate_workdir
 from clevit_jax.runs import goodput
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.setup import prepare_run
-from clevit_jax.steps.jitted import JittedSteps
+from clevit_jax.steps.jitted import JittedSteps, _shared_steps
 from clevit_jax.steps.schedule import Plan
 from clevit_jax.train import train_workdir
 
@@ -238,6 +238,7 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.MetricLogger, "log_update", counted)
     monitoring.register_event_duration_secs_listener(listen)
+    _shared_steps.cache_clear()  # as in a process of its own
     assert train_workdir(make_config(root), tmp_path / "run") == training.STOPPED
     assert once(), counts
     assert (0, "jit(train_step)") in made
@@ -248,10 +249,18 @@ def test_nothing_is_compiled_twice(tmp_path, monkeypatch):
     assert {step for step, name in made if "slice" in name} <= {0, 7}
     counts.clear()
     made.clear()
+    _shared_steps.cache_clear()
     assert train_workdir(make_config(root), tmp_path / "run") == 0
     assert once(), counts
     assert {step for step, name in made if "slice" not in name} <= {stop_at, 30}
     assert now[0] == TOTAL
+    # Another run of this process that differs in numbers alone has all that there is.
+    counts.clear()
+    other = make_config(root)
+    with other.unlocked():
+        other.seed, other.optim.lr, other.loss.anchor = 7, 0.01, 0.3
+    assert train_workdir(other, tmp_path / "other") == training.STOPPED
+    assert not {step for _, step in counts} & {"train_step", "eval_step"}, counts
 
 
 def test_nothing_moves_to_the_device_unasked(root, tmp_path, monkeypatch):

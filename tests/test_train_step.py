@@ -111,7 +111,8 @@ def program(*, devices=1, fsdp=1, accumulation=1, kind="full", drop_path=True, *
     state, mesh = start(devices=devices, fsdp=fsdp)
     shardings = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
     jitted = jax.jit(step, out_shardings=shardings)
-    return functools.partial(jitted, numbers={"seed": np.uint32(SEED)}), state, mesh
+    numbers = {"seed": np.uint32(SEED), "loss": LossConfig(**loss).weights()}
+    return functools.partial(jitted, numbers=numbers), state, mesh
 
 
 def batch_of(rows=8):

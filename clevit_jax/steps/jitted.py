@@ -5,6 +5,7 @@ Training, evaluation and preflight all take them from here, so that preflight co
 
 import dataclasses
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -114,7 +115,16 @@ class JittedSteps:
 
 def _numbers(config: StepConfig) -> dict[str, Any]:
     """The numbers that two runs may differ in and still share the compiled step."""
-    return {"seed": np.uint32(config.seed), **config.schedule.numbers()}
+    schedule = config.schedule.numbers()
+    return {"seed": np.uint32(config.seed), "loss": config.loss.weights(), **schedule}
+
+
+def _without_numbers(config: StepConfig, terms: Collection[str]) -> StepConfig:
+    """The config, the same for all that differ in `_numbers` alone and compute these terms."""
+    shape = config.schedule.shape
+    schedule = Schedule(shape, peak=1, head_multiplier=1, warmup_updates=0, total_updates=1)
+    loss = config.loss.with_terms(terms)
+    return dataclasses.replace(config, seed=0, schedule=schedule, loss=loss)
 
 
 def check_batches(batch: int, eval_batch: int, accumulation: int, mesh: Mesh) -> None:
@@ -123,17 +133,30 @@ def check_batches(batch: int, eval_batch: int, accumulation: int, mesh: Mesh) ->
     sharding.check_batch_size("eval.batch_size", eval_batch, mesh.size)
 
 
-def make_jitted_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
+def make_jitted_steps(
+    config: StepConfig, mesh: Mesh, *, terms: Collection[str] = ()
+) -> JittedSteps:
     """Builds the steps of a config.
+
+    Configs that differ in numbers alone, those of `JittedSteps.numbers`, get the same steps, so
+    within a process these are compiled once.
 
     Args:
         config: what they are made of.
         mesh: of `sharding.make_mesh`; its devices need not be here.
+        terms: of the loss, which are computed even where their weight is 0, to share a program.
 
     Raises:
         ValueError: a batch that does not divide over the devices.
     """
     check_batches(config.batch_size, config.eval_batch_size, config.accumulation, mesh)
+    shared = _shared_steps(_without_numbers(config, terms), mesh)
+    return dataclasses.replace(shared, config=config)
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_steps(config: StepConfig, mesh: Mesh) -> JittedSteps:
+    """`make_jitted_steps` of a config that is `_without_numbers`."""
     model, views = _with_kernels(config, mesh)
     graphdef, abstract = swin.abstract_swin(model)
     optimizer = make_optimizer(abstract, config.optim, config.schedule.functions())

@@ -6,11 +6,15 @@ mesh the compiler adds the communication, so one device and many give the same n
 
 import dataclasses
 import math
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+TERMS = ("anchor", "positive", "contrast")  # of the loss, each with a weight of its name
 CONTRAST_KINDS = ("supervised_cosine", "instance_triplet")
 
 
@@ -155,7 +159,7 @@ class LossConfig:
                 f"loss.contrast_kind is {self.contrast_kind!r}; it must be one of "
                 f"{', '.join(CONTRAST_KINDS)}."
             )
-        for name in ("anchor", "positive", "contrast"):
+        for name in TERMS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be at least 0.")
         if not 0 <= self.label_smoothing < 1:
@@ -165,3 +169,18 @@ class LossConfig:
         for name in ("cosine_margin", "triplet_margin"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be finite.")
+
+    def weights(self) -> dict[str, np.float32]:
+        """The weight of each term, by its name: the numbers that a jitted update takes."""
+        return {name: np.float32(getattr(self, name)) for name in TERMS}
+
+    def with_terms(self, names: Collection[str]) -> "LossConfig":
+        """What a program is compiled for: weight 1 for terms of a weight and those named, else 0.
+
+        So configs that differ in weights alone share a program, and one that runs beside others
+        (`names`) has their terms, too.
+        """
+        terms: dict[str, Any] = {
+            name: float(name in names or getattr(self, name) > 0) for name in TERMS
+        }
+        return dataclasses.replace(self, **terms)

@@ -32,6 +32,7 @@ def clevit_loss(
     *,
     config: LossConfig,
     key: jax.Array,
+    weights: Any = None,
     noise: jax.Array | None = None,
     scan: bool = False,
 ) -> tuple[jax.Array, Metrics]:
@@ -43,8 +44,9 @@ def clevit_loss(
         anchors: float32 [B, S, S, 3], normalised.
         positives: the same shape, or None for anchors alone.
         batch: `label` and `id`, int32 [B].
-        config: weights and kinds of the terms.
+        config: weights and kinds of the terms; a term of weight 0 is left out.
         key: draws the negatives of `instance_triplet`.
+        weights: float32 scalars by term, in the place of those of `config`.
         noise: uniform float32 [B, views, drop paths], or None for no drop path.
         scan: see `swin.Swin.__call__`.
 
@@ -63,11 +65,19 @@ def clevit_loss(
     features = features.reshape(-1, count, features.shape[-1])  # [B, views, C]
 
     with jax.named_scope("losses"):
-        return _losses(logits, features, batch, config=config, key=key)
+        return _losses(
+            logits, features, batch, config=config, key=key, weights=weights or config.weights()
+        )
 
 
 def _losses(
-    logits: jax.Array, features: jax.Array, batch: Batch, *, config: LossConfig, key: jax.Array
+    logits: jax.Array,
+    features: jax.Array,
+    batch: Batch,
+    *,
+    config: LossConfig,
+    key: jax.Array,
+    weights: Any,
 ) -> tuple[jax.Array, Metrics]:
     """`clevit_loss` of logits [B, views, K] and features [B, views, C]."""
     labels = batch["label"]
@@ -76,12 +86,12 @@ def _losses(
         "loss_anchor": losses.cross_entropy(logits[:, 0], labels, label_smoothing=smoothing).mean(),
         "accuracy": (logits[:, 0].argmax(-1) == labels).mean(dtype=jnp.float32),
     }
-    loss = config.anchor * metrics["loss_anchor"]
+    loss = weights["anchor"] * metrics["loss_anchor"]
     if logits.shape[1] == 2:
         metrics["loss_positive"] = losses.cross_entropy(
             logits[:, 1], labels, label_smoothing=smoothing
         ).mean()
-        loss += config.positive * metrics["loss_positive"]
+        loss += weights["positive"] * metrics["loss_positive"]
     if config.contrast > 0:
         if config.contrast_kind == "supervised_cosine":
             term = losses.supervised_cosine(
@@ -94,7 +104,7 @@ def _losses(
                 key, features[:, 0], features[:, 1], batch["id"], margin=config.triplet_margin
             )
         metrics["loss_contrast"] = term
-        loss += config.contrast * term
+        loss += weights["contrast"] * term
     return loss, {"loss": loss, **metrics}
 
 
@@ -148,7 +158,7 @@ def make_train_step(
         graphdef: of the Swin.
         optimizer: makes it (see `optim.make_optimizer`) from the numbers of an update.
         views: how the two views are made.
-        loss: weights and kinds of the terms.
+        loss: kinds of the terms, and which there are: those that have a weight.
         num_drop_paths: `SwinConfig.num_drop_paths`, or 0 for no drop path.
         accumulation: k; divides the batch.
         ema_decay: of the state's average, if it has one.
@@ -160,8 +170,9 @@ def make_train_step(
     Returns:
         (state, batch, numbers) -> (state, metrics), with batch `image` uint8 [B, S, S, 3] and
         `label`, `id`, `epoch` int32 [B]; numbers `seed` uint32 scalar, of views, drop path and
-        negatives, and what `optimizer` takes; metrics are the scalars of `clevit_loss` and
-        `apply_gradients`. The numbers are arguments, so that runs share one program.
+        negatives, `loss`, the weights of the terms, and what `optimizer` takes; metrics are the
+        scalars of `clevit_loss` and `apply_gradients`. The numbers are arguments, so that runs
+        share one program.
     """
     part_loss = functools.partial(_part_loss, graphdef=graphdef, views=views, loss=loss, scan=scan)
     gradients = jax.grad(part_loss, has_aux=True)
@@ -176,7 +187,7 @@ def make_train_step(
             batch = {**batch, "noise": jax.random.uniform(noise_key, shape)}
         params = gather(state.params)
         grads, metrics = _accumulate(
-            lambda part: gradients(params, part, seed, key), batch, accumulation
+            lambda part: gradients(params, part, seed, key, numbers["loss"]), batch, accumulation
         )
         grads = scatter(grads)
         with jax.named_scope("optimizer"):
@@ -199,6 +210,7 @@ def _part_loss(
     part: Batch,
     seed: jax.Array,
     key: jax.Array,
+    weights: Any,
     *,
     graphdef: nnx.GraphDef,
     views: ViewConfig,
@@ -210,7 +222,7 @@ def _part_loss(
     anchors, positives = make_views(keys, part["image"], config=views)
     return clevit_loss(
         params, graphdef, anchors, positives, part,
-        config=loss, key=key, noise=part.get("noise"), scan=scan,
+        config=loss, key=key, weights=weights, noise=part.get("noise"), scan=scan,
     )  # fmt: skip
 
 
