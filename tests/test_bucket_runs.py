@@ -1,6 +1,5 @@
 """Runs in a bucket: as on a disk, to the last digit, whatever happens on the way."""
 
-import functools
 import importlib
 import json
 import os
@@ -26,7 +25,7 @@ from clevit_jax import flags as command_line
 from clevit_jax import main
 from clevit_jax.errors import ClevitError, ConfigError, StorageError, SupersededError
 from clevit_jax.evaluate import evaluate_workdir
-from clevit_jax.runs import checkpoint_files, setup
+from clevit_jax.runs import checkpoint_files
 from clevit_jax.runs.checkpoint import Checkpoints
 from clevit_jax.runs.logger import MetricLogger
 from clevit_jax.runs.metrics import read_records
@@ -45,15 +44,6 @@ pytestmark = [
 ]
 TOTAL = 9  # 3 epochs of 12 images in batches of 4
 KILLS = 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once():
-    """All runs here take the steps that the first one made, which trace and lower once."""
-    made = functools.cache(setup.make_jitted_steps)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "make_jitted_steps", made)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def plain():
         {"optim__lr": 0.5},
         {"optim__head_multiplier": 1.0, "optim__end": 0.5},
         {"loss__contrast": 0.3, "loss__positive": 0.5, "loss__anchor": 2.0},
+        {"loss__positive": 0.0},
         {"epochs": 30, "optim__warmup_epochs": 3.0, "optim__warmup_start": 0.1},
     ],
 )
@@ -55,7 +56,7 @@ def test_a_term_of_weight_0_is_there_where_it_is_asked_for(plain):
 
 
 def test_steps_of_the_same_program_are_the_same():
-    one, other = steps_of(), steps_of(seed=7, loss__contrast=0.3)
+    one, other = steps_of(), steps_of(seed=7, loss__contrast=0.3, loss__positive=0.0)
     assert one.train_step is other.train_step
     assert one.eval_step is other.eval_step
     assert (one.config.seed, other.config.seed) == (0, 7)

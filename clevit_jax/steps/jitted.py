@@ -144,7 +144,7 @@ def make_jitted_steps(
     Args:
         config: what they are made of.
         mesh: of `sharding.make_mesh`; its devices need not be here.
-        terms: of the loss, which are computed even where their weight is 0, to share a program.
+        terms: of the loss, computed even where their weight is 0; see `LossConfig.with_terms`.
 
     Raises:
         ValueError: a batch that does not divide over the devices.

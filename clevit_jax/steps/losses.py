@@ -7,7 +7,6 @@ mesh the compiler adds the communication, so one device and many give the same n
 import dataclasses
 import math
 from collections.abc import Collection
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -175,12 +174,10 @@ class LossConfig:
         return {name: np.float32(getattr(self, name)) for name in TERMS}
 
     def with_terms(self, names: Collection[str]) -> "LossConfig":
-        """What a program is compiled for: weight 1 for terms of a weight and those named, else 0.
+        """What a program is compiled for: weight 1 for each of its terms, 0 for one that it lacks.
 
-        So configs that differ in weights alone share a program, and one that runs beside others
-        (`names`) has their terms, too.
+        The cross-entropies are in every program, for their metrics. The contrastive term is where
+        it has a weight, or where `names` has it: of a run that shares its program with such runs.
         """
-        terms: dict[str, Any] = {
-            name: float(name in names or getattr(self, name) > 0) for name in TERMS
-        }
-        return dataclasses.replace(self, **terms)
+        contrast = float("contrast" in names or self.contrast > 0)
+        return dataclasses.replace(self, anchor=1.0, positive=1.0, contrast=contrast)

@@ -44,7 +44,7 @@ def clevit_loss(
         anchors: float32 [B, S, S, 3], normalised.
         positives: the same shape, or None for anchors alone.
         batch: `label` and `id`, int32 [B].
-        config: weights and kinds of the terms; a term of weight 0 is left out.
+        config: weights and kinds of the terms; a contrastive term of weight 0 is left out.
         key: draws the negatives of `instance_triplet`.
         weights: float32 scalars by term, in the place of those of `config`.
         noise: uniform float32 [B, views, drop paths], or None for no drop path.
@@ -158,7 +158,7 @@ def make_train_step(
         graphdef: of the Swin.
         optimizer: makes it (see `optim.make_optimizer`) from the numbers of an update.
         views: how the two views are made.
-        loss: kinds of the terms, and which there are: those that have a weight.
+        loss: kinds of the terms, and by its weight whether there is a contrastive one.
         num_drop_paths: `SwinConfig.num_drop_paths`, or 0 for no drop path.
         accumulation: k; divides the batch.
         ema_decay: of the state's average, if it has one.
